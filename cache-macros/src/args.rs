@@ -10,8 +10,8 @@ use quote::ToTokens;
 use syn::{Expr, Ident, LitStr, Path};
 
 pub(crate) use self::kinds::{Codec, Dependency, Name, Outcome, Tag, Ttl};
-use self::syntax::{Entry, Form, Written, entries};
-use self::value::Noun;
+use self::syntax::{Entry, Form, RawOption, entries};
+use self::value::NameKind;
 pub(crate) use self::value::{is_constant, is_segment, quoted_expr, repaired, root, single_ident};
 use crate::diag::{Errors, listed, nearest};
 
@@ -128,164 +128,164 @@ pub(crate) struct TargetArgs {
 }
 
 /// Names each option once: its parser, and the list for "did you mean", come from the same line.
-type Table<A> = &'static [(&'static str, fn(&mut A, Reading<'_>))];
+type OptionTable<A> = &'static [(&'static str, fn(&mut A, OptionParser<'_>))];
 
-const CACHED: Table<CachedArgs> = &[
-    ("resource", |args, reading| {
-        reading.into(&mut args.resource, Written::resource)
+const CACHED: OptionTable<CachedArgs> = &[
+    ("resource", |args, parser| {
+        parser.into(&mut args.resource, RawOption::resource)
     }),
-    ("ttl", |args, reading| {
-        reading.into(&mut args.ttl, Written::ttl)
+    ("ttl", |args, parser| {
+        parser.into(&mut args.ttl, RawOption::ttl)
     }),
-    ("op", |args, reading| {
-        reading.into(&mut args.op, Written::op)
+    ("op", |args, parser| {
+        parser.into(&mut args.op, RawOption::op)
     }),
-    ("id", |args, reading| {
-        reading.into(&mut args.id, Written::expr)
+    ("id", |args, parser| {
+        parser.into(&mut args.id, RawOption::expr)
     }),
-    ("skip", |args, reading| {
-        reading.into(&mut args.skip, Written::parameters)
+    ("skip", |args, parser| {
+        parser.into(&mut args.skip, RawOption::parameters)
     }),
-    ("autocommit", |args, reading| {
-        reading.into(&mut args.autocommit, Written::parameters)
+    ("autocommit", |args, parser| {
+        parser.into(&mut args.autocommit, RawOption::parameters)
     }),
-    ("include", |args, reading| {
-        reading.into(&mut args.include, Written::exprs)
+    ("include", |args, parser| {
+        parser.into(&mut args.include, RawOption::exprs)
     }),
-    ("key", |args, reading| {
-        reading.into(&mut args.key, Written::exprs)
+    ("key", |args, parser| {
+        parser.into(&mut args.key, RawOption::exprs)
     }),
-    ("none_ttl", |args, reading| {
-        reading.into(&mut args.none_ttl, Written::ttl)
+    ("none_ttl", |args, parser| {
+        parser.into(&mut args.none_ttl, RawOption::ttl)
     }),
-    ("cache_none", |args, reading| {
-        reading.into(&mut args.cache_none, Written::bool)
+    ("cache_none", |args, parser| {
+        parser.into(&mut args.cache_none, RawOption::bool)
     }),
-    ("version", |args, reading| {
-        reading.into(&mut args.version, Written::version)
+    ("version", |args, parser| {
+        parser.into(&mut args.version, RawOption::version)
     }),
-    ("tags", |args, reading| {
-        reading.into(&mut args.tags, Written::tags)
+    ("tags", |args, parser| {
+        parser.into(&mut args.tags, RawOption::tags)
     }),
-    ("depends", |args, reading| {
-        reading.into(&mut args.depends, Written::dependencies)
+    ("depends", |args, parser| {
+        parser.into(&mut args.depends, RawOption::dependencies)
     }),
-    ("when", |args, reading| {
-        reading.into(&mut args.when, Written::expr)
+    ("when", |args, parser| {
+        parser.into(&mut args.when, RawOption::expr)
     }),
-    ("unless", |args, reading| {
-        reading.into(&mut args.unless, Written::expr)
+    ("unless", |args, parser| {
+        parser.into(&mut args.unless, RawOption::expr)
     }),
-    ("codec", |args, reading| {
-        reading.into(&mut args.codec, Written::codec)
+    ("codec", |args, parser| {
+        parser.into(&mut args.codec, RawOption::codec)
     }),
-    ("shared", |args, reading| {
-        reading.into(&mut args.shared, Written::flag)
+    ("shared", |args, parser| {
+        parser.into(&mut args.shared, RawOption::flag)
     }),
-    ("strict", |args, reading| {
-        reading.into(&mut args.strict, Written::flag)
+    ("strict", |args, parser| {
+        parser.into(&mut args.strict, RawOption::flag)
     }),
-    ("local", |args, reading| {
-        reading.into(&mut args.local, Written::bool)
+    ("local", |args, parser| {
+        parser.into(&mut args.local, RawOption::bool)
     }),
-    ("local_ttl", |args, reading| {
-        reading.into(&mut args.local_ttl, Written::ttl)
+    ("local_ttl", |args, parser| {
+        parser.into(&mut args.local_ttl, RawOption::ttl)
     }),
-    ("batch", |args, reading| {
-        reading.into(&mut args.batch, Written::parameter)
+    ("batch", |args, parser| {
+        parser.into(&mut args.batch, RawOption::parameter)
     }),
-    ("swr", |args, reading| {
-        reading.into(&mut args.swr, Written::ttl_or_default)
+    ("swr", |args, parser| {
+        parser.into(&mut args.swr, RawOption::ttl_or_default)
     }),
-    ("stale_if_error", |args, reading| {
-        reading.into(&mut args.stale_if_error, Written::ttl)
+    ("stale_if_error", |args, parser| {
+        parser.into(&mut args.stale_if_error, RawOption::ttl)
     }),
-    ("timeout", |args, reading| {
-        reading.into(&mut args.timeout, Written::ttl_or_default)
+    ("timeout", |args, parser| {
+        parser.into(&mut args.timeout, RawOption::ttl_or_default)
     }),
-    ("early", |args, reading| {
-        reading.into(&mut args.early, Written::beta)
+    ("early", |args, parser| {
+        parser.into(&mut args.early, RawOption::beta)
     }),
-    ("jitter", |args, reading| {
-        reading.into(&mut args.jitter, Written::part)
+    ("jitter", |args, parser| {
+        parser.into(&mut args.jitter, RawOption::part)
     }),
-    ("audit", |args, reading| {
-        reading.into(&mut args.audit, Written::part_of_hits)
+    ("audit", |args, parser| {
+        parser.into(&mut args.audit, RawOption::part_of_hits)
     }),
-    ("context", |args, reading| {
-        reading.into(&mut args.context, Written::name)
+    ("context", |args, parser| {
+        parser.into(&mut args.context, RawOption::name)
     }),
-    ("max_loads", |args, reading| {
-        reading.into(&mut args.max_loads, Written::count)
+    ("max_loads", |args, parser| {
+        parser.into(&mut args.max_loads, RawOption::count)
     }),
-    ("in_process", |args, reading| {
-        reading.into(&mut args.in_process, Written::flag)
+    ("in_process", |args, parser| {
+        parser.into(&mut args.in_process, RawOption::flag)
     }),
-    ("memo", |args, reading| {
-        reading.into(&mut args.memo, Written::flag)
+    ("memo", |args, parser| {
+        parser.into(&mut args.memo, RawOption::flag)
     }),
-    ("include_context", |args, reading| {
-        reading.into(&mut args.include_context, Written::names)
+    ("include_context", |args, parser| {
+        parser.into(&mut args.include_context, RawOption::names)
     }),
-    ("cache", |args, reading| {
-        reading.into(&mut args.common.cache, Written::instance)
+    ("cache", |args, parser| {
+        parser.into(&mut args.common.cache, RawOption::instance)
     }),
-    ("crate", |args, reading| {
-        reading.into(&mut args.common.krate, Written::path)
+    ("crate", |args, parser| {
+        parser.into(&mut args.common.krate, RawOption::path)
     }),
 ];
 
-const INVALIDATES: Table<InvalidatesArgs> = &[
-    ("id", |args, reading| {
-        reading.of_target(
+const INVALIDATES: OptionTable<InvalidatesArgs> = &[
+    ("id", |args, parser| {
+        parser.of_target(
             args,
             |target| &mut target.id,
-            Written::expr,
+            RawOption::expr,
             "`\"users\", id = id`",
         );
     }),
-    ("ids", |args, reading| {
-        reading.of_target(
+    ("ids", |args, parser| {
+        parser.of_target(
             args,
             |target| &mut target.ids,
-            Written::expr,
+            RawOption::expr,
             "`\"users\", ids = ids`",
         );
     }),
-    ("ops", |args, reading| {
-        reading.of_target(
+    ("ops", |args, parser| {
+        parser.of_target(
             args,
             |target| &mut target.ops,
-            Written::ops,
+            RawOption::ops,
             "`\"users\", ops(\"list\")`",
         );
     }),
-    ("tags", |args, reading| {
-        reading.into(&mut args.tags, Written::tags)
+    ("tags", |args, parser| {
+        parser.into(&mut args.tags, RawOption::tags)
     }),
-    ("on", |args, reading| {
-        reading.into(&mut args.on, Written::outcome)
+    ("on", |args, parser| {
+        parser.into(&mut args.on, RawOption::outcome)
     }),
-    ("rejected", |args, reading| {
-        reading.into(&mut args.rejected, Written::expr)
+    ("rejected", |args, parser| {
+        parser.into(&mut args.rejected, RawOption::expr)
     }),
-    ("crash_safe", |args, reading| {
-        reading.into(&mut args.crash_safe, Written::flag)
+    ("crash_safe", |args, parser| {
+        parser.into(&mut args.crash_safe, RawOption::flag)
     }),
-    ("required", |args, reading| {
-        reading.into(&mut args.required, Written::flag)
+    ("required", |args, parser| {
+        parser.into(&mut args.required, RawOption::flag)
     }),
-    ("after_commit", |args, reading| {
-        reading.into(&mut args.after_commit, Written::flag)
+    ("after_commit", |args, parser| {
+        parser.into(&mut args.after_commit, RawOption::flag)
     }),
-    ("autocommit", |args, reading| {
-        reading.into(&mut args.autocommit, Written::parameters)
+    ("autocommit", |args, parser| {
+        parser.into(&mut args.autocommit, RawOption::parameters)
     }),
-    ("cache", |args, reading| {
-        reading.into(&mut args.common.cache, Written::instance)
+    ("cache", |args, parser| {
+        parser.into(&mut args.common.cache, RawOption::instance)
     }),
-    ("crate", |args, reading| {
-        reading.into(&mut args.common.krate, Written::path)
+    ("crate", |args, parser| {
+        parser.into(&mut args.common.krate, RawOption::path)
     }),
 ];
 
@@ -384,19 +384,19 @@ const NEEDLESS: &[(&[&str], &str)] = &[
 ];
 
 /// An option that is about to be parsed.
-struct Reading<'e> {
-    written: Written,
+struct OptionParser<'e> {
+    raw: RawOption,
     errors: &'e mut Errors,
 }
 
-impl Reading<'_> {
-    fn into<T>(self, setting: &mut Setting<T>, read: fn(&Written) -> syn::Result<T>) {
-        let Self { written, errors } = self;
-        let value = match written.form {
+impl OptionParser<'_> {
+    fn into<T>(self, setting: &mut Setting<T>, read: fn(&RawOption) -> syn::Result<T>) {
+        let Self { raw, errors } = self;
+        let value = match raw.form {
             Form::Broken => None,
-            _ => read(&written).map_err(|error| errors.absorb(error)).ok(),
+            _ => read(&raw).map_err(|error| errors.absorb(error)).ok(),
         };
-        let key = written.key;
+        let key = raw.key;
         if !setting.is_absent() {
             errors.on(&key, format!("`{key}` is given twice; keep one of them"));
         } else if let Some(value) = value {
@@ -411,7 +411,7 @@ impl Reading<'_> {
         self,
         args: &mut InvalidatesArgs,
         setting: fn(&mut TargetArgs) -> &mut Setting<T>,
-        read: fn(&Written) -> syn::Result<T>,
+        read: fn(&RawOption) -> syn::Result<T>,
         example: &str,
     ) {
         match args.targets.last_mut() {
@@ -419,7 +419,7 @@ impl Reading<'_> {
             // The resource it belongs to has been reported.
             None if args.broken_target => {}
             None => {
-                let key = &self.written.key;
+                let key = &self.raw.key;
                 let message = format!("`{key}` comes after its resource; write e.g. {example}");
                 self.errors.on(key, message);
             }
@@ -432,15 +432,15 @@ pub(crate) fn cached(tokens: TokenStream, errors: &mut Errors) -> CachedArgs {
     let mut args = CachedArgs::default();
     for entry in entries(tokens, errors) {
         match entry {
-            Entry::Option(written) => dispatch("cached", CACHED, &mut args, written, errors),
+            Entry::Option(raw) => dispatch("cached", CACHED, &mut args, raw, errors),
             Entry::Bare(value) => match single_ident(&value).filter(|word| !is_constant(word)) {
                 Some(word) => {
-                    let written = Written::bare(word.clone());
-                    dispatch("cached", CACHED, &mut args, written, errors);
+                    let raw = RawOption::bare(word.clone());
+                    dispatch("cached", CACHED, &mut args, raw, errors);
                 }
                 None if args.resource.is_absent() => {
-                    let written = value.to_token_stream();
-                    let message = format!("this value has no name; write `resource = {written}`");
+                    let raw = value.to_token_stream();
+                    let message = format!("this value has no name; write `resource = {raw}`");
                     errors.on(&value, message);
                     args.resource = Setting::Broken {
                         key: Ident::new("resource", Span::call_site()),
@@ -458,17 +458,17 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
     let mut args = InvalidatesArgs::default();
     for entry in entries(tokens, errors) {
         let result = match entry {
-            Entry::Option(written) if written.key == "resource" => {
-                Err(written.error("is not written here; write e.g. `#[invalidates(\"users\")]`"))
+            Entry::Option(raw) if raw.key == "resource" => {
+                Err(raw.error("is not written here; write e.g. `#[invalidates(\"users\")]`"))
             }
-            Entry::Option(written) => {
-                dispatch("invalidates", INVALIDATES, &mut args, written, errors);
+            Entry::Option(raw) => {
+                dispatch("invalidates", INVALIDATES, &mut args, raw, errors);
                 continue;
             }
             Entry::Bare(value) => match single_ident(&value).filter(|word| is_option(word)) {
                 Some(word) => {
-                    let written = Written::bare(word.clone());
-                    dispatch("invalidates", INVALIDATES, &mut args, written, errors);
+                    let raw = RawOption::bare(word.clone());
+                    dispatch("invalidates", INVALIDATES, &mut args, raw, errors);
                     continue;
                 }
                 None => bare_target(&value),
@@ -497,7 +497,7 @@ fn is_option(word: &Ident) -> bool {
 /// A resource on its own. A lower-case word is most likely one without its quotes.
 fn bare_target(value: &Expr) -> syn::Result<Name> {
     let Some(word) = single_ident(value).filter(|word| !is_constant(word)) else {
-        return Noun::Resource.read(value);
+        return NameKind::Resource.read(value);
     };
     let message = format!("a resource is a string or the path of a constant; write `\"{word}\"`");
     Err(syn::Error::new_spanned(word, message))
@@ -505,19 +505,19 @@ fn bare_target(value: &Expr) -> syn::Result<Name> {
 
 fn dispatch<A>(
     attribute: &str,
-    table: Table<A>,
+    table: OptionTable<A>,
     args: &mut A,
-    written: Written,
+    raw: RawOption,
     errors: &mut Errors,
 ) {
-    let name = written.key.to_string();
+    let name = raw.key.to_string();
     match table.iter().find(|(option, _)| *option == name) {
-        Some((_, read)) => read(args, Reading { written, errors }),
-        None => errors.on(&written.key, unknown(attribute, table, &name)),
+        Some((_, read)) => read(args, OptionParser { raw, errors }),
+        None => errors.on(&raw.key, unknown(attribute, table, &name)),
     }
 }
 
-fn unknown<A>(attribute: &str, table: Table<A>, given: &str) -> String {
+fn unknown<A>(attribute: &str, table: OptionTable<A>, given: &str) -> String {
     let knows = |name: &str| table.iter().any(|(option, _)| *option == name);
     let names = || table.iter().map(|(name, _)| *name);
     let other = match attribute {

@@ -1,9 +1,9 @@
 //! The rules that combine an option with another option, or with the signature.
 
+mod combined;
 mod detached;
 mod key;
 mod left_out;
-mod stacked;
 mod transactions;
 mod types;
 mod values;
@@ -21,8 +21,8 @@ use crate::item::{
     Binding, Item, bindings_of, borrowed_value, impl_trait, never_fails, optional_result,
 };
 use crate::model::{
-    Absence, AfterResult, CachedFn, Copies, Depends, Env, Grace, InvalidatesFn, Key, On, Rows,
-    Target,
+    Absence, AfterResult, CachedFn, Depends, Env, InvalidatesFn, Key, LocalOptions, On, Rows,
+    StalePolicy, Target,
 };
 use crate::tokens::mention;
 
@@ -32,7 +32,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     if item.form().is_none() {
         blocking(&args, errors);
     }
-    stacked::on_writes(&args, &item, errors);
+    combined::on_writes(&args, &item, errors);
     uncommitted(&args, &item, errors);
     conditional(&args, &item, errors);
     if item.output().is_none() {
@@ -79,9 +79,9 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let reads_through =
         transactions::to_ask_of_reads(&item, &args.autocommit, |name| is_left_out(&args, name));
     let absence = absence(args.cache_none, args.none_ttl, errors);
-    let copies = match in_process {
-        true => Copies::InProcess,
-        false => copies(args.strict, args.local, args.local_ttl, errors),
+    let local_options = match in_process {
+        true => LocalOptions::InProcess,
+        false => local_options(args.strict, args.local, args.local_ttl, errors),
     };
     let (bindings, _) = item.bindings();
     let depends = args.depends.into_value().unwrap_or_default();
@@ -109,8 +109,8 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         unless: args.unless.into_value(),
         codec: args.codec.into_value(),
         shared: args.shared.into_value().unwrap_or_default(),
-        copies,
-        grace: Grace {
+        local_options,
+        stale_policy: StalePolicy {
             swr: args.swr.into_value(),
             stale_if_error: args.stale_if_error.into_value(),
             timeout: args.timeout.into_value(),
@@ -137,7 +137,7 @@ pub(crate) fn invalidates(
     errors: &mut Errors,
 ) -> Option<InvalidatesFn> {
     callable("invalidates", &item, errors);
-    stacked::on_reads(&args, &item, errors);
+    combined::on_reads(&args, &item, errors);
     let (bindings, _) = item.bindings();
     let has_self = item.sig.receiver().is_some();
     transactions::named(
@@ -354,12 +354,12 @@ fn env(common: Common) -> Env {
     }
 }
 
-fn copies(
+fn local_options(
     strict: Setting<bool>,
     local: Setting<bool>,
     local_ttl: Setting<Ttl>,
     errors: &mut Errors,
-) -> Copies {
+) -> LocalOptions {
     let is_strict = strict.value() == Some(&true);
     if is_strict || local.value() == Some(&false) {
         if let Some(key) = local_ttl.key() {
@@ -377,12 +377,12 @@ fn copies(
             errors.on(local.key(), "`local` has no place beside `strict`, under which nothing is served from the process; keep one of them");
         }
         return if is_strict {
-            Copies::Strict
+            LocalOptions::Strict
         } else {
-            Copies::NotKept
+            LocalOptions::NotKept
         };
     }
-    Copies::Kept(local_ttl.into_value())
+    LocalOptions::Kept(local_ttl.into_value())
 }
 
 fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Errors) -> Absence {

@@ -16,12 +16,12 @@ use syn::spanned::Spanned as _;
 use syn::{Expr, ExprReference, Token, Type};
 
 use crate::args::{Name, Tag, Ttl};
+use crate::description;
 use crate::item::{Form, Item, is_plain, ungrouped};
 use crate::model::{
-    Absence, AfterResult, Asked, AskedOf, Batch, BatchBy, CachedFn, Copies, Depends, Env,
-    InvalidatesFn, Key, On, Op, Part, Rows, Target, Typing,
+    Absence, AfterResult, Batch, BatchBy, CachedFn, CandidateType, ConnectionCandidate, Depends,
+    Env, InvalidatesFn, Key, KeyPart, LocalOptions, On, Op, Rows, Target, Typing,
 };
-use crate::words;
 
 // Turns
 //
@@ -45,7 +45,7 @@ use crate::words;
 //         .await
 // }
 pub(crate) fn cached(function: CachedFn) -> TokenStream {
-    let words = words::cached(&function);
+    let description = description::cached(&function);
     let plan = plan(&function);
     let CachedFn {
         mut item,
@@ -99,7 +99,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     if let Some(detached) = &detached {
         detached.without_mut(&mut item);
     }
-    function_around(&item, &env, "cached", &words, Some(before), call, run)
+    function_around(&item, &env, "cached", &description, Some(before), call, run)
 }
 
 // Turns
@@ -122,7 +122,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 //         .await
 // }
 pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
-    let words = words::invalidates(&function);
+    let description = description::invalidates(&function);
     let InvalidatesFn {
         item,
         env,
@@ -158,24 +158,32 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         #shape.#write(#cache &__CRT, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
     let run = inline(&item, "run", None);
-    function_around(&item, &env, "invalidates", &words, Some(checks), call, run)
+    function_around(
+        &item,
+        &env,
+        "invalidates",
+        &description,
+        Some(checks),
+        call,
+        run,
+    )
 }
 
-impl Asked {
+impl ConnectionCandidate {
     /// Asks the compiler, which refuses the type or accepts it by `method`.
     fn check(&self, method: &str) -> TokenStream {
-        let Asked { cfg, what } = self;
+        let ConnectionCandidate { cfg, what } = self;
         let place = match what {
-            AskedOf::Value(value) => value.span(),
-            AskedOf::Type(ty) => ty.span(),
+            CandidateType::Value(value) => value.span(),
+            CandidateType::Type(ty) => ty.span(),
         };
         let place = mixed().located_at(place);
         let method = syn::Ident::new(method, place);
         match what {
-            AskedOf::Value(value) => {
+            CandidateType::Value(value) => {
                 quote_spanned!(place=> #(#cfg)* __crt::through(#value).#method();)
             }
-            AskedOf::Type(ty) => {
+            CandidateType::Type(ty) => {
                 quote_spanned!(place=> #(#cfg)* __crt::through_type::<#ty>().#method();)
             }
         }
@@ -207,7 +215,7 @@ fn function_around(
     item: &Item,
     env: &Env,
     role: &str,
-    words: &str,
+    description: &str,
     before: Option<TokenStream>,
     call: TokenStream,
     run: TokenStream,
@@ -231,7 +239,7 @@ fn function_around(
         Some(Form::Opaque) => quote_spanned!(mixed()=> async move { #answer }),
         Some(Form::Async) | None => answer,
     };
-    let (private, site) = (env.private(), site(role, &item.name(), words));
+    let (private, site) = (env.private(), site(role, &item.name(), description));
     let mut block = Group::new(
         original.delimiter(),
         quote_spanned! {mixed()=>
@@ -295,19 +303,19 @@ fn plan(function: &CachedFn) -> TokenStream {
         quote_spanned!(mixed()=> .codec(#value))
     });
     let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
-    let copies = match &function.copies {
-        Copies::Kept(None) => None,
-        Copies::Kept(Some(ttl)) => Some(quote_spanned!(mixed()=> .local_ttl(#ttl))),
-        Copies::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
-        Copies::Strict => Some(quote_spanned!(mixed()=> .strict())),
-        Copies::InProcess => Some(quote_spanned!(mixed()=> .in_process())),
+    let local_options = match &function.local_options {
+        LocalOptions::Kept(None) => None,
+        LocalOptions::Kept(Some(ttl)) => Some(quote_spanned!(mixed()=> .local_ttl(#ttl))),
+        LocalOptions::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
+        LocalOptions::Strict => Some(quote_spanned!(mixed()=> .strict())),
+        LocalOptions::InProcess => Some(quote_spanned!(mixed()=> .in_process())),
     };
     let around = &function.include_context;
     let max_loads = function.max_loads.as_ref();
     let max_loads = max_loads.map(|most| quote_spanned!(mixed()=> .max_loads(#most)));
     let memo = function.memo.then(|| quote_spanned!(mixed()=> .memo()));
     let types = function.types.iter().map(Typing::call);
-    quote_spanned!(mixed()=> #key #(.include_context(#around))* #(#types)* #when #(#depends)* #tags #policy #codec #shared #copies #max_loads #memo)
+    quote_spanned!(mixed()=> #key #(.include_context(#around))* #(#types)* #when #(#depends)* #tags #policy #codec #shared #local_options #max_loads #memo)
 }
 
 impl Typing {
@@ -402,11 +410,11 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
 
 /// The static that stands for the function. linkme's macro around it puts it where the linker
 /// collects all of them. linkme's attribute would do the same in eight more lines.
-fn site(role: &str, name: &str, words: &str) -> TokenStream {
+fn site(role: &str, name: &str, description: &str) -> TokenStream {
     let role = syn::Ident::new(role, mixed());
     // Its type holds the function's name, even if no type parameter is known yet.
     let declared = (role == "cached").then(|| quote_spanned!(mixed()=> , || ()));
-    let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #words #declared););
+    let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #description #declared););
     // The unit tests are easier to read without it.
     if !cfg!(feature = "map") || cfg!(test) {
         return site;
@@ -454,7 +462,7 @@ impl Op {
     }
 }
 
-impl Part {
+impl KeyPart {
     fn call(&self, method: &str) -> TokenStream {
         let method = syn::Ident::new(method, mixed());
         let value = borrowed(&self.value, self.place);
@@ -542,7 +550,7 @@ fn policy(function: &CachedFn) -> TokenStream {
         ttl,
         absence,
         version,
-        grace,
+        stale_policy,
         ..
     } = function;
     let ttl = ttl.as_ref().map(|ttl| quote_spanned!(mixed()=> .ttl(#ttl)));
@@ -559,21 +567,24 @@ fn policy(function: &CachedFn) -> TokenStream {
             None => quote_spanned!(mixed()=> .#method(__crt::AS_CONFIGURED)),
         }
     };
-    let swr = grace.swr.as_ref().map(|swr| time("swr", swr));
-    let timeout = grace.timeout.as_ref().map(|limit| time("timeout", limit));
-    let stale_if_error = &grace.stale_if_error;
+    let swr = stale_policy.swr.as_ref().map(|swr| time("swr", swr));
+    let timeout = stale_policy
+        .timeout
+        .as_ref()
+        .map(|limit| time("timeout", limit));
+    let stale_if_error = &stale_policy.stale_if_error;
     let stale_if_error = stale_if_error
         .as_ref()
         .map(|time| quote_spanned!(mixed()=> .stale_if_error(#time)));
-    let early = &grace.early;
+    let early = &stale_policy.early;
     let early = early
         .as_ref()
         .map(|beta| quote_spanned!(mixed()=> .early(#beta)));
-    let jitter = &grace.jitter;
+    let jitter = &stale_policy.jitter;
     let jitter = jitter
         .as_ref()
         .map(|part| quote_spanned!(mixed()=> .jitter(#part)));
-    let audit = grace.audit.as_ref();
+    let audit = stale_policy.audit.as_ref();
     let audit = audit.map(|part| quote_spanned!(mixed()=> .audit(#part)));
     quote!(#ttl #absence #version #stale_if_error #swr #timeout #early #jitter #audit)
 }

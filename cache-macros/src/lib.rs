@@ -15,8 +15,8 @@ mod item;
 mod check;
 mod model;
 // The generated function, and its description for the map.
+mod description;
 mod expand;
-mod words;
 
 #[cfg(test)]
 mod testing;

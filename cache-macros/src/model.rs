@@ -25,8 +25,8 @@ pub(crate) struct CachedFn {
     pub(crate) unless: Option<Expr>,
     pub(crate) codec: Option<Codec>,
     pub(crate) shared: bool,
-    pub(crate) copies: Copies,
-    pub(crate) grace: Grace,
+    pub(crate) local_options: LocalOptions,
+    pub(crate) stale_policy: StalePolicy,
     /// The name of the load context in the body.
     pub(crate) context: Option<Ident>,
     /// Given if the body may go on after its caller has the answer.
@@ -38,23 +38,23 @@ pub(crate) struct CachedFn {
     /// The values around the call that the key contains.
     pub(crate) include_context: Vec<LitStr>,
     /// Parameters that may be a connection under an unknown name.
-    pub(crate) reads_through: Vec<Asked>,
+    pub(crate) reads_through: Vec<ConnectionCandidate>,
 }
 
 /// What may be a connection under an unknown name. The compiler is asked for its type.
-pub(crate) struct Asked {
+pub(crate) struct ConnectionCandidate {
     /// The conditions of the parameter.
     pub(crate) cfg: Vec<Attribute>,
-    pub(crate) what: AskedOf,
+    pub(crate) what: CandidateType,
 }
 
 /// How the compiler is asked: by a value if its type can't be written.
-pub(crate) enum AskedOf {
+pub(crate) enum CandidateType {
     Value(Expr),
     Type(Type),
 }
 
-impl Asked {
+impl ConnectionCandidate {
     /// Whether another one asks the same, by its words: without a further feature of `syn`, types
     /// can't be compared.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
@@ -63,8 +63,8 @@ impl Asked {
             quote!(#(#cfg)*).to_string()
         };
         let words = |asked: &Self| match &asked.what {
-            AskedOf::Value(value) => value.to_token_stream().to_string(),
-            AskedOf::Type(ty) => ty.to_token_stream().to_string(),
+            CandidateType::Value(value) => value.to_token_stream().to_string(),
+            CandidateType::Type(ty) => ty.to_token_stream().to_string(),
         };
         words(self) == words(other) && conditions(self) == conditions(other)
     }
@@ -74,7 +74,7 @@ impl Asked {
 pub(crate) struct Depends {
     pub(crate) resource: Name,
     /// The row; without it the whole resource.
-    pub(crate) row: Option<Part>,
+    pub(crate) row: Option<KeyPart>,
 }
 
 /// A type that the caller chooses, and how calls with other types are told apart.
@@ -92,7 +92,7 @@ pub(crate) enum Typing {
 }
 
 /// The use of local entries.
-pub(crate) enum Copies {
+pub(crate) enum LocalOptions {
     /// They are kept, for at most this time if one is given.
     Kept(Option<Ttl>),
     /// None are kept.
@@ -104,7 +104,7 @@ pub(crate) enum Copies {
 }
 
 /// The behaviour while the source is slow or fails, and the share of audited hits.
-pub(crate) struct Grace {
+pub(crate) struct StalePolicy {
     pub(crate) swr: Option<Option<Ttl>>,
     pub(crate) stale_if_error: Option<Ttl>,
     pub(crate) timeout: Option<Option<Ttl>>,
@@ -143,7 +143,7 @@ pub(crate) struct InvalidatesFn {
     /// Whether the function takes part in its caller's transaction.
     pub(crate) after_commit: bool,
     /// Parameters, borrowed, that may be a connection. The compiler knows their types.
-    pub(crate) writes_through: Vec<Asked>,
+    pub(crate) writes_through: Vec<ConnectionCandidate>,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,
@@ -160,16 +160,16 @@ pub(crate) struct Env {
 /// The form of an entry's name behind its resource.
 pub(crate) enum Key {
     /// `users:1`
-    Entity(Part),
+    Entity(KeyPart),
     /// One `users:1` for each id in a parameter.
     Batch(Batch),
     /// `users:avatar:1`
-    Row(Name, Part),
+    Row(Name, KeyPart),
     /// `users:list:<hash>`
     Derived {
         op: Op,
         types: Vec<Ident>,
-        parts: Vec<Part>,
+        parts: Vec<KeyPart>,
     },
 }
 
@@ -198,7 +198,7 @@ pub(crate) enum Op {
 }
 
 /// A value in a key.
-pub(crate) struct Part {
+pub(crate) struct KeyPart {
     pub(crate) value: Expr,
     /// The type, where the value is a parameter.
     pub(crate) ty: Option<Type>,
@@ -229,18 +229,18 @@ pub(crate) enum Rows {
     /// No single rows: all of them, unless ops are named.
     NotNamed,
     /// The row with an id that is known before the function runs.
-    One(Part),
+    One(KeyPart),
     /// The row whose id is read from the function's `result`.
-    OfResult(Part),
+    OfResult(KeyPart),
     /// The rows with these ids, which are known before the function runs.
-    Many(Part),
+    Many(KeyPart),
     /// The rows whose ids are read from the function's `result`.
-    ManyOfResult(Part),
+    ManyOfResult(KeyPart),
 }
 
 impl Rows {
     /// The expression for their ids.
-    pub(crate) fn ids(&self) -> Option<&Part> {
+    pub(crate) fn ids(&self) -> Option<&KeyPart> {
         match self {
             Self::NotNamed => None,
             Self::One(ids) | Self::OfResult(ids) | Self::Many(ids) | Self::ManyOfResult(ids) => {

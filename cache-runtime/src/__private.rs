@@ -46,19 +46,19 @@ impl<T: ToOwned<Owned: Send + Sync + 'static> + ?Sized> Keep for T {
     }
 }
 
-/// The site of a function under `#[cached]`, at the caller's source location. `words` is the
+/// The site of a function under `#[cached]`, at the caller's source location. `description` is the
 /// description for the catalog. The name of the closure's type says how the function is declared.
 #[must_use]
 #[track_caller]
-pub const fn cached<D: Copy>(function: &'static str, words: &'static str, _: D) -> Site {
-    Site::new(Role::Reads, function, words).declared(std::any::type_name::<D>)
+pub const fn cached<D: Copy>(function: &'static str, description: &'static str, _: D) -> Site {
+    Site::new(Role::Reads, function, description).declared(std::any::type_name::<D>)
 }
 
 /// The site of a function under `#[invalidates]`.
 #[must_use]
 #[track_caller]
-pub const fn invalidates(function: &'static str, words: &'static str) -> Site {
-    Site::new(Role::Writes, function, words)
+pub const fn invalidates(function: &'static str, description: &'static str) -> Site {
+    Site::new(Role::Writes, function, description)
 }
 
 /// The codecs that `codec = ".."` may name.

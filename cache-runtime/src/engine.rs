@@ -12,11 +12,11 @@ use crate::coalesce::bulkhead::Bulkheads;
 use crate::coalesce::load_gate::LoadGates;
 use crate::coalesce::maintenance::Maintenance;
 use crate::coalesce::single_flight::SingleFlight;
-use crate::coalesce::waits::Waits;
+use crate::coalesce::waits::WaitGraph;
 use crate::config::CacheConfig;
-use crate::invalidation::Delivery;
+use crate::invalidation::InvalidationQueue;
 use crate::key::KeySpace;
-use crate::local::{Cover, Local};
+use crate::local::{FreshnessBound, Local};
 use crate::monitor;
 use crate::registry::learnt::Learnt;
 use crate::registry::{Registry, Resource};
@@ -37,20 +37,20 @@ pub(crate) struct Engine {
     pub(crate) local: Option<Arc<Local>>,
     /// The time until which entries may be served. Set if the store belongs to this process alone
     /// and follows the database's outbox.
-    pub(crate) freshness: Option<Arc<Cover>>,
+    pub(crate) freshness: Option<Arc<FreshnessBound>>,
     /// The state that the outbox's relay shares with the outbox's writers.
     #[cfg(feature = "outbox-postgres")]
-    pub(crate) outbox: Option<Arc<crate::invalidation::outbox::OutboxLink>>,
+    pub(crate) outbox: Option<Arc<crate::invalidation::outbox::OutboxState>>,
     pub(crate) single_flight: Arc<SingleFlight>,
     pub(crate) load_gates: Arc<LoadGates>,
     /// How many loads of one function run at a time.
     pub(crate) bulkheads: Bulkheads,
     /// Records which loads wait for which.
-    pub(crate) waits: Arc<Waits>,
+    pub(crate) waits: Arc<WaitGraph>,
     pub(crate) registry: Registry,
     /// Dependencies that loads have named.
     pub(crate) learnt: Learnt,
-    pub(crate) delivery: Delivery,
+    pub(crate) invalidations: InvalidationQueue,
     pub(crate) maintenance: Maintenance,
     pub(crate) background: Background,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -67,7 +67,7 @@ impl Engine {
         let space = config.key_space();
         let telemetry = Arc::new(Telemetry::default());
         let auditor = Auditor::new(config.audit_limit);
-        let delivery = Delivery::start(
+        let invalidations = InvalidationQueue::start(
             Arc::clone(&store),
             &space.namespace,
             config.pending_limit,
@@ -93,7 +93,7 @@ impl Engine {
             waits: Arc::default(),
             registry: Registry::default(),
             learnt: Learnt::default(),
-            delivery,
+            invalidations,
             maintenance,
             background,
             telemetry,
@@ -116,10 +116,12 @@ impl Engine {
         if let Some(outbox) = &self.config.outbox {
             let is_shared = self.config.is_shared();
             let link =
-                crate::invalidation::outbox::OutboxLink::new(outbox.table.quoted(), is_shared);
+                crate::invalidation::outbox::OutboxState::new(outbox.table.quoted(), is_shared);
             self.outbox = Some(Arc::new(link));
             if !is_shared {
-                self.freshness = Some(Arc::new(Cover::new(self.config.local_max_staleness)));
+                self.freshness = Some(Arc::new(FreshnessBound::new(
+                    self.config.local_max_staleness,
+                )));
             }
         }
         self
@@ -144,7 +146,7 @@ impl Engine {
         #[cfg(feature = "outbox-postgres")]
         if let Some(link) = &self.outbox {
             let freshness = self.freshness.as_ref();
-            let serving = freshness.map(|it| it.age(crate::local::Moment::now()).is_some());
+            let serving = freshness.map(|it| it.age(crate::local::ClockReading::now()).is_some());
             return Some(link.stats(serving));
         }
         None
@@ -179,7 +181,7 @@ impl Engine {
     /// Closes the cache; returns once it is closed, even if another caller asked first.
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.delivery.close().await;
+        self.invalidations.close().await;
         // The delivery closes the store itself, unless it has failed.
         self.store.close().await;
         self.background.close();
@@ -191,18 +193,18 @@ impl Engine {
 /// that few threads use. All threads would write a single reference count for each read that asks
 /// the store.
 #[derive(Debug)]
-pub(crate) struct Shares([Arc<Share>; STRIPES]);
+pub(crate) struct StripedEngine([Arc<EngineStripe>; STRIPES]);
 
 /// Aligned to 128 bytes, so that a share has cache lines of its own, like a stripe of a counter.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Share(Arc<Engine>);
+struct EngineStripe(Arc<Engine>);
 
-impl Shares {
+impl StripedEngine {
     pub(crate) fn new(engine: Engine) -> Self {
         let engine = Arc::new(engine);
         Self(std::array::from_fn(|_| {
-            Arc::new(Share(Arc::clone(&engine)))
+            Arc::new(EngineStripe(Arc::clone(&engine)))
         }))
     }
 
@@ -224,7 +226,7 @@ impl Shares {
     }
 }
 
-impl Deref for Shares {
+impl Deref for StripedEngine {
     type Target = Engine;
 
     #[inline]
@@ -238,16 +240,16 @@ impl Deref for Shares {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum EngineRef<'a> {
     /// The process-wide engine. It is never dropped, so it needs no reference count.
-    Process(&'static Shares),
-    Own(&'a Shares),
+    Process(&'static StripedEngine),
+    Own(&'a StripedEngine),
 }
 
 impl EngineRef<'_> {
     #[inline]
     pub(crate) fn handle(self) -> Handle {
         match self {
-            Self::Process(shares) => Handle(Source::Process(shares)),
-            Self::Own(shares) => shares.handle(),
+            Self::Process(striped) => Handle(Source::Process(striped)),
+            Self::Own(striped) => striped.handle(),
         }
     }
 }
@@ -258,8 +260,8 @@ impl Deref for EngineRef<'_> {
     #[inline]
     fn deref(&self) -> &Engine {
         match *self {
-            Self::Process(shares) => shares,
-            Self::Own(shares) => shares,
+            Self::Process(striped) => striped,
+            Self::Own(striped) => striped,
         }
     }
 }
@@ -271,13 +273,13 @@ pub(crate) struct Handle(Source);
 #[derive(Debug, Clone)]
 enum Source {
     Process(&'static Engine),
-    Own(Arc<Share>),
+    Own(Arc<EngineStripe>),
 }
 
 /// An engine that may have been dropped.
 #[cfg(feature = "outbox-postgres")]
 #[derive(Debug, Clone)]
-pub(crate) struct WeakHandle(std::sync::Weak<Share>);
+pub(crate) struct WeakHandle(std::sync::Weak<EngineStripe>);
 
 #[cfg(feature = "outbox-postgres")]
 impl WeakHandle {

@@ -535,8 +535,12 @@ impl Publication<'_> {
         }
         let at = [("tier", tier)];
         self.histogram(INVALIDATION_DURATION, &at, acknowledged, MICROSECOND);
-        self.gauge(PENDING_INVALIDATIONS, &[], engine.delivery.pending() as f64);
-        let oldest = engine.delivery.oldest_pending().unwrap_or_default();
+        self.gauge(
+            PENDING_INVALIDATIONS,
+            &[],
+            engine.invalidations.pending() as f64,
+        );
+        let oldest = engine.invalidations.oldest_pending().unwrap_or_default();
         self.gauge(OLDEST_PENDING, &[], oldest.as_secs_f64());
         self.counter(SWEPT, &[], stats.swept.get());
         self.histogram(SWEEP_DURATION, &[], stats.sweeps.snapshot(), MICROSECOND);

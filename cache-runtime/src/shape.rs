@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, process};
 use crate::call::read::{Batch, Read, ReadPlan};
 #[cfg(test)]
-use crate::call::returns::Kind;
+use crate::call::returns::ReturnShape;
 use crate::call::returns::{Fallible, Optional, Owned, Shared};
 use crate::call::write::{Never, Unchanged, Write, WritePlan};
 use crate::key::KeyPart;
@@ -77,8 +77,8 @@ macro_rules! shapes {
         impl<$value $(: $bound $(+ $also)?)? $(, $error)?> $link<$form, $compare> {
             #[cfg(test)]
             #[allow(dead_code, reason = "tests ask for some of the forms")]
-            pub(crate) fn kind(&self) -> Kind<$form, $shape<$compare>> {
-                Kind::OF
+            pub(crate) fn kind(&self) -> ReturnShape<$form, $shape<$compare>> {
+                ReturnShape::OF
             }
 
             /// Starts a call of a cached function on the process-wide cache. `plan` runs only if
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
     use crate::call::returns::{Loaded, Returns};
 
-    fn restore<R: Returns<S>, S>(_: Kind<R, S>, value: Option<R::Value>) -> Option<R> {
+    fn restore<R: Returns<S>, S>(_: ReturnShape<R, S>, value: Option<R::Value>) -> Option<R> {
         match value {
             Some(value) => Some(R::from_value(Arc::new(value))),
             None => R::from_absence(),
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_serialisable_error_is_an_error_all_the_same() {
         let failed: Result<u8, String> = Err("no".into());
-        fn loaded<R: Returns<S>, S>(_: Kind<R, S>, r: &R) -> Loaded<'_, R::Value> {
+        fn loaded<R: Returns<S>, S>(_: ReturnShape<R, S>, r: &R) -> Loaded<'_, R::Value> {
             r.loaded()
         }
         assert_eq!(

@@ -41,14 +41,14 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    mode_epoch: watch::Sender<ModeEpoch>,
     state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Weather {
+struct ModeEpoch {
     mode: Mode,
     /// Connections of an earlier one are closed.
     epoch: usize,
@@ -96,7 +96,7 @@ impl Proxy {
             .enable_all()
             .build();
         let runtime = runtime.expect("a runtime for the proxy");
-        let (weather, changes) = watch::channel(Weather {
+        let (mode_epoch, changes) = watch::channel(ModeEpoch {
             mode: Mode::Pass,
             epoch: 0,
         });
@@ -115,7 +115,7 @@ impl Proxy {
         });
         Self {
             address,
-            weather,
+            mode_epoch,
             state,
             stop: Some(stop),
             thread: Some(thread),
@@ -134,15 +134,16 @@ impl Proxy {
 
     /// From now on, `mode`.
     pub fn set(&self, mode: Mode) {
-        self.weather.send_modify(|weather| weather.mode = mode);
+        self.mode_epoch
+            .send_modify(|mode_epoch| mode_epoch.mode = mode);
     }
 
     /// From now on `mode`, for new connections; those that are open are closed. After something was swallowed nothing
     /// else is possible between two real hosts: what arrives on a connection is without a gap.
     pub fn cut_then(&self, mode: Mode) {
-        self.weather.send_modify(|weather| {
-            weather.mode = mode;
-            weather.epoch += 1;
+        self.mode_epoch.send_modify(|mode_epoch| {
+            mode_epoch.mode = mode;
+            mode_epoch.epoch += 1;
         });
     }
 
@@ -184,16 +185,16 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, changes: watch::Receiver<Weather>, state: Arc<State>) {
+async fn accept(listener: TcpListener, changes: watch::Receiver<ModeEpoch>, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
         state.accepted.fetch_add(1, Ordering::SeqCst);
         let (changes, state) = (changes.clone(), Arc::clone(&state));
         tokio::spawn(async move {
-            let Weather { mode, epoch } = *changes.borrow();
+            let ModeEpoch { mode, epoch } = *changes.borrow();
             if mode == Mode::Cut {
                 return;
             }
-            let link = Link { changes, epoch };
+            let proxied = ProxiedConnection { changes, epoch };
             let server = state.server.load(Ordering::SeqCst);
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
                 return;
@@ -211,11 +212,11 @@ async fn accept(listener: TcpListener, changes: watch::Receiver<Weather>, state:
                     request,
                     from_client,
                     to_server,
-                    link.clone(),
+                    proxied.clone(),
                     injected,
                     &state
                 ),
-                pump(answer, from_server, to_client, link, nothing, &state),
+                pump(answer, from_server, to_client, proxied, nothing, &state),
             );
         });
     }
@@ -223,14 +224,14 @@ async fn accept(listener: TcpListener, changes: watch::Receiver<Weather>, state:
 
 /// What a connection knows of the weather.
 #[derive(Clone)]
-struct Link {
-    changes: watch::Receiver<Weather>,
+struct ProxiedConnection {
+    changes: watch::Receiver<ModeEpoch>,
     epoch: usize,
 }
 
-impl Link {
+impl ProxiedConnection {
     fn fate(&mut self, direction: Direction) -> Fate {
-        let Weather { mode, epoch } = *self.changes.borrow_and_update();
+        let ModeEpoch { mode, epoch } = *self.changes.borrow_and_update();
         if epoch == self.epoch {
             direction.fate(mode)
         } else {
@@ -275,12 +276,12 @@ async fn pump(
     direction: Direction,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut link: Link,
+    mut proxied: ProxiedConnection,
     mut injected: mpsc::UnboundedReceiver<Vec<u8>>,
     state: &State,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    let mut order = Order::default();
+    let mut answers = AnswerStream::default();
     'pieces: loop {
         let length = tokio::select! {
             read = from.read(&mut buffer) => match read {
@@ -293,26 +294,26 @@ async fn pump(
                 }
                 continue;
             }
-            changed = link.changes.changed() => {
-                if changed.is_err() || matches!(link.fate(direction), Fate::End) {
+            changed = proxied.changes.changed() => {
+                if changed.is_err() || matches!(proxied.fate(direction), Fate::End) {
                     return;
                 }
                 continue;
             }
         };
         loop {
-            let fate = link.fate(direction);
+            let fate = proxied.fate(direction);
             match fate {
                 Fate::Pass => break,
                 Fate::Shift => {
-                    order.is_off = true;
+                    answers.is_off = true;
                     break;
                 }
                 Fate::Swallow => continue 'pieces,
                 Fate::End => return,
                 Fate::Delay(time) => tokio::select! {
                     () = tokio::time::sleep(time) => break,
-                    changed = link.changes.changed() => if changed.is_err() { return },
+                    changed = proxied.changes.changed() => if changed.is_err() { return },
                 },
                 Fate::Hold => {
                     state.held.fetch_add(1, Ordering::SeqCst);
@@ -321,7 +322,7 @@ async fn pump(
                             ticket.expect("never closed").forget();
                             true
                         }
-                        changed = link.changes.changed() => {
+                        changed = proxied.changes.changed() => {
                             if changed.is_err() {
                                 return;
                             }
@@ -338,7 +339,7 @@ async fn pump(
         }
         let written = match direction {
             Direction::Request => to.write_all(&buffer[..length]).await,
-            Direction::Answer => match order.pass(&buffer[..length]) {
+            Direction::Answer => match answers.pass(&buffer[..length]) {
                 Passed::Same => to.write_all(&buffer[..length]).await,
                 Passed::Other(other) => to.write_all(&other).await,
                 Passed::Lost => return,
@@ -352,7 +353,7 @@ async fn pump(
 
 /// The answers of a connection, and whether they come one too late.
 #[derive(Default)]
-struct Order {
+struct AnswerStream {
     frames: Frames,
     /// The last answer of the server.
     last: Vec<u8>,
@@ -368,7 +369,7 @@ enum Passed {
     Lost,
 }
 
-impl Order {
+impl AnswerStream {
     fn pass(&mut self, piece: &[u8]) -> Passed {
         // An answer of which the client has the beginning gets to its end first.
         self.is_shifting |= self.is_off && self.frames.is_between() && !self.last.is_empty();

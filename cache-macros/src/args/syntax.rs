@@ -10,12 +10,12 @@ use crate::diag::Errors;
 
 /// The tokens between two commas.
 pub(super) enum Entry {
-    Option(Written),
+    Option(RawOption),
     /// A value without a key.
     Bare(Expr),
 }
 
-pub(super) struct Written {
+pub(super) struct RawOption {
     pub(super) key: Ident,
     pub(super) form: Form,
 }
@@ -31,7 +31,7 @@ pub(super) enum Form {
     Broken,
 }
 
-impl Written {
+impl RawOption {
     /// An option that is only a name.
     pub(super) fn bare(key: Ident) -> Self {
         Self {
@@ -102,7 +102,7 @@ fn entry(input: ParseStream<'_>, errors: &mut Errors) -> Option<Entry> {
         to_comma(input);
         Form::Broken
     });
-    Some(Entry::Option(Written { key, form }))
+    Some(Entry::Option(RawOption { key, form }))
 }
 
 fn value(key: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {

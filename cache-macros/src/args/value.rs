@@ -7,10 +7,10 @@ use syn::spanned::Spanned as _;
 use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
 use super::kinds::{CODECS, Codec, Dependency, Name, Outcome, Tag, Ttl};
-use super::syntax::{Form, Written};
+use super::syntax::{Form, RawOption};
 use crate::tokens::text;
 
-impl Written {
+impl RawOption {
     pub(super) fn expr(&self) -> syn::Result<Expr> {
         match &self.form {
             Form::Value(value) => Ok(ungrouped(value).clone()),
@@ -100,7 +100,7 @@ impl Written {
         }
         let items = self.each(|item| {
             let Expr::Assign(assign) = item else {
-                return Noun::Resource.read(item).map(Item::Resource);
+                return NameKind::Resource.read(item).map(Item::Resource);
             };
             match single_ident(&assign.left) {
                 Some(word) if word == "id" => Ok(Item::Id((*assign.right).clone())),
@@ -129,7 +129,7 @@ impl Written {
     }
 
     pub(super) fn ops(&self) -> syn::Result<Vec<Name>> {
-        self.each(|item| Noun::Op.read(item))
+        self.each(|item| NameKind::Op.read(item))
     }
 
     pub(super) fn tags(&self) -> syn::Result<Vec<Tag>> {
@@ -157,11 +157,11 @@ impl Written {
     }
 
     pub(super) fn resource(&self) -> syn::Result<Name> {
-        Noun::Resource.read(&self.expr()?)
+        NameKind::Resource.read(&self.expr()?)
     }
 
     pub(super) fn op(&self) -> syn::Result<Name> {
-        Noun::Op.read(&self.expr()?)
+        NameKind::Op.read(&self.expr()?)
     }
 
     pub(super) fn ttl(&self) -> syn::Result<Ttl> {
@@ -358,13 +358,13 @@ impl Tag {
             let how = "write an expression between the braces, e.g. `\"team:{team_id}\"`";
             syn::Error::new_spanned(text, format!("{what}; {how}"))
         };
-        let written = text.value();
-        if written.is_empty() {
+        let raw = text.value();
+        if raw.is_empty() {
             let message = "this tag is empty; name what it reaches, e.g. `\"team:{team_id}\"`";
             return Err(syn::Error::new_spanned(text, message));
         }
         let (mut format, mut values) = (String::new(), Vec::new());
-        let mut rest = written.as_str();
+        let mut rest = raw.as_str();
         while let Some(at) = rest.find(['{', '}']) {
             let (before, braced) = rest.split_at(at);
             format.push_str(before);
@@ -407,12 +407,12 @@ fn raw_name(input: ParseStream<'_>) -> syn::Result<Expr> {
 
 /// The two kinds of things that have names in a key.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Noun {
+pub(super) enum NameKind {
     Resource,
     Op,
 }
 
-impl Noun {
+impl NameKind {
     pub(super) fn read(self, value: &Expr) -> syn::Result<Name> {
         let value = ungrouped(value);
         if let Expr::Path(path) = value {

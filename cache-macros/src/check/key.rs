@@ -11,7 +11,7 @@ use super::values::{named, no_such_parameter};
 use crate::args::{CachedArgs, Setting, is_segment, repaired, single_ident};
 use crate::diag::Errors;
 use crate::item::{Binding, Item, first_type, ungrouped};
-use crate::model::{Batch, BatchBy, Key, Op, Part};
+use crate::model::{Batch, BatchBy, Key, KeyPart, Op};
 use crate::tokens::{holds, mention};
 
 /// Decides which of the three forms of a key the function has.
@@ -75,7 +75,7 @@ pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option
 }
 
 /// `users:1`, or `users:avatar:1` with an `op`. A hash tells calls with other types apart.
-fn with_id(args: &CachedArgs, id: Part, item: &Item, errors: &mut Errors) -> Option<Key> {
+fn with_id(args: &CachedArgs, id: KeyPart, item: &Item, errors: &mut Errors) -> Option<Key> {
     let types = telling_types(&id, item);
     if args.op.is_absent() {
         if let Some(name) = types.first() {
@@ -99,7 +99,7 @@ fn with_id(args: &CachedArgs, id: Part, item: &Item, errors: &mut Errors) -> Opt
 
 /// The function's type parameters that the value may depend on: all, except those that only appear
 /// in the types of parameters that are left out of the key.
-fn telling_types(id: &Part, item: &Item) -> Vec<Ident> {
+fn telling_types(id: &KeyPart, item: &Item) -> Vec<Ident> {
     fn names(tokens: TokenStream, name: &Ident) -> bool {
         tokens.into_iter().any(|token| match token {
             TokenTree::Ident(ident) => ident == *name,
@@ -144,8 +144,8 @@ fn default_parts(
     include: Option<&Vec<Expr>>,
     bindings: &[Binding],
     errors: &mut Errors,
-) -> Vec<Part> {
-    let mut parts: Vec<Part> = keyed
+) -> Vec<KeyPart> {
+    let mut parts: Vec<KeyPart> = keyed
         .iter()
         .map(|binding| parameter_part(binding))
         .collect();
@@ -166,10 +166,10 @@ fn default_parts(
     parts
 }
 
-fn parameter_part(binding: &Binding) -> Part {
+fn parameter_part(binding: &Binding) -> KeyPart {
     let mut name = binding.ident.clone();
     name.set_span(name.span().located_at(binding.place));
-    Part {
+    KeyPart {
         value: syn::parse_quote!(#name),
         ty: binding.ty.clone(),
         place: binding.place,
@@ -177,9 +177,9 @@ fn parameter_part(binding: &Binding) -> Part {
 }
 
 /// A value as it was written.
-pub(super) fn part(value: &Expr, bindings: &[Binding]) -> Part {
+pub(super) fn part(value: &Expr, bindings: &[Binding]) -> KeyPart {
     let parameter = single_ident(value).and_then(|name| bindings.iter().find(|b| b.is(name)));
-    Part {
+    KeyPart {
         value: value.clone(),
         ty: parameter.and_then(|binding| binding.ty.clone()),
         place: value.span(),
@@ -262,7 +262,7 @@ pub(super) fn written_part(
     value: &Expr,
     bindings: &[Binding],
     errors: &mut Errors,
-) -> Part {
+) -> KeyPart {
     named(option, value, bindings, errors);
     part(value, bindings)
 }

@@ -21,10 +21,10 @@ use super::values::no_such_parameter;
 use crate::args::Setting;
 use crate::diag::Errors;
 use crate::item::{Binding, Item, bindings_of, is_builtin, ungrouped};
-use crate::model::{Asked, AskedOf};
+use crate::model::{CandidateType, ConnectionCandidate};
 
 /// A parameter that may be part of a transaction.
-pub(super) struct Part {
+pub(super) struct TransactionParam {
     /// Its name, if it has one.
     parameter: Option<Ident>,
     /// What to underline: the name of the type or of the bound.
@@ -38,7 +38,7 @@ pub(super) fn parts(
     item: &Item,
     autocommit: &Setting<Vec<Ident>>,
     is_in_key: impl Fn(&Ident) -> bool,
-) -> Vec<Part> {
+) -> Vec<TransactionParam> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
     for input in &item.sig.inputs {
@@ -53,7 +53,7 @@ pub(super) fn parts(
             let mut permitted = permitted.iter();
             permitted.any(|permitted| permitted.unraw() == name.unraw())
         });
-        let at = Place {
+        let at = TypePosition {
             is_exclusive: false,
             is_data: name.is_some_and(&is_in_key),
         };
@@ -63,7 +63,7 @@ pub(super) fn parts(
             Some((alias.span(), TRANSACTION))
         });
         if !is_permitted && let Some((place, what)) = found {
-            parts.push(Part {
+            parts.push(TransactionParam {
                 parameter: name.cloned(),
                 place,
                 what,
@@ -94,7 +94,7 @@ fn is_unknown(ty: &Type, item: &Item) -> bool {
 }
 
 /// `#[cached]`: data that is read inside a transaction must not be cached for others.
-pub(super) fn refuse_reads(parts: &[Part], errors: &mut Errors) {
+pub(super) fn refuse_reads(parts: &[TransactionParam], errors: &mut Errors) {
     for part in parts {
         let message = format!(
             "what is read through {} may never be committed, and would be served to everybody; read from the pool{}",
@@ -108,7 +108,7 @@ pub(super) fn refuse_reads(parts: &[Part], errors: &mut Errors) {
 /// `#[cached]`: any other `&mut` that is not in the key may be a connection under another name.
 pub(super) fn refuse_mutable(
     item: &Item,
-    known: &[Part],
+    known: &[TransactionParam],
     is_left_out: impl Fn(&Ident) -> bool,
     errors: &mut Errors,
 ) {
@@ -131,7 +131,7 @@ pub(super) fn refuse_mutable(
 }
 
 /// `#[invalidates]`: the commit comes after the function has returned.
-pub(super) fn refuse_writes(parts: &[Part], errors: &mut Errors) {
+pub(super) fn refuse_writes(parts: &[TransactionParam], errors: &mut Errors) {
     for part in parts {
         let message = format!(
             "`#[invalidates]` acts when the function returns, and through {} that may be before the caller's transaction commits: a reader in between would keep the old data; begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`{}",
@@ -145,7 +145,11 @@ pub(super) fn refuse_writes(parts: &[Part], errors: &mut Errors) {
 /// `#[invalidates]`: what may be a connection under an unknown name, an alias or a trait of the
 /// program. The compiler is asked for the types. `rows` are the parameters that are ids: an id is
 /// no connection.
-pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>, rows: &[Ident]) -> Vec<Asked> {
+pub(super) fn to_ask(
+    item: &Item,
+    autocommit: &Setting<Vec<Ident>>,
+    rows: &[Ident],
+) -> Vec<ConnectionCandidate> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
     let mut asked = of_parameters(item, permitted, |name| !rows.contains(name));
     if !names_self(permitted) {
@@ -161,7 +165,7 @@ pub(super) fn to_ask_of_reads(
     item: &Item,
     autocommit: &Setting<Vec<Ident>>,
     is_left_out: impl Fn(&Ident) -> bool,
-) -> Vec<Asked> {
+) -> Vec<ConnectionCandidate> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
     let mut asked = of_parameters(item, permitted, is_left_out);
     if !names_self(permitted) {
@@ -179,8 +183,8 @@ fn of_parameters(
     item: &Item,
     permitted: &[Ident],
     concerns: impl Fn(&Ident) -> bool,
-) -> Vec<Asked> {
-    let mut asked: Vec<Asked> = Vec::new();
+) -> Vec<ConnectionCandidate> {
+    let mut asked: Vec<ConnectionCandidate> = Vec::new();
     for input in &item.sig.inputs {
         let FnArg::Typed(parameter) = input else {
             continue;
@@ -197,19 +201,19 @@ fn of_parameters(
             }
             let mut add = |what| {
                 let cfg = when.iter().map(|attr| (*attr).clone()).collect();
-                let new = Asked { cfg, what };
+                let new = ConnectionCandidate { cfg, what };
                 if !asked.iter().any(|known| known.is_like(&new)) {
                     asked.push(new);
                 }
             };
             if let Some(value) = with_bounds(pat, ty) {
-                add(AskedOf::Value(value));
+                add(CandidateType::Value(value));
                 continue;
             }
             let mut leaves = Vec::new();
             aliases(ty, item, &mut leaves);
             for leaf in leaves {
-                add(AskedOf::Type(leaf.clone()));
+                add(CandidateType::Type(leaf.clone()));
             }
         }
     }
@@ -380,7 +384,7 @@ fn mentions_impl(ty: &Type) -> bool {
 }
 
 /// The type of `self`, if it can be used as a connection: behind `&mut`, or by value.
-fn of_receiver(item: &Item) -> Option<Asked> {
+fn of_receiver(item: &Item) -> Option<ConnectionCandidate> {
     let receiver = item.sig.receiver()?;
     let place = receiver.self_token.span;
     let ty = match &receiver.kind {
@@ -392,9 +396,9 @@ fn of_receiver(item: &Item) -> Option<Asked> {
         },
         _ => return None,
     };
-    Some(Asked {
+    Some(ConnectionCandidate {
         cfg: Vec::new(),
-        what: AskedOf::Type(ty),
+        what: CandidateType::Type(ty),
     })
 }
 
@@ -439,7 +443,7 @@ fn any_unknown(bounds: &Punctuated<TypeParamBound, Token![+]>) -> bool {
 }
 
 /// The fields of `self` that the body uses and whose names end like that of a connection.
-fn of_self(item: &Item) -> impl Iterator<Item = Asked> {
+fn of_self(item: &Item) -> impl Iterator<Item = ConnectionCandidate> {
     const ENDINGS: [&str; 11] = [
         "tx",
         "txn",
@@ -483,9 +487,9 @@ fn of_self(item: &Item) -> impl Iterator<Item = Asked> {
     if item.sig.receiver().is_some() {
         collect(item.body.stream(), &mut found);
     }
-    found.into_iter().map(|(this, field)| Asked {
+    found.into_iter().map(|(this, field)| ConnectionCandidate {
         cfg: Vec::new(),
-        what: AskedOf::Value(parse_quote_spanned!(field.span()=> &#this.#field)),
+        what: CandidateType::Value(parse_quote_spanned!(field.span()=> &#this.#field)),
     })
 }
 
@@ -517,7 +521,7 @@ pub(super) fn named(
     }
 }
 
-impl Part {
+impl TransactionParam {
     fn remedy(&self, before: &str) -> String {
         self.parameter.as_ref().map_or_else(String::new, |name| {
             format!("{before}`autocommit({})`", name.unraw())
@@ -531,7 +535,7 @@ const EXECUTOR: &str = "an executor";
 
 /// What is known of a place in a parameter's type.
 #[derive(Clone, Copy)]
-struct Place {
+struct TypePosition {
     /// Behind a `&mut` or in a lock.
     is_exclusive: bool,
     /// Part of the key, or one of several in a collection: more likely data of the program, such as
@@ -539,7 +543,7 @@ struct Place {
     is_data: bool,
 }
 
-impl Place {
+impl TypePosition {
     const ONE_OF_MANY: Self = Self {
         is_exclusive: false,
         is_data: true,
@@ -547,10 +551,10 @@ impl Place {
 }
 
 /// The part of a type that may be in a transaction: its place, and its name in messages.
-fn found(ty: &Type, at: Place, item: &Item) -> Option<(Span, &'static str)> {
+fn found(ty: &Type, at: TypePosition, item: &Item) -> Option<(Span, &'static str)> {
     match ty {
         Type::Reference(reference) if reference.mutability.is_some() => {
-            let at = Place {
+            let at = TypePosition {
                 is_exclusive: true,
                 ..at
             };
@@ -559,8 +563,8 @@ fn found(ty: &Type, at: Place, item: &Item) -> Option<(Span, &'static str)> {
         Type::Reference(reference) => found(&reference.elem, at, item),
         Type::Paren(paren) => found(&paren.elem, at, item),
         Type::Group(group) => found(&group.elem, at, item),
-        Type::Slice(slice) => found(&slice.elem, Place::ONE_OF_MANY, item),
-        Type::Array(array) => found(&array.elem, Place::ONE_OF_MANY, item),
+        Type::Slice(slice) => found(&slice.elem, TypePosition::ONE_OF_MANY, item),
+        Type::Array(array) => found(&array.elem, TypePosition::ONE_OF_MANY, item),
         Type::Tuple(tuple) => {
             let mut elems = tuple.elems.iter();
             elems.find_map(|elem| found(elem, at, item))
@@ -598,7 +602,10 @@ fn may_be_begun_on(path: &TypePath) -> bool {
 
 /// The types inside a type that may give access to its content, and what is known of their place.
 /// A pool and a channel are no such types.
-fn inside(segment: &PathSegment, at: Place) -> Option<(Place, impl Iterator<Item = &Type>)> {
+fn inside(
+    segment: &PathSegment,
+    at: TypePosition,
+) -> Option<(TypePosition, impl Iterator<Item = &Type>)> {
     let name = segment.ident.to_string();
     let is_lock = [
         "Mutex",
@@ -617,18 +624,18 @@ fn inside(segment: &PathSegment, at: Place) -> Option<(Place, impl Iterator<Item
         .iter()
         .any(|ending| name.ends_with(ending));
     let at = match (is_lock, is_wrapper) {
-        (true, _) => Place {
+        (true, _) => TypePosition {
             is_exclusive: true,
             ..at
         },
         (_, true) => at,
-        _ => Place::ONE_OF_MANY,
+        _ => TypePosition::ONE_OF_MANY,
     };
     (!gives_none).then(|| (at, types_in(segment)))
 }
 
 /// The name in messages for a type of this name.
-fn of_type(segment: &PathSegment, at: Place) -> Option<&'static str> {
+fn of_type(segment: &PathSegment, at: TypePosition) -> Option<&'static str> {
     const DRIVERS: [&str; 6] = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
     let name = segment.ident.to_string();
     // With a lifetime it borrows from its connection; without one it may be any data.
@@ -756,7 +763,7 @@ fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
             return None;
         };
         let last = path.path.segments.last()?;
-        let at = Place {
+        let at = TypePosition {
             is_exclusive,
             is_data: false,
         };

@@ -105,26 +105,26 @@ const OWN: usize = 8;
 struct Stripe(Counter);
 
 /// The current thread's stripe. A stripe of its own becomes free when the thread ends.
-struct Place(usize);
+struct OwnStripe(usize);
 
 /// The stripes that are free, one bit each.
 static FREE: Mutex<usize> = Mutex::new((1 << OWN) - 1);
 
-impl Place {
+impl OwnStripe {
     fn take() -> Self {
         static OTHERS: AtomicUsize = AtomicUsize::new(0);
 
         let mut free = FREE.lock();
-        let place = free.trailing_zeros() as usize;
-        if place < OWN {
-            *free &= !(1 << place);
-            return Self(place);
+        let index = free.trailing_zeros() as usize;
+        if index < OWN {
+            *free &= !(1 << index);
+            return Self(index);
         }
         Self(OWN + OTHERS.fetch_add(1, Ordering::Relaxed) % (STRIPES - OWN))
     }
 }
 
-impl Drop for Place {
+impl Drop for OwnStripe {
     fn drop(&mut self) {
         if self.0 < OWN {
             *FREE.lock() |= 1 << self.0;
@@ -133,15 +133,15 @@ impl Drop for Place {
 }
 
 thread_local! {
-    static PLACE: Place = Place::take();
+    static OWN_STRIPE: OwnStripe = OwnStripe::take();
 }
 
 /// The index of the current thread's stripe.
 #[inline]
 pub(crate) fn stripe() -> usize {
     // A thread that is ending has no stripe any more.
-    PLACE
-        .try_with(|place| place.0)
+    OWN_STRIPE
+        .try_with(|index| index.0)
         .unwrap_or(OWN)
         .min(STRIPES - 1)
 }
@@ -155,9 +155,9 @@ impl Striped {
     /// Adds one, and returns the count of the thread's stripe before.
     #[inline]
     pub(crate) fn count(&self) -> u64 {
-        let place = stripe();
-        let Counter(count) = &self.0[place].0;
-        if place < OWN {
+        let index = stripe();
+        let Counter(count) = &self.0[index].0;
+        if index < OWN {
             // No other thread writes it: the previous owner gave it back under a lock.
             let was = count.load(Ordering::Relaxed);
             count.store(was + 1, Ordering::Relaxed);
@@ -197,20 +197,20 @@ mod tests {
     #[test]
     fn a_stripe_of_ones_own_is_nobody_elses() {
         let barrier = std::sync::Barrier::new(2 * OWN);
-        let places = Mutex::new(Vec::new());
+        let indexes = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for _ in 0..2 * OWN {
                 scope.spawn(|| {
-                    places.lock().push(stripe());
+                    indexes.lock().push(stripe());
                     barrier.wait();
                 });
             }
         });
-        let places = places.into_inner();
+        let indexes = indexes.into_inner();
         for own in 0..OWN {
-            let holders = places.iter().filter(|place| **place == own).count();
-            assert!(holders <= 1, "{places:?}");
+            let holders = indexes.iter().filter(|index| **index == own).count();
+            assert!(holders <= 1, "{indexes:?}");
         }
-        assert!(places.iter().all(|place| *place < STRIPES), "{places:?}");
+        assert!(indexes.iter().all(|index| *index < STRIPES), "{indexes:?}");
     }
 }

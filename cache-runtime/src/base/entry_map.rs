@@ -29,59 +29,59 @@ pub(crate) trait Entry {
 }
 
 /// Entries by their keys.
-pub(crate) struct Table<E> {
-    entries: sync::Cache<Place<E>, (), ByBytes, DefaultHashBuilder, CountsEvictions>,
+pub(crate) struct EntryMap<E> {
+    entries: sync::Cache<KeyedEntry<E>, (), ByBytes, DefaultHashBuilder, CountsEvictions>,
     evictions: Arc<AtomicU64>,
 }
 
 /// An entry, which is its own key.
-struct Place<E>(Arc<E>);
+struct KeyedEntry<E>(Arc<E>);
 
-impl<E> Clone for Place<E> {
+impl<E> Clone for KeyedEntry<E> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<E: Entry> Hash for Place<E> {
+impl<E: Entry> Hash for KeyedEntry<E> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.0.key().as_bytes());
     }
 }
 
-impl<E: Entry> PartialEq for Place<E> {
+impl<E: Entry> PartialEq for KeyedEntry<E> {
     fn eq(&self, other: &Self) -> bool {
         self.0.key() == other.0.key()
     }
 }
 
-impl<E: Entry> Eq for Place<E> {}
+impl<E: Entry> Eq for KeyedEntry<E> {}
 
 /// A lookup: finds the entry of this key, if it satisfies the predicate.
-struct Asked<'k, F> {
+struct Query<'k, F> {
     key: &'k [u8],
-    will_do: F,
+    predicate: F,
 }
 
-impl<F> Hash for Asked<'_, F> {
+impl<F> Hash for Query<'_, F> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.key);
     }
 }
 
-impl<E: Entry, F: Fn(&Arc<E>) -> bool> Equivalent<Place<E>> for Asked<'_, F> {
+impl<E: Entry, F: Fn(&Arc<E>) -> bool> Equivalent<KeyedEntry<E>> for Query<'_, F> {
     #[inline]
-    fn equivalent(&self, place: &Place<E>) -> bool {
-        place.0.key().as_bytes() == self.key && (self.will_do)(&place.0)
+    fn equivalent(&self, entry: &KeyedEntry<E>) -> bool {
+        entry.0.key().as_bytes() == self.key && (self.predicate)(&entry.0)
     }
 }
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl<E: Entry> Weighter<Place<E>, ()> for ByBytes {
-    fn weight(&self, place: &Place<E>, (): &()) -> u64 {
-        place.0.weight()
+impl<E: Entry> Weighter<KeyedEntry<E>, ()> for ByBytes {
+    fn weight(&self, entry: &KeyedEntry<E>, (): &()) -> u64 {
+        entry.0.weight()
     }
 }
 
@@ -89,16 +89,16 @@ impl<E: Entry> Weighter<Place<E>, ()> for ByBytes {
 #[derive(Clone, Default)]
 struct CountsEvictions(Arc<AtomicU64>);
 
-impl<E> Lifecycle<Place<E>, ()> for CountsEvictions {
+impl<E> Lifecycle<KeyedEntry<E>, ()> for CountsEvictions {
     type RequestState = ();
 
     // It is not called for what is replaced or removed.
-    fn before_evict(&self, (): &mut (), _: &Place<E>, (): &mut ()) {
+    fn before_evict(&self, (): &mut (), _: &KeyedEntry<E>, (): &mut ()) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl<E: Entry> Table<E> {
+impl<E: Entry> EntryMap<E> {
     /// A map that holds up to `max_bytes`.
     pub(crate) fn new(max_bytes: u64) -> Self {
         let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
@@ -125,11 +125,11 @@ impl<E: Entry> Table<E> {
     pub(crate) fn look(&self, key: &[u8], see: impl Fn(&Arc<E>)) -> bool {
         // `quick_cache` returns clones of entries, but compares keys in place. So the comparison of
         // keys is where an entry can be read without a clone.
-        let will_do = |entry: &Arc<E>| {
+        let predicate = |entry: &Arc<E>| {
             see(entry);
             true
         };
-        self.entries.get(&Asked { key, will_do }).is_some()
+        self.entries.get(&Query { key, predicate }).is_some()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Arc<E>> {
@@ -139,17 +139,17 @@ impl<E: Entry> Table<E> {
     }
 
     pub(crate) fn insert(&self, entry: Arc<E>) {
-        self.entries.insert(Place(entry), ());
+        self.entries.insert(KeyedEntry(entry), ());
     }
 
     /// Removes the entry under a key if it satisfies the predicate; returns whether it did.
-    pub(crate) fn remove_if(&self, key: &[u8], will_do: impl Fn(&Arc<E>) -> bool) -> bool {
-        self.entries.remove(&Asked { key, will_do }).is_some()
+    pub(crate) fn remove_if(&self, key: &[u8], predicate: impl Fn(&Arc<E>) -> bool) -> bool {
+        self.entries.remove(&Query { key, predicate }).is_some()
     }
 
     /// All entries, one after the other. Concurrent changes may be seen or not.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<E>> {
-        self.entries.iter().map(|(place, ())| place.0)
+        self.entries.iter().map(|(entry, ())| entry.0)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -167,7 +167,7 @@ impl<E: Entry> Table<E> {
 
     /// The most an entry may weigh: half the room of a shard. A larger one would evict most of the
     /// shard, so callers don't insert it.
-    pub(crate) fn heaviest(&self) -> u64 {
+    pub(crate) fn max_entry_weight(&self) -> u64 {
         self.entries.shard_capacity() / 2
     }
 }
@@ -190,27 +190,27 @@ mod tests {
 
     #[test]
     fn an_entry_is_found_by_its_key_and_replaced_whole() {
-        let table = Table::new(1 << 10);
+        let map = EntryMap::new(1 << 10);
         for value in [1, 2] {
-            table.insert(Arc::new(Text("a", value)));
+            map.insert(Arc::new(Text("a", value)));
             let seen = Cell::new(None);
-            assert!(table.look(b"a", |entry| {
+            assert!(map.look(b"a", |entry| {
                 seen.set(Some((entry.1, Arc::strong_count(entry))));
             }));
             assert_eq!(seen.get(), Some((value, 1)), "looked at where it lies");
         }
-        assert!(table.get("b").is_none());
-        assert_eq!((table.len(), table.weight(), table.evictions()), (1, 1, 0));
+        assert!(map.get("b").is_none());
+        assert_eq!((map.len(), map.weight(), map.evictions()), (1, 1, 0));
     }
 
     #[test]
     fn only_an_entry_that_will_do_is_removed() {
-        let table = Table::new(1 << 10);
-        table.insert(Arc::new(Text("a", 1)));
-        assert!(!table.remove_if(b"a", |entry| entry.1 == 2));
-        assert!(!table.remove_if(b"b", |_| true));
-        assert!(table.get("a").is_some());
-        assert!(table.remove_if(b"a", |entry| entry.1 == 1));
-        assert!(table.get("a").is_none());
+        let map = EntryMap::new(1 << 10);
+        map.insert(Arc::new(Text("a", 1)));
+        assert!(!map.remove_if(b"a", |entry| entry.1 == 2));
+        assert!(!map.remove_if(b"b", |_| true));
+        assert!(map.get("a").is_some());
+        assert!(map.remove_if(b"a", |entry| entry.1 == 1));
+        assert!(map.get("a").is_none());
     }
 }

@@ -10,9 +10,9 @@ pub(crate) mod error;
     dead_code,
     reason = "no technique has a switch in this selection of features"
 )]
-pub(crate) mod marks;
 pub(crate) mod mutation;
 pub(crate) mod nonce;
 pub(crate) mod paused;
 pub(crate) mod policy;
+pub(crate) mod scope_flags;
 pub(crate) mod sync;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 /// While this lives, paused time does not move on by itself.
 #[derive(Debug)]
-pub(crate) struct Held(
+pub(crate) struct PauseGuard(
     #[expect(dead_code, reason = "its end is what counts")] Option<mpsc::Sender<()>>,
 );
 
-impl Held {
+impl PauseGuard {
     /// Holds the time until this is dropped, but no longer than `limit`. Where time is not paused,
     /// it costs two clock readings.
     pub(crate) fn for_at_most(limit: Duration) -> Self {
@@ -55,7 +55,7 @@ mod tests {
             let _ = gone.recv_timeout(Duration::from_millis(50));
             let _ = answer.send(());
         });
-        let held = Held::for_at_most(HOUR);
+        let held = PauseGuard::for_at_most(HOUR);
         let answered = tokio::time::timeout(HOUR, answered).await;
         assert!(answered.is_ok_and(|answer| answer.is_ok()));
         assert_eq!(began.elapsed(), Duration::ZERO);
@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_moves_on_when_the_limit_is_over() {
-        let _held = Held::for_at_most(Duration::from_millis(10));
+        let _held = PauseGuard::for_at_most(Duration::from_millis(10));
         tokio::time::sleep(HOUR).await;
     }
 

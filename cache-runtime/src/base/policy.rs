@@ -78,7 +78,7 @@ impl TtlRequest {
 
 /// What a function does while its source is slow or fails. All of it is off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Grace {
+pub(crate) struct StalePolicy {
     /// How long after it expired an entry is served while a new value is loaded in the background
     /// (stale-while-revalidate, [RFC 5861](https://www.rfc-editor.org/rfc/rfc5861)).
     pub(crate) swr: Duration,
@@ -94,7 +94,7 @@ pub(crate) struct Grace {
     pub(crate) jitter: f64,
 }
 
-impl Grace {
+impl StalePolicy {
     /// The early-refresh window: how long before its end an entry may be reloaded, where a load
     /// takes `took`. XFetch would start earlier about once in a thousand times.
     pub(crate) fn last_time(&self, took: Duration) -> Duration {
@@ -189,26 +189,29 @@ mod tests {
 
     #[test]
     fn jitter_only_shortens() {
-        let grace = Grace {
+        let stale_policy = StalePolicy {
             jitter: 0.1,
-            ..Grace::default()
+            ..StalePolicy::default()
         };
-        assert_eq!(grace.jittered(10 * SECOND, 0.0), 10 * SECOND);
-        assert_eq!(grace.jittered(10 * SECOND, 0.5), SECOND.mul_f64(9.5));
-        assert!(grace.jittered(10 * SECOND, 0.999_999) >= 9 * SECOND);
-        assert_eq!(Grace::default().jittered(10 * SECOND, 0.9), 10 * SECOND);
+        assert_eq!(stale_policy.jittered(10 * SECOND, 0.0), 10 * SECOND);
+        assert_eq!(stale_policy.jittered(10 * SECOND, 0.5), SECOND.mul_f64(9.5));
+        assert!(stale_policy.jittered(10 * SECOND, 0.999_999) >= 9 * SECOND);
+        assert_eq!(
+            StalePolicy::default().jittered(10 * SECOND, 0.9),
+            10 * SECOND
+        );
     }
 
     #[test]
     fn early_loads_come_near_the_end_and_sooner_where_a_load_takes_long() {
-        let grace = Grace {
+        let stale_policy = StalePolicy {
             early: 1.0,
-            ..Grace::default()
+            ..StalePolicy::default()
         };
         let share = |left: Duration, took: Duration| {
             let drawn = (0..1000).map(|n| f64::from(n) / 1000.0);
             drawn
-                .filter(|&drawn| grace.is_due_early(left, took, drawn))
+                .filter(|&drawn| stale_policy.is_due_early(left, took, drawn))
                 .count()
         };
         // The expected shares of an exponential distribution with the load's time as its mean.
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(share(SECOND, SECOND), 367);
         assert_eq!(share(10 * SECOND, SECOND), 0);
         assert!(share(10 * SECOND, 10 * SECOND) > 300);
-        assert!(!Grace::default().is_due_early(Duration::from_millis(1), SECOND, 0.99));
+        assert!(!StalePolicy::default().is_due_early(Duration::from_millis(1), SECOND, 0.99));
     }
 
     #[test]

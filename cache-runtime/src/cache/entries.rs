@@ -11,11 +11,11 @@ use crate::base::mutation;
 use crate::base::policy::IntoTtl;
 use crate::call::log;
 use crate::call::observe::{BypassReason, Status};
-use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
+use crate::call::read::{Action, Call, Hit, LookupLoop, Permit, Read, value_of};
 use crate::call::returns::{Fallible, Owned};
 use crate::call::{enclosing, memo, observe, transaction};
 use crate::coalesce::single_flight::LoadResult;
-use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
+use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, InvalidationRequest};
 use crate::key::{EntryKind, IntoKey};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
@@ -75,7 +75,7 @@ impl<T: Cacheable> Lease<T> {
 
 /// Why a manual read must not be answered from the cache.
 fn barred(call: &Call) -> Option<BypassReason> {
-    let is_pending = || call.cache.delivery.is_pending(call.probe());
+    let is_pending = || call.cache.invalidations.is_pending(call.probe());
     call.problem
         .or_else(|| call.is_behind())
         .or_else(|| is_pending().then_some(BypassReason::Pending))
@@ -202,7 +202,7 @@ impl Cache {
         let Some(handle) = self.handle() else {
             return Ok(());
         };
-        let _writing = memo::writing();
+        let _writing = memo::begin_write();
         let call = Call::manual(handle, &key, ttl.into_ttl());
         let stored = Self::store(&call, value).await;
         log_stored("set", &call, &stored);
@@ -235,7 +235,7 @@ impl Cache {
         }
         let package =
             call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
-        if call.cache.delivery.is_pending(call.probe()) {
+        if call.cache.invalidations.is_pending(call.probe()) {
             return Err(Error::unavailable(
                 "an invalidation of this entry is still waiting for the store; try again later",
             ));
@@ -287,7 +287,7 @@ impl Cache {
         let Some(handle) = self.handle() else {
             return Ok(false);
         };
-        let _writing = memo::writing();
+        let _writing = memo::begin_write();
         let call = Call::manual(handle, &key, None);
         if let Some(problem @ (BypassReason::NoContext | BypassReason::Unkeyable)) = call.problem {
             let text = format!(
@@ -310,24 +310,24 @@ impl Cache {
             bumps,
             ..Invalidation::default()
         };
-        let order = Order {
+        let request = InvalidationRequest {
             kills: invalidation.kills.clone(),
             bumps: invalidation.bumps.clone(),
-            ..Order::default()
+            ..InvalidationRequest::default()
         };
         // In a transaction another caller may load the old row again before the commit. So the
         // entry is removed once more when the transaction ends.
-        transaction::hand_over_order(&call.cache, &order);
-        let delivery = &call.cache.delivery;
-        let owed = delivery.owe(order);
+        transaction::hand_over_request(&call.cache, &request);
+        let invalidations = &call.cache.invalidations;
+        let guard = invalidations.guard(request);
         let store = &call.cache.store;
         let began = clock::now();
-        let removed = delivery.persist(|| store.invalidate(&invalidation));
+        let removed = invalidations.persist(|| store.invalidate(&invalidation));
         match removed.await {
             Ok(done) => {
-                owed.settle();
+                guard.disarm();
                 observe::record_invalidation(Acknowledgement::Delivered);
-                delivery.done_directly(&call.resource.name, &invalidation, began.elapsed());
+                invalidations.done_directly(&call.resource.name, &invalidation, began.elapsed());
                 let was_there = done.removed > 0;
                 log_changed("delete", &call, || match was_there {
                     true => ("removed", None),
@@ -336,7 +336,7 @@ impl Cache {
                 Ok(was_there)
             }
             Err(error) => {
-                let acknowledged = owed.acknowledged(ACK_TIMEOUT).await;
+                let acknowledged = guard.acknowledged(ACK_TIMEOUT).await;
                 observe::record_invalidation(acknowledged);
                 log_changed("delete", &call, || {
                     (acknowledged.as_str(), Some(error.kind().as_str()))
@@ -393,16 +393,17 @@ impl Cache {
             log_read("lookup", &call, || Status::Bypass(reason));
             return miss(None);
         }
-        let mut reader = Reader::new(&call, call.fingerprint::<T>());
+        let mut lookup_loop = LookupLoop::new(&call, call.fingerprint::<T>());
         let permit = loop {
-            match reader.next_action().await {
+            match lookup_loop.next_action().await {
                 Action::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => {
-                        reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                        lookup_loop
+                            .found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                         log_read("lookup", &call, || Status::Hit { ttl: hit.ttl });
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
-                    None => reader.reject(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Stale(hit, reason) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => {
@@ -410,7 +411,7 @@ impl Cache {
                         log_read("lookup", &call, || Status::Stale { past, reason });
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
-                    None => reader.reject(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Joined(LoadResult::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => {

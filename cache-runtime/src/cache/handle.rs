@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::background::Background;
 use crate::config::CacheConfig;
 use crate::diagnostics::{self, Checkup};
-use crate::engine::{Engine, EngineRef, Handle, Shares};
+use crate::engine::{Engine, EngineRef, Handle, StripedEngine};
 use crate::local::Local;
 use crate::stats::{Figures, Stats};
 use crate::store::{MemoryStore, Store};
@@ -20,7 +20,7 @@ pub struct Cache(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) config: CacheConfig,
-    pub(super) engine: Option<Shares>,
+    pub(super) engine: Option<StripedEngine>,
 }
 
 impl fmt::Debug for Cache {
@@ -72,8 +72,8 @@ impl Cache {
         let engine = engine.with_outbox();
         let cache = Self::around(engine);
         #[cfg(feature = "outbox-postgres")]
-        if let Some(shares) = &cache.0.engine {
-            crate::outbox::start_relay(shares, shares.downgrade());
+        if let Some(striped) = &cache.0.engine {
+            crate::outbox::start_relay(striped, striped.downgrade());
         }
         cache
     }
@@ -105,7 +105,7 @@ impl Cache {
         engine.monitor();
         diagnostics::advise_once(&engine);
         let config = engine.config.clone();
-        let engine = Shares::new(engine);
+        let engine = StripedEngine::new(engine);
         #[cfg(feature = "metrics")]
         crate::metrics::start(engine.engine());
         Self(Arc::new(Inner {
@@ -171,7 +171,7 @@ impl Cache {
             .map(|engine| engine.registry.others.snapshot());
         let pending = engine
             .as_ref()
-            .map_or(0, |engine| engine.delivery.pending());
+            .map_or(0, |engine| engine.invalidations.pending());
         let counters = Figures::new(resources.values().copied().chain(others).sum(), pending);
         let local = engine
             .as_ref()
@@ -201,7 +201,7 @@ impl Cache {
             reason: engine.as_ref().and_then(|engine| engine.store.reason()),
             oldest_pending_ms: engine
                 .as_ref()
-                .and_then(|engine| engine.delivery.oldest_pending())
+                .and_then(|engine| engine.invalidations.oldest_pending())
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             restarts: crate::base::background::restarts(),
             tasks: engine

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use super::Cache;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind, shortened};
-use crate::call::transaction::{self, DeferredWrite, Ending, InDoubt};
-use crate::call::write::{Planned, WritePlan};
+use crate::call::transaction::{self, DeferredWrite, InDoubt, TransactionOutcome};
+use crate::call::write::{PlannedWrite, WritePlan};
 use crate::call::{ambient, memo, observe, scope};
 use crate::engine::Handle;
-use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
+use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, InvalidationRequest};
 use crate::key::{KeyPart, is_resource};
 use crate::store::{Invalidation, Matching};
 
@@ -126,8 +126,8 @@ impl Cache {
         self.transaction(async {
             let output = block.await;
             let ending = match &output {
-                Ok(_) => Ending::Committed,
-                Err(_) => Ending::Unknown,
+                Ok(_) => TransactionOutcome::Committed,
+                Err(_) => TransactionOutcome::Unknown,
             };
             (output, ending)
         })
@@ -194,7 +194,7 @@ impl Cache {
     /// Also returns whether the store has acknowledged all invalidations of the block.
     pub(crate) async fn transaction<T>(
         &self,
-        block: impl Future<Output = (T, Ending)>,
+        block: impl Future<Output = (T, TransactionOutcome)>,
     ) -> (T, bool) {
         match self.handle() {
             Some(cache) => transaction::run(cache, block).await,
@@ -233,7 +233,7 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
-        let _writing = memo::writing();
+        let _writing = memo::begin_write();
         cache.registry.others.invalidations.add_one();
         if !cache.store.lists_keys() {
             return invalidate_around(&cache, pattern).await;
@@ -242,7 +242,7 @@ impl Cache {
         let matching = Matching::all(&cache.space.namespace, &pattern);
         let walk = || cache.store.remove_matching(&matching);
         let began = clock::now();
-        let removed = cache.delivery.persist(walk).await;
+        let removed = cache.invalidations.persist(walk).await;
         if removed.is_ok() {
             let resource = pattern.split(':').next().unwrap_or_default();
             let done = Invalidation {
@@ -250,7 +250,7 @@ impl Cache {
                 ..Invalidation::default()
             };
             cache
-                .delivery
+                .invalidations
                 .done_directly(resource, &done, began.elapsed());
         }
         observe::record_invalidation(match &removed {
@@ -281,21 +281,21 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
-        let _writing = memo::writing();
+        let _writing = memo::begin_write();
         cache.registry.others.invalidations.add_one();
         // Repeated when an open transaction ends: until then other callers may load the old rows
         // again.
         transaction::defer_everything(&cache);
         // A shutdown waits for the invalidation and the scan.
-        let _running = cache.delivery.begin();
-        let owed = cache.delivery.owe_everything();
-        let walk = cache.delivery.join_walk();
+        let _running = cache.invalidations.begin();
+        let guard = cache.invalidations.guard_namespace();
+        let walk = cache.invalidations.join_walk();
         // Invalidated first, because removing the entries takes time in proportion to the keys in
         // the store.
-        let acknowledged = owed.acknowledged(ACK_TIMEOUT).await;
+        let acknowledged = guard.acknowledged(ACK_TIMEOUT).await;
         observe::record_invalidation(acknowledged);
         match acknowledged {
-            Acknowledgement::Delivered => cache.delivery.walked(walk).await,
+            Acknowledgement::Delivered => cache.invalidations.walked(walk).await,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",
             )),
@@ -333,12 +333,12 @@ async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> 
     let acknowledged = match resource.filter(|(resource, _)| is_resource(resource)) {
         Some((resource, _)) => {
             let whole = WritePlan::new(cache, None).known(cache.visitor(resource));
-            let receipt = cache.delivery.enqueue(whole.finish().into_order());
-            receipt.acknowledged(ACK_TIMEOUT).await
+            let pending_ack = cache.invalidations.enqueue(whole.finish().into_request());
+            pending_ack.acknowledged(ACK_TIMEOUT).await
         }
         None => {
-            let owed = cache.delivery.owe_everything();
-            owed.acknowledged(ACK_TIMEOUT).await
+            let guard = cache.invalidations.guard_namespace();
+            guard.acknowledged(ACK_TIMEOUT).await
         }
     };
     observe::record_invalidation(acknowledged);
@@ -351,21 +351,21 @@ async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> 
 }
 
 /// Enqueues a manual invalidation, or hands it to the transaction that is open around the call.
-async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
-    let _writing = memo::writing();
-    let handover = DeferredWrite {
+async fn acknowledged(cache: &Handle, planned: PlannedWrite) -> Acknowledgement {
+    let _writing = memo::begin_write();
+    let deferred = DeferredWrite {
         write: Some(planned),
-        doubt: InDoubt::None,
+        in_doubt: InDoubt::None,
         announced: None,
     };
-    let Some(handover) = transaction::defer(cache, handover) else {
+    let Some(deferred) = transaction::defer(cache, deferred) else {
         return Acknowledgement::Deferred;
     };
-    let order = handover
+    let request = deferred
         .write
-        .map_or_else(Order::default, Planned::into_order);
-    let receipt = cache.delivery.enqueue(order);
-    let acknowledged = receipt.acknowledged(ACK_TIMEOUT).await;
+        .map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
+    let pending_ack = cache.invalidations.enqueue(request);
+    let acknowledged = pending_ack.acknowledged(ACK_TIMEOUT).await;
     observe::record_invalidation(acknowledged);
     acknowledged
 }

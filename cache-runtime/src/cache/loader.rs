@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::scoped;
-use crate::base::marks::Marks;
+use crate::base::scope_flags::ScopeFlags;
 use crate::call::{ambient, memo};
 
 /// How many ids one batch has at most, unless [`Loader::max_batch`] says otherwise: as many as the
@@ -28,7 +28,7 @@ use crate::call::{ambient, memo};
 const MAX_BATCH: usize = 256;
 
 /// For so long a caller waits until it looks whether the load goes on.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A future that is woken is polled within this time, if it is polled at all.
 const POLLED_WITHIN: Duration = Duration::from_millis(200);
 
@@ -76,7 +76,7 @@ pub struct Loader<K, V, E, F> {
     load_many: F,
     max_batch: usize,
     /// The batches that still take ids: one for each context.
-    open: Mutex<Vec<Arc<Batch<K, V, E>>>>,
+    open: Mutex<Vec<Arc<LoaderBatch<K, V, E>>>>,
 }
 
 impl<K, V, E, F> fmt::Debug for Loader<K, V, E, F> {
@@ -98,11 +98,11 @@ struct Context {
 impl Context {
     /// The context of the current task; `None` where a call loads by itself.
     fn now() -> Option<Self> {
-        let alone = Marks::MODE
-            .and(Marks::STRICT)
-            .and(Marks::TRANSACTION)
-            .and(Marks::BODY);
-        if Marks::now().has(alone) {
+        let alone = ScopeFlags::MODE
+            .and(ScopeFlags::STRICT)
+            .and(ScopeFlags::TRANSACTION)
+            .and(ScopeFlags::BODY);
+        if ScopeFlags::now().has(alone) {
             return None;
         }
         Some(Self {
@@ -122,7 +122,7 @@ impl Context {
     }
 }
 
-struct Batch<K, V, E> {
+struct LoaderBatch<K, V, E> {
     context: Context,
     state: Mutex<State<K, V, E>>,
     /// Somebody is to look at the state again.
@@ -186,13 +186,13 @@ where
             let found = (self.load_many)(vec![id.clone()]).await;
             return found.map(|mut found| found.remove(&id)).map_err(Arc::new);
         };
-        let seat = Seat {
+        let waiter = LoaderWaiter {
             loader: self,
             batch: self.join(context, &id),
             id,
             leads: false,
         };
-        seat.value().await
+        waiter.value().await
     }
 
     /// Loads many values, also together with the others. Ids without a value are not in the result.
@@ -217,11 +217,11 @@ where
     }
 
     /// Joins the batch of this context that still takes ids, or begins one.
-    fn join(&self, context: Context, id: &K) -> Arc<Batch<K, V, E>> {
+    fn join(&self, context: Context, id: &K) -> Arc<LoaderBatch<K, V, E>> {
         let mut open = self.open.lock();
         let found = open.iter().position(|batch| batch.context.is(&context));
         let at = found.unwrap_or_else(|| {
-            open.push(Arc::new(Batch {
+            open.push(Arc::new(LoaderBatch {
                 context,
                 state: Mutex::new(State {
                     wanted: HashMap::new(),
@@ -252,7 +252,7 @@ where
     }
 
     /// Closes a batch: whoever calls from here on is in another one.
-    fn close(&self, batch: &Arc<Batch<K, V, E>>) {
+    fn close(&self, batch: &Arc<LoaderBatch<K, V, E>>) {
         if !crate::base::mutation::is_active("loader-joined-while-it-loads") {
             self.open.lock().retain(|open| !Arc::ptr_eq(open, batch));
         }
@@ -260,15 +260,15 @@ where
 }
 
 /// A caller's place in a batch.
-struct Seat<'l, K: Clone + Eq + Hash, V, E, F> {
+struct LoaderWaiter<'l, K: Clone + Eq + Hash, V, E, F> {
     loader: &'l Loader<K, V, E, F>,
-    batch: Arc<Batch<K, V, E>>,
+    batch: Arc<LoaderBatch<K, V, E>>,
     id: K,
     /// Whether this caller has taken the loading on, and has not done it yet.
     leads: bool,
 }
 
-impl<K: Clone + Eq + Hash, V, E, F> Drop for Seat<'_, K, V, E, F> {
+impl<K: Clone + Eq + Hash, V, E, F> Drop for LoaderWaiter<'_, K, V, E, F> {
     fn drop(&mut self) {
         let is_empty = {
             let mut state = self.batch.state.lock();
@@ -296,7 +296,7 @@ impl<K: Clone + Eq + Hash, V, E, F> Drop for Seat<'_, K, V, E, F> {
     }
 }
 
-impl<K, V, E, F, Loads> Seat<'_, K, V, E, F>
+impl<K, V, E, F, Loads> LoaderWaiter<'_, K, V, E, F>
 where
     K: Clone + Eq + Hash,
     V: Clone,
@@ -350,7 +350,7 @@ where
     async fn has_changed(&self, changed: impl Future<Output = ()>) -> bool {
         let mut changed = pin!(changed);
         loop {
-            let waited = tokio::time::timeout(PATIENCE, changed.as_mut());
+            let waited = tokio::time::timeout(LEADER_TIMEOUT, changed.as_mut());
             if waited.await.is_ok() || crate::base::mutation::is_active("loader-waits-for-ever") {
                 return true;
             }

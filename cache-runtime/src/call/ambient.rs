@@ -61,7 +61,7 @@ fn innermost<'a>(all: Option<&'a Ambient>, name: &str) -> Option<&'a Ambient> {
 
 /// The value of a name, as a call sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum AmbientValue {
     Text(String),
     /// It can't be part of a key.
     Unkeyable,
@@ -70,27 +70,29 @@ pub(crate) enum Found {
 }
 
 /// The value that is set for this name, if any; the innermost one wins.
-pub(crate) fn find(name: &str) -> Found {
+pub(crate) fn find(name: &str) -> AmbientValue {
     let Ok(innermost) = INNERMOST.try_with(Arc::clone) else {
-        return Found::Absent;
+        return AmbientValue::Absent;
     };
     match self::innermost(Some(&*innermost), name) {
-        Some(Ambient { text, .. }) => text.clone().map_or(Found::Unkeyable, Found::Text),
-        None => Found::Absent,
+        Some(Ambient { text, .. }) => text
+            .clone()
+            .map_or(AmbientValue::Unkeyable, AmbientValue::Text),
+        None => AmbientValue::Absent,
     }
 }
 
 /// The text in front of an id or an op for all these names: `@7@`. Or the first name without a
 /// value, and whether its value can't be part of a key.
-pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, Found)> {
+pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, AmbientValue)> {
     let mut front = String::new();
     for name in names {
         match find(name) {
-            Found::Text(text) => {
+            AmbientValue::Text(text) => {
                 front.push('@');
                 front.push_str(&text);
             }
-            Found::Absent if mutation::is_active("context-not-needed") => {}
+            AmbientValue::Absent if mutation::is_active("context-not-needed") => {}
             other => return Err((name, other)),
         }
     }

@@ -19,12 +19,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::base::marks::{self, Marks};
 use crate::base::mutation;
 use crate::base::nonce::Nonce;
+use crate::base::scope_flags::{self, ScopeFlags};
 use crate::call::ambient::{self, AmbientId};
 use crate::call::observe::BypassReason;
-use crate::coalesce::waits::Wait;
+use crate::coalesce::waits::WaitDecision;
 use crate::engine::Engine;
 use crate::protocol::generation::Dep;
 use crate::registry::CallSite;
@@ -101,7 +101,9 @@ impl Frame {
 
     /// Polls the body with this frame set.
     pub(crate) fn run<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
-        marks::under(Marks::BODY, || INNERMOST.sync_scope(Arc::clone(self), poll))
+        scope_flags::under(ScopeFlags::BODY, || {
+            INNERMOST.sync_scope(Arc::clone(self), poll)
+        })
     }
 
     /// Whether its value must not be kept for others; see the fields.
@@ -112,7 +114,7 @@ impl Frame {
     }
 
     /// The load holds a place of this function.
-    pub(crate) fn holds_place(&self, function: usize) {
+    pub(crate) fn holds_permit(&self, function: usize) {
         self.place.store(function, Ordering::Relaxed);
     }
 
@@ -233,7 +235,7 @@ pub(crate) fn keys(cache: &Engine) -> Vec<String> {
 }
 
 /// Whether a load around this call holds a place of this function.
-pub(crate) fn holds_place(cache: &Engine, function: usize) -> bool {
+pub(crate) fn holds_permit(cache: &Engine, function: usize) -> bool {
     if !is_inside() {
         return false;
     }
@@ -262,10 +264,10 @@ pub(crate) fn uses_contexts<'n>(names: impl IntoIterator<Item = &'n str>) {
 /// Returns true if the call runs inside any body. Costs almost nothing.
 #[inline]
 pub(crate) fn is_inside() -> bool {
-    Marks::now().has(Marks::BODY)
+    ScopeFlags::now().has(ScopeFlags::BODY)
 }
 
 /// Must be called before the current task waits for the load of `key`.
-pub(crate) fn wait(cache: &Engine, key: &str) -> Wait {
+pub(crate) fn wait(cache: &Engine, key: &str) -> WaitDecision {
     cache.waits.wait(keys(cache), key)
 }

@@ -80,9 +80,9 @@ impl KeepAlive {
     }
 
     /// The body runs in a place of this function.
-    pub(crate) fn holds_place(&self, function: usize) {
+    pub(crate) fn holds_permit(&self, function: usize) {
         if let Some(frame) = &self.frame {
-            frame.holds_place(function);
+            frame.holds_permit(function);
         }
     }
 

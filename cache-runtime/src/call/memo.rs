@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::base::marks::{self, Marks};
 use crate::base::mutation;
+use crate::base::scope_flags::{self, ScopeFlags};
 use crate::call::returns::{Loaded, Returns};
-use crate::local::Shared;
+use crate::local::AnyValue;
 
 tokio::task_local! {
     static REQUEST: Arc<Request>;
@@ -49,19 +49,19 @@ pub(crate) struct Request {
     all: bool,
     /// The enclosing request, which has to see this one's writes.
     outer: Option<Arc<Self>>,
-    known: Mutex<Known>,
+    known: Mutex<RequestMemory>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct RequestMemory {
     /// The number of writes.
     writes: u64,
-    answers: HashMap<CallId, Option<Shared>>,
+    answers: HashMap<CallId, Option<AnyValue>>,
 }
 
 /// A slot for the result of a call.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct MemoSlot {
     request: Arc<Request>,
     id: CallId,
     /// The number of writes when the call began.
@@ -74,18 +74,18 @@ pub(crate) enum Recalled {
     /// There is no request, or it does not remember such calls.
     Nothing,
     /// The remembered result; `None` is an absence. And the slot for a newer one.
-    Answer(Option<Shared>, Slot),
+    Answer(Option<AnyValue>, MemoSlot),
     /// The request wants to remember the result.
-    Slot(Slot),
+    Slot(MemoSlot),
 }
 
 #[inline]
 pub(crate) fn recall(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
     let wanted = match is_memo {
-        true => Marks::REQUEST,
-        false => Marks::MEMO_OF_ALL,
+        true => ScopeFlags::REQUEST,
+        false => ScopeFlags::MEMO_OF_ALL,
     };
-    match Marks::now().has(wanted) {
+    match ScopeFlags::now().has(wanted) {
         true => recall_from_request(is_memo, id),
         false => Recalled::Nothing,
     }
@@ -104,7 +104,7 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
         let known = request.known.lock();
         (known.writes, known.answers.get(&id).cloned())
     };
-    let slot = Slot {
+    let slot = MemoSlot {
         request,
         id,
         writes,
@@ -115,7 +115,7 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
     }
 }
 
-impl Slot {
+impl MemoSlot {
     /// Remembers the return value of a call, unless it has failed.
     pub(crate) fn remember_returned<R: Returns<S>, S>(&self, returned: &R) {
         match returned.loaded() {
@@ -130,7 +130,7 @@ impl Slot {
     }
 
     /// Remembers the result, unless there was a write since the call began.
-    pub(crate) fn remember(&self, answer: Option<Shared>) {
+    pub(crate) fn remember(&self, answer: Option<AnyValue>) {
         let mut known = self.request.known.lock();
         if known.writes != self.writes {
             return;
@@ -150,17 +150,17 @@ impl Slot {
 /// read finds the entry invalidated, or this process bypasses it.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Writing(Option<Arc<Request>>);
+pub(crate) struct MemoWrite(Option<Arc<Request>>);
 
 /// Begins a write: its body has ended.
-pub(crate) fn writing() -> Writing {
-    // Also while a future is dropped, when there are no marks.
-    let writing = Writing(REQUEST.try_with(Arc::clone).ok());
+pub(crate) fn begin_write() -> MemoWrite {
+    // Also while a future is dropped, when there are no flags.
+    let writing = MemoWrite(REQUEST.try_with(Arc::clone).ok());
     writing.forget();
     writing
 }
 
-impl Writing {
+impl MemoWrite {
     fn forget(&self) {
         if mutation::is_active("memo-kept-after-writes") {
             return;
@@ -173,7 +173,7 @@ impl Writing {
     }
 }
 
-impl Drop for Writing {
+impl Drop for MemoWrite {
     fn drop(&mut self) {
         if !mutation::is_active("memo-forgets-only-before") {
             self.forget();
@@ -192,11 +192,11 @@ pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F
             known: Mutex::default(),
         }),
     };
-    let mark = match own.all {
-        true => Marks::REQUEST.and(Marks::MEMO_OF_ALL),
-        false => Marks::REQUEST,
+    let flag = match own.all {
+        true => ScopeFlags::REQUEST.and(ScopeFlags::MEMO_OF_ALL),
+        false => ScopeFlags::REQUEST,
     };
-    marks::marked(mark, REQUEST.scope(own, future))
+    scope_flags::flagged(flag, REQUEST.scope(own, future))
 }
 
 #[cfg(test)]
@@ -213,7 +213,7 @@ mod tests {
             slot.remember(None);
             assert!(matches!(recall(true, id), Recalled::Answer(None, _)));
             // A request that remembers more is a request of its own.
-            request(true, async { drop(writing()) }).await;
+            request(true, async { drop(begin_write()) }).await;
             assert!(matches!(recall(true, id), Recalled::Slot(_)));
         });
         outer.await;
@@ -227,7 +227,7 @@ mod tests {
             _ => panic!("nothing is known yet"),
         };
         let asks = request(true, async {
-            let writing = writing();
+            let writing = begin_write();
             reads();
             drop(writing);
             reads();

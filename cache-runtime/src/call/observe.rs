@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::marks::{self, Marks};
 use crate::base::mutation;
+use crate::base::scope_flags::{self, ScopeFlags};
 use crate::invalidation::Acknowledgement;
 
 tokio::task_local! {
@@ -338,12 +338,12 @@ pub(crate) fn observe_first<F: Future>(
         most,
         seen: Mutex::default(),
     });
-    let mark = match most {
-        0 => Marks::NONE,
-        _ => Marks::OBSERVED,
+    let flag = match most {
+        0 => ScopeFlags::NONE,
+        _ => ScopeFlags::OBSERVED,
     };
     let future = OBSERVER.scope(Arc::clone(&observer), future);
-    let future = marks::marked(mark, future);
+    let future = scope_flags::flagged(flag, future);
     async move {
         let output = future.await;
         let outcomes = std::mem::take(&mut *observer.seen.lock());
@@ -354,7 +354,7 @@ pub(crate) fn observe_first<F: Future>(
 /// Hands an outcome to the observer around the current task, if there is one.
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
-    if Marks::now().has(Marks::OBSERVED) {
+    if ScopeFlags::now().has(ScopeFlags::OBSERVED) {
         defer(outcome);
     }
 }
@@ -371,7 +371,7 @@ pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
             Acknowledgement::Lost => 4,
         }
     }
-    // Also while a future is dropped, when there are no marks.
+    // Also while a future is dropped, when there are no flags.
     let _ = OBSERVER.try_with(|observer| {
         let known = &mut observer.seen.lock().invalidation;
         let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));

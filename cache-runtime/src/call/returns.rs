@@ -33,17 +33,17 @@ pub struct Fallible<S>(PhantomData<fn() -> S>);
 
 /// A return type `R` together with its shape `S`.
 #[derive(Debug)]
-pub struct Kind<R, S>(PhantomData<fn() -> (R, S)>);
+pub struct ReturnShape<R, S>(PhantomData<fn() -> (R, S)>);
 
-impl<R, S> Clone for Kind<R, S> {
+impl<R, S> Clone for ReturnShape<R, S> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<R, S> Copy for Kind<R, S> {}
+impl<R, S> Copy for ReturnShape<R, S> {}
 
-impl<R, S> Kind<R, S> {
+impl<R, S> ReturnShape<R, S> {
     pub(crate) const OF: Self = Self(PhantomData);
 
     /// Returns false. A body starts with `let _ = kind.unreached() && return kind.value();`. From
@@ -298,7 +298,7 @@ impl<S, M: Gathered<S>, E> Gathered<Fallible<S>> for Result<M, E> {
 /// The return value of a write: enough to tell whether the write took place, and for which row.
 ///
 /// It is implemented for every return type. Nothing has to be serialisable.
-pub trait Written<S> {
+pub trait WriteReturns<S> {
     /// The type of `result` in `id = result.id`: the value inside `Ok` and `Some`.
     type Value;
     /// The argument type of `rejected = |e| ..`.
@@ -310,7 +310,7 @@ pub trait Written<S> {
     fn error(&self) -> Option<&Self::Error>;
 }
 
-impl<T, C> Written<Owned<C>> for T {
+impl<T, C> WriteReturns<Owned<C>> for T {
     type Value = T;
     type Error = Infallible;
 
@@ -322,7 +322,7 @@ impl<T, C> Written<Owned<C>> for T {
     }
 }
 
-impl<T, C> Written<Shared<C>> for Arc<T> {
+impl<T, C> WriteReturns<Shared<C>> for Arc<T> {
     type Value = T;
     type Error = Infallible;
 
@@ -334,7 +334,7 @@ impl<T, C> Written<Shared<C>> for Arc<T> {
     }
 }
 
-impl<S, R: Written<S>> Written<Optional<S>> for Option<R> {
+impl<S, R: WriteReturns<S>> WriteReturns<Optional<S>> for Option<R> {
     type Value = R::Value;
     type Error = R::Error;
 
@@ -346,7 +346,7 @@ impl<S, R: Written<S>> Written<Optional<S>> for Option<R> {
     }
 }
 
-impl<S, R: Written<S>, E> Written<Fallible<S>> for Result<R, E> {
+impl<S, R: WriteReturns<S>, E> WriteReturns<Fallible<S>> for Result<R, E> {
     type Value = R::Value;
     type Error = E;
 

@@ -10,11 +10,11 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::marks::{self, Marks};
+use crate::base::scope_flags::{self, ScopeFlags};
 use crate::key::Key;
 
 thread_local! {
-    /// The key that the function has left. [`Marks::KEY`] says whether it is asked for.
+    /// The key that the function has left. [`ScopeFlags::KEY`] says whether it is asked for.
     static KEY: Cell<Option<Result<Key, Error>>> = const { Cell::new(None) };
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Mode {
 /// Returns the mode of the current task.
 #[inline]
 pub(crate) fn mode() -> Mode {
-    match Marks::now().has(Marks::MODE) {
+    match ScopeFlags::now().has(ScopeFlags::MODE) {
         true => MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual),
         false => Mode::Usual,
     }
@@ -45,17 +45,17 @@ pub(crate) fn mode() -> Mode {
 /// Returns true if the current task accepts no local entries.
 #[inline]
 pub(crate) fn is_strict() -> bool {
-    Marks::now().has(Marks::STRICT)
+    ScopeFlags::now().has(ScopeFlags::STRICT)
 }
 
 /// Runs `call` without local entries.
 pub(crate) fn strict<F: Future>(call: F) -> impl Future<Output = F::Output> + use<F> {
-    marks::marked(Marks::STRICT, call)
+    scope_flags::flagged(ScopeFlags::STRICT, call)
 }
 
 /// Does the same for a closure.
 pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
-    marks::under(Marks::STRICT, call)
+    scope_flags::under(ScopeFlags::STRICT, call)
 }
 
 /// Returns the key under which a call of a [`#[cached]`](macro@crate::cached) function is stored.
@@ -88,7 +88,7 @@ pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
 /// other future runs up to its first suspension.
 pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
     let found = {
-        let _restore = Restore(Marks::set(Marks::KEY, true), KEY.take());
+        let _restore = Restore(ScopeFlags::set(ScopeFlags::KEY, true), KEY.take());
         let _ = pin!(call)
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
@@ -105,7 +105,7 @@ struct Restore(bool, Option<Result<Key, Error>>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        Marks::set(Marks::KEY, self.0);
+        ScopeFlags::set(ScopeFlags::KEY, self.0);
         KEY.set(self.1.take());
     }
 }
@@ -113,7 +113,7 @@ impl Drop for Restore {
 /// Whether the caller only wants the key.
 #[inline]
 pub(crate) fn is_asked_for_key() -> bool {
-    Marks::now().has(Marks::KEY)
+    ScopeFlags::now().has(ScopeFlags::KEY)
 }
 
 /// Returns true if the caller only wants the key. In that case it stores `key` for the caller.
@@ -121,7 +121,7 @@ pub(crate) fn is_asked_for_key() -> bool {
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     let is_asked = is_asked_for_key();
     if is_asked {
-        Marks::set(Marks::KEY, false);
+        ScopeFlags::set(ScopeFlags::KEY, false);
         KEY.set(Some(key()));
     }
     is_asked
@@ -138,7 +138,7 @@ pub(crate) struct KeyHeldBack(bool);
 pub(crate) fn hold_key_back() -> KeyHeldBack {
     let is_asked = is_asked_for_key();
     if is_asked {
-        Marks::set(Marks::KEY, false);
+        ScopeFlags::set(ScopeFlags::KEY, false);
     }
     KeyHeldBack(is_asked)
 }
@@ -147,7 +147,7 @@ impl Drop for KeyHeldBack {
     #[inline]
     fn drop(&mut self) {
         if self.0 {
-            Marks::set(Marks::KEY, true);
+            ScopeFlags::set(ScopeFlags::KEY, true);
         }
     }
 }
@@ -166,7 +166,7 @@ impl Drop for KeyHeldBack {
 /// As cancel safe as `call` is.
 // Not an `async fn`, which would hold the call twice: as its argument and where it is awaited.
 pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
-    marks::marked(Marks::MODE, MODE.scope(Mode::Bypass, call))
+    scope_flags::flagged(ScopeFlags::MODE, MODE.scope(Mode::Bypass, call))
 }
 
 /// Runs `call` with every cached function in it loading and storing a new value, whatever the cache
@@ -186,5 +186,5 @@ pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
 /// # Cancel safety
 /// As cancel safe as `call` is.
 pub fn refresh<F: Future>(call: F) -> impl Future<Output = F::Output> {
-    marks::marked(Marks::MODE, MODE.scope(Mode::Refresh, call))
+    scope_flags::flagged(ScopeFlags::MODE, MODE.scope(Mode::Refresh, call))
 }

@@ -15,13 +15,13 @@ use tokio::time::MissedTickBehavior;
 
 use crate::base::clock;
 use crate::base::counters::Counters;
-use crate::base::marks::{self, Marks};
 use crate::base::nonce::Nonce;
-use crate::call::write::Planned;
+use crate::base::scope_flags::{self, ScopeFlags};
+use crate::call::write::PlannedWrite;
 use crate::call::{memo, observe};
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::{Engine, Handle};
-use crate::invalidation::{Acknowledgement, Order, Receipt};
+use crate::invalidation::{Acknowledgement, InvalidationRequest, PendingAck};
 use crate::store::Intent;
 
 tokio::task_local! {
@@ -30,7 +30,7 @@ tokio::task_local! {
 
 /// How a transaction has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum TransactionOutcome {
     Committed,
     RolledBack,
     /// The commit was sent, but no answer came.
@@ -48,22 +48,22 @@ struct TransactionScope {
 
 #[derive(Debug, Default)]
 struct Collected {
-    writes: Vec<Deferred>,
+    writes: Vec<CollectedWrite>,
     /// Entries that were removed by hand.
-    orders: Vec<Order>,
+    requests: Vec<InvalidationRequest>,
     /// Whether everything was invalidated by hand.
     everything: bool,
     /// Intents that stand until the block ends.
     intents: Vec<Intent>,
-    /// The orders that end these intents.
-    withdrawals: Vec<Order>,
+    /// The requests that end these intents.
+    withdrawals: Vec<InvalidationRequest>,
 }
 
 /// A write that waits for the end of a block.
 #[derive(Debug)]
-struct Deferred {
-    write: Planned,
-    doubt: InDoubt,
+struct CollectedWrite {
+    write: PlannedWrite,
+    in_doubt: InDoubt,
     /// Whether a rollback of the block undoes the write. That is known only of an `after_commit`
     /// write, and only for the block in which it runs. Any other write may have committed on a
     /// connection of its own. Invalidating a write that was undone costs a miss.
@@ -85,10 +85,10 @@ pub(crate) enum InDoubt {
 #[derive(Debug)]
 pub(crate) struct DeferredWrite {
     /// The invalidation. `None` if nothing was written.
-    pub(crate) write: Option<Planned>,
-    pub(crate) doubt: InDoubt,
-    /// The intent of the write, and the order that ends it.
-    pub(crate) announced: Option<(Intent, Order)>,
+    pub(crate) write: Option<PlannedWrite>,
+    pub(crate) in_doubt: InDoubt,
+    /// The intent of the write, and the request that ends it.
+    pub(crate) announced: Option<(Intent, InvalidationRequest)>,
 }
 
 impl TransactionScope {
@@ -118,23 +118,23 @@ impl TransactionScope {
 impl Collected {
     /// Applies the end of the block: drops the writes that were undone, and marks those whose
     /// outcome is unknown.
-    fn ended(&mut self, ending: Ending) {
-        if ending == Ending::RolledBack {
+    fn ended(&mut self, ending: TransactionOutcome) {
+        if ending == TransactionOutcome::RolledBack {
             let spares_all = crate::base::mutation::is_active("rollback-spares-all");
             self.writes.retain(|write| !write.is_undone && !spares_all);
         }
         for write in &mut self.writes {
             // The enclosing block may be rolled back without undoing this write.
             write.is_undone = false;
-            if ending == Ending::Unknown && write.doubt == InDoubt::None {
-                write.doubt = InDoubt::Failed;
+            if ending == TransactionOutcome::Unknown && write.in_doubt == InDoubt::None {
+                write.in_doubt = InDoubt::Failed;
             }
         }
     }
 
     fn dropped(&mut self) {
         for write in &mut self.writes {
-            write.doubt = InDoubt::Dropped;
+            write.in_doubt = InDoubt::Dropped;
         }
     }
 
@@ -142,7 +142,7 @@ impl Collected {
     fn into_block(self, outer: &TransactionScope) {
         let mut collected = outer.collected.lock();
         collected.writes.extend(self.writes);
-        collected.orders.extend(self.orders);
+        collected.requests.extend(self.requests);
         collected.everything |= self.everything;
         collected.intents.extend(self.intents);
         collected.withdrawals.extend(self.withdrawals);
@@ -150,48 +150,59 @@ impl Collected {
 
     /// Enqueues the invalidations. Those in doubt are enqueued for the end of the in-doubt window
     /// too. Returns the receipts.
-    fn enqueue(self, cache: &Handle, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
-        let everything = self.everything.then(|| cache.delivery.enqueue_namespace());
-        if self.everything && ending == Ending::Unknown {
+    fn enqueue(
+        self,
+        cache: &Handle,
+        ending: TransactionOutcome,
+    ) -> impl Iterator<Item = PendingAck> + use<> {
+        let everything = self
+            .everything
+            .then(|| cache.invalidations.enqueue_namespace());
+        if self.everything && ending == TransactionOutcome::Unknown {
             cache
-                .delivery
+                .invalidations
                 .enqueue_at(clock::now() + cache.config.uncertainty, None);
         }
         let mut now = self
             .withdrawals
             .into_iter()
-            .fold(Order::default(), Order::and);
-        let mut later = Order::default();
-        for order in self.orders {
-            if ending == Ending::Unknown {
-                later = later.and(order.clone());
+            .fold(InvalidationRequest::default(), InvalidationRequest::and);
+        let mut later = InvalidationRequest::default();
+        for request in self.requests {
+            if ending == TransactionOutcome::Unknown {
+                later = later.and(request.clone());
             }
-            now = now.and(order);
+            now = now.and(request);
         }
-        for Deferred { write, doubt, .. } in self.writes {
-            if doubt == InDoubt::Dropped {
+        for CollectedWrite {
+            write, in_doubt, ..
+        } in self.writes
+        {
+            if in_doubt == InDoubt::Dropped {
                 // In the same order, so that the end of the block also waits until the intent
                 // stands.
                 let intent = write.intent(Nonce::fresh(), cache.config.uncertainty);
                 now.intents.push(intent);
             }
-            let order = write.into_order();
+            let request = write.into_request();
             let is_forgotten = crate::base::mutation::is_active("doubt-forgotten-in-blocks");
-            if doubt == InDoubt::Dropped || (doubt != InDoubt::None && !is_forgotten) {
-                later = later.and(order.clone());
+            if in_doubt == InDoubt::Dropped || (in_doubt != InDoubt::None && !is_forgotten) {
+                later = later.and(request.clone());
             }
-            now = now.and(order);
+            now = now.and(request);
         }
         repeat(cache, later);
-        everything.into_iter().chain([cache.delivery.enqueue(now)])
+        everything
+            .into_iter()
+            .chain([cache.invalidations.enqueue(now)])
     }
 }
 
-/// Enqueues an order for the time at which a commit on its way must have arrived.
-fn repeat(cache: &Handle, order: Order) {
-    if !order.is_empty() {
+/// Enqueues a request for the time at which a commit on its way must have arrived.
+fn repeat(cache: &Handle, request: InvalidationRequest) {
+    if !request.is_empty() {
         let deadline = clock::now() + cache.config.uncertainty;
-        cache.delivery.enqueue_at(deadline, order);
+        cache.invalidations.enqueue_at(deadline, request);
     }
 }
 
@@ -199,24 +210,24 @@ fn repeat(cache: &Handle, order: Order) {
 #[inline]
 pub(crate) fn is_open(cache: &Engine) -> bool {
     // Most calls run outside any transaction.
-    Marks::now().has(Marks::TRANSACTION)
+    ScopeFlags::now().has(ScopeFlags::TRANSACTION)
         && BLOCK.try_with(|block| block.is_of(cache)).unwrap_or(false)
 }
 
 /// Hands a write to the block around the current task. Returns the write if there is no block.
-pub(crate) fn defer(cache: &Handle, handover: DeferredWrite) -> Option<DeferredWrite> {
+pub(crate) fn defer(cache: &Handle, deferred: DeferredWrite) -> Option<DeferredWrite> {
     let Some(block) = TransactionScope::around(cache) else {
-        return Some(handover);
+        return Some(deferred);
     };
     let mut collected = block.collected.lock();
     collected
         .writes
-        .extend(handover.write.map(|write| Deferred {
+        .extend(deferred.write.map(|write| CollectedWrite {
             is_undone: write.takes_part(),
-            doubt: handover.doubt,
+            in_doubt: deferred.in_doubt,
             write,
         }));
-    if let Some((intent, withdrawal)) = handover.announced {
+    if let Some((intent, withdrawal)) = deferred.announced {
         collected.intents.push(intent);
         collected.withdrawals.push(withdrawal);
     }
@@ -232,11 +243,11 @@ pub(crate) fn rolled_back(cache: &Handle) {
     }
 }
 
-/// Hands an order to the block around the current task. It is sent once more when the block has
+/// Hands a request to the block around the current task. It is sent once more when the block has
 /// ended, committed or not.
-pub(crate) fn hand_over_order(cache: &Handle, order: &Order) {
+pub(crate) fn hand_over_request(cache: &Handle, request: &InvalidationRequest) {
     if let Some(block) = TransactionScope::around(cache) {
-        block.collected.lock().orders.push(order.clone());
+        block.collected.lock().requests.push(request.clone());
     }
 }
 
@@ -250,7 +261,7 @@ pub(crate) fn defer_everything(cache: &Handle) {
 /// Returns what the innermost block has collected so far, if it belongs to this cache: the writes,
 /// and whether everything is invalidated.
 #[cfg(feature = "outbox-postgres")]
-pub(crate) fn collected(cache: &Engine) -> (Vec<Planned>, bool) {
+pub(crate) fn collected(cache: &Engine) -> (Vec<PlannedWrite>, bool) {
     let innermost = BLOCK.try_with(Arc::clone).ok();
     let Some(block) = innermost.filter(|block| block.cache.is(cache)) else {
         return (Vec::new(), false);
@@ -263,29 +274,32 @@ pub(crate) fn collected(cache: &Engine) -> (Vec<Planned>, bool) {
 /// Runs a block. When it ends, the collected invalidations go to the enclosing block, or take place
 /// if there is none. Also returns whether invalidations took place and the store has acknowledged
 /// all of them.
-pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> (T, bool) {
+pub(crate) async fn run<T>(
+    cache: Handle,
+    block: impl Future<Output = (T, TransactionOutcome)>,
+) -> (T, bool) {
     let opened = Arc::new(TransactionScope {
         outer: BLOCK.try_with(Arc::clone).ok(),
         collected: Mutex::default(),
         cache,
     });
-    let running = opened.cache.delivery.begin();
-    let mut open = Open {
+    let running = opened.cache.invalidations.begin();
+    let mut open = OpenScope {
         block: Arc::clone(&opened),
         has_ended: false,
     };
     let block = BLOCK.scope(Arc::clone(&opened), block);
-    let block = marks::marked(Marks::TRANSACTION, block);
+    let block = scope_flags::flagged(ScopeFlags::TRANSACTION, block);
     let (output, ending) = renewing(&opened, block).await;
     let has_written = {
         let collected = opened.collected.lock();
-        collected.everything || !(collected.orders.is_empty() && collected.writes.is_empty())
+        collected.everything || !(collected.requests.is_empty() && collected.writes.is_empty())
     };
-    let _writing = memo::writing();
-    let receipts = open.ended(ending);
+    let _writing = memo::begin_write();
+    let pending_acks = open.ended(ending);
     drop(running);
     let budget = opened.cache.config.command_budget;
-    let acknowledged = receipts.map(|receipt| receipt.acknowledged(budget));
+    let acknowledged = pending_acks.map(|pending_ack| pending_ack.acknowledged(budget));
     // The results are in the statistics and the log too. The transaction itself has ended.
     let acknowledged = join_all(acknowledged).await;
     if has_written {
@@ -319,14 +333,14 @@ async fn renewing<F: Future>(block: &TransactionScope, body: F) -> F::Output {
 }
 
 /// Applies or hands on what was collected, however the block ends.
-struct Open {
+struct OpenScope {
     block: Arc<TransactionScope>,
     has_ended: bool,
 }
 
-impl Open {
+impl OpenScope {
     /// Hands the invalidations to the enclosing block, or enqueues them if there is none.
-    fn ended(&mut self, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
+    fn ended(&mut self, ending: TransactionOutcome) -> impl Iterator<Item = PendingAck> + use<> {
         self.has_ended = true;
         let mut collected = self.block.take();
         collected.ended(ending);
@@ -346,12 +360,12 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenScope {
     fn drop(&mut self) {
         if self.has_ended {
             return;
         }
-        let _writing = memo::writing();
+        let _writing = memo::begin_write();
         // Nobody knows whether the commit was sent, or whether it will arrive.
         let cache = &self.block.cache;
         let mut collected = self.block.take();
@@ -366,30 +380,32 @@ impl Drop for Open {
         }
         collected.withdrawals.clear();
         // No caller waits for these receipts.
-        drop(collected.enqueue(cache, Ending::Unknown));
+        drop(collected.enqueue(cache, TransactionOutcome::Unknown));
     }
 }
 
 /// Puts an intent for a write in doubt until the end of the in-doubt window, and enqueues one more
 /// invalidation for that deadline. The receipt is for the intent.
-pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) -> Receipt {
+pub(crate) fn leave_uncertain(cache: &Handle, write: PlannedWrite, token: Nonce) -> PendingAck {
     let uncertainty = cache.config.uncertainty;
     let intent = write.intent(token, uncertainty);
-    let order = write.into_order();
-    let receipt = if crate::base::mutation::is_active("guard-without-intent") {
-        cache.delivery.enqueue(order.clone())
+    let request = write.into_request();
+    let pending_ack = if crate::base::mutation::is_active("guard-without-intent") {
+        cache.invalidations.enqueue(request.clone())
     } else {
-        announce(cache, intent, order.counted.clone())
+        announce(cache, intent, request.counted.clone())
     };
-    cache.delivery.enqueue_at(clock::now() + uncertainty, order);
-    receipt
+    cache
+        .invalidations
+        .enqueue_at(clock::now() + uncertainty, request);
+    pending_ack
 }
 
-fn announce(cache: &Handle, intent: Intent, counted: Vec<Arc<Counters>>) -> Receipt {
-    let order = Order {
+fn announce(cache: &Handle, intent: Intent, counted: Vec<Arc<Counters>>) -> PendingAck {
+    let request = InvalidationRequest {
         intents: vec![intent],
         counted,
-        ..Order::default()
+        ..InvalidationRequest::default()
     };
-    cache.delivery.enqueue(order)
+    cache.invalidations.enqueue(request)
 }

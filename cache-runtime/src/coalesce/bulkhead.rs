@@ -51,13 +51,13 @@ pub(crate) struct Bulkhead {
 
 /// The permit of a running load.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct BulkheadPermit {
     bulkhead: Arc<Bulkhead>,
     /// None if it runs beyond the limit.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Place {
+impl BulkheadPermit {
     pub(crate) fn name(&self) -> String {
         self.bulkhead.name()
     }
@@ -68,7 +68,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for BulkheadPermit {
     fn drop(&mut self) {
         self.bulkhead.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -81,26 +81,26 @@ impl Bulkhead {
     }
 
     /// A permit beyond the limit, for a load that the holders of the others wait for.
-    pub(crate) fn beyond(self: &Arc<Self>) -> Place {
-        self.place(None)
+    pub(crate) fn beyond(self: &Arc<Self>) -> BulkheadPermit {
+        self.admit(None)
     }
 
     /// A permit, if one is free.
-    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<BulkheadPermit> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some(self.place(Some(permit)))
+        Some(self.admit(Some(permit)))
     }
 
     /// Waits for a permit: in order of arrival, as long as loads end.
-    pub(crate) async fn enter(self: Arc<Self>) -> Place {
+    pub(crate) async fn enter(self: Arc<Self>) -> BulkheadPermit {
         let mut waiting = std::pin::pin!(Arc::clone(&self.free).acquire_owned());
         loop {
             let ended = self.ended.load(Ordering::Relaxed);
             match tokio::time::timeout(NO_PROGRESS, waiting.as_mut()).await {
-                Ok(permit) => return self.place(permit.ok()),
+                Ok(permit) => return self.admit(permit.ok()),
                 Err(_) if self.is_first_since(ended) => {
                     tracing::warn!("no load has ended for 10 s, so one runs beyond `max_loads`");
-                    return self.place(None);
+                    return self.admit(None);
                 }
                 Err(_) => {}
             }
@@ -116,8 +116,8 @@ impl Bulkhead {
             .is_ok()
     }
 
-    fn place(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Place {
-        Place {
+    fn admit(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> BulkheadPermit {
+        BulkheadPermit {
             bulkhead: Arc::clone(self),
             _permit: permit,
         }
@@ -132,12 +132,12 @@ mod tests {
     async fn a_place_is_waited_for() {
         let bulkheads = Bulkheads::default();
         let (one, same, other) = (bulkheads.of(1, 1), bulkheads.of(1, 9), bulkheads.of(2, 1));
-        let place = one.try_enter().expect("free");
+        let permit = one.try_enter().expect("free");
         assert!(same.try_enter().is_none(), "it is the same one");
         assert!(other.try_enter().is_some());
         let waits = tokio::spawn(Arc::clone(&one).enter());
         tokio::task::yield_now().await;
-        drop(place);
+        drop(permit);
         drop(waits.await.expect("it got the place"));
         assert!(one.try_enter().is_some());
     }

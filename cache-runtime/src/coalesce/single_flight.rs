@@ -44,7 +44,7 @@ impl fmt::Debug for LoadResult {
 
 /// Whether a load waits for a permit of `max_loads`.
 #[derive(Debug, Clone, Copy, Default)]
-enum Turn {
+enum PermitState {
     /// It needs none, or has not asked for one.
     #[default]
     Unknown,
@@ -56,7 +56,7 @@ enum Turn {
 /// How far a load has come.
 #[derive(Debug, Default)]
 struct Progress {
-    turn: Turn,
+    turn: PermitState,
     load_result: Option<LoadResult>,
 }
 
@@ -67,18 +67,18 @@ impl Progress {
 }
 
 /// Receives the progress of a load.
-type Completion = watch::Receiver<Progress>;
+type ProgressReceiver = watch::Receiver<Progress>;
 
 /// A load that may be joined.
 #[derive(Debug, Clone)]
 struct Flight {
-    completion: Completion,
+    completion: ProgressReceiver,
     /// Whether its value is only for the callers that wait already.
     is_closed: bool,
 }
 
 impl Flight {
-    fn new(completion: Completion) -> Self {
+    fn new(completion: ProgressReceiver) -> Self {
         Self {
             completion,
             is_closed: false,
@@ -125,7 +125,7 @@ impl SingleFlight {
         leader
     }
 
-    fn leader(self: &Arc<Self>, token: Nonce) -> (Leader, Completion) {
+    fn leader(self: &Arc<Self>, token: Nonce) -> (Leader, ProgressReceiver) {
         let (progress, completion) = watch::channel(Progress::default());
         let single_flight = Arc::clone(self);
         let leader = Leader {
@@ -198,8 +198,8 @@ impl Leader {
     pub(crate) fn queues(&self, is_queued: bool) {
         self.progress.send_if_modified(|progress| {
             progress.turn = match is_queued {
-                true => Turn::Queued,
-                false => Turn::Since(clock::now()),
+                true => PermitState::Queued,
+                false => PermitState::Since(clock::now()),
             };
             // They look at it when their time is over.
             false
@@ -269,9 +269,9 @@ impl Waiter {
             }
             let turn = completion.borrow().turn;
             let next = in_turn.and_then(|in_turn| match turn {
-                Turn::Unknown => None,
-                Turn::Queued => Some(clock::now() + in_turn),
-                Turn::Since(since) => Some(since + in_turn),
+                PermitState::Unknown => None,
+                PermitState::Queued => Some(clock::now() + in_turn),
+                PermitState::Since(since) => Some(since + in_turn),
             });
             match next {
                 Some(next) if next > clock::now() => deadline = next,

@@ -7,42 +7,42 @@ use parking_lot::Mutex;
 
 /// The wait-for graph: for each key that is being loaded, the keys that its body waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Waits(Mutex<HashMap<String, Vec<String>>>);
+pub(crate) struct WaitGraph(Mutex<HashMap<String, Vec<String>>>);
 
 /// The answer to a load that wants to wait for another.
 #[derive(Debug)]
-pub(crate) enum Wait {
+pub(crate) enum WaitDecision {
     /// It may wait. The edges stay in the graph as long as this is held. `None` if the caller is
     /// not part of a load, so that nobody can wait for it.
-    Fine(Option<Noted>),
+    Fine(Option<WaitEdges>),
     /// That load waits for a load that the current task is part of.
     Circular,
 }
 
 /// Keeps the edges of a waiting load in the graph.
-pub(crate) type Noted = Box<Edges>;
+pub(crate) type WaitEdges = Box<Edges>;
 
 #[derive(Debug)]
 pub(crate) struct Edges {
-    waits: Arc<Waits>,
+    waits: Arc<WaitGraph>,
     from: Vec<String>,
     to: String,
 }
 
-impl Waits {
+impl WaitGraph {
     /// Must be called before the body that loads `from` waits for the load of `key`.
-    pub(crate) fn wait(self: &Arc<Self>, from: Vec<String>, key: &str) -> Wait {
+    pub(crate) fn wait(self: &Arc<Self>, from: Vec<String>, key: &str) -> WaitDecision {
         if from.is_empty() || crate::base::mutation::is_active("circles-over-tasks-waited-for") {
-            return Wait::Fine(None);
+            return WaitDecision::Fine(None);
         }
         let mut waits = self.0.lock();
         if leads_to(&waits, key, &from) {
-            return Wait::Circular;
+            return WaitDecision::Circular;
         }
         for load in &from {
             waits.entry(load.clone()).or_default().push(key.to_owned());
         }
-        Wait::Fine(Some(Box::new(Edges {
+        WaitDecision::Fine(Some(Box::new(Edges {
             waits: Arc::clone(self),
             from,
             to: key.to_owned(),

@@ -7,7 +7,7 @@ mod memcached;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
 mod redis;
-mod slips;
+mod typos;
 mod url;
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub use self::redis::{RedisConfig, SentinelConfig};
 use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
-use crate::base::policy::{Grace, MAX_TTL};
+use crate::base::policy::{MAX_TTL, StalePolicy};
 use crate::key::{KeySpace, is_resource};
 use crate::registry::ResourceSettings;
 use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, OnStale, threshold};
@@ -59,7 +59,7 @@ pub struct CacheConfig {
     pub(crate) hash_key: [u8; 16],
     pub(crate) command_budget: Duration,
     pub(crate) trust_restart: bool,
-    pub(crate) grace: Grace,
+    pub(crate) stale_policy: StalePolicy,
     pub(crate) lease: Duration,
     pub(crate) wait: Duration,
     pub(crate) uncertainty: Duration,
@@ -130,7 +130,7 @@ impl Default for CacheConfig {
             hash_key: hash_key(""),
             command_budget: Duration::from_millis(100),
             trust_restart: false,
-            grace: Grace::default(),
+            stale_policy: StalePolicy::default(),
             lease: Duration::from_secs(3),
             wait: Duration::from_secs(2),
             uncertainty: Duration::from_secs(5),
@@ -261,7 +261,7 @@ impl CacheConfig {
     /// the function sets its own time. Off by default. An invalidated entry is never served.
     #[must_use]
     pub fn stale_if_error(mut self, time: Duration) -> Self {
-        self.grace.stale_if_error = time.min(MAX_TTL);
+        self.stale_policy.stale_if_error = time.min(MAX_TTL);
         self
     }
 
@@ -269,7 +269,7 @@ impl CacheConfig {
     /// for functions under `#[cached(.., swr)]`. Off by default.
     #[must_use]
     pub fn swr(mut self, time: Duration) -> Self {
-        self.grace.swr = time.min(MAX_TTL);
+        self.stale_policy.swr = time.min(MAX_TTL);
         self
     }
 
@@ -277,7 +277,7 @@ impl CacheConfig {
     /// `#[cached(.., timeout)]`. Off by default.
     #[must_use]
     pub fn load_timeout(mut self, time: Duration) -> Self {
-        self.grace.timeout = Some(time.clamp(SHORTEST, LONGEST));
+        self.stale_policy.timeout = Some(time.clamp(SHORTEST, LONGEST));
         self
     }
 
@@ -285,7 +285,7 @@ impl CacheConfig {
     /// the β of XFetch. Its authors recommend 1. The default, 0, turns it off.
     #[must_use]
     pub fn early(mut self, beta: f64) -> Self {
-        self.grace.early = beta.max(0.0);
+        self.stale_policy.early = beta.max(0.0);
         self
     }
 
@@ -293,7 +293,7 @@ impl CacheConfig {
     /// its own: 0.1 turns 300 s into 270 to 300 s. The default, 0, turns it off.
     #[must_use]
     pub fn jitter(mut self, part: f64) -> Self {
-        self.grace.jitter = part.clamp(0.0, 1.0);
+        self.stale_policy.jitter = part.clamp(0.0, 1.0);
         self
     }
 
@@ -507,7 +507,7 @@ impl CacheConfig {
         ResourceSettings {
             space: self.key_space(),
             operator_ttl: self.operator_ttl(resource),
-            grace: self.grace,
+            stale_policy: self.stale_policy,
             contexts: self.contexts(resource),
             audit: self.audit,
         }

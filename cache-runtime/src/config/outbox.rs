@@ -32,7 +32,7 @@ const SHORTEST_RETENTION: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Clone)]
 pub struct OutboxConfig {
-    pub(crate) place: Place,
+    pub(crate) location: OutboxLocation,
     pub(crate) table: OutboxTable,
     pub(crate) poll: Duration,
     pub(crate) retention: Duration,
@@ -40,7 +40,7 @@ pub struct OutboxConfig {
 
 /// Where an outbox is.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum OutboxLocation {
     Postgres(PgConnectOptions),
     #[cfg(feature = "outbox-sqlite")]
     Sqlite(::sqlx::sqlite::SqliteConnectOptions),
@@ -49,14 +49,14 @@ pub(crate) enum Place {
 impl fmt::Debug for OutboxConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("OutboxConfig");
-        match &self.place {
+        match &self.location {
             // The options hold a password.
-            Place::Postgres(options) => shown
+            OutboxLocation::Postgres(options) => shown
                 .field("host", &options.get_host())
                 .field("port", &options.get_port())
                 .field("database", &options.get_database()),
             #[cfg(feature = "outbox-sqlite")]
-            Place::Sqlite(options) => shown.field("file", &options.get_filename()),
+            OutboxLocation::Sqlite(options) => shown.field("file", &options.get_filename()),
         };
         shown.field("table", &self.table).finish_non_exhaustive()
     }
@@ -85,7 +85,7 @@ impl OutboxConfig {
     #[must_use]
     pub fn with_options(options: PgConnectOptions) -> Self {
         Self {
-            place: Place::Postgres(options),
+            location: OutboxLocation::Postgres(options),
             table: OutboxTable::default(),
             poll: Duration::from_millis(500),
             retention: Duration::from_secs(300),
@@ -104,7 +104,7 @@ impl OutboxConfig {
         let options = ::sqlx::sqlite::SqliteConnectOptions::from_str(url).ok();
         match options.filter(|_| url.starts_with("sqlite:") && !is_memory) {
             Some(options) => Ok(Self {
-                place: Place::Sqlite(options),
+                location: OutboxLocation::Sqlite(options),
                 table: OutboxTable {
                     schema: "main".into(),
                     ..OutboxTable::default()

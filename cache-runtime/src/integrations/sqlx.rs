@@ -98,7 +98,7 @@ use sqlx_core::database::Database;
 use sqlx_core::pool::{Pool, PoolConnection};
 
 use crate::cache::Cache;
-use crate::call::transaction::Ending;
+use crate::call::transaction::TransactionOutcome;
 
 /// Begins a transaction, runs `body` in it, commits, and then applies the invalidations made in it.
 /// It is [`Cache::after_commit`] for a database that reports whether the commit succeeded.
@@ -161,13 +161,13 @@ where
                     connection,
                     begins: !crate::base::mutation::is_active("beginning-connection-kept"),
                 },
-                Err(error) => return (Err(error.into()), Ending::RolledBack),
+                Err(error) => return (Err(error.into()), TransactionOutcome::RolledBack),
             };
             let begun = session.connection.begin().await;
             session.begins = false;
             let mut transaction = match begun {
                 Ok(transaction) => transaction,
-                Err(error) => return (Err(error.into()), Ending::RolledBack),
+                Err(error) => return (Err(error.into()), TransactionOutcome::RolledBack),
             };
             match body(&mut transaction).await {
                 Ok(value) => {
@@ -177,19 +177,19 @@ where
                             Ok(rows) => written = Some(rows),
                             Err(error) => {
                                 let _ = transaction.rollback().await;
-                                return (Err(error.into()), Ending::RolledBack);
+                                return (Err(error.into()), TransactionOutcome::RolledBack);
                             }
                         }
                     }
                     match transaction.commit().await {
-                        Ok(()) => (Ok(value), Ending::Committed),
-                        Err(error) => (Err(error.into()), Ending::Unknown),
+                        Ok(()) => (Ok(value), TransactionOutcome::Committed),
+                        Err(error) => (Err(error.into()), TransactionOutcome::Unknown),
                     }
                 }
                 Err(error) => {
                     // If that fails too, the database rolls back when it loses the connection.
                     let _ = transaction.rollback().await;
-                    (Err(error), Ending::RolledBack)
+                    (Err(error), TransactionOutcome::RolledBack)
                 }
             }
         }))

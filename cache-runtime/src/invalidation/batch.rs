@@ -26,7 +26,7 @@ pub(crate) struct Sweep {
 
 /// One invalidation, as it is enqueued.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Order {
+pub(crate) struct InvalidationRequest {
     pub(crate) kills: Vec<String>,
     pub(crate) bumps: Vec<Arc<Dep>>,
     pub(crate) sweeps: Vec<Sweep>,
@@ -40,8 +40,8 @@ pub(crate) struct Order {
     pub(crate) spans: Vec<tracing::Span>,
 }
 
-impl Order {
-    /// Combines two orders into one.
+impl InvalidationRequest {
+    /// Combines two requests into one.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.kills.extend(other.kills);
         self.bumps.extend(other.bumps);
@@ -63,7 +63,7 @@ impl Order {
 /// readers. A merged intent gets a fresh token that no caller knows: a caller that withdraws its
 /// own intent must not end the others.
 #[derive(Debug, Default)]
-struct Announcement {
+struct MergedIntents {
     /// The token, while all parts share one.
     name: Option<Nonce>,
     rows: HashMap<String, Arc<Dep>>,
@@ -71,7 +71,7 @@ struct Announcement {
     length: Duration,
 }
 
-impl Announcement {
+impl MergedIntents {
     fn len(&self) -> usize {
         self.rows.len() + self.deps.len()
     }
@@ -130,17 +130,17 @@ fn keys_of(intent: &Intent) -> usize {
 }
 
 /// The callers that wait for an acknowledgement.
-pub(super) type Receipts = Vec<Waiter>;
+pub(super) type Waiters = Vec<Waiter>;
 
 /// A caller that waits for an acknowledgement.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    receipt: oneshot::Sender<Acknowledgement>,
+    sender: oneshot::Sender<Acknowledgement>,
     /// What it waits for, if the store may complete a batch in parts.
     waits_for: Option<Box<WaitsFor>>,
 }
 
-/// What an order asked to invalidate.
+/// What a request asked to invalidate.
 #[derive(Debug)]
 struct WaitsFor {
     kills: Vec<String>,
@@ -149,14 +149,14 @@ struct WaitsFor {
 
 impl Waiter {
     pub(super) fn new(
-        receipt: oneshot::Sender<Acknowledgement>,
-        order: Option<&Order>,
+        sender: oneshot::Sender<Acknowledgement>,
+        request: Option<&InvalidationRequest>,
         is_split: bool,
     ) -> Self {
-        let order = order.filter(|_| is_split);
+        let request = request.filter(|_| is_split);
         Self {
-            receipt,
-            waits_for: order.map(|it| {
+            sender,
+            waits_for: request.map(|it| {
                 Box::new(WaitsFor {
                     kills: it.kills.clone(),
                     bumps: it.bumps.clone(),
@@ -172,7 +172,7 @@ impl Waiter {
 
     pub(super) fn tell(self, acknowledgement: Acknowledgement) {
         // The receiver may be gone.
-        let _ = self.receipt.send(acknowledgement);
+        let _ = self.sender.send(acknowledgement);
     }
 
     /// Returns true if everything that it waits for is done, although `undone` is not.
@@ -186,13 +186,13 @@ impl Waiter {
 
 /// An invalidation of the whole namespace, or what the store has left of one.
 #[derive(Debug, Clone)]
-pub(super) struct Everything {
+pub(super) struct WholeNamespace {
     pub(super) parts: Parts,
     /// When it began, in the store's time, if a part is done.
     began: Option<Millis>,
 }
 
-impl Everything {
+impl WholeNamespace {
     fn all() -> Self {
         Self {
             parts: Parts::All,
@@ -214,7 +214,7 @@ impl Everything {
     }
 }
 
-/// Several orders merged into one.
+/// Several requests merged into one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) kills: HashSet<String>,
@@ -225,20 +225,20 @@ pub(super) struct Batch {
     pub(super) withdraws: HashMap<Nonce, Instant>,
     /// Intents that were never sent. They are kept apart from the bumps, because a bump can't
     /// replace an intent.
-    unsent: Announcement,
+    unsent: MergedIntents,
     /// Intents that may have reached the store. Each keeps its token, so that a retry is harmless.
     pub(super) intents: Vec<Intent>,
     /// For each resource, whether the sweep removes only derived entries.
     pub(super) sweeps: HashMap<Box<str>, bool>,
-    pub(super) everything: Option<Everything>,
+    pub(super) everything: Option<WholeNamespace>,
     /// When its oldest part was enqueued or became due.
     pub(super) since: Option<Instant>,
-    pub(super) receipts: Receipts,
+    pub(super) waiters: Waiters,
     /// The spans of the writes in it that wait for their receipts.
     pub(super) spans: Vec<tracing::Span>,
-    /// The callers of orders with intents. They are told once everything has been delivered.
-    pub(super) announcers: Receipts,
-    /// The number of the last order in it, and of the last order with intents.
+    /// The callers of requests with intents. They are told once everything has been delivered.
+    pub(super) announcers: Waiters,
+    /// The number of the last request in it, and of the last request with intents.
     pub(super) last: u64,
     pub(super) last_announcing: u64,
 }
@@ -285,11 +285,11 @@ impl Batch {
     }
 
     /// Keeps only what the store has not done. Returns the callers that wait for none of it.
-    pub(super) fn keep(&mut self, undone: &Invalidation) -> Receipts {
+    pub(super) fn keep(&mut self, undone: &Invalidation) -> Waiters {
         if crate::base::mutation::is_active("undone-remainder-dropped") {
             self.kills = HashSet::new();
             self.bumps = HashSet::new();
-            return std::mem::take(&mut self.receipts);
+            return std::mem::take(&mut self.waiters);
         }
         self.kills = undone.kills.iter().cloned().collect();
         // Those of rows too: their kills may be done, so now they are counted.
@@ -298,11 +298,11 @@ impl Batch {
         if self.kills.is_empty() && self.bumps.is_empty() {
             self.withdraws = HashMap::new();
         }
-        let receipts = std::mem::take(&mut self.receipts);
-        let (done, rest) = receipts
+        let waiters = std::mem::take(&mut self.waiters);
+        let (done, rest) = waiters
             .into_iter()
             .partition(|waiter| waiter.is_done_without(undone));
-        self.receipts = rest;
+        self.waiters = rest;
         done
     }
 
@@ -329,35 +329,35 @@ impl Batch {
         })
     }
 
-    /// Creates a batch of one order, or of the whole namespace for `None`. The intents that the
-    /// order withdraws expire by themselves at `end`.
-    pub(super) fn of(order: Option<Order>, end: Instant) -> Self {
+    /// Creates a batch of one request, or of the whole namespace for `None`. The intents that the
+    /// request withdraws expire by themselves at `end`.
+    pub(super) fn of(request: Option<InvalidationRequest>, end: Instant) -> Self {
         let mut batch = Self::default();
-        batch.add(order, end);
+        batch.add(request, end);
         batch
     }
 
-    /// Adds an order; see [`of`](Self::of).
-    pub(super) fn add(&mut self, order: Option<Order>, end: Instant) {
-        let Some(order) = order else {
-            self.everything = Some(Everything::all());
+    /// Adds a request; see [`of`](Self::of).
+    pub(super) fn add(&mut self, request: Option<InvalidationRequest>, end: Instant) {
+        let Some(request) = request else {
+            self.everything = Some(WholeNamespace::all());
             return self.absorb();
         };
-        self.spans.extend(order.spans);
-        self.kills.extend(order.kills);
+        self.spans.extend(request.spans);
+        self.kills.extend(request.kills);
         let (rows, bumps): (Vec<_>, Vec<_>) =
-            order.bumps.into_iter().partition(|dep| dep.is_of_row());
+            request.bumps.into_iter().partition(|dep| dep.is_of_row());
         self.bumps.extend(bumps);
         self.rows.extend(rows);
-        let withdraws = order.withdraws.into_iter().map(|token| (token, end));
+        let withdraws = request.withdraws.into_iter().map(|token| (token, end));
         self.withdraws.extend(withdraws);
-        for intent in order.intents {
+        for intent in request.intents {
             self.unsent.add(intent);
         }
         for Sweep {
             resource,
             derived_only,
-        } in order.sweeps
+        } in request.sweeps
         {
             *self.sweeps.entry(resource).or_insert(true) &= derived_only;
         }
@@ -365,7 +365,7 @@ impl Batch {
     }
 
     pub(super) fn merge(&mut self, other: Self) {
-        self.receipts.extend(other.receipts);
+        self.waiters.extend(other.waiters);
         self.announcers.extend(other.announcers);
         self.spans.extend(other.spans);
         self.last = self.last.max(other.last);
@@ -416,7 +416,7 @@ impl Batch {
         self.withdraws = HashMap::new();
         self.seal();
         let intents = std::mem::take(&mut self.intents);
-        self.everything = Some(Everything::all());
+        self.everything = Some(WholeNamespace::all());
         self.absorb();
         intents.iter().map(|intent| intent.length).max()
     }
@@ -426,7 +426,7 @@ impl Batch {
         let unsent = std::mem::take(&mut self.unsent);
         self.intents.extend(unsent.into_intents());
         if self.is_of_everything() {
-            let waiters = self.receipts.iter_mut().chain(&mut self.announcers);
+            let waiters = self.waiters.iter_mut().chain(&mut self.announcers);
             waiters.for_each(Waiter::wait_for_everything);
         }
     }
@@ -447,18 +447,18 @@ impl Batch {
         self.intents.iter().position(|intent| intent.token == token)
     }
 
-    pub(super) fn take_receipts(&mut self) -> Receipts {
+    pub(super) fn take_waiters(&mut self) -> Waiters {
         // The callers go on, and their spans end.
         self.spans.clear();
-        let mut receipts = std::mem::take(&mut self.receipts);
-        receipts.append(&mut self.announcers);
-        receipts
+        let mut waiters = std::mem::take(&mut self.waiters);
+        waiters.append(&mut self.announcers);
+        waiters
     }
 
     /// Returns true if it concerns this entry. `part_of` is the part of the store that holds a
     /// generation.
     pub(super) fn concerns(&self, probe: &Probe, part_of: impl Fn(&Dep) -> u16) -> bool {
-        let is_left = |everything: &Everything| match &everything.parts {
+        let is_left = |everything: &WholeNamespace| match &everything.parts {
             Parts::All => true,
             parts => probe.deps.iter().any(|dep| parts.has(part_of(dep))),
         };

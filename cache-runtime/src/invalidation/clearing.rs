@@ -22,12 +22,12 @@ pub(super) const HELD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Clearing {
     pub(super) everything: Matching,
-    gathering: Mutex<Gathering>,
+    waiting: Mutex<WaitingCallers>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Gathering {
+struct WaitingCallers {
     /// The callers that wait for the next scan.
     next: Option<watch::Sender<Option<Outcome>>>,
     /// Whether the cache is closed, so that no scan will follow.
@@ -38,7 +38,7 @@ struct Gathering {
 type Outcome = Result<u64, (ErrorKind, String)>;
 
 /// Waits for the next scan.
-pub(crate) struct Walked(Option<watch::Receiver<Option<Outcome>>>);
+pub(crate) struct PendingScan(Option<watch::Receiver<Option<Outcome>>>);
 
 impl Clearing {
     pub(super) fn start(
@@ -48,10 +48,10 @@ impl Clearing {
     ) -> Arc<Self> {
         let clearing = Arc::new(Self {
             everything: Matching::all(namespace, "*"),
-            gathering: Mutex::default(),
+            waiting: Mutex::default(),
             wake: Notify::new(),
         });
-        let end = End(Arc::clone(&clearing));
+        let end = EndOnDrop(Arc::clone(&clearing));
         let kept = Arc::clone(&clearing);
         background.spawn(async move {
             // Moved into the task, so that it is dropped even if the task never runs.
@@ -64,11 +64,11 @@ impl Clearing {
         clearing
     }
 
-    pub(super) fn join(&self) -> Walked {
-        let mut gathering = self.gathering.lock();
-        let is_open = !gathering.is_over;
-        Walked(is_open.then(|| {
-            let next = &mut gathering.next;
+    pub(super) fn join(&self) -> PendingScan {
+        let mut waiting = self.waiting.lock();
+        let is_open = !waiting.is_over;
+        PendingScan(is_open.then(|| {
+            let next = &mut waiting.next;
             next.get_or_insert_with(|| watch::Sender::new(None))
                 .subscribe()
         }))
@@ -76,7 +76,7 @@ impl Clearing {
 
     /// Starts the next scan if a caller waits for it. Returns whether one does.
     pub(super) fn begin(&self) -> bool {
-        let is_waited_for = self.gathering.lock().next.is_some();
+        let is_waited_for = self.waiting.lock().next.is_some();
         if is_waited_for {
             self.wake.notify_one();
         }
@@ -88,7 +88,7 @@ impl Clearing {
             self.wake.notified().await;
             // Taken before the scan starts: later callers wait for another one. A panic drops the
             // sender, which tells the waiters.
-            let next = self.gathering.lock().next.take();
+            let next = self.waiting.lock().next.take();
             if let Some(waiting) = next {
                 let walked = match store.lists_keys() {
                     true => store.remove_matching(&self.everything).await,
@@ -102,7 +102,7 @@ impl Clearing {
     }
 }
 
-impl Walked {
+impl PendingScan {
     pub(super) async fn outcome(self) -> Result<u64, Error> {
         let ended =
             || Error::unavailable("the cache was shut down before its entries were removed");
@@ -117,12 +117,12 @@ impl Walked {
 }
 
 /// Dropped with the task: nobody may wait for a scan that will not come.
-struct End(Arc<Clearing>);
+struct EndOnDrop(Arc<Clearing>);
 
-impl Drop for End {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        let mut gathering = self.0.gathering.lock();
-        gathering.is_over = true;
-        gathering.next = None;
+        let mut waiting = self.0.waiting.lock();
+        waiting.is_over = true;
+        waiting.next = None;
     }
 }

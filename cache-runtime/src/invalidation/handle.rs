@@ -9,11 +9,11 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::acknowledgement::Acknowledgement;
-use super::batch::Order;
-use super::clearing::{Clearing, HELD, Walked};
-use super::queue::{Lost, Queue, Ticket};
+use super::batch::InvalidationRequest;
+use super::clearing::{Clearing, HELD, PendingScan};
+use super::queue::{LostInvalidations, Queue, RequestNumber};
 use super::report;
-use super::shared::Shared;
+use super::shared::SharedQueue;
 use super::sweep::Sweeper;
 use super::worker::{CLOSING_BUDGET, Worker};
 use crate::base::background::{Background, supervised};
@@ -28,8 +28,8 @@ pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The handle of the queue.
 #[derive(Debug)]
-pub(crate) struct Delivery {
-    pub(super) shared: Arc<Shared>,
+pub(crate) struct InvalidationQueue {
+    pub(super) shared: Arc<SharedQueue>,
     pub(super) store: Arc<dyn Store>,
     pub(super) connection: Option<ConnectionWatch>,
     clearing: Arc<Clearing>,
@@ -37,7 +37,7 @@ pub(crate) struct Delivery {
     closed: watch::Receiver<bool>,
 }
 
-impl Delivery {
+impl InvalidationQueue {
     pub(crate) fn start(
         store: Arc<dyn Store>,
         namespace: &str,
@@ -46,7 +46,7 @@ impl Delivery {
         telemetry: Arc<Telemetry>,
         background: &Background,
     ) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedQueue {
             queue: Mutex::new(Queue::new(limit, intent, clock::now())),
             wake: Notify::new(),
             is_degraded: AtomicBool::new(false),
@@ -81,20 +81,20 @@ impl Delivery {
         }
     }
 
-    /// Enqueues an invalidation. It takes place even if nobody waits for the receipt.
-    pub(crate) fn enqueue(&self, mut order: Order) -> Receipt {
-        report::link_to_current(&mut order);
+    /// Enqueues an invalidation. It takes place even if nobody waits for the acknowledgement.
+    pub(crate) fn enqueue(&self, mut request: InvalidationRequest) -> PendingAck {
+        report::link_to_current(&mut request);
         if crate::base::mutation::is_active("switches-stop-invalidations")
             && !self.shared.telemetry.switches.listed().0.is_empty()
         {
-            order = Order::default();
+            request = InvalidationRequest::default();
         }
-        let resources = order.sweeps.iter().map(|sweep| &*sweep.resource);
+        let resources = request.sweeps.iter().map(|sweep| &*sweep.resource);
         self.shared.telemetry.invalidating(resources);
-        for counters in &order.counted {
+        for counters in &request.counted {
             counters.invalidations.add_one();
         }
-        self.enter(Some(order))
+        self.enter(Some(request))
     }
 
     /// Reports that the store has taken an invalidation of this resource from a caller who did not
@@ -106,41 +106,41 @@ impl Delivery {
     }
 
     /// Invalidates everything in the namespace.
-    pub(crate) fn enqueue_namespace(&self) -> Receipt {
+    pub(crate) fn enqueue_namespace(&self) -> PendingAck {
         self.enter(None)
     }
 
-    fn enter(&self, order: Option<Order>) -> Receipt {
+    fn enter(&self, request: Option<InvalidationRequest>) -> PendingAck {
         let (sender, acknowledged) = oneshot::channel();
         let is_split = self.store.is_split();
         let entered = self.shared.change(|queue| {
             queue.set_split(is_split);
-            queue.enter(order, sender)
+            queue.enter(request, sender)
         });
         self.shared.wake.notify_one();
-        let ticket = entered.unwrap_or_else(|lost| {
+        let request_number = entered.unwrap_or_else(|lost| {
             self.report_late(&lost);
-            Ticket::NEVER
+            RequestNumber::NEVER
         });
-        Receipt {
+        PendingAck {
             shared: Arc::clone(&self.shared),
             acknowledged,
-            ticket,
+            request_number,
             began: clock::now(),
             is_answered: false,
         }
     }
 
     /// Enqueues an invalidation for later, or one of the whole namespace for `None`.
-    pub(crate) fn enqueue_at(&self, due: Instant, order: impl Into<Option<Order>>) {
-        let entered = self.shared.change(|queue| queue.enter_at(due, order));
+    pub(crate) fn enqueue_at(&self, due: Instant, request: impl Into<Option<InvalidationRequest>>) {
+        let entered = self.shared.change(|queue| queue.enter_at(due, request));
         self.shared.wake.notify_one();
         if let Err(lost) = entered {
             self.report_late(&lost);
         }
     }
 
-    fn report_late(&self, lost: &Lost) {
+    fn report_late(&self, lost: &LostInvalidations) {
         report::lost(&self.shared.telemetry, lost);
         if lost.is_news() {
             tracing::error!(
@@ -199,7 +199,7 @@ impl Delivery {
 
 /// A running write or fill.
 #[derive(Debug)]
-pub(crate) struct Running(Arc<Shared>);
+pub(crate) struct Running(Arc<SharedQueue>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -209,42 +209,44 @@ impl Drop for Running {
 
 /// Waits for the acknowledgement of one invalidation.
 #[derive(Debug)]
-pub(crate) struct Receipt {
-    shared: Arc<Shared>,
+pub(crate) struct PendingAck {
+    shared: Arc<SharedQueue>,
     acknowledged: oneshot::Receiver<Acknowledgement>,
-    ticket: Ticket,
+    request_number: RequestNumber,
     /// When it was handed in.
     began: Instant,
     /// Whether the caller knows what became of it.
     is_answered: bool,
 }
 
-impl Receipt {
+impl PendingAck {
     /// Returns the acknowledgement. It is [`Acknowledgement::Pending`] as soon as the store is
-    /// known to be away, and after `patience` at the latest.
-    pub(crate) async fn acknowledged(self, patience: Duration) -> Acknowledgement {
+    /// known to be away, and after `limit` at the latest.
+    pub(crate) async fn acknowledged(self, limit: Duration) -> Acknowledgement {
         let (began, telemetry) = (self.began, Arc::clone(&self.shared.telemetry));
-        let acknowledgement = self.wait(patience).await;
+        let acknowledgement = self.wait(limit).await;
         report::acknowledged(&telemetry, acknowledgement, began.elapsed());
         acknowledgement
     }
 
-    async fn wait(mut self, patience: Duration) -> Acknowledgement {
-        let told = self.told(patience).await;
+    async fn wait(mut self, limit: Duration) -> Acknowledgement {
+        let told = self.told(limit).await;
         self.is_answered = true;
         told
     }
 
-    async fn told(&mut self, patience: Duration) -> Acknowledgement {
+    async fn told(&mut self, limit: Duration) -> Acknowledgement {
         // The write has taken place, so this must not panic on a runtime without a timer.
         if tokio::runtime::Handle::try_current().is_err() {
             let told = (&mut self.acknowledged).await;
             return told.unwrap_or(Acknowledgement::Lost);
         }
-        let _held = self.shared.hold(patience);
-        match tokio::time::timeout(patience, &mut self.acknowledged).await {
+        let _held = self.shared.hold(limit);
+        match tokio::time::timeout(limit, &mut self.acknowledged).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
-            Err(_) => self.shared.change(|queue| queue.lose_patience(self.ticket)),
+            Err(_) => self
+                .shared
+                .change(|queue| queue.stop_waiting(self.request_number)),
         }
     }
 
@@ -254,7 +256,7 @@ impl Receipt {
     }
 }
 
-impl Drop for Receipt {
+impl Drop for PendingAck {
     /// Nobody waits any more: the caller has hung up or panicked. Reads of this process must not find
     /// what it wrote out of date until it is delivered, just as after [`Acknowledgement::Pending`]. The
     /// worker may get to it only after the next read, since both may be tasks of one thread.
@@ -264,14 +266,16 @@ impl Drop for Receipt {
         }
         // Otherwise it was acknowledged, or the queue is closed.
         if let Err(TryRecvError::Empty) = self.acknowledged.try_recv() {
-            let _pending = self.shared.change(|queue| queue.lose_patience(self.ticket));
+            let _pending = self
+                .shared
+                .change(|queue| queue.stop_waiting(self.request_number));
         }
     }
 }
 
-impl Delivery {
+impl InvalidationQueue {
     /// Joins the callers that wait for the scan after the next invalidation of the whole namespace.
-    pub(crate) fn join_walk(&self) -> Walked {
+    pub(crate) fn join_walk(&self) -> PendingScan {
         self.clearing.join()
     }
 
@@ -280,7 +284,7 @@ impl Delivery {
     ///
     /// # Errors
     /// The error of the store, or `ErrorKind::Unavailable` if the cache is shut down first.
-    pub(crate) async fn walked(&self, walk: Walked) -> Result<u64, Error> {
+    pub(crate) async fn walked(&self, walk: PendingScan) -> Result<u64, Error> {
         let _held = self.shared.hold(HELD);
         if crate::base::mutation::is_active("walks-not-shared") {
             return self.store.remove_matching(&self.clearing.everything).await;

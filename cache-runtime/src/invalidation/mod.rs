@@ -9,10 +9,10 @@
 mod acknowledgement;
 mod batch;
 mod clearing;
+mod guard;
 mod handle;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
-mod owed;
 mod persist;
 mod queue;
 mod reconnect;
@@ -24,5 +24,5 @@ mod tests;
 mod worker;
 
 pub use self::acknowledgement::Acknowledgement;
-pub(crate) use self::batch::{Order, Sweep};
-pub(crate) use self::handle::{ACK_TIMEOUT, Delivery, Receipt, Running};
+pub(crate) use self::batch::{InvalidationRequest, Sweep};
+pub(crate) use self::handle::{ACK_TIMEOUT, InvalidationQueue, PendingAck, Running};

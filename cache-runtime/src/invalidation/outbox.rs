@@ -19,7 +19,7 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// One outbox of one cache.
 #[derive(Debug)]
-pub(crate) struct OutboxLink {
+pub(crate) struct OutboxState {
     table: String,
     /// Whether any process may take the rows, since all share Redis.
     pub(crate) is_shared: bool,
@@ -52,7 +52,7 @@ pub(crate) struct OutboxLink {
     wake: Notify,
 }
 
-impl OutboxLink {
+impl OutboxState {
     pub(crate) fn new(table: String, is_shared: bool) -> Self {
         let unknown = || AtomicU64::new(UNKNOWN);
         Self {

@@ -1,6 +1,6 @@
 //! Repeats a request after a lost connection, for as long as the reconnect wait allows.
 
-use super::handle::Delivery;
+use super::handle::InvalidationQueue;
 use super::reconnect::{ACK_TIMEOUT, changed, is_away, is_lost, number_of};
 use crate::base::clock;
 use crate::base::error::Error;
@@ -12,7 +12,7 @@ pub(crate) struct Attempt {
     number: u64,
 }
 
-impl Delivery {
+impl InvalidationQueue {
     /// Must be called before the request is sent.
     pub(crate) fn attempt(&self) -> Attempt {
         Attempt {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Acknowledgement;
-use super::batch::{Batch, Order, Receipts, Waiter};
+use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};
 use super::reconnect::ReconnectWait;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::nonce::Nonce;
@@ -25,20 +25,20 @@ const NAMES_SHOWN: usize = 10;
 /// Invalidations that will never be delivered, for the log. It names the dependencies, and the keys
 /// if there are no dependencies.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LostInvalidations {
     names: Vec<String>,
     /// How many invalidations were lost.
     pub(super) count: usize,
 }
 
-impl Lost {
+impl LostInvalidations {
     /// Returns true if it contains names that were not logged before.
     pub(super) fn is_news(&self) -> bool {
         !self.names.is_empty()
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for LostInvalidations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.names[..self.names.len().min(NAMES_SHOWN)];
         write!(f, "{}", shown.join(", "))?;
@@ -51,7 +51,7 @@ impl fmt::Display for Lost {
 
 /// A batch to send now.
 #[derive(Debug)]
-pub(super) struct Delivery {
+pub(super) struct OutgoingBatch {
     /// Whether there is more than intents.
     pub(super) invalidates: bool,
     pub(super) whole_namespace: bool,
@@ -67,20 +67,20 @@ pub(super) struct Delivery {
 #[derive(Debug)]
 pub(super) struct Requeued {
     /// The callers to be told `Pending`, once reads can see that they must bypass.
-    pub(super) pending: Receipts,
+    pub(super) pending: Waiters,
     /// Until when the other callers wait for a connection.
     pub(super) until: Option<Instant>,
 }
 
-/// Identifies the order that a caller waits for.
+/// Identifies the request that a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(super) struct RequestNumber {
     number: u64,
     announces: bool,
 }
 
-impl Ticket {
-    /// The ticket of an order that was never enqueued.
+impl RequestNumber {
+    /// The number of a request that was never enqueued.
     pub(super) const NEVER: Self = Self {
         number: u64::MAX,
         announces: false,
@@ -89,7 +89,7 @@ impl Ticket {
 
 /// The batches that are ready, in flight, and delayed.
 ///
-/// Each order is in exactly one of them until the store has acknowledged it.
+/// Each request is in exactly one of them until the store has acknowledged it.
 #[derive(Debug)]
 pub(super) struct Queue {
     ready: Batch,
@@ -100,10 +100,10 @@ pub(super) struct Queue {
     limit: usize,
     /// How long an intent stands unless it is renewed. Renewal stops when the write ends.
     intent: Duration,
-    /// The number of orders so far. Each order gets the next number.
+    /// The number of requests so far. Each request gets the next number.
     entered: u64,
-    /// The number of the last order whose invalidation the store has acknowledged, and of the last
-    /// order whose intents it has acknowledged too.
+    /// The number of the last request whose invalidation the store has acknowledged, and of the
+    /// last request whose intents it has acknowledged too.
     delivered: u64,
     announced: u64,
     /// How long callers wait while there is no connection.
@@ -146,74 +146,75 @@ impl Queue {
         self.is_split = is_split;
     }
 
-    /// Enqueues an order, or an invalidation of the whole namespace for `None`. Returns its ticket.
+    /// Enqueues a request, or an invalidation of the whole namespace for `None`. Returns its
+    /// number.
     ///
     /// # Errors
     /// The lost invalidation, if the queue is closed. The caller learns it because its receipt is
     /// dropped.
     pub(super) fn enter(
         &mut self,
-        order: Option<Order>,
-        receipt: oneshot::Sender<Acknowledgement>,
-    ) -> Result<Ticket, Lost> {
-        if order.as_ref().is_some_and(Order::is_empty) {
-            // An empty order is done at once. It must not wait behind batches that the store
+        request: Option<InvalidationRequest>,
+        sender: oneshot::Sender<Acknowledgement>,
+    ) -> Result<RequestNumber, LostInvalidations> {
+        if request.as_ref().is_some_and(InvalidationRequest::is_empty) {
+            // An empty request is done at once. It must not wait behind batches that the store
             // refuses. The receiver may be gone.
-            let _ = receipt.send(Acknowledgement::Delivered);
-            return Ok(Ticket {
+            let _ = sender.send(Acknowledgement::Delivered);
+            return Ok(RequestNumber {
                 number: 0,
                 announces: false,
             });
         }
         if self.is_closed {
-            let batch = self.batch_of(order);
+            let batch = self.batch_of(request);
             return Err(self.lose(batch));
         }
         self.entered += 1;
-        let ticket = Ticket {
+        let request_number = RequestNumber {
             number: self.entered,
-            announces: order
+            announces: request
                 .as_ref()
-                .is_some_and(|order| !order.intents.is_empty()),
+                .is_some_and(|request| !request.intents.is_empty()),
         };
-        let waiter = Waiter::new(receipt, order.as_ref(), self.is_split);
-        self.ready.add(order, clock::now() + self.intent);
-        self.ready.last = ticket.number;
+        let waiter = Waiter::new(sender, request.as_ref(), self.is_split);
+        self.ready.add(request, clock::now() + self.intent);
+        self.ready.last = request_number.number;
         self.ready.since.get_or_insert_with(clock::now);
-        if ticket.announces
+        if request_number.announces
             && !crate::base::mutation::is_active("acknowledged-before-it-is-announced")
         {
-            self.ready.last_announcing = ticket.number;
+            self.ready.last_announcing = request_number.number;
             self.ready.announcers.push(waiter);
         } else {
-            self.ready.receipts.push(waiter);
+            self.ready.waiters.push(waiter);
         }
         self.enforce_limit();
-        Ok(ticket)
+        Ok(request_number)
     }
 
-    /// Enqueues an order for later, or an invalidation of the whole namespace for `None`.
+    /// Enqueues a request for later, or an invalidation of the whole namespace for `None`.
     ///
     /// # Errors
     /// The lost invalidation, if the queue is closed.
     pub(super) fn enter_at(
         &mut self,
         due: Instant,
-        order: impl Into<Option<Order>>,
-    ) -> Result<(), Lost> {
-        let order = order.into();
+        request: impl Into<Option<InvalidationRequest>>,
+    ) -> Result<(), LostInvalidations> {
+        let request = request.into();
         if self.is_closed {
-            let batch = self.batch_of(order);
+            let batch = self.batch_of(request);
             return Err(self.lose(batch));
         }
-        let batch = self.batch_of(order);
+        let batch = self.batch_of(request);
         self.put(due, batch);
         self.enforce_limit();
         Ok(())
     }
 
-    fn batch_of(&self, order: Option<Order>) -> Batch {
-        Batch::of(order, clock::now() + self.intent)
+    fn batch_of(&self, request: Option<InvalidationRequest>) -> Batch {
+        Batch::of(request, clock::now() + self.intent)
     }
 
     /// Adds a batch to those for later.
@@ -260,7 +261,7 @@ impl Queue {
         if self.waiting() <= self.limit {
             return;
         }
-        // Still too many steps. The last one covers all orders so far, so it is enough.
+        // Still too many steps. The last one covers all requests so far, so it is enough.
         if let Some(last) = std::mem::take(&mut self.delayed).pop_last() {
             self.delayed.extend([last]);
         }
@@ -299,13 +300,13 @@ impl Queue {
         }
         let until = self.wait_until(now, connection);
         let pending = match until {
-            Some(_) => Receipts::new(),
+            Some(_) => Waiters::new(),
             None => {
                 self.is_degraded = true;
                 if crate::base::mutation::is_active("not-retried") {
-                    std::mem::take(&mut self.ready).take_receipts()
+                    std::mem::take(&mut self.ready).take_waiters()
                 } else {
-                    self.ready.take_receipts()
+                    self.ready.take_waiters()
                 }
             }
         };
@@ -328,7 +329,7 @@ impl Queue {
     }
 
     /// Puts everything that is ready in flight. Returns `None` if there is nothing.
-    pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
+    pub(super) fn send(&mut self, now: Instant) -> Option<OutgoingBatch> {
         self.gather(now);
         self.ready.forget_ended(now);
         self.ready.seal();
@@ -346,7 +347,7 @@ impl Queue {
         let invalidates = batch.invalidates();
         let parts = batch.everything.as_ref().map(|it| it.parts.clone());
         self.in_flight = Some(batch);
-        Some(Delivery {
+        Some(OutgoingBatch {
             invalidates,
             whole_namespace: parts.is_some(),
             parts: parts.unwrap_or_else(|| Parts::Only(BTreeSet::new())),
@@ -365,7 +366,7 @@ impl Queue {
         self.wait.reset();
         let mut done = batch.take_invalidation();
         self.delivered = self.delivered.max(done.last);
-        tell_delivered(&mut done.receipts);
+        tell_delivered(&mut done.waiters);
         self.settle();
         done
     }
@@ -429,22 +430,22 @@ impl Queue {
     /// Puts back the rest of the batch in flight, which the store refused. Returns the callers to
     /// be told `Pending`, once reads can see that they must bypass.
     #[must_use]
-    pub(super) fn take_back(&mut self) -> Receipts {
+    pub(super) fn take_back(&mut self) -> Waiters {
         self.is_degraded = true;
         self.wait.give_up();
         let Some(mut batch) = self.in_flight.take() else {
-            return Receipts::new();
+            return Waiters::new();
         };
-        let receipts = batch.take_receipts();
+        let waiters = batch.take_waiters();
         self.ready.merge(batch);
         self.enforce_limit();
-        receipts
+        waiters
     }
 
     /// Handles a caller whose time is up. Returns the acknowledgement it gets.
-    pub(super) fn lose_patience(&mut self, ticket: Ticket) -> Acknowledgement {
-        let is_announced = !ticket.announces || ticket.number <= self.announced;
-        if ticket.number <= self.delivered && is_announced {
+    pub(super) fn stop_waiting(&mut self, request_number: RequestNumber) -> Acknowledgement {
+        let is_announced = !request_number.announces || request_number.number <= self.announced;
+        if request_number.number <= self.delivered && is_announced {
             return Acknowledgement::Delivered;
         }
         self.is_degraded = true;
@@ -467,7 +468,7 @@ impl Queue {
 
     /// Closes the queue and drops the receipts, which tells their callers. Returns the lost
     /// invalidations.
-    pub(super) fn close(&mut self) -> Lost {
+    pub(super) fn close(&mut self) -> LostInvalidations {
         self.is_closed = true;
         self.flush_delayed();
         let mut left = std::mem::take(&mut self.ready);
@@ -477,11 +478,11 @@ impl Queue {
         self.lose(left)
     }
 
-    fn lose(&mut self, batch: Batch) -> Lost {
+    fn lose(&mut self, batch: Batch) -> LostInvalidations {
         let count = batch.len();
         self.lost += count;
         if batch.everything.is_some() {
-            return Lost {
+            return LostInvalidations {
                 names: vec!["the whole namespace".into()],
                 count,
             };
@@ -490,7 +491,7 @@ impl Queue {
         if deps.is_empty() {
             keys.sort_unstable();
             keys.dedup();
-            return Lost { names: keys, count };
+            return LostInvalidations { names: keys, count };
         }
         let mut names = Vec::new();
         for dep in deps {
@@ -498,7 +499,7 @@ impl Queue {
                 names.push(dep.key().to_owned());
             }
         }
-        Lost { names, count }
+        LostInvalidations { names, count }
     }
 
     pub(super) fn is_degraded(&self) -> bool {
@@ -543,8 +544,8 @@ impl Queue {
     }
 }
 
-fn tell_delivered(receipts: &mut Receipts) {
-    for waiter in receipts.drain(..) {
+fn tell_delivered(waiters: &mut Waiters) {
+    for waiter in waiters.drain(..) {
         // The receiver may be gone.
         waiter.tell(Acknowledgement::Delivered);
     }

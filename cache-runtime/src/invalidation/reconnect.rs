@@ -15,7 +15,7 @@ pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(80);
 
 /// The wait after a failed attempt to connect. A server that refuses connections won't be back in a
 /// moment.
-pub(super) const PATIENCE_WHEN_REFUSED: Duration = Duration::from_millis(10);
+pub(super) const WAIT_WHEN_REFUSED: Duration = Duration::from_millis(10);
 
 /// A lost connection is usually replaced within milliseconds, unless the server is away. Only time
 /// tells the two cases apart. Each outage costs that wait once: later callers don't wait, until an
@@ -40,7 +40,7 @@ impl ReconnectWait {
             return None;
         }
         let longest = *self.since.get_or_insert(now) + ACK_TIMEOUT;
-        let refused = status.failed.map(|failed| failed + PATIENCE_WHEN_REFUSED);
+        let refused = status.failed.map(|failed| failed + WAIT_WHEN_REFUSED);
         let until = refused.map_or(longest, |refused| refused.min(longest));
         self.is_over = until <= now;
         (!self.is_over).then_some(until)
@@ -119,7 +119,7 @@ mod tests {
         let lost = clock::now();
         assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
         let refused = lost + 3 * MS;
-        let until = refused + PATIENCE_WHEN_REFUSED;
+        let until = refused + WAIT_WHEN_REFUSED;
         assert_eq!(wait.until(refused, status(Some(refused))), Some(until));
         assert_eq!(wait.until(until, status(Some(refused))), None);
         assert_eq!(wait.until(until, status(None)), None, "for good");

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tracing::Span;
 
 use super::acknowledgement::Acknowledgement;
-use super::batch::Order;
-use super::queue::{Delivery, Lost};
-use super::shared::Shared;
+use super::batch::InvalidationRequest;
+use super::queue::{LostInvalidations, OutgoingBatch};
+use super::shared::SharedQueue;
 use crate::base::clock::{self, Instant};
 use crate::store::Invalidation;
 use crate::telemetry::events::EventKind;
@@ -36,17 +36,17 @@ pub(super) fn acknowledged(
 }
 
 /// Counts invalidations that will never be delivered.
-pub(super) fn lost(telemetry: &Telemetry, lost: &Lost) {
+pub(super) fn lost(telemetry: &Telemetry, lost: &LostInvalidations) {
     let count = u64::try_from(lost.count).unwrap_or(u64::MAX);
     telemetry.invalidations.lost.add(count);
 }
 
 /// Remembers the span that asks for an invalidation, so that its delivery can link to it.
-pub(super) fn link_to_current(order: &mut Order) {
+pub(super) fn link_to_current(request: &mut InvalidationRequest) {
     if is_on() {
         let current = Span::current();
         if !current.is_none() {
-            order.spans.push(current);
+            request.spans.push(current);
         }
     }
 }
@@ -57,11 +57,11 @@ fn is_on() -> bool {
 }
 
 /// Around the delivery of what has waited, with links from the writes that asked for it.
-pub(super) fn delivery_span(delivery: &Delivery) -> Span {
+pub(super) fn delivery_span(outgoing: &OutgoingBatch) -> Span {
     if !is_on() {
         return Span::none();
     }
-    let invalidation = &delivery.invalidation;
+    let invalidation = &outgoing.invalidation;
     let span = tracing::debug_span!(
         target: "cache_runtime::invalidation",
         parent: None,
@@ -69,21 +69,21 @@ pub(super) fn delivery_span(delivery: &Delivery) -> Span {
         otel.kind = "client",
         cache.keys = ?names(&invalidation.kills),
         cache.dependencies = ?dependencies(invalidation),
-        cache.everything = delivery.whole_namespace,
+        cache.everything = outgoing.whole_namespace,
     );
-    for write in delivery.spans.iter().take(LINKS) {
+    for write in outgoing.spans.iter().take(LINKS) {
         span.follows_from(write);
     }
     span
 }
 
 /// The store has taken all of it.
-pub(super) fn delivered(telemetry: &Telemetry, delivery: &Delivery, took: Duration) {
-    if delivery.invalidates {
+pub(super) fn delivered(telemetry: &Telemetry, outgoing: &OutgoingBatch, took: Duration) {
+    if outgoing.invalidates {
         invalidated(
             telemetry,
-            &delivery.invalidation,
-            delivery.whole_namespace,
+            &outgoing.invalidation,
+            outgoing.whole_namespace,
             took,
         );
     }
@@ -127,7 +127,7 @@ pub(super) struct PendingReport {
 
 impl PendingReport {
     /// What waits can't be delivered now.
-    pub(super) fn pending(&mut self, shared: &Shared) {
+    pub(super) fn pending(&mut self, shared: &SharedQueue) {
         let now = clock::now();
         let waiting = shared.queue.lock().len() as u64;
         let is_news = self.told.is_none_or(|(told, number)| {

@@ -8,16 +8,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::acknowledgement::Acknowledgement;
-use super::batch::Receipts;
+use super::batch::Waiters;
 use super::queue::Queue;
 use crate::base::clock::{self, Instant};
-use crate::base::paused::Held;
+use crate::base::paused::PauseGuard;
 use crate::store::ConnectionWatch;
 use crate::telemetry::Telemetry;
 
 /// The queue, and the signals between its users and its worker.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedQueue {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Notify,
     /// A copy of [`Queue::is_degraded`], so that reads need no lock.
@@ -30,7 +30,7 @@ pub(super) struct Shared {
     pub(super) telemetry: Arc<Telemetry>,
 }
 
-impl Shared {
+impl SharedQueue {
     /// Changes the queue, and updates the flag for those that read it without the lock.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queue.lock();
@@ -41,14 +41,14 @@ impl Shared {
     }
 
     /// Holds paused time for a caller that waits for the cache's own thread.
-    pub(super) fn hold(&self, limit: Duration) -> Option<Held> {
-        self.is_elsewhere.then(|| Held::for_at_most(limit))
+    pub(super) fn hold(&self, limit: Duration) -> Option<PauseGuard> {
+        self.is_elsewhere.then(|| PauseGuard::for_at_most(limit))
     }
 
     /// Puts the batch in flight back and tells its callers `Pending`.
     pub(super) fn take_back(&self) {
-        let receipts = self.change(Queue::take_back);
-        tell_pending(receipts);
+        let waiters = self.change(Queue::take_back);
+        tell_pending(waiters);
     }
 
     /// Keeps everything ready in the queue, since there is no connection. Returns `None` if nothing
@@ -63,8 +63,8 @@ impl Shared {
 
 /// Must be called after the change: a caller that gets `Pending` may read at once, and that read
 /// checks the flag without the lock.
-pub(super) fn tell_pending(receipts: Receipts) {
-    for waiter in receipts {
+pub(super) fn tell_pending(waiters: Waiters) {
+    for waiter in waiters {
         // The receiver may be gone.
         waiter.tell(Acknowledgement::Pending);
     }

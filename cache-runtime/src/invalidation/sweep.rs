@@ -25,7 +25,7 @@ const MAX_SCOPES: usize = 256;
 /// Requests for sweeps, coalesced per resource.
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
-    requested: Mutex<HashMap<Scope, Request>>,
+    requested: Mutex<HashMap<Scope, SweepRequest>>,
     wake: Notify,
     telemetry: Arc<Telemetry>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Sweeper {
 type Scope = Option<Box<str>>;
 
 #[derive(Debug, Clone, Copy)]
-struct Request {
+struct SweepRequest {
     derived_only: bool,
     /// Entries stored before this time are dead.
     before: Millis,
@@ -54,7 +54,7 @@ impl Sweeper {
             let mut requested = self.requested.lock();
             for (scope, derived_only) in scopes {
                 any = true;
-                let request = Request {
+                let request = SweepRequest {
                     derived_only,
                     before,
                 };
@@ -78,7 +78,7 @@ impl Sweeper {
             }
             for (
                 scope,
-                Request {
+                SweepRequest {
                     derived_only,
                     before,
                 },
@@ -112,7 +112,7 @@ impl Sweeper {
     }
 }
 
-fn add(requested: &mut HashMap<Scope, Request>, scope: Scope, new: Request) {
+fn add(requested: &mut HashMap<Scope, SweepRequest>, scope: Scope, new: SweepRequest) {
     let is_full = requested.len() >= MAX_SCOPES && scope.is_some();
     match requested.entry(scope) {
         // An entity that was stored between a full sweep and a later derived-only one may be

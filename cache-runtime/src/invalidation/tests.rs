@@ -15,12 +15,12 @@ use crate::base::clock::{self, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::call::returns::Owned;
-use crate::call::transaction::{self, Ending};
+use crate::call::transaction::{self, TransactionOutcome};
 use crate::call::write::{Never, Unchanged, Write};
 use crate::config::CacheConfig;
-use crate::engine::{Engine, Shares};
+use crate::engine::{Engine, StripedEngine};
 use crate::invalidation::queue::Queue;
-use crate::invalidation::shared::Shared;
+use crate::invalidation::shared::SharedQueue;
 use crate::invalidation::worker::CLOSING_BUDGET;
 use crate::protocol::circuit::Circuit;
 use crate::protocol::generation::Dep;
@@ -223,9 +223,9 @@ impl Store for Held {
     }
 }
 
-fn over(store: &Arc<Held>) -> Delivery {
+fn over(store: &Arc<Held>) -> InvalidationQueue {
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    Delivery::start(store, "", 100, INTENT, Arc::default(), &Background::here())
+    InvalidationQueue::start(store, "", 100, INTENT, Arc::default(), &Background::here())
 }
 
 fn engine(store: &Arc<Held>, background: Background) -> Engine {
@@ -233,10 +233,10 @@ fn engine(store: &Arc<Held>, background: Background) -> Engine {
     Engine::new(CacheConfig::default().local_mb(1), store, background)
 }
 
-fn order(resource: &str) -> Order {
-    Order {
+fn request(resource: &str) -> InvalidationRequest {
+    InvalidationRequest {
         bumps: vec![Dep::new(format!("@gen:{resource}"))],
-        ..Order::default()
+        ..InvalidationRequest::default()
     }
 }
 
@@ -244,12 +244,12 @@ fn probe(resource: &str) -> Probe {
     Probe {
         key: format!("{resource}:1"),
         kind: crate::EntryKind::Entity,
-        deps: order(resource).bumps.into(),
+        deps: request(resource).bumps.into(),
     }
 }
 
-fn shared() -> Arc<Shared> {
-    Arc::new(Shared {
+fn shared() -> Arc<SharedQueue> {
+    Arc::new(SharedQueue {
         queue: Mutex::new(Queue::new(100, INTENT, clock::now())),
         wake: Notify::new(),
         is_degraded: AtomicBool::new(false),
@@ -261,46 +261,46 @@ fn shared() -> Arc<Shared> {
 
 /// Records what a reader would have seen at the moment at which a writer is told the result.
 struct Witness {
-    shared: Arc<Shared>,
-    saw_distress: Mutex<Option<bool>>,
+    shared: Arc<SharedQueue>,
+    saw_degraded: Mutex<Option<bool>>,
 }
 
 impl Wake for Witness {
     fn wake(self: Arc<Self>) {
         let is_degraded = self.shared.is_degraded.load(Ordering::Acquire);
-        *self.saw_distress.lock() = Some(is_degraded);
+        *self.saw_degraded.lock() = Some(is_degraded);
     }
 }
 
 #[test]
 fn who_is_told_pending_reads_past_the_cache() {
     let shared = shared();
-    let (sender, receipt) = oneshot::channel();
-    let entered = shared.change(|queue| queue.enter(Some(order("users")), sender));
+    let (sender, pending_ack) = oneshot::channel();
+    let entered = shared.change(|queue| queue.enter(Some(request("users")), sender));
     entered.expect("open");
     let witness = Arc::new(Witness {
         shared: Arc::clone(&shared),
-        saw_distress: Mutex::default(),
+        saw_degraded: Mutex::default(),
     });
     let waker = Waker::from(Arc::clone(&witness));
-    let mut receipt = pin!(receipt);
-    let mut poll = || receipt.as_mut().poll(&mut Context::from_waker(&waker));
+    let mut pending_ack = pin!(pending_ack);
+    let mut poll = || pending_ack.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(poll().is_pending());
     shared.change(|queue| queue.send(clock::now()));
     shared.take_back();
     assert_eq!(poll(), Poll::Ready(Ok(Acknowledgement::Pending)));
-    assert_eq!(*witness.saw_distress.lock(), Some(true));
+    assert_eq!(*witness.saw_degraded.lock(), Some(true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_tries_again_while_it_has_time() {
     let store = Held::open();
     store.refusals.store(5, Ordering::SeqCst);
-    let delivery = over(&store);
-    drop(delivery.enqueue(order("users")));
-    delivery.close().await;
+    let invalidations = over(&store);
+    drop(invalidations.enqueue(request("users")));
+    invalidations.close().await;
     assert_eq!(
-        (store.taken.available_permits(), delivery.pending()),
+        (store.taken.available_permits(), invalidations.pending()),
         (1, 0)
     );
 }
@@ -309,22 +309,24 @@ async fn a_shutdown_tries_again_while_it_has_time() {
 async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
     let store = Held::open();
     store.is_away.store(true, Ordering::SeqCst);
-    let delivery = over(&store);
+    let invalidations = over(&store);
     for resource in ["users", "teams", "users"] {
-        let receipt = delivery.enqueue(order(resource));
+        let pending_ack = invalidations.enqueue(request(resource));
         assert_eq!(
-            receipt.acknowledged(ACK_TIMEOUT).await,
+            pending_ack.acknowledged(ACK_TIMEOUT).await,
             Acknowledgement::Pending
         );
     }
-    assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("posts")));
+    assert!(
+        invalidations.is_pending(&probe("teams")) && !invalidations.is_pending(&probe("posts"))
+    );
     a_while_later().await;
     assert_eq!(store.attempts.load(Ordering::SeqCst), 0);
     store.is_away.store(false, Ordering::SeqCst);
     // The timer checks; no write is needed.
     let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
     taken.expect("in time").expect("never closed").forget();
-    assert!(!delivery.is_pending(&probe("teams")));
+    assert!(!invalidations.is_pending(&probe("teams")));
     assert_eq!(store.attempts.load(Ordering::SeqCst), 1);
 }
 
@@ -340,11 +342,14 @@ async fn shut_down_during(
 ) -> (usize, u64) {
     static SITE: Site = Site::new(Role::Writes, "write", "");
     let store = Held::open();
-    let engine = Shares::new(engine(&store, Background::here()));
+    let engine = StripedEngine::new(engine(&store, Background::here()));
     let handle = engine.handle();
     let prepared = Write::new(Some(handle), &SITE, |plan| plan.resource("users"));
     tokio::join!(write(prepared), engine.close());
-    (store.taken.available_permits(), engine.delivery.pending())
+    (
+        store.taken.available_permits(),
+        engine.invalidations.pending(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,7 +379,7 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
         let store = Held::shut();
         // The invalidation is taken. The intent is taken only if there is a second one.
         store.gate.add_permits(1 + usize::from(announced));
-        let engine = Shares::new(engine(&store, Background::here()));
+        let engine = StripedEngine::new(engine(&store, Background::here()));
         let write: Write<(), Owned, _, _> =
             Write::new(Some(engine.handle()), &SITE, |plan| plan.resource("users"));
         let block = async {
@@ -382,10 +387,10 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
                 () = write.run(async |_| std::future::pending().await) => {}
                 () = a_while_later() => {}
             }
-            ((), Ending::Committed)
+            ((), TransactionOutcome::Committed)
         };
         transaction::run(engine.handle(), block).await;
-        assert_eq!(engine.delivery.is_pending(&probe("users")), !announced);
+        assert_eq!(engine.invalidations.is_pending(&probe("users")), !announced);
         let taken = store.taken.available_permits();
         assert_eq!(taken, 1 + usize::from(announced));
     }
@@ -395,58 +400,58 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
 async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
     // This store refuses an invalidation of the namespace.
     let store = Held::open();
-    let engine = Shares::new(engine(&store, Background::here()));
+    let engine = StripedEngine::new(engine(&store, Background::here()));
     let handle = engine.handle();
     let block = async {
         transaction::defer_everything(&handle);
-        ((), Ending::Committed)
+        ((), TransactionOutcome::Committed)
     };
     transaction::run(engine.handle(), block).await;
-    assert!(engine.delivery.is_pending(&probe("users")));
+    assert!(engine.invalidations.is_pending(&probe("users")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_what_is_owed() {
     let store = Held::open();
-    let delivery = over(&store);
+    let invalidations = over(&store);
     let asks = async {
-        let owed = delivery.owe(order("users"));
+        let guard = invalidations.guard(request("users"));
         a_while_later().await;
         // The caller hangs up.
-        drop(owed);
+        drop(guard);
     };
-    tokio::join!(asks, delivery.close());
+    tokio::join!(asks, invalidations.close());
     assert_eq!(
-        (store.taken.available_permits(), delivery.pending()),
+        (store.taken.available_permits(), invalidations.pending()),
         (1, 0)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
-    let delivery = over(&Held::open());
-    let running = delivery.begin();
-    delivery.close().await;
-    let receipt = delivery.enqueue(order("users"));
+    let invalidations = over(&Held::open());
+    let running = invalidations.begin();
+    invalidations.close().await;
+    let pending_ack = invalidations.enqueue(request("users"));
     drop(running);
     assert_eq!(
-        receipt.acknowledged(ACK_TIMEOUT).await,
+        pending_ack.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Lost
     );
-    assert_eq!(delivery.pending(), 1);
+    assert_eq!(invalidations.pending(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
     let store = Held::shut();
-    let delivery = over(&store);
-    let receipt = delivery.enqueue(order("users"));
-    delivery.close().await;
+    let invalidations = over(&store);
+    let pending_ack = invalidations.enqueue(request("users"));
+    invalidations.close().await;
     assert_eq!(
-        receipt.acknowledged(ACK_TIMEOUT).await,
+        pending_ack.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Lost
     );
-    assert_eq!(delivery.pending(), 1);
+    assert_eq!(invalidations.pending(), 1);
     assert_eq!(store.closed.available_permits(), 1);
 }
 
@@ -454,7 +459,7 @@ async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
 async fn whoever_shuts_down_second_waits_as_well() {
     let store = Held::shut();
     let engine = engine(&store, Background::here());
-    drop(engine.delivery.enqueue(order("users")));
+    drop(engine.invalidations.enqueue(request("users")));
     let mut first = pin!(engine.close());
     let mut second = pin!(engine.close());
     assert!(first.as_mut().now_or_never().is_none());
@@ -468,7 +473,7 @@ async fn whoever_shuts_down_second_waits_as_well() {
 async fn a_shutdown_that_nobody_waits_for_goes_on() {
     let store = Held::open();
     let engine = engine(&store, Background::here());
-    drop(engine.delivery.enqueue(order("users")));
+    drop(engine.invalidations.enqueue(request("users")));
     assert!(engine.close().now_or_never().is_none());
     let closed = tokio::time::timeout(LIMIT, store.closed.acquire()).await;
     closed.expect("in time").expect("never closed").forget();
@@ -480,7 +485,7 @@ async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
     let store = Held::open();
     store.refusals.store(5, Ordering::SeqCst);
     let engine = engine(&store, Background::start().expect("a thread"));
-    drop(engine.delivery.enqueue(order("users")));
+    drop(engine.invalidations.enqueue(request("users")));
     drop(engine);
     let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
     taken.expect("in time").expect("never closed").forget();
@@ -490,21 +495,21 @@ async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
 async fn an_announcement_that_is_refused_holds_nobody_up() {
     let store = Held::open();
     store.refuses_intents.store(true, Ordering::SeqCst);
-    let delivery = over(&store);
-    let announcement = Order {
+    let invalidations = over(&store);
+    let announcement = InvalidationRequest {
         intents: vec![Intent {
             token: Nonce::fresh(),
             rows: Vec::new(),
-            deps: order("teams").bumps,
+            deps: request("teams").bumps,
             length: LIMIT,
         }],
-        ..Order::default()
+        ..InvalidationRequest::default()
     };
-    let refused = delivery.enqueue(announcement);
+    let refused = invalidations.enqueue(announcement);
     for _ in 0..3 {
-        let receipt = delivery.enqueue(order("users"));
+        let pending_ack = invalidations.enqueue(request("users"));
         assert_eq!(
-            receipt.acknowledged(ACK_TIMEOUT).await,
+            pending_ack.acknowledged(ACK_TIMEOUT).await,
             Acknowledgement::Delivered
         );
     }
@@ -512,50 +517,52 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
         refused.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Pending
     );
-    assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("users")));
+    assert!(
+        invalidations.is_pending(&probe("teams")) && !invalidations.is_pending(&probe("users"))
+    );
     store.refuses_intents.store(false, Ordering::SeqCst);
     a_while_later().await;
-    assert!(!delivery.is_pending(&probe("teams")));
+    assert!(!invalidations.is_pending(&probe("teams")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_one_server_does_not_take_holds_up_no_announcement_at_another() {
     let (store, _watch) = Held::connected();
     store.is_partly_away.store(true, Ordering::SeqCst);
-    let delivery = over(&store);
-    let receipt = delivery.enqueue(order("users"));
+    let invalidations = over(&store);
+    let pending_ack = invalidations.enqueue(request("users"));
     assert_eq!(
-        receipt.acknowledged(ACK_TIMEOUT).await,
+        pending_ack.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Pending
     );
-    let announcement = Order {
+    let announcement = InvalidationRequest {
         intents: vec![Intent {
             token: Nonce::fresh(),
             rows: Vec::new(),
-            deps: order("teams").bumps,
+            deps: request("teams").bumps,
             length: LIMIT,
         }],
-        ..Order::default()
+        ..InvalidationRequest::default()
     };
-    drop(delivery.enqueue(announcement));
+    drop(invalidations.enqueue(announcement));
     let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
     taken.expect("in time").expect("never closed").forget();
-    assert!(delivery.is_pending(&probe("users")));
+    assert!(invalidations.is_pending(&probe("users")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_to_one_of_several_servers_is_waited_for() {
     let (store, _watch) = Held::connected();
     store.is_partly_away.store(true, Ordering::SeqCst);
-    let delivery = over(&store);
+    let invalidations = over(&store);
     let began = clock::now();
-    let receipt = delivery.enqueue(order("users"));
+    let pending_ack = invalidations.enqueue(request("users"));
     let back = async {
         tokio::time::sleep(30 * MS).await;
         store.is_partly_away.store(false, Ordering::SeqCst);
         store.connect();
     };
-    let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), back);
+    let (told, ()) = tokio::join!(pending_ack.acknowledged(ACK_TIMEOUT), back);
     assert_eq!(told, Acknowledgement::Delivered);
     assert!(is_about(began.elapsed(), 30 * MS), "{:?}", began.elapsed());
 }
@@ -570,25 +577,25 @@ fn is_about(elapsed: Duration, expected: Duration) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
     let (store, _watch) = Held::connected();
-    let delivery = over(&store);
+    let invalidations = over(&store);
     store.lose_connection();
     let began = clock::now();
-    let dropped = delivery.enqueue(order("teams"));
+    let dropped = invalidations.enqueue(request("teams"));
     let back = async {
         tokio::time::sleep(15 * MS).await;
         // The caller hangs up.
         drop(dropped);
         // What it wrote is out of date here until it is delivered, and nobody waits for that.
-        assert!(delivery.is_degraded(), "reads go past the cache");
+        assert!(invalidations.is_degraded(), "reads go past the cache");
         tokio::time::sleep(15 * MS).await;
         store.connect();
     };
-    let receipt = delivery.enqueue(order("users"));
-    let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), back);
+    let pending_ack = invalidations.enqueue(request("users"));
+    let (told, ()) = tokio::join!(pending_ack.acknowledged(ACK_TIMEOUT), back);
     assert_eq!(told, Acknowledgement::Delivered);
     assert!(is_about(began.elapsed(), 30 * MS), "{:?}", began.elapsed());
     assert_eq!(store.attempts.load(Ordering::SeqCst), 1, "both together");
-    assert_eq!(delivery.pending(), 0);
+    assert_eq!(invalidations.pending(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -596,11 +603,11 @@ async fn what_was_lost_with_its_connection_is_sent_again_over_the_next() {
     let (store, _watch) = Held::connected();
     store.reconnects.store(true, Ordering::SeqCst);
     store.refusals.store(3, Ordering::SeqCst);
-    let delivery = over(&store);
+    let invalidations = over(&store);
     let began = clock::now();
-    let receipt = delivery.enqueue(order("users"));
+    let pending_ack = invalidations.enqueue(request("users"));
     assert_eq!(
-        receipt.acknowledged(ACK_TIMEOUT).await,
+        pending_ack.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Delivered
     );
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -610,7 +617,7 @@ async fn what_was_lost_with_its_connection_is_sent_again_over_the_next() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_waited_for_once() {
     let (store, watch) = Held::connected();
-    let delivery = over(&store);
+    let invalidations = over(&store);
     for (fails_after, waits) in [(None, 80), (Some(5), 15), (None, 80)] {
         store.lose_connection();
         let mut began = clock::now();
@@ -620,24 +627,28 @@ async fn an_outage_is_waited_for_once() {
                 watch.failed();
             }
         };
-        let receipt = delivery.enqueue(order("users"));
-        let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), fails);
+        let pending_ack = invalidations.enqueue(request("users"));
+        let (told, ()) = tokio::join!(pending_ack.acknowledged(ACK_TIMEOUT), fails);
         assert_eq!(told, Acknowledgement::Pending);
         assert!(
             is_about(began.elapsed(), waits * MS),
             "{:?}",
             began.elapsed()
         );
-        assert!(delivery.is_pending(&probe("users")));
+        assert!(invalidations.is_pending(&probe("users")));
         // Later callers don't wait, whether they enqueue or ask the store themselves.
         began = clock::now();
-        let receipt = delivery.enqueue(order("users"));
+        let pending_ack = invalidations.enqueue(request("users"));
         assert_eq!(
-            receipt.acknowledged(ACK_TIMEOUT).await,
+            pending_ack.acknowledged(ACK_TIMEOUT).await,
             Acknowledgement::Pending
         );
         let error = Error::unavailable("lost");
-        assert!(!delivery.reconnected(delivery.attempt(), &error).await);
+        assert!(
+            !invalidations
+                .reconnected(invalidations.attempt(), &error)
+                .await
+        );
         assert_eq!(began.elapsed(), Duration::ZERO);
         store.taken.forget_permits(usize::MAX >> 4);
         store.connect();
@@ -650,11 +661,11 @@ async fn an_outage_is_waited_for_once() {
 #[tokio::test(start_paused = true)]
 async fn who_asks_by_himself_asks_again_over_the_next_connection() {
     let (store, _watch) = Held::connected();
-    let delivery = over(&store);
+    let invalidations = over(&store);
     store.lose_connection();
     let answers = async {
         let mut asked = 0;
-        let answer = delivery.persist(|| {
+        let answer = invalidations.persist(|| {
             asked += 1;
             let is_away = store.is_away.load(Ordering::SeqCst);
             async move { if is_away { refused() } else { Ok(()) } }
@@ -671,17 +682,21 @@ async fn who_asks_by_himself_asks_again_over_the_next_connection() {
 
     // A request that the store itself refuses is not repeated.
     let refusal = Error::new(ErrorKind::Store, "the test refuses it");
-    assert!(!delivery.reconnected(delivery.attempt(), &refusal).await);
+    assert!(
+        !invalidations
+            .reconnected(invalidations.attempt(), &refusal)
+            .await
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_something_waits_the_connection_is_wanted() {
     let (store, watch) = Held::connected();
-    let delivery = over(&store);
+    let invalidations = over(&store);
     store.lose_connection();
-    let receipt = delivery.enqueue(order("users"));
+    let pending_ack = invalidations.enqueue(request("users"));
     assert_eq!(
-        receipt.acknowledged(ACK_TIMEOUT).await,
+        pending_ack.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Pending
     );
     let began = clock::now();

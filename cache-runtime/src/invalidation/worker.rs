@@ -11,7 +11,7 @@ use super::clearing::Clearing;
 use super::queue::{self, Queue};
 use super::reconnect::{changed, is_away, is_lost, number_of};
 use super::report;
-use super::shared::Shared;
+use super::shared::SharedQueue;
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
@@ -31,7 +31,7 @@ const CLOSING_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedQueue>,
     pub(super) store: Arc<dyn Store>,
     pub(super) connection: Option<ConnectionWatch>,
     pub(super) namespace: String,
@@ -124,14 +124,14 @@ impl Worker {
                 return Err(Stopped { error, until });
             }
             let number = number_of(self.connection.as_ref());
-            let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) else {
+            let Some(outgoing) = self.shared.change(|queue| queue.send(clock::now())) else {
                 if self.store.circuit() == Circuit::Closed {
                     self.shared.change(Queue::answered);
                 }
                 return Ok(());
             };
-            let span = report::delivery_span(&delivery);
-            if let Err(error) = self.deliver(&delivery).instrument(span).await {
+            let span = report::delivery_span(&outgoing);
+            if let Err(error) = self.deliver(&outgoing).instrument(span).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Retry at once over the next connection, which may be there already.
                     self.shared.requeue(self.connection.as_ref());
@@ -154,14 +154,14 @@ impl Worker {
     }
 
     /// Delivers the parts one by one. A part that the store refuses doesn't hold up the others.
-    async fn deliver(&self, delivery: &queue::Delivery) -> Result<(), Error> {
+    async fn deliver(&self, outgoing: &queue::OutgoingBatch) -> Result<(), Error> {
         let mut outcome = Ok(());
-        if delivery.invalidates {
+        if outgoing.invalidates {
             let began = clock::now();
-            match self.invalidate(delivery).await {
+            match self.invalidate(outgoing).await {
                 Ok(at) => {
                     // First, so that whoever is told finds it in the log and among the events.
-                    report::delivered(&self.shared.telemetry, delivery, began.elapsed());
+                    report::delivered(&self.shared.telemetry, outgoing, began.elapsed());
                     let batch = self.shared.change(Queue::acknowledge);
                     // A scan with waiting callers replaces the sweep.
                     let is_swept = batch.everything.is_some() && !self.clearing.begin();
@@ -178,7 +178,7 @@ impl Worker {
                 Err(error) => outcome = Err(error),
             }
         }
-        for intent in &delivery.intents {
+        for intent in &outgoing.intents {
             let Err(error) = self.store.intend(intent).await else {
                 self.shared
                     .change(|queue| queue.acknowledge_intent(intent.token));
@@ -194,19 +194,19 @@ impl Worker {
         outcome
     }
 
-    async fn invalidate(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {
+    async fn invalidate(&self, outgoing: &queue::OutgoingBatch) -> Result<Millis, Error> {
         let (everything, each) = match self.store.is_split() {
             // A part that does not answer must not delay what lies elsewhere.
             true => {
                 let (everything, each) = tokio::join!(
-                    self.invalidate_everything(delivery),
-                    self.invalidate_each(delivery)
+                    self.invalidate_everything(outgoing),
+                    self.invalidate_each(outgoing)
                 );
                 (everything?, each?)
             }
             false => (
-                self.invalidate_everything(delivery).await?,
-                self.invalidate_each(delivery).await?,
+                self.invalidate_everything(outgoing).await?,
+                self.invalidate_each(outgoing).await?,
             ),
         };
         Ok(everything.or(each).unwrap_or(Millis(0)))
@@ -216,18 +216,18 @@ impl Worker {
     /// store's time.
     async fn invalidate_everything(
         &self,
-        delivery: &queue::Delivery,
+        outgoing: &queue::OutgoingBatch,
     ) -> Result<Option<Millis>, Error> {
-        if !delivery.whole_namespace {
+        if !outgoing.whole_namespace {
             return Ok(None);
         }
-        let NamespaceInvalidated { at, undone } = match delivery.parts.is_empty() {
+        let NamespaceInvalidated { at, undone } = match outgoing.parts.is_empty() {
             true => NamespaceInvalidated {
                 at: None,
                 undone: None,
             },
             false => {
-                let (store, parts) = (&self.store, &delivery.parts);
+                let (store, parts) = (&self.store, &outgoing.parts);
                 let done = store.invalidate_namespace_partly(&self.namespace, parts);
                 done.await
             }
@@ -243,8 +243,11 @@ impl Worker {
     }
 
     /// Invalidates the entries and generations. Returns when, in the store's time.
-    async fn invalidate_each(&self, delivery: &queue::Delivery) -> Result<Option<Millis>, Error> {
-        let invalidation = &delivery.invalidation;
+    async fn invalidate_each(
+        &self,
+        outgoing: &queue::OutgoingBatch,
+    ) -> Result<Option<Millis>, Error> {
+        let invalidation = &outgoing.invalidation;
         if invalidation.kills.is_empty() && invalidation.bumps.is_empty() {
             return Ok(None);
         }
@@ -253,7 +256,7 @@ impl Worker {
             None => (Invalidation::default(), None),
             Some((undone, error)) => (undone, Some(error)),
         };
-        if self.store.is_split() && (error.is_some() || delivery.whole_namespace) {
+        if self.store.is_split() && (error.is_some() || outgoing.whole_namespace) {
             self.shared.change(|queue| queue.acknowledge_but(&undone));
         }
         error.map_or(Ok(Some(done.at)), Err)

@@ -7,27 +7,28 @@
 //! maps without an order sorted. Fields and variants are written by name, so two versions of a
 //! program that order a filter's fields differently never read each other's entries by mistake.
 //!
-//! What is equal and not the same has the same bytes, and is in [`Apart`]: `-0.0`, variants that are
-//! renamed alike, and the order of a map whose type nobody sees (`serde_json::Map`, `flatten`).
+//! What is equal and not the same has the same bytes, and is in [`Disambiguator`]: `-0.0`, variants
+//! that are renamed alike, and the order of a map whose type nobody sees (`serde_json::Map`,
+//! `flatten`).
 
 use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
-use super::apart::Apart;
-use super::error::Order;
+use super::disambiguator::Disambiguator;
+use super::error::ElementOrder;
 
-/// Appends the canonical bytes of `value` to `sink`, and what they don't show to `apart`.
+/// Appends the canonical bytes of `value` to `sink`, and what they don't show to `disambiguator`.
 pub(crate) fn encode<T: Serialize + ?Sized>(
     value: &T,
     sink: &mut Vec<u8>,
-    apart: &mut Apart,
+    disambiguator: &mut Disambiguator,
 ) -> Result<(), KeyError> {
-    value.serialize(Encoder(sink, apart))
+    value.serialize(Encoder(sink, disambiguator))
 }
 
 const END: &[u8] = b"e";
 
-struct Encoder<'a>(&'a mut Vec<u8>, &'a mut Apart);
+struct Encoder<'a>(&'a mut Vec<u8>, &'a mut Disambiguator);
 
 impl Encoder<'_> {
     fn varint(&mut self, mut n: u128) {
@@ -195,28 +196,28 @@ impl<'a> Serializer for Encoder<'a> {
     where
         I: IntoIterator<Item: Serialize>,
     {
-        let Self(sink, apart) = self;
+        let Self(sink, disambiguator) = self;
         sink.extend_from_slice(b"l");
-        if Order::of::<I>() == Order::None
+        if ElementOrder::of::<I>() == ElementOrder::None
             && !crate::base::mutation::is_active("sets-in-their-own-order")
         {
             let mut sorted = Vec::new();
             for element in elements {
                 let mut bytes = Vec::new();
-                let mut apart = Apart::default();
-                encode(&element, &mut bytes, &mut apart)?;
-                sorted.push((bytes, apart));
+                let mut disambiguator = Disambiguator::default();
+                encode(&element, &mut bytes, &mut disambiguator)?;
+                sorted.push((bytes, disambiguator));
             }
             sorted.sort_unstable_by(|(a, one), (b, other)| {
                 a.cmp(b).then_with(|| one.version().cmp(&other.version()))
             });
             for (bytes, part) in sorted {
                 sink.extend(bytes);
-                apart.part(part);
+                disambiguator.part(part);
             }
         } else {
             for element in elements {
-                encode(&element, sink, apart)?;
+                encode(&element, sink, disambiguator)?;
             }
         }
         sink.extend_from_slice(END);
@@ -230,8 +231,8 @@ impl<'a> Serializer for Encoder<'a> {
         V: Serialize,
         I: IntoIterator<Item = (K, V)>,
     {
-        let Self(sink, apart) = self;
-        let mut map = Entries::new(sink, apart, Some(Order::of::<I>()));
+        let Self(sink, disambiguator) = self;
+        let mut map = Entries::new(sink, disambiguator, Some(ElementOrder::of::<I>()));
         for (key, value) in entries {
             ser::SerializeMap::serialize_entry(&mut map, &key, &value)?;
         }
@@ -265,8 +266,8 @@ impl<'a> Serializer for Encoder<'a> {
     /// A map that is written by hand, or a struct of which a part is flattened: whether its order
     /// counts is not seen.
     fn serialize_map(self, _: Option<usize>) -> Result<Entries<'a>, KeyError> {
-        let Self(sink, apart) = self;
-        Ok(Entries::new(sink, apart, None))
+        let Self(sink, disambiguator) = self;
+        Ok(Entries::new(sink, disambiguator, None))
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
@@ -354,15 +355,15 @@ fields! {
 ///
 /// If their order may be a part of the value, they are written as they come. Otherwise they are
 /// collected and sorted by key. If nothing tells which, they are sorted, and the order is in
-/// [`Apart`]: equal maps still have one key.
+/// [`Disambiguator`]: equal maps still have one key.
 ///
 /// A struct with `flatten` is a map too, and may have one key twice. The order of those two tells
 /// their values apart, so the sort is stable.
 struct Entries<'a> {
     sink: &'a mut Vec<u8>,
-    apart: &'a mut Apart,
+    disambiguator: &'a mut Disambiguator,
     /// `None`: not known.
-    order: Option<Order>,
+    order: Option<ElementOrder>,
     collected: Vec<Entry>,
 }
 
@@ -372,7 +373,7 @@ struct Entry {
     bytes: Vec<u8>,
     /// The length of the key's bytes.
     key: usize,
-    apart: Apart,
+    disambiguator: Disambiguator,
     /// The entry's position.
     at: usize,
 }
@@ -384,18 +385,22 @@ impl Entry {
 }
 
 impl<'a> Entries<'a> {
-    fn new(sink: &'a mut Vec<u8>, apart: &'a mut Apart, order: Option<Order>) -> Self {
+    fn new(
+        sink: &'a mut Vec<u8>,
+        disambiguator: &'a mut Disambiguator,
+        order: Option<ElementOrder>,
+    ) -> Self {
         sink.extend_from_slice(b"m");
         Self {
             sink,
-            apart,
+            disambiguator,
             order,
             collected: Vec::new(),
         }
     }
 
     fn is_kept(&self) -> bool {
-        self.order == Some(Order::Kept)
+        self.order == Some(ElementOrder::Kept)
     }
 }
 
@@ -405,13 +410,13 @@ impl ser::SerializeMap for Entries<'_> {
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), KeyError> {
         if self.is_kept() {
-            return encode(key, self.sink, self.apart);
+            return encode(key, self.sink, self.disambiguator);
         }
         let mut entry = Entry {
             at: self.collected.len(),
             ..Entry::default()
         };
-        encode(key, &mut entry.bytes, &mut entry.apart)?;
+        encode(key, &mut entry.bytes, &mut entry.disambiguator)?;
         entry.key = entry.bytes.len();
         self.collected.push(entry);
         Ok(())
@@ -419,10 +424,10 @@ impl ser::SerializeMap for Entries<'_> {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
         if self.is_kept() {
-            return encode(value, self.sink, self.apart);
+            return encode(value, self.sink, self.disambiguator);
         }
         match self.collected.last_mut() {
-            Some(entry) => encode(value, &mut entry.bytes, &mut entry.apart),
+            Some(entry) => encode(value, &mut entry.bytes, &mut entry.disambiguator),
             None => Err(ser::Error::custom("a map's value came before its key")),
         }
     }
@@ -432,12 +437,12 @@ impl ser::SerializeMap for Entries<'_> {
         let is_sorted = self.collected.is_sorted_by_key(|entry| entry.at);
         for entry in &self.collected {
             self.sink.extend_from_slice(&entry.bytes);
-            self.apart.part(entry.apart);
+            self.disambiguator.part(entry.disambiguator);
         }
         if self.order.is_none() {
             for entry in &self.collected {
                 let place = if is_sorted { 0 } else { entry.at as u64 + 1 };
-                self.apart.add(place);
+                self.disambiguator.add(place);
             }
         }
         self.sink.extend_from_slice(END);
@@ -456,7 +461,7 @@ mod tests {
 
     fn bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
         let mut out = Vec::new();
-        encode(value, &mut out, &mut Apart::default()).expect("encodes");
+        encode(value, &mut out, &mut Disambiguator::default()).expect("encodes");
         out
     }
 
@@ -530,12 +535,12 @@ mod tests {
 
     #[test]
     fn nan_is_refused() {
-        assert!(encode(&f32::NAN, &mut Vec::new(), &mut Apart::default()).is_err());
+        assert!(encode(&f32::NAN, &mut Vec::new(), &mut Disambiguator::default()).is_err());
         assert!(
             encode(
                 &Some(vec![f64::NAN]),
                 &mut Vec::new(),
-                &mut Apart::default()
+                &mut Disambiguator::default()
             )
             .is_err()
         );

@@ -1,9 +1,9 @@
 //! An id as it was given, from before its text is written.
 //!
-//! Most hits are found in memory of their thread (the *front*), and nobody reads the text of their
-//! key. To write it took a fifth of a hit. So a number or a short text is only noted here, and is
-//! written once the text is needed. Two ids with equal drafts have equal texts in a key, since the
-//! text is written from the draft. An id of any other form is written at once.
+//! Most hits are found in memory of their thread (the *thread cache*), and nobody reads the text of
+//! their key. To write it took a fifth of a hit. So a number or a short text is only noted here,
+//! and is written once the text is needed. Two ids with equal drafts have equal texts in a key,
+//! since the text is written from the draft. An id of any other form is written at once.
 
 use std::fmt::{self, Display, Write as _};
 

@@ -37,7 +37,7 @@ impl KeyError {
 
 /// What the order of a collection's elements is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum ElementOrder {
     /// It is arbitrary: a `HashMap`, a `HashSet`.
     None,
     /// It follows from the elements: a `BTreeMap`, a `BTreeSet`.
@@ -68,7 +68,7 @@ const ADAPTERS: &[&str] = &[
     "core::iter::adapters::map::Map",
 ];
 
-impl Order {
+impl ElementOrder {
     /// The order of a collection, or of an iterator over one.
     ///
     /// A serializer does not see the type of a value. But sets and maps go through
@@ -109,11 +109,11 @@ mod tests {
 
     #[test]
     fn only_the_collection_itself_may_have_no_order() {
-        fn order<I>(_: &I) -> Order {
-            Order::of::<I>()
+        fn order<I>(_: &I) -> ElementOrder {
+            ElementOrder::of::<I>()
         }
         fn of<I>(collection: &I) -> bool {
-            order(collection) == Order::None
+            order(collection) == ElementOrder::None
         }
         let (set, map) = (HashSet::from([vec![1]]), HashMap::from([(1, 2)]));
         assert!(of(&&set) && of(&set.iter()) && of(&set.iter().map(Vec::len)));
@@ -122,10 +122,10 @@ mod tests {
         let pair = [set.clone(), set.clone()];
         assert!(!of(&pair) && !of(&&pair[..]));
         let sorted = BTreeMap::from([(1, set.clone())]);
-        assert_eq!(order(&sorted), Order::Sorted);
-        assert_eq!(order(&sorted.keys()), Order::Sorted);
-        assert_eq!(order(&&vec![1]), Order::Kept);
-        assert_eq!(order(&&others::LinkedHashSet), Order::Kept);
+        assert_eq!(order(&sorted), ElementOrder::Sorted);
+        assert_eq!(order(&sorted.keys()), ElementOrder::Sorted);
+        assert_eq!(order(&&vec![1]), ElementOrder::Kept);
+        assert_eq!(order(&&others::LinkedHashSet), ElementOrder::Kept);
         // Two in one.
         assert!(!of(&set.iter().chain(&set)) && !of(&set.iter().zip([1])));
         assert!(!of(&set.iter().flatten()) && !of(&set.iter().enumerate()));

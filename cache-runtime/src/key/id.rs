@@ -5,9 +5,9 @@ use std::fmt::{self, Write as _};
 use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
-use super::apart::Apart;
+use super::disambiguator::Disambiguator;
 use super::draft::Draft;
-use super::error::Order;
+use super::error::ElementOrder;
 
 /// The types that an id is made of, in order. All variants of an enum have one form, and so have
 /// lists of any length: a form describes the type, as far as a value shows it.
@@ -23,7 +23,7 @@ pub(crate) struct IdForm {
     /// agree.
     parts: [u16; 8],
     /// What the text does not show.
-    apart: Apart,
+    disambiguator: Disambiguator,
 }
 
 impl IdForm {
@@ -54,7 +54,7 @@ impl IdForm {
     /// The part of the entry's version that tells ids apart which are written alike.
     #[inline]
     pub(crate) fn version(&self) -> u32 {
-        self.apart.version()
+        self.disambiguator.version()
     }
 
     /// Whether a part of the id was absent, so that it fits any form.
@@ -77,15 +77,15 @@ impl IdForm {
 /// Appends `id` to `key`, escaped.
 pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<IdForm, KeyError> {
     let mut form = IdForm::default();
-    let mut apart = Apart::default();
+    let mut disambiguator = Disambiguator::default();
     id.serialize(Renderer {
         out: key,
         form: &mut form,
-        apart: &mut apart,
+        disambiguator: &mut disambiguator,
         nested: false,
         mixed: is_any_value(std::any::type_name::<T>()),
     })?;
-    form.apart = apart;
+    form.disambiguator = disambiguator;
     Ok(form)
 }
 
@@ -93,11 +93,11 @@ pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<
 /// type. The result is that of [`render`] for the id itself.
 pub(super) fn render_draft(draft: Draft, text: &str, type_name: &str, key: &mut String) -> IdForm {
     // Such an id shows all of itself.
-    let (mut form, mut apart) = (IdForm::default(), Apart::default());
+    let (mut form, mut disambiguator) = (IdForm::default(), Disambiguator::default());
     let renderer = Renderer {
         out: key,
         form: &mut form,
-        apart: &mut apart,
+        disambiguator: &mut disambiguator,
         nested: false,
         mixed: is_any_value(type_name),
     };
@@ -185,7 +185,7 @@ fn needs_mark(text: &str) -> bool {
 struct Renderer<'a> {
     out: &'a mut String,
     form: &'a mut IdForm,
-    apart: &'a mut Apart,
+    disambiguator: &'a mut Disambiguator,
     nested: bool,
     /// Whether this is inside a list or a variant.
     mixed: bool,
@@ -229,7 +229,7 @@ impl<'a> Renderer<'a> {
         Parts {
             out: self.out,
             form: Some(self.form),
-            apart: self.apart,
+            disambiguator: self.disambiguator,
             brackets,
             mixed: self.mixed,
             number: 0,
@@ -243,7 +243,7 @@ impl<'a> Renderer<'a> {
         Parts {
             out: self.out,
             form: None,
-            apart: self.apart,
+            disambiguator: self.disambiguator,
             brackets: true,
             mixed: true,
             number: 0,
@@ -299,7 +299,7 @@ impl<'a> Serializer for Renderer<'a> {
             return Err(KeyError::not_a_number());
         }
         self.form.add(b'f');
-        self.apart.float(v);
+        self.disambiguator.float(v);
         write_to(self.out, format_args!("{:?}", v + 0.0));
         Ok(())
     }
@@ -361,7 +361,7 @@ impl<'a> Serializer for Renderer<'a> {
         index: u32,
         variant: &'static str,
     ) -> Result<(), KeyError> {
-        self.apart.variant(index);
+        self.disambiguator.variant(index);
         self.form.add(b'v');
         self.text(variant);
         Ok(())
@@ -382,7 +382,7 @@ impl<'a> Serializer for Renderer<'a> {
         variant: &'static str,
         value: &T,
     ) -> Result<(), KeyError> {
-        self.apart.variant(index);
+        self.disambiguator.variant(index);
         escape(variant, self.out);
         let mut parts = self.varying_parts(b'v');
         parts.part(value)?;
@@ -399,7 +399,7 @@ impl<'a> Serializer for Renderer<'a> {
     where
         I: IntoIterator<Item: Serialize>,
     {
-        if Order::of::<I>() == Order::None {
+        if ElementOrder::of::<I>() == ElementOrder::None {
             return Err(KeyError::unordered());
         }
         let mut parts = self.varying_parts(b'l');
@@ -425,7 +425,7 @@ impl<'a> Serializer for Renderer<'a> {
         variant: &'static str,
         _: usize,
     ) -> Result<Parts<'a>, KeyError> {
-        self.apart.variant(index);
+        self.disambiguator.variant(index);
         escape(variant, self.out);
         Ok(self.varying_parts(b'v'))
     }
@@ -461,7 +461,7 @@ fn is_any_value(name: &str) -> bool {
 struct Parts<'a> {
     out: &'a mut String,
     form: Option<&'a mut IdForm>,
-    apart: &'a mut Apart,
+    disambiguator: &'a mut Disambiguator,
     brackets: bool,
     mixed: bool,
     number: usize,
@@ -476,7 +476,7 @@ impl Parts<'_> {
         value.serialize(Renderer {
             out: self.out,
             form: &mut part,
-            apart: &mut *self.apart,
+            disambiguator: &mut *self.disambiguator,
             nested: true,
             mixed: self.mixed || is_any_value(std::any::type_name::<T>()),
         })?;

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::apart::Apart;
 use super::bound::{self, ARGUMENT_LIMIT, ID_LIMIT, LONGEST_ID, NAME_LIMIT};
 use super::canonical;
+use super::disambiguator::Disambiguator;
 use super::error::TOO_LONG;
 use super::id::{self, IdForm};
 use super::kind::EntryKind;
@@ -60,7 +60,7 @@ pub struct Key {
     extras: Vec<Dependency>,
     version: u32,
     /// What the id or the arguments don't show, of those that are hashed.
-    apart: Apart,
+    disambiguator: Disambiguator,
     /// Whether the id or an argument has a field that is not in the key, so that another one would
     /// have the same key. Manual operations neither read nor store such an entry.
     is_ambiguous: bool,
@@ -100,13 +100,13 @@ impl Key {
                 shortened(&op)
             )));
         }
-        let (canonical, apart) = arguments(args)?;
+        let (canonical, disambiguator) = arguments(args)?;
         let rest = Rest::Args {
             op: Some(op),
             canonical,
         };
         Ok(Self {
-            apart,
+            disambiguator,
             ..Self::of(args, resource.into(), rest)?
         })
     }
@@ -117,13 +117,13 @@ impl Key {
     /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a
     /// key.
     pub fn named(name: impl Into<String>, args: &impl KeyPart) -> Result<Self, Error> {
-        let (canonical, apart) = arguments(args)?;
+        let (canonical, disambiguator) = arguments(args)?;
         let rest = Rest::Args {
             op: None,
             canonical,
         };
         Ok(Self {
-            apart,
+            disambiguator,
             ..Self::of(args, name.into(), rest)?
         })
     }
@@ -170,7 +170,7 @@ impl Key {
             },
             extras,
             version,
-            apart: Apart::default(),
+            disambiguator: Disambiguator::default(),
             is_ambiguous: false,
         }
     }
@@ -212,7 +212,7 @@ impl Key {
 
     pub(crate) fn type_version(&self) -> u32 {
         let id = self.id_form().map_or(0, |form| form.version());
-        self.version ^ self.apart.version() ^ id
+        self.version ^ self.disambiguator.version() ^ id
     }
 
     pub(crate) fn id_form(&self) -> Option<IdForm> {
@@ -257,7 +257,7 @@ impl Key {
                 rest,
                 extras: Vec::new(),
                 version: 0,
-                apart: Apart::default(),
+                disambiguator: Disambiguator::default(),
                 is_ambiguous: false,
             })
         } else {
@@ -272,10 +272,10 @@ impl Key {
 
 /// The canonical bytes of a tuple's elements, one after the other, as an annotated function writes
 /// them.
-fn arguments(args: &impl KeyPart) -> Result<(Vec<u8>, Apart), Error> {
+fn arguments(args: &impl KeyPart) -> Result<(Vec<u8>, Disambiguator), Error> {
     let mut bytes = Vec::new();
-    let mut apart = Apart::default();
-    canonical::encode(args, &mut bytes, &mut apart).map_err(|e| invalid(e.to_string()))?;
+    let mut disambiguator = Disambiguator::default();
+    canonical::encode(args, &mut bytes, &mut disambiguator).map_err(|e| invalid(e.to_string()))?;
     if bytes.len() > ARGUMENT_LIMIT {
         return Err(invalid(TOO_LONG.into()));
     }
@@ -286,14 +286,14 @@ fn arguments(args: &impl KeyPart) -> Result<(Vec<u8>, Apart), Error> {
         b"_" => Vec::new(),
         _ => bytes,
     };
-    Ok((elements, apart))
+    Ok((elements, disambiguator))
 }
 
 /// The canonical bytes of one argument.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn canonical_bytes(arg: &impl KeyPart) -> Result<Vec<u8>, super::error::KeyError> {
     let mut bytes = Vec::new();
-    canonical::encode(arg, &mut bytes, &mut Apart::default())?;
+    canonical::encode(arg, &mut bytes, &mut Disambiguator::default())?;
     Ok(bytes)
 }
 

@@ -4,10 +4,10 @@
 //! `users:list:<hash>`, where the hash covers the arguments. Ids are escaped and hashes have a
 //! fixed width, so two calls never share a key by accident.
 
-mod apart;
 mod bound;
 mod canonical;
 mod dependency;
+mod disambiguator;
 mod draft;
 mod error;
 mod id;
@@ -19,13 +19,13 @@ mod space;
 mod writer;
 
 pub(crate) use self::dependency::{Dependency, RowOf};
-pub(crate) use self::error::{KeyError, Order};
+pub(crate) use self::error::{ElementOrder, KeyError};
 pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing", feature = "outbox-postgres"))]
 pub(crate) use self::id::render as render_id;
 pub use self::kind::EntryKind;
 pub use self::left_out::{Argument, argument};
-pub(crate) use self::left_out::{Finding, hash_of_shown, leaves_out, text_hash};
+pub(crate) use self::left_out::{ArgumentCheck, hash_of_shown, leaves_out, text_hash};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::manual::canonical_bytes;
 pub use self::manual::{IntoKey, Key, KeyPart};

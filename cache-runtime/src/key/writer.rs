@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::apart::Apart;
 use super::bound::{self, ARGUMENT_LIMIT, LONGEST_ID, push_hash};
 use super::canonical;
+use super::disambiguator::Disambiguator;
 use super::draft::Draft;
 use super::error::KeyError;
 use super::id::{self, IdForm};
@@ -18,7 +18,7 @@ pub(crate) struct KeyWriter {
     /// The canonical bytes of the arguments, hashed together at the end.
     pub(crate) args: Vec<u8>,
     /// What these don't show.
-    apart: Apart,
+    disambiguator: Disambiguator,
     /// The id, if it is not written yet.
     draft: Draft,
     /// The draft's text.
@@ -60,7 +60,7 @@ impl KeyWriter {
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.args.clear();
-        self.apart = Apart::default();
+        self.disambiguator = Disambiguator::default();
         self.noted.clear();
         self.draft = Draft::None;
         self.at_once = false;
@@ -157,7 +157,7 @@ impl KeyWriter {
     }
 
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
-        let encoded = canonical::encode(arg, &mut self.args, &mut self.apart);
+        let encoded = canonical::encode(arg, &mut self.args, &mut self.disambiguator);
         if self.args.len() > ARGUMENT_LIMIT {
             // The arguments won't be hashed, and their memory is not kept.
             self.args = Vec::new();
@@ -169,7 +169,7 @@ impl KeyWriter {
     /// The part of the entry's version that tells arguments apart which are written alike.
     #[inline]
     pub(crate) fn version(&self) -> u32 {
-        self.apart.version()
+        self.disambiguator.version()
     }
 
     /// Ends the key with the hash of the arguments (there may be none).

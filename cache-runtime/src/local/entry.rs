@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ReadToken;
-use super::cells::Cell;
-use super::tick::Tick;
+use super::coarse_clock::CoarseInstant;
+use super::flags::InvalidationFlag;
 use crate::base::entry_map;
 use crate::key::Dependency;
 use crate::protocol::entry::Stamp;
@@ -16,12 +16,12 @@ use crate::protocol::entry::Stamp;
 pub(super) const OVERHEAD: u64 = 384;
 
 /// A value behind an `Arc`, with its type erased.
-pub(crate) type Shared = Arc<dyn Any + Send + Sync>;
+pub(crate) type AnyValue = Arc<dyn Any + Send + Sync>;
 
 /// A value read from Redis, to be stored as a local entry.
-pub(crate) struct Copy {
+pub(crate) struct NewLocalEntry {
     /// `None` caches the absence of a value.
-    pub(crate) value: Option<Shared>,
+    pub(crate) value: Option<AnyValue>,
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
     pub(crate) extras: Box<[Dependency]>,
@@ -36,16 +36,16 @@ pub(crate) struct Copy {
 }
 
 /// What a caller expects. Another type, version or list of tags means another value.
-pub(crate) struct Asked<'a> {
+pub(crate) struct Expected<'a> {
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
     pub(crate) extras: &'a [Dependency],
 }
 
 /// A local entry that may be served.
-pub(crate) struct Found {
+pub(crate) struct LocalHit {
     /// `None` caches the absence of a value.
-    pub(crate) value: Option<Shared>,
+    pub(crate) value: Option<AnyValue>,
     /// How long the value stays fresh.
     pub(crate) ttl: Duration,
     /// Age of the last heartbeat, in nanoseconds.
@@ -55,50 +55,50 @@ pub(crate) struct Found {
 pub(super) struct Entry {
     key: Box<str>,
     /// `None` caches the absence of a value.
-    pub(super) value: Option<Shared>,
+    pub(super) value: Option<AnyValue>,
     type_id: TypeId,
     version: u32,
     extras: Box<[Dependency]>,
-    pub(super) cells: Box<[Arc<Cell>]>,
+    pub(super) flags: Box<[Arc<InvalidationFlag>]>,
     /// Boxed, since few entries have one: it would be a tenth of the others.
     stamp: Option<Box<Stamp>>,
     pub(super) epoch: u64,
     /// When it may no longer be served.
-    pub(super) until: Tick,
+    pub(super) until: CoarseInstant,
     /// When the value stops being fresh.
-    pub(super) fresh: Tick,
+    pub(super) fresh: CoarseInstant,
     weight: u64,
 }
 
 impl Entry {
     /// Returns `None` if it would have expired already.
-    pub(super) fn new(read_token: ReadToken, copy: Copy) -> Option<Self> {
+    pub(super) fn new(read_token: ReadToken, new: NewLocalEntry) -> Option<Self> {
         let ReadToken {
             key,
-            cells,
+            flags,
             epoch,
             at: read,
         } = read_token;
-        let lasts = copy.ttl.min(copy.local_ttl);
+        let lasts = new.ttl.min(new.local_ttl);
         (!lasts.is_zero()).then(|| Self {
-            weight: (copy.encoded + key.len()) as u64 + OVERHEAD,
+            weight: (new.encoded + key.len()) as u64 + OVERHEAD,
             key,
-            value: copy.value,
-            type_id: copy.type_id,
-            version: copy.version,
-            extras: copy.extras,
-            cells,
-            stamp: copy.stamp.map(Box::new),
+            value: new.value,
+            type_id: new.type_id,
+            version: new.version,
+            extras: new.extras,
+            flags,
+            stamp: new.stamp.map(Box::new),
             epoch,
             until: read.after(lasts),
-            fresh: read.after(copy.ttl),
+            fresh: read.after(new.ttl),
         })
     }
 
     /// Returns true while none of its keys has changed since the read was sent.
     #[inline]
-    pub(super) fn is_quiet(&self) -> bool {
-        self.cells.iter().all(|cell| cell.is_quiet())
+    pub(super) fn is_valid(&self) -> bool {
+        self.flags.iter().all(|flag| flag.is_valid())
     }
 
     /// Whether it was loaded here under this stamp.
@@ -108,21 +108,21 @@ impl Entry {
 
     /// Returns true if it has not expired and is the value that the caller expects.
     #[inline]
-    pub(super) fn fits(&self, asked: &Asked<'_>, now: Tick) -> bool {
-        now < self.until && self.is_for(asked)
+    pub(super) fn fits(&self, expected: &Expected<'_>, now: CoarseInstant) -> bool {
+        now < self.until && self.is_for(expected)
     }
 
     /// Whether it is the value that the caller expects.
     #[inline]
-    pub(super) fn is_for(&self, asked: &Asked<'_>) -> bool {
-        self.version == asked.version
-            && self.type_id == asked.type_id
-            && same_extras(&self.extras, asked.extras)
+    pub(super) fn is_for(&self, expected: &Expected<'_>) -> bool {
+        self.version == expected.version
+            && self.type_id == expected.type_id
+            && same_extras(&self.extras, expected.extras)
     }
 
     /// How long the value stays fresh.
     #[inline]
-    pub(super) fn ttl(&self, now: Tick) -> Duration {
+    pub(super) fn ttl(&self, now: CoarseInstant) -> Duration {
         self.fresh.since(now)
     }
 }

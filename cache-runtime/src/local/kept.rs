@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::cells::Cell;
-use super::entry::Shared;
-use super::tick::{Moment, Tick};
+use super::coarse_clock::{ClockReading, CoarseInstant};
+use super::entry::AnyValue;
+use super::flags::InvalidationFlag;
 use crate::base::entry_map;
 
 /// The heaviest entry that a thread may keep, in bytes.
@@ -21,23 +21,23 @@ pub(crate) const MOST_KEPT: u64 = 8 << 10;
 type Original = Arc<dyn entry_map::Entry + Send + Sync>;
 
 /// A table whose entries threads keep.
-pub(crate) trait Keeper {
+pub(crate) trait EntrySource {
     /// Returns an entry that was found before, if it may be served now. The rules are those of the
     /// table, without a lookup in it. `now` is the time that the thread has read last.
-    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>>;
+    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut ClockReading) -> Option<KeptHit<'k>>;
 
     /// Whether the table has this very entry. If so, the table counts it as used.
     fn is_current(&self, kept: &KeptEntry) -> bool;
 }
 
 /// What a hit needs to know of an entry.
-pub(crate) struct Serves {
+pub(crate) struct ServableEntry {
     /// `None` caches the absence of a value.
-    pub(crate) value: Option<Shared>,
+    pub(crate) value: Option<AnyValue>,
     /// When it may no longer be served.
-    pub(crate) until: Tick,
+    pub(crate) until: CoarseInstant,
     /// When the value stops being fresh.
-    pub(crate) fresh: Tick,
+    pub(crate) fresh: CoarseInstant,
     pub(crate) epoch: u64,
 }
 
@@ -47,13 +47,13 @@ pub(crate) struct Serves {
 /// with what the thread keeps beside it.
 #[repr(C)]
 pub(crate) struct KeptEntry {
-    value: Option<Shared>,
-    until: Tick,
+    value: Option<AnyValue>,
+    until: CoarseInstant,
     epoch: u64,
     /// The flags of its key and of its resource; `more` has the others.
-    first: [Arc<Cell>; 2],
-    more: Box<[Arc<Cell>]>,
-    fresh: Tick,
+    first: [Arc<InvalidationFlag>; 2],
+    more: Box<[Arc<InvalidationFlag>]>,
+    fresh: CoarseInstant,
     original: Original,
     /// With all that the thread keeps with it.
     weight: u64,
@@ -62,17 +62,17 @@ pub(crate) struct KeptEntry {
 }
 
 /// An entry that a thread has kept, and that may be served again.
-pub(crate) struct Again<'a> {
+pub(crate) struct KeptHit<'a> {
     kept: &'a KeptEntry,
-    now: Tick,
+    now: CoarseInstant,
     /// Age of the last heartbeat, in nanoseconds.
     pub(crate) age: u64,
 }
 
-impl Again<'_> {
+impl KeptHit<'_> {
     /// `None` caches the absence of a value.
     #[inline]
-    pub(crate) fn value(&self) -> Option<Shared> {
+    pub(crate) fn value(&self) -> Option<AnyValue> {
         self.kept.value.clone()
     }
 
@@ -88,8 +88,8 @@ impl KeptEntry {
     /// that is too heavy.
     pub(crate) fn new(
         original: Original,
-        flags: &[Arc<Cell>],
-        serves: Serves,
+        flags: &[Arc<InvalidationFlag>],
+        serves: ServableEntry,
         beside: u64,
         kept: &Arc<AtomicU64>,
     ) -> Option<Self> {
@@ -139,19 +139,19 @@ impl KeptEntry {
     #[inline]
     pub(crate) fn is_alive(&self, epoch: u64) -> bool {
         let [key, resource] = &self.first;
-        self.epoch == epoch && key.is_quiet() && resource.is_quiet()
+        self.epoch == epoch && key.is_valid() && resource.is_valid()
     }
 
     /// The same of the flags that are not in its first cache line.
     #[inline]
     pub(crate) fn is_rest_alive(&self) -> bool {
-        self.more.iter().all(|cell| cell.is_quiet())
+        self.more.iter().all(|flag| flag.is_valid())
     }
 
     /// Shows the entry as one that may be served, unless it has expired.
     #[inline]
-    pub(crate) fn again(&self, now: Tick, age: u64) -> Option<Again<'_>> {
-        (now < self.until).then_some(Again {
+    pub(crate) fn again(&self, now: CoarseInstant, age: u64) -> Option<KeptHit<'_>> {
+        (now < self.until).then_some(KeptHit {
             kept: self,
             now,
             age,

@@ -6,26 +6,26 @@
     allow(dead_code, reason = "only values from Redis get local entries")
 )]
 
-mod cells;
-mod cover;
+mod coarse_clock;
+mod counters;
 mod entry;
-mod figures;
+mod flags;
+mod freshness;
 mod kept;
 mod read_token;
 #[cfg(test)]
 mod tests;
-mod tick;
 mod tier;
 
-pub(crate) use self::cells::{Cell, Cells};
-#[cfg(feature = "redis")]
-pub(crate) use self::cover::Beat;
-pub(crate) use self::cover::Cover;
+pub(crate) use self::coarse_clock::{ClockReading, CoarseInstant};
+pub use self::counters::LocalFigures;
+pub(crate) use self::entry::{AnyValue, Expected, NewLocalEntry};
+pub(crate) use self::flags::{InvalidationFlag, InvalidationFlags};
 #[cfg(any(feature = "redis", feature = "outbox-postgres"))]
-pub(crate) use self::cover::Session;
-pub(crate) use self::entry::{Asked, Copy, Shared};
-pub use self::figures::LocalFigures;
-pub(crate) use self::kept::{Again, Keeper, KeptEntry, Serves};
+pub(crate) use self::freshness::ConnectionId;
+pub(crate) use self::freshness::FreshnessBound;
+#[cfg(feature = "redis")]
+pub(crate) use self::freshness::HeartbeatId;
+pub(crate) use self::kept::{EntrySource, KeptEntry, KeptHit, ServableEntry};
 pub(crate) use self::read_token::ReadToken;
-pub(crate) use self::tick::{Moment, Tick};
 pub(crate) use self::tier::Local;

@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use super::cells;
-use super::tick::Tick;
+use super::coarse_clock::CoarseInstant;
+use super::flags;
 
 /// The keys of one read, taken before the read is sent.
 #[derive(Debug)]
 pub(crate) struct ReadToken {
     /// The entry's flag, then those of its generations.
-    pub(super) cells: Box<[Arc<cells::Cell>]>,
+    pub(super) flags: Box<[Arc<flags::InvalidationFlag>]>,
     pub(super) key: Box<str>,
     pub(super) epoch: u64,
-    pub(super) at: Tick,
+    pub(super) at: CoarseInstant,
 }
 
 impl ReadToken {
     /// Returns once the entry's key has changed.
-    pub(crate) async fn word(&self) {
-        match self.cells.first() {
-            Some(entry) => entry.ended().await,
+    pub(crate) async fn changed(&self) {
+        match self.flags.first() {
+            Some(entry) => entry.invalidated().await,
             None => std::future::pending().await,
         }
     }

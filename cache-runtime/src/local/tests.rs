@@ -2,7 +2,7 @@ use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cover::Session;
+use super::freshness::ConnectionId;
 use super::*;
 use crate::key::{Dependency, EntryKind};
 use crate::protocol::generation::Dep;
@@ -10,13 +10,13 @@ use crate::store::Probe;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn covered(max_bytes: u64) -> (Local, Session) {
+fn covered(max_bytes: u64) -> (Local, ConnectionId) {
     let local = Local::new(max_bytes, MINUTE);
-    let session = local.announce();
-    local.open(session);
-    let beat = local.beat(session).expect("open");
-    local.returned(session, beat);
-    (local, session)
+    let connection_id = local.announce();
+    local.open(connection_id);
+    let heartbeat = local.start_heartbeat(connection_id).expect("open");
+    local.returned(connection_id, heartbeat);
+    (local, connection_id)
 }
 
 fn probe(key: &str) -> Probe {
@@ -27,8 +27,8 @@ fn probe(key: &str) -> Probe {
     }
 }
 
-fn copy(value: u32) -> Copy {
-    Copy {
+fn copy(value: u32) -> NewLocalEntry {
+    NewLocalEntry {
         value: Some(Arc::new(value)),
         type_id: TypeId::of::<u32>(),
         version: 0,
@@ -41,12 +41,12 @@ fn copy(value: u32) -> Copy {
 }
 
 fn find(local: &Local, key: &str) -> Option<u32> {
-    let asked = Asked {
+    let expected = Expected {
         type_id: TypeId::of::<u32>(),
         version: 0,
         extras: &[],
     };
-    let value = local.find(key, &asked)?.value?;
+    let value = local.find(key, &expected)?.value?;
     value.downcast_ref().copied()
 }
 
@@ -83,7 +83,7 @@ fn word_before_the_answer_is_handled_poisons_the_read() {
 
 #[test]
 fn a_lost_connection_or_a_flush_forgets_everything() {
-    let (local, session) = covered(1 << 20);
+    let (local, connection_id) = covered(1 << 20);
     keep(&local, "users:1", 7);
     let on_its_way = local.read_token(&probe("users:2")).expect("covered");
     local.pushed_all();
@@ -92,13 +92,13 @@ fn a_lost_connection_or_a_flush_forgets_everything() {
     assert_eq!(find(&local, "users:2"), None);
     keep(&local, "users:1", 8);
     assert_eq!(find(&local, "users:1"), Some(8));
-    local.close(session);
+    local.close(connection_id);
     assert_eq!(find(&local, "users:1"), None);
     assert!(local.read_token(&probe("users:1")).is_none());
     let again = local.announce();
     local.open(again);
-    let beat = local.beat(again).expect("open");
-    local.returned(again, beat);
+    let heartbeat = local.start_heartbeat(again).expect("open");
+    local.returned(again, heartbeat);
     assert_eq!(find(&local, "users:1"), None);
 }
 
@@ -115,7 +115,7 @@ fn nothing_is_served_before_the_first_heartbeat() {
 fn another_type_version_or_list_of_tags_is_another_value() {
     let (local, _) = covered(1 << 20);
     keep(&local, "users:1", 7);
-    let right = Asked {
+    let right = Expected {
         type_id: TypeId::of::<u32>(),
         version: 0,
         extras: &[],
@@ -123,15 +123,15 @@ fn another_type_version_or_list_of_tags_is_another_value() {
     assert!(local.find("users:1", &right).is_some());
     let tags = [Dependency::Tag("red".into())];
     for wrong in [
-        Asked {
+        Expected {
             type_id: TypeId::of::<i32>(),
             ..right
         },
-        Asked {
+        Expected {
             version: 1,
             ..right
         },
-        Asked {
+        Expected {
             extras: &tags,
             ..right
         },
@@ -147,7 +147,7 @@ fn a_copy_has_its_own_end() {
         let read_token = local.read_token(&probe("users:1")).expect("covered");
         local.keep(
             read_token,
-            Copy {
+            NewLocalEntry {
                 ttl,
                 local_ttl,
                 ..copy(7)
@@ -163,12 +163,12 @@ fn the_tier_is_bounded_by_bytes() {
     for n in 0..1000 {
         keep(&local, &format!("users:{n}"), n);
     }
-    let figures = local.figures();
+    let counters = local.figures();
     assert!(
-        figures.bytes <= 100 * (100 + entry::OVERHEAD),
-        "{figures:?}"
+        counters.bytes <= 100 * (100 + entry::OVERHEAD),
+        "{counters:?}"
     );
-    assert!((80..=100).contains(&figures.entries), "{figures:?}");
+    assert!((80..=100).contains(&counters.entries), "{counters:?}");
 }
 
 #[test]

@@ -6,28 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::cells::Cells;
-use super::cover::{Beat, Cover, NO_EPOCH, Session};
-use super::entry::{Asked, Copy, Entry, Found};
-use super::figures::{Figures, LocalFigures};
-use super::kept::{Again, Keeper, KeptEntry, Serves};
+use super::coarse_clock::{ClockReading, CoarseInstant};
+use super::counters::{LocalCounters, LocalFigures};
+use super::entry::{Entry, Expected, LocalHit, NewLocalEntry};
+use super::flags::InvalidationFlags;
+use super::freshness::{ConnectionId, FreshnessBound, HeartbeatId, NO_EPOCH};
+use super::kept::{EntrySource, KeptEntry, KeptHit, ServableEntry};
 use super::read_token::ReadToken;
-use super::tick::{Moment, Tick};
-use crate::base::entry_map::Table;
+use crate::base::entry_map::EntryMap;
 use crate::base::nonce::{Nonce, hash128};
 use crate::protocol::entry::Stamp;
 use crate::store::Probe;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
-    entries: Table<Entry>,
-    cells: Cells,
-    cover: Cover,
+    entries: EntryMap<Entry>,
+    flags: InvalidationFlags,
+    freshness: FreshnessBound,
     /// Random for each tier, so that nobody outside can search for keys that collide.
     hash_key: [u8; 16],
     heartbeat: Duration,
     has_warned: AtomicBool,
-    figures: Figures,
+    counters: LocalCounters,
     /// The weights of the entries that threads keep beside the table.
     kept: Arc<AtomicU64>,
 }
@@ -46,13 +46,13 @@ impl Local {
     /// `max_staleness`.
     pub(crate) fn new(max_bytes: u64, max_staleness: Duration) -> Self {
         Self {
-            entries: Table::new(max_bytes),
-            cells: Cells::default(),
-            cover: Cover::new(max_staleness),
+            entries: EntryMap::new(max_bytes),
+            flags: InvalidationFlags::default(),
+            freshness: FreshnessBound::new(max_staleness),
             hash_key: Nonce::fresh().0.to_le_bytes(),
             heartbeat: max_staleness / 4,
             has_warned: AtomicBool::new(false),
-            figures: Figures::default(),
+            counters: LocalCounters::default(),
             kept: Arc::default(),
         }
     }
@@ -64,25 +64,25 @@ impl Local {
 
     /// Returns the entry under a key, if it may be served now.
     #[inline]
-    pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
-        let now = Moment::now();
+    pub(crate) fn find(&self, key: &str, expected: &Expected<'_>) -> Option<LocalHit> {
+        let now = ClockReading::now();
         #[cfg(cache_mutations)]
-        let now = super::tick::told_by_a_task(now);
+        let now = super::coarse_clock::told_by_a_task(now);
         // Checked first: without a connection there is no need for a lookup.
-        let age = self.cover.age_nanos(now)?;
+        let age = self.freshness.age_nanos(now)?;
         let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
         self.entries.look(key.as_bytes(), |entry| {
             if !self.is_alive(entry) {
                 is_dead.set(true);
-            } else if entry.fits(asked, now.tick) {
-                ttl.set(Some(entry.ttl(now.tick)));
+            } else if entry.fits(expected, now.monotonic) {
+                ttl.set(Some(entry.ttl(now.monotonic)));
                 let _ = value.set(entry.value.clone());
             }
         });
         if is_dead.get() {
             self.drop_dead(key.as_bytes());
         }
-        Some(Found {
+        Some(LocalHit {
             ttl: ttl.get()?,
             value: value.into_inner().flatten(),
             age,
@@ -91,72 +91,82 @@ impl Local {
 
     /// Returns the entry under a key, for a thread to keep beside the table together with so many
     /// other bytes; `None` if it is large, or not the one that was asked for any more.
-    pub(crate) fn kept(&self, key: &str, asked: &Asked<'_>, beside: u64) -> Option<KeptEntry> {
+    pub(crate) fn kept(
+        &self,
+        key: &str,
+        expected: &Expected<'_>,
+        beside: u64,
+    ) -> Option<KeptEntry> {
         let entry = self.entries.get(key)?;
-        if !entry.is_for(asked) {
+        if !entry.is_for(expected) {
             return None;
         }
-        let serves = Serves {
+        let serves = ServableEntry {
             value: entry.value.clone(),
             until: entry.until,
             fresh: entry.fresh,
             epoch: entry.epoch,
         };
         let flags = Arc::clone(&entry);
-        KeptEntry::new(entry, &flags.cells, serves, beside, &self.kept)
+        KeptEntry::new(entry, &flags.flags, serves, beside, &self.kept)
     }
 
     /// Returns true if the entry was read in the current epoch and none of its keys has changed
     /// since.
     #[inline]
     fn is_alive(&self, entry: &Entry) -> bool {
-        entry.epoch == self.cover.epoch() && entry.is_quiet()
+        entry.epoch == self.freshness.epoch() && entry.is_valid()
     }
 
     /// Records the age of the last heartbeat at the `n`th hit, in nanoseconds.
     #[inline]
     pub(crate) fn note(&self, n: u64, age: u64) {
-        self.figures.hit(n, age);
+        self.counters.hit(n, age);
     }
 
     /// Takes the flags of a read that is about to be sent. Returns `None` if its value could not be
     /// stored here.
     pub(crate) fn read_token(&self, probe: &Probe) -> Option<ReadToken> {
-        let epoch = self.cover.epoch();
+        let epoch = self.freshness.epoch();
         if epoch == NO_EPOCH {
             return None;
         }
         let deps = probe.deps.iter().map(|dep| dep.key());
-        let cells = std::iter::once(probe.key.as_str())
+        let flags = std::iter::once(probe.key.as_str())
             .chain(deps)
-            .map(|key| self.cells.take(self.hash(key.as_bytes())))
+            .map(|key| self.flags.take(self.hash(key.as_bytes())))
             .collect();
         Some(ReadToken {
-            cells,
+            flags,
             key: probe.key.as_str().into(),
             epoch,
-            at: Tick::now(),
+            at: CoarseInstant::now(),
         })
     }
 
     /// Whether no change of its keys was reported since its flags were taken.
-    pub(crate) fn is_quiet(&self, read_token: &ReadToken) -> bool {
-        read_token.epoch == self.cover.epoch()
-            && read_token.cells.iter().all(|cell| cell.is_quiet())
+    pub(crate) fn is_valid(&self, read_token: &ReadToken) -> bool {
+        read_token.epoch == self.freshness.epoch()
+            && read_token.flags.iter().all(|flag| flag.is_valid())
     }
 
     /// The entry under a key if it was loaded under this stamp, which is the stamp of the current
     /// generations. Then it may be served wherever an answer of the store may.
-    pub(crate) fn find_under(&self, key: &str, asked: &Asked<'_>, stamp: Stamp) -> Option<Found> {
-        let now = Moment::now();
+    pub(crate) fn find_under(
+        &self,
+        key: &str,
+        expected: &Expected<'_>,
+        stamp: Stamp,
+    ) -> Option<LocalHit> {
+        let now = ClockReading::now();
         let (ttl, value) = (Cell::new(None), OnceCell::new());
         self.entries.look(key.as_bytes(), |entry| {
-            if entry.is_under(stamp) && entry.fits(asked, now.tick) {
-                ttl.set(Some(entry.ttl(now.tick)));
+            if entry.is_under(stamp) && entry.fits(expected, now.monotonic) {
+                ttl.set(Some(entry.ttl(now.monotonic)));
                 let _ = value.set(entry.value.clone());
             }
         });
-        Some(Found {
+        Some(LocalHit {
             ttl: ttl.get()?,
             value: value.into_inner().flatten(),
             age: 0,
@@ -165,19 +175,19 @@ impl Local {
 
     /// Stores the value of a read as a local entry, unless one of its keys has changed meanwhile.
     /// Returns whether it was stored.
-    pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) -> bool {
-        let is_poisoned = read_token.epoch != self.cover.epoch()
-            || !read_token.cells.iter().all(|cell| cell.is_quiet());
-        if is_poisoned {
-            self.figures.poisoned.add_one();
+    pub(crate) fn keep(&self, read_token: ReadToken, new: NewLocalEntry) -> bool {
+        let is_discarded = read_token.epoch != self.freshness.epoch()
+            || !read_token.flags.iter().all(|flag| flag.is_valid());
+        if is_discarded {
+            self.counters.poisoned.add_one();
             return false;
         }
         // A change that is reported from here on sets the flags of the stored entry.
-        let Some(entry) = Entry::new(read_token, copy) else {
+        let Some(entry) = Entry::new(read_token, new) else {
             return false;
         };
         self.entries.insert(Arc::new(entry));
-        self.figures.kept.add_one();
+        self.counters.kept.add_one();
         true
     }
 
@@ -194,12 +204,12 @@ impl Local {
 
     /// Handles a push: the key has changed.
     pub(crate) fn pushed(&self, key: &[u8]) {
-        self.figures.pushes.add_one();
+        self.counters.pushes.add_one();
         self.end(key);
     }
 
     fn end(&self, key: &[u8]) {
-        if self.cells.end(self.hash(key)) {
+        if self.flags.invalidate(self.hash(key)) {
             self.drop_dead(key);
         }
     }
@@ -211,39 +221,39 @@ impl Local {
 
     /// Handles a push without keys: every key may have changed.
     pub(crate) fn pushed_all(&self) {
-        self.figures.pushes.add_one();
-        self.cover.forget();
+        self.counters.pushes.add_one();
+        self.freshness.forget();
     }
 
     /// Drops all entries: from now on another connection reports the changes of some keys.
     #[cfg(feature = "redis")]
     pub(crate) fn forget_all(&self) {
-        self.cover.forget();
+        self.freshness.forget();
     }
 
     /// Registers a connection that is being made.
-    pub(crate) fn announce(&self) -> Session {
-        self.cover.announce()
+    pub(crate) fn announce(&self) -> ConnectionId {
+        self.freshness.announce()
     }
 
     /// Starts to use a connection that tracks what is read over it.
-    pub(crate) fn open(&self, session: Session) {
-        self.cover.open(session);
+    pub(crate) fn open(&self, connection_id: ConnectionId) {
+        self.freshness.open(connection_id);
     }
 
     /// The same for one connection of several: a cluster has one to each primary.
     #[cfg(any(test, feature = "redis"))]
-    pub(crate) fn open_beside(&self, session: Session) {
-        self.cover.open_beside(session);
+    pub(crate) fn open_beside(&self, connection_id: ConnectionId) {
+        self.freshness.open_beside(connection_id);
     }
 
     /// Handles the loss of a connection.
-    pub(crate) fn close(&self, session: Session) {
-        self.cover.close(session);
+    pub(crate) fn close(&self, connection_id: ConnectionId) {
+        self.freshness.close(connection_id);
     }
 
-    pub(crate) fn is_open(&self, session: Session) -> bool {
-        self.cover.is_open(session)
+    pub(crate) fn is_open(&self, connection_id: ConnectionId) -> bool {
+        self.freshness.is_open(connection_id)
     }
 
     /// The interval between heartbeats.
@@ -252,18 +262,19 @@ impl Local {
     }
 
     /// Records that a heartbeat is about to be sent.
-    pub(crate) fn beat(&self, session: Session) -> Option<Beat> {
-        self.cover.beat(session, Moment::now())
+    pub(crate) fn start_heartbeat(&self, connection_id: ConnectionId) -> Option<HeartbeatId> {
+        self.freshness
+            .start_heartbeat(connection_id, ClockReading::now())
     }
 
     /// Records that a heartbeat has returned.
-    pub(crate) fn returned(&self, session: Session, beat: Beat) {
-        self.cover.returned(session, beat);
+    pub(crate) fn returned(&self, connection_id: ConnectionId, heartbeat: HeartbeatId) {
+        self.freshness.returned(connection_id, heartbeat);
     }
 
     /// Returns true if the heartbeat was sent and has not returned.
-    pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
-        self.cover.is_missing(session, beat)
+    pub(crate) fn is_missing(&self, connection_id: ConnectionId, heartbeat: HeartbeatId) -> bool {
+        self.freshness.is_missing(connection_id, heartbeat)
     }
 
     /// Warns once that the server lacks what the tier needs.
@@ -278,7 +289,7 @@ impl Local {
 
     /// How often all entries were dropped.
     pub(crate) fn flushes(&self) -> u64 {
-        self.cover.epochs()
+        self.freshness.epochs()
     }
 
     /// The weight of the entries that threads keep beside the table.
@@ -288,7 +299,7 @@ impl Local {
 
     /// The statistics without the hits, which are counted per resource.
     pub(crate) fn figures(&self) -> LocalFigures {
-        let age = self.cover.age(Moment::now());
+        let age = self.freshness.age(ClockReading::now());
         LocalFigures {
             serving: age.is_some(),
             heartbeat_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
@@ -296,25 +307,25 @@ impl Local {
             entries: self.entries.len() as u64,
             bytes: self.entries.weight(),
             front_bytes: self.front_bytes(),
-            epochs: self.cover.epochs(),
-            ..self.figures.snapshot()
+            epochs: self.freshness.epochs(),
+            ..self.counters.snapshot()
         }
     }
 }
 
-impl Keeper for Local {
+impl EntrySource for Local {
     #[inline(always)]
-    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
+    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut ClockReading) -> Option<KeptHit<'k>> {
         now.go_on();
         let now = *now;
         #[cfg(cache_mutations)]
-        let now = super::tick::told_by_a_task(now);
-        let age = self.cover.age_nanos(now)?;
-        let is_alive = kept.is_alive(self.cover.epoch());
+        let now = super::coarse_clock::told_by_a_task(now);
+        let age = self.freshness.age_nanos(now)?;
+        let is_alive = kept.is_alive(self.freshness.epoch());
         if !is_alive && !crate::base::mutation::is_active("front-not-checked") {
             return None;
         }
-        kept.again(now.tick, age)
+        kept.again(now.monotonic, age)
     }
 
     #[inline(never)]

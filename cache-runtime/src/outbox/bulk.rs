@@ -7,7 +7,7 @@
 
 use ::sqlx::Row as _;
 
-use super::relay::{Connection, Lost, Relay};
+use super::relay::{Connection, Relay, RelayError};
 use super::row::{BATCH, MOST_ROWS, Row, ids_of, lossy};
 use super::walk::MOST_TOLD;
 use crate::key::is_resource;
@@ -46,7 +46,7 @@ pub(super) async fn divide(
     relay: &Relay,
     connection: &mut Connection,
     position: &str,
-) -> Result<Option<Bulk>, Lost> {
+) -> Result<Option<Bulk>, RelayError> {
     if crate::base::mutation::is_active("outbox-bulk-in-order") {
         return Ok(None);
     }

@@ -18,14 +18,14 @@ use std::time::Duration;
 use ::sqlx::Row as _;
 use ::sqlx::postgres::PgRow;
 
-use super::relay::{ACKNOWLEDGEMENT, Connection, EACH, Lost, Relay};
+use super::relay::{ACKNOWLEDGEMENT, Connection, EACH, Relay, RelayError};
 use super::row::{Row, meaning};
 use super::shared::{deliver, lag_of};
 use super::walk::{SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::invalidation::Acknowledgement;
-use crate::local::{Cover, Moment, Session};
+use crate::local::{ClockReading, ConnectionId, FreshnessBound};
 
 /// More new rows are not read at once: the cache is emptied instead.
 pub(super) const MOST_READ: usize = 10_000;
@@ -34,13 +34,17 @@ pub(super) const MOST_READ: usize = 10_000;
 const MOST_SLOW: u32 = 10;
 
 /// Empties the memory of this process, since it can't be told what has changed.
-pub(super) async fn start_cold(relay: &Relay, cache: &Handle, reason: &str) -> Result<(), Lost> {
+pub(super) async fn start_cold(
+    relay: &Relay,
+    cache: &Handle,
+    reason: &str,
+) -> Result<(), RelayError> {
     tracing::debug!(reason, "everything in the process is forgotten");
-    relay.link.cold_start();
-    let receipt = cache.delivery.enqueue_namespace();
-    match receipt.acknowledged(ACKNOWLEDGEMENT).await {
+    relay.state.cold_start();
+    let pending_ack = cache.invalidations.enqueue_namespace();
+    match pending_ack.acknowledged(ACKNOWLEDGEMENT).await {
         Acknowledgement::Delivered => Ok(()),
-        _ => Err(Lost::NotAcknowledged),
+        _ => Err(RelayError::NotAcknowledged),
     }
 }
 
@@ -58,7 +62,7 @@ struct Position {
 
 /// What a process knows of the rows, over one connection.
 #[derive(Debug, Default)]
-struct Known {
+struct FollowPosition {
     position: Option<Position>,
     /// Reads in a row that were too slow.
     slow: u32,
@@ -71,15 +75,17 @@ struct Known {
 pub(super) async fn run(
     relay: &Relay,
     connection: &mut Connection,
-    freshness: &Cover,
-    session: Session,
-) -> Result<Infallible, Lost> {
-    let mut known = Known::default();
+    freshness: &FreshnessBound,
+    connection_id: ConnectionId,
+) -> Result<Infallible, RelayError> {
+    let mut known = FollowPosition::default();
     // Those of another cluster's transactions, which came with a dump: to delete them first is to read them never.
     delete_old(relay, connection, "0").await?;
     loop {
-        let done = known.turn(relay, connection, freshness, session).await;
-        if matches!(done, Err(Lost::Busy(_))) {
+        let done = known
+            .turn(relay, connection, freshness, connection_id)
+            .await;
+        if matches!(done, Err(RelayError::Busy(_))) {
             known.slow += 1;
         }
         if known.slow >= MOST_SLOW {
@@ -91,15 +97,15 @@ pub(super) async fn run(
     }
 }
 
-impl Known {
+impl FollowPosition {
     async fn turn(
         &mut self,
         relay: &Relay,
         connection: &mut Connection,
-        freshness: &Cover,
-        session: Session,
-    ) -> Result<(), Lost> {
-        let beat = freshness.beat(session, Moment::now());
+        freshness: &FreshnessBound,
+        connection_id: ConnectionId,
+    ) -> Result<(), RelayError> {
+        let heartbeat = freshness.start_heartbeat(connection_id, ClockReading::now());
         let (read, horizon) = read(relay, connection, self.position.as_ref()).await?;
         // Others may need the rows for longer.
         let retention = match crate::base::mutation::is_active("outbox-own-retention") {
@@ -109,10 +115,10 @@ impl Known {
         // The state has forgotten this process's time: the others are told again.
         let is_told = read.retention >= relay.config.retention;
         (self.position, self.slow) = (Some(read), 0);
-        if let Some(beat) = beat {
-            freshness.returned(session, beat);
+        if let Some(heartbeat) = heartbeat {
+            freshness.returned(connection_id, heartbeat);
         }
-        relay.link.read();
+        relay.state.read();
         if !is_told {
             relay.claim(connection).await?;
         }
@@ -130,7 +136,7 @@ async fn read(
     relay: &Relay,
     connection: &mut Connection,
     last: Option<&Position>,
-) -> Result<(Position, String), Lost> {
+) -> Result<(Position, String), RelayError> {
     let (outbox, state) = (relay.table().quoted(), relay.table().beside("_state"));
     let columns = Row::columns();
     let rows_where =
@@ -156,7 +162,7 @@ async fn read(
     );
     let snapshot = last.map_or("", |last| &last.snapshot);
     let read = connection.rows(&sql, &[snapshot]).await?;
-    let first = read.first().ok_or(Lost::Closed)?;
+    let first = read.first().ok_or(RelayError::Closed)?;
     relay.is_shared_alike(first.try_get(4)?)?;
     let (position, horizon) = position_of(first)?;
     let rows = read.iter().map(|row| Row::read(row, 5));
@@ -186,7 +192,9 @@ async fn read(
     if !meaning.poison.is_empty() {
         let report = relay.report(&meaning.poison);
         match connection.rows(&relay.set_aside_sql(), &[&report]).await {
-            Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => relay.not_set_aside(&error),
+            Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
+                relay.not_set_aside(&error)
+            }
             set_aside => {
                 set_aside?;
                 relay.drop_set_aside(connection).await?;
@@ -194,13 +202,13 @@ async fn read(
         }
     }
     if !deliver(&cache, meaning).await {
-        return Err(Lost::NotAcknowledged);
+        return Err(RelayError::NotAcknowledged);
     }
-    relay.link.delivered(number, lag);
+    relay.state.delivered(number, lag);
     Ok((position, horizon))
 }
 
-fn position_of(row: &PgRow) -> Result<(Position, String), Lost> {
+fn position_of(row: &PgRow) -> Result<(Position, String), RelayError> {
     let position = Position {
         snapshot: row.try_get(0)?,
         at_ms: row.try_get(2)?,
@@ -257,7 +265,11 @@ impl Horizons {
 /// Deletes the rows that every process has read. A visible row belongs to a transaction before the
 /// snapshot's end. Any other row came with a dump of another database cluster, and would be new to
 /// each read.
-async fn delete_old(relay: &Relay, connection: &mut Connection, horizon: &str) -> Result<(), Lost> {
+async fn delete_old(
+    relay: &Relay,
+    connection: &mut Connection,
+    horizon: &str,
+) -> Result<(), RelayError> {
     let outbox = relay.table().quoted();
     let sql = format!(
         "WITH old AS MATERIALIZED (

@@ -18,10 +18,10 @@ use std::time::Duration;
 use ::sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow};
 use ::sqlx::{Acquire, AssertSqlSafe, Row as _};
 
-use crate::config::outbox::{OutboxConfig, OutboxTable, Place};
+use crate::config::outbox::{OutboxConfig, OutboxLocation, OutboxTable};
 use crate::engine::{Handle, WeakHandle};
-use crate::invalidation::outbox::OutboxLink;
-use crate::local::Cover;
+use crate::invalidation::outbox::OutboxState;
+use crate::local::FreshnessBound;
 use crate::outbox::migration::VERSION;
 use crate::outbox::row::Row;
 
@@ -50,16 +50,16 @@ pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(600);
 #[derive(Clone)]
 pub(super) struct Relay {
     pub(super) config: OutboxConfig,
-    pub(super) link: Arc<OutboxLink>,
+    pub(super) state: Arc<OutboxState>,
     /// Only if this process reads all rows.
-    pub(super) freshness: Option<Arc<Cover>>,
+    pub(super) freshness: Option<Arc<FreshnessBound>>,
     pub(super) poll: Duration,
     pub(super) cache: WeakHandle,
 }
 
 /// Why a connection is no longer used.
 #[derive(Debug)]
-pub(super) enum Lost {
+pub(super) enum RelayError {
     Database(::sqlx::Error),
     /// The server has ended a statement that took too long or met another one. The connection is as good as before, and the
     /// statement is to be tried again.
@@ -76,7 +76,7 @@ pub(super) enum Lost {
     Over,
 }
 
-impl From<::sqlx::Error> for Lost {
+impl From<::sqlx::Error> for RelayError {
     fn from(error: ::sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|it| it.code());
         let is_busy = code.is_some_and(|it| is_busy(&it));
@@ -99,7 +99,7 @@ fn is_busy(code: &str) -> bool {
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for RelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database(error) | Self::Busy(error) => write!(f, "{error}"),
@@ -119,14 +119,18 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Runs a query, and reads all its rows. `None` parameters are not bound.
-    pub(super) async fn rows(&mut self, sql: &str, texts: &[&str]) -> Result<Vec<PgRow>, Lost> {
+    pub(super) async fn rows(
+        &mut self,
+        sql: &str,
+        texts: &[&str],
+    ) -> Result<Vec<PgRow>, RelayError> {
         let connection = self.listener.acquire().await?;
         within(rows(connection, sql, texts)).await
     }
 
     pub(super) async fn begin(
         &mut self,
-    ) -> Result<::sqlx::Transaction<'_, ::sqlx::Postgres>, Lost> {
+    ) -> Result<::sqlx::Transaction<'_, ::sqlx::Postgres>, RelayError> {
         within(async { Ok(self.listener.begin().await?) }).await
     }
 }
@@ -136,7 +140,7 @@ pub(super) async fn rows(
     connection: &mut PgConnection,
     sql: &str,
     texts: &[&str],
-) -> Result<Vec<PgRow>, Lost> {
+) -> Result<Vec<PgRow>, RelayError> {
     let mut query = ::sqlx::query(AssertSqlSafe(sql));
     for text in texts {
         query = query.bind((*text).to_owned());
@@ -145,10 +149,12 @@ pub(super) async fn rows(
 }
 
 /// Gives up a query that is not answered in time.
-pub(super) async fn within<T>(query: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
+pub(super) async fn within<T>(
+    query: impl Future<Output = Result<T, RelayError>>,
+) -> Result<T, RelayError> {
     match tokio::time::timeout(QUERY, query).await {
         Ok(answer) => answer,
-        Err(_) => Err(Lost::TimedOut),
+        Err(_) => Err(RelayError::TimedOut),
     }
 }
 
@@ -183,11 +189,11 @@ fn row_security() -> &'static str {
 
 impl Relay {
     /// A statement that is to be tried again is counted, and ends nothing else.
-    pub(super) fn unless_busy(&self, done: Result<(), Lost>) -> Result<(), Lost> {
-        let Err(Lost::Busy(error)) = done else {
+    pub(super) fn unless_busy(&self, done: Result<(), RelayError>) -> Result<(), RelayError> {
+        let Err(RelayError::Busy(error)) = done else {
             return done;
         };
-        if self.link.slow() {
+        if self.state.slow() {
             tracing::warn!(
                 table = self.table().channel(),
                 %error,
@@ -218,19 +224,21 @@ impl Relay {
         &self.config.table
     }
 
-    pub(super) fn cache(&self) -> Result<Handle, Lost> {
-        self.cache.upgrade().ok_or(Lost::Over)
+    pub(super) fn cache(&self) -> Result<Handle, RelayError> {
+        self.cache.upgrade().ok_or(RelayError::Over)
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection, Lost> {
+    pub(super) async fn connect(&self) -> Result<Connection, RelayError> {
         #[allow(
             clippy::infallible_destructuring_match,
             reason = "with SQLite there is another place"
         )]
-        let options = match &self.config.place {
-            Place::Postgres(options) => options,
+        let options = match &self.config.location {
+            OutboxLocation::Postgres(options) => options,
             #[cfg(feature = "outbox-sqlite")]
-            Place::Sqlite(_) => return Err(Lost::Unusable("the outbox is in SQLite".into())),
+            OutboxLocation::Sqlite(_) => {
+                return Err(RelayError::Unusable("the outbox is in SQLite".into()));
+            }
         };
         let options = relay_options(options, NAME, STATEMENT);
         let pool = PgPoolOptions::new()
@@ -252,24 +260,24 @@ impl Relay {
 
     /// Checks that this is a primary with the table in the version that this crate knows, and that
     /// the other relays share the rows in the same way.
-    async fn check(&self, connection: &mut Connection) -> Result<(), Lost> {
+    async fn check(&self, connection: &mut Connection) -> Result<(), RelayError> {
         let (outbox, state) = (self.table().quoted(), self.table().beside("_state"));
         let facts = "SELECT pg_is_in_recovery(), to_regclass($1) IS NOT NULL, current_setting('idle_in_transaction_session_timeout')";
         let facts = connection.rows(facts, &[&state]).await?;
-        let facts = facts.first().ok_or(Lost::Closed)?;
+        let facts = facts.first().ok_or(RelayError::Closed)?;
         if facts.try_get::<String, _>(2)? != IDLE {
             let text = "the settings of the connection did not reach the server; a relay needs a direct connection, without a pooler in between";
-            return Err(Lost::Unusable(text.into()));
+            return Err(RelayError::Unusable(text.into()));
         }
         if facts.try_get(0)? {
             let text =
                 "the database is a replica, which lags behind; the outbox is read on the primary";
-            return Err(Lost::Unusable(text.into()));
+            return Err(RelayError::Unusable(text.into()));
         }
         if !facts.try_get::<bool, _>(1)? {
             let text =
                 format!("there is no table {outbox}; the migration of the outbox creates it");
-            return Err(Lost::Unusable(text));
+            return Err(RelayError::Unusable(text));
         }
         self.claim(connection).await?;
         // Who may not read the rows has no use for the connection.
@@ -278,10 +286,10 @@ impl Relay {
         let read = connection
             .rows(&format!("SELECT version, relay FROM {state}"), &[])
             .await?;
-        let read = read.first().ok_or(Lost::Closed)?;
+        let read = read.first().ok_or(RelayError::Closed)?;
         let (version, relay): (i32, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
         if version != VERSION {
-            return Err(Lost::Unusable(format!(
+            return Err(RelayError::Unusable(format!(
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
@@ -289,7 +297,7 @@ impl Relay {
     }
 
     /// How this process shares the rows, as the state says it.
-    pub(super) fn mine(&self) -> Result<String, Lost> {
+    pub(super) fn mine(&self) -> Result<String, RelayError> {
         Ok(match &self.freshness {
             None => format!("redis/{}", self.cache()?.space.namespace),
             Some(_) => format!("{EACH}{}", self.config.retention.as_millis()),
@@ -298,7 +306,7 @@ impl Relay {
 
     /// Says in the state how the rows are shared, if nobody has said so, and how long they stay, if nobody needs them for longer. Before the
     /// first read: what was deleted earlier had been committed by then.
-    pub(super) async fn claim(&self, connection: &mut Connection) -> Result<(), Lost> {
+    pub(super) async fn claim(&self, connection: &mut Connection) -> Result<(), RelayError> {
         let sql = format!(
             "UPDATE {state} SET relay = $1 WHERE relay IS NULL OR CASE
                 WHEN $2 <> '' AND left(relay, {length}) = '{EACH}'
@@ -312,7 +320,7 @@ impl Relay {
     }
 
     /// Refuses to read what others share in another way: they would delete rows that this process has not read, or it theirs.
-    pub(super) fn is_shared_alike(&self, theirs: Option<&str>) -> Result<(), Lost> {
+    pub(super) fn is_shared_alike(&self, theirs: Option<&str>) -> Result<(), RelayError> {
         let (mine, theirs) = (self.mine()?, theirs.unwrap_or_default());
         let is_alike = match self.freshness {
             Some(_) => theirs.starts_with(EACH),
@@ -322,13 +330,13 @@ impl Relay {
             return Ok(());
         }
         let outbox = self.table().quoted();
-        Err(Lost::Unusable(format!(
+        Err(RelayError::Unusable(format!(
             "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or reset the outbox if the others have been changed, too"
         )))
     }
 
     /// Waits until there may be rows to read.
-    pub(super) async fn wait(&self, connection: &mut Connection) -> Result<(), Lost> {
+    pub(super) async fn wait(&self, connection: &mut Connection) -> Result<(), RelayError> {
         let listener = &mut connection.listener;
         let poll = async {
             if crate::base::mutation::is_active("outbox-listener-trusted") {
@@ -339,11 +347,11 @@ impl Relay {
         tokio::select! {
             heard = listener.try_recv() => {
                 if heard?.is_none() {
-                    return Err(Lost::Closed);
+                    return Err(RelayError::Closed);
                 }
             }
             () = poll => {}
-            () = self.link.woken() => {}
+            () = self.state.woken() => {}
         }
         // One read sees all of them.
         while listener.next_buffered().is_some() {}
@@ -373,7 +381,10 @@ impl Relay {
     /// Deletes the oldest set-aside rows beyond the limits, and counts them in the state table.
     /// Runs after the transaction that has set some aside, so that relays wait for each other only
     /// briefly.
-    pub(super) async fn drop_set_aside(&self, connection: &mut Connection) -> Result<(), Lost> {
+    pub(super) async fn drop_set_aside(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<(), RelayError> {
         if crate::base::mutation::is_active("outbox-set-aside-kept") {
             return Ok(());
         }
@@ -391,7 +402,7 @@ impl Relay {
                 FROM (SELECT count(*) AS rows FROM dropped) AS counted WHERE counted.rows > 0"
         );
         match connection.rows(&sql, &[]).await {
-            Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+            Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
                 tracing::warn!(
                     table = self.table().channel(),
                     %error,

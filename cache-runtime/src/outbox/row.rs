@@ -16,9 +16,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::base::error::shortened;
-use crate::call::write::{Planned, WritePlan};
+use crate::call::write::{PlannedWrite, WritePlan};
 use crate::engine::Handle;
-use crate::invalidation::Order;
+use crate::invalidation::InvalidationRequest;
 use crate::key::{KeySpace, is_resource};
 use crate::registry::Resource;
 
@@ -109,7 +109,7 @@ pub(super) fn lossy(bytes: Vec<u8>) -> String {
 /// What many rows mean together.
 #[derive(Debug, Default)]
 pub(super) struct Meaning {
-    pub(super) order: Order,
+    pub(super) request: InvalidationRequest,
     /// Whether everything in the namespace is invalidated.
     pub(super) everything: bool,
     /// Rows that can't be read, and why. Everything that they may have meant is invalidated all the
@@ -161,8 +161,8 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
         });
         match plan {
             Some(plan) => {
-                let order = std::mem::take(&mut meaning.order);
-                meaning.order = order.and(plan.finish().into_order());
+                let request = std::mem::take(&mut meaning.request);
+                meaning.request = request.and(plan.finish().into_request());
             }
             None => meaning.everything = true,
         }
@@ -213,7 +213,7 @@ impl Serialize for PlainId {
             Value::Array(parts) => {
                 let mut tuple = serializer.serialize_tuple(parts.len())?;
                 for part in parts {
-                    tuple.serialize_element(&Part(part))?;
+                    tuple.serialize_element(&IdPart(part))?;
                 }
                 tuple.end()
             }
@@ -227,9 +227,9 @@ impl Serialize for PlainId {
 
 /// A part of an id, of the column's type. In a program's JSON value, a number and a text that looks
 /// like one are different.
-struct Part<'a>(&'a Value);
+struct IdPart<'a>(&'a Value);
 
-impl Serialize for Part<'_> {
+impl Serialize for IdPart<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
@@ -281,7 +281,7 @@ impl NewRow {
 
 /// The rows that a transaction has to write, so that the relay can invalidate what its writes
 /// change.
-pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) -> Vec<NewRow> {
+pub(super) fn rows_of(writes: &[PlannedWrite], everything: bool, space: &KeySpace) -> Vec<NewRow> {
     if everything {
         return vec![NewRow::all(None)];
     }

@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 
-use super::triggers::{Followed, IdKind, Part, Tag, Triggers};
+use super::triggers::{Followed, IdKind, Tag, TagPart, Triggers};
 use crate::config::outbox::{OutboxTable, quote_name, quote_text};
 
 impl Triggers {
@@ -166,8 +166,8 @@ fn tagged(outbox: &OutboxTable, tag: &Tag, side: &str, is_again: bool) -> String
     let mut parts = Vec::new();
     for part in &tag.parts {
         match part {
-            Part::Text(text) => parts.push(quote_text(text)),
-            Part::Column(column) => {
+            TagPart::Text(text) => parts.push(quote_text(text)),
+            TagPart::Column(column) => {
                 parts.push(format!("{side}.{}", quote_name(column)));
                 columns.push(column.clone());
             }

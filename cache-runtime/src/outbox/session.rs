@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::relay::{CONNECT, Lost, Relay};
+use super::relay::{CONNECT, Relay, RelayError};
 use super::{followed, shared};
 use crate::base::background::supervised;
 use crate::base::clock;
@@ -14,12 +14,12 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts the relay of a cache that has an outbox.
 pub(crate) fn start(engine: &Engine, cache: WeakHandle) {
-    let (Some(config), Some(link)) = (&engine.config.outbox, &engine.outbox) else {
+    let (Some(config), Some(state)) = (&engine.config.outbox, &engine.outbox) else {
         return;
     };
     let relay = Relay {
         config: config.clone(),
-        link: Arc::clone(link),
+        state: Arc::clone(state),
         freshness: engine.freshness.clone(),
         poll: match engine.freshness {
             Some(_) => config.poll.min(engine.config.local_max_staleness / 4),
@@ -38,11 +38,11 @@ impl Relay {
         loop {
             let since = clock::now();
             let lost = self.session().await;
-            self.link.disconnected();
-            if matches!(lost, Lost::Over) {
+            self.state.disconnected();
+            if matches!(lost, RelayError::Over) {
                 return;
             }
-            if !warned || matches!(lost, Lost::Unusable(_)) && since.elapsed() > LAST_PAUSE {
+            if !warned || matches!(lost, RelayError::Unusable(_)) && since.elapsed() > LAST_PAUSE {
                 tracing::warn!(
                     table = self.table().channel(),
                     error = %lost,
@@ -62,25 +62,25 @@ impl Relay {
     }
 
     /// Reads the table over one connection, as long as it lasts.
-    async fn session(&self) -> Lost {
+    async fn session(&self) -> RelayError {
         #[cfg(feature = "outbox-sqlite")]
-        if let crate::config::outbox::Place::Sqlite(options) = &self.config.place {
+        if let crate::config::outbox::OutboxLocation::Sqlite(options) = &self.config.location {
             return super::sqlite::session(self, options).await;
         }
         let mut connection = match tokio::time::timeout(CONNECT, self.connect()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(lost)) => return lost,
-            Err(_) => return Lost::TimedOut,
+            Err(_) => return RelayError::TimedOut,
         };
-        self.link.connected();
+        self.state.connected();
         tracing::debug!(table = self.table().channel(), "the outbox is read");
         let ended = match &self.freshness {
             None => shared::run(self, &mut connection).await,
             Some(freshness) => {
-                let session = freshness.announce();
-                freshness.open(session);
-                let ended = followed::run(self, &mut connection, freshness, session).await;
-                freshness.close(session);
+                let connection_id = freshness.announce();
+                freshness.open(connection_id);
+                let ended = followed::run(self, &mut connection, freshness, connection_id).await;
+                freshness.close(connection_id);
                 ended
             }
         };

@@ -21,12 +21,12 @@ use ::sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
 
 use super::bulk::{self, Bulk, MANY};
-use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
+use super::relay::{ACKNOWLEDGEMENT, Connection, Relay, RelayError, rows, within};
 use super::row::{BATCH, Row, meaning};
 use super::walk::{MOST_TOLD, SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
-use crate::invalidation::{Acknowledgement, Order};
+use crate::invalidation::{Acknowledgement, InvalidationRequest};
 use crate::outbox::row::Meaning;
 use crate::store::{Circuit, ConnectionStatus};
 
@@ -35,7 +35,7 @@ const MOST_LEFT: usize = MOST_TOLD;
 
 /// What a relay knows of the rows, over one connection.
 #[derive(Debug, Default)]
-struct Known {
+struct RelayPosition {
     /// The snapshot of the last read.
     position: Option<String>,
     /// Rows that it has heard of and that may still be there.
@@ -50,8 +50,11 @@ struct Known {
 }
 
 /// Takes rows until the connection is lost.
-pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<Infallible, Lost> {
-    let mut known = Known::default();
+pub(super) async fn run(
+    relay: &Relay,
+    connection: &mut Connection,
+) -> Result<Infallible, RelayError> {
+    let mut known = RelayPosition::default();
     let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
     forget_if_another(relay, connection).await?;
     loop {
@@ -68,11 +71,11 @@ pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<In
     }
 }
 
-impl Known {
-    async fn turn(&mut self, relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+impl RelayPosition {
+    async fn turn(&mut self, relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
         delete_done(relay, connection).await?;
         let new = self.notice(relay, connection).await?;
-        relay.link.read();
+        relay.state.read();
         self.take(relay, connection, new).await?;
         self.retry(relay, connection).await?;
         self.delete_covered(relay, connection).await?;
@@ -80,7 +83,11 @@ impl Known {
     }
 
     /// Takes one batch of what is tried again, and begins anew when that is done and it is time to.
-    async fn retry(&mut self, relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+    async fn retry(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+    ) -> Result<(), RelayError> {
         if self.retry.is_empty() {
             let is_due = self.tried.is_none_or(|last| last.elapsed() >= relay.poll);
             let found = self.walks.next(relay, connection).await?;
@@ -101,21 +108,21 @@ impl Known {
         &mut self,
         relay: &Relay,
         connection: &mut Connection,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), RelayError> {
         let from = self.covered.len().saturating_sub(BATCH);
         let batch = self.covered.split_off(from);
         if batch.is_empty() {
             return Ok(());
         }
         let cache = relay.cache()?;
-        let rest = take(relay, connection, &cache, &batch, Saying::Nothing).await?;
+        let rest = take(relay, connection, &cache, &batch, RowHandling::Nothing).await?;
         self.left.extend(rest.unwrap_or(batch));
         Ok(())
     }
 
     /// Invalidates the resources with very many rows as a whole, and returns the rows that are to be
     /// taken one by one.
-    async fn take_bulk(&mut self, relay: &Relay, bulk: Bulk) -> Result<Vec<i64>, Lost> {
+    async fn take_bulk(&mut self, relay: &Relay, bulk: Bulk) -> Result<Vec<i64>, RelayError> {
         if bulk.has_more {
             self.walks.ask();
         }
@@ -123,7 +130,7 @@ impl Known {
         let lag = lag_of(&bulk.whole);
         let mut ids = bulk.others;
         if deliver(&cache, meaning(&cache, bulk.whole)).await {
-            relay.link.delivered(0, lag);
+            relay.state.delivered(0, lag);
             self.covered.extend(bulk.covered);
         } else {
             ids.extend(bulk.covered);
@@ -136,7 +143,7 @@ impl Known {
         &mut self,
         relay: &Relay,
         connection: &mut Connection,
-    ) -> Result<Vec<i64>, Lost> {
+    ) -> Result<Vec<i64>, RelayError> {
         let unseen = match self.position {
             _ if crate::base::mutation::is_active("outbox-walks-each-time") => format!(
                 "SELECT r.id FROM {} AS r WHERE $1 IS NOT NULL ORDER BY r.id",
@@ -153,7 +160,7 @@ impl Known {
         );
         let position = self.position.as_deref().unwrap_or_default();
         let read = connection.rows(&sql, &[position]).await?;
-        let first = read.first().ok_or(Lost::Closed)?;
+        let first = read.first().ok_or(RelayError::Closed)?;
         relay.is_shared_alike(first.try_get(1)?)?;
         let ids = read.iter().map(|row| row.try_get::<Option<i64>, _>(2));
         let ids: Vec<i64> = ids
@@ -181,7 +188,7 @@ impl Known {
         relay: &Relay,
         connection: &mut Connection,
         ids: Vec<i64>,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), RelayError> {
         self.left.extend(&ids);
         let cache = relay.cache()?;
         for batch in ids.chunks(BATCH) {
@@ -189,7 +196,7 @@ impl Known {
             if cache.store.circuit() != Circuit::Closed {
                 break;
             }
-            let Some(rest) = take(relay, connection, &cache, batch, Saying::All).await? else {
+            let Some(rest) = take(relay, connection, &cache, batch, RowHandling::All).await? else {
                 break;
             };
             for id in batch {
@@ -218,7 +225,7 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
 /// After a failover commits may be gone that entries were loaded after: then everything is invalidated. Which server this was is in
 /// the database, and so on a standby, too: processes that start later find it there. Whoever finds another one invalidates first, and
 /// says then which one it is.
-async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
     let state = relay.table().beside("_state");
     // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
     let sql = format!(
@@ -227,8 +234,8 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     );
     let read = match connection.rows(&sql, &[]).await {
         // Some providers don't let everybody ask.
-        Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
-            if relay.link.failovers_unknown() {
+        Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
+            if relay.state.failovers_unknown() {
                 tracing::warn!(
                     table = relay.table().channel(),
                     %error,
@@ -239,11 +246,11 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
         }
         read => read?,
     };
-    let read = read.first().ok_or(Lost::Closed)?;
+    let read = read.first().ok_or(RelayError::Closed)?;
     let (server, told): (String, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
     let is_new = told.as_deref() != Some(&server);
     // The standby may have been behind what the state said.
-    let is_known_otherwise = relay.link.is_another_server(&server);
+    let is_known_otherwise = relay.state.is_another_server(&server);
     let told = told.filter(|_| !crate::base::mutation::is_active("outbox-failover-forgotten"));
     let is_another = (told.is_some() && is_new || is_known_otherwise)
         && !crate::base::mutation::is_active("outbox-failover-ignored");
@@ -259,18 +266,18 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
 }
 
 /// Whether the store has acknowledged that everything is invalidated.
-async fn forget(relay: &Relay) -> Result<bool, Lost> {
+async fn forget(relay: &Relay) -> Result<bool, RelayError> {
     tracing::warn!(
         "the database has failed over: everything is invalidated, since commits may be lost"
     );
-    relay.link.cold_start();
-    let receipt = relay.cache()?.delivery.enqueue_namespace();
-    Ok(receipt.acknowledged(ACKNOWLEDGEMENT).await == Acknowledgement::Delivered)
+    relay.state.cold_start();
+    let pending_ack = relay.cache()?.invalidations.enqueue_namespace();
+    Ok(pending_ack.acknowledged(ACKNOWLEDGEMENT).await == Acknowledgement::Delivered)
 }
 
 /// What rows are taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Saying {
+enum RowHandling {
     /// What they say is delivered.
     All,
     /// It has been delivered.
@@ -284,8 +291,8 @@ async fn take(
     connection: &mut Connection,
     cache: &Handle,
     ids: &[i64],
-    saying: Saying,
-) -> Result<Option<Vec<i64>>, Lost> {
+    saying: RowHandling,
+) -> Result<Option<Vec<i64>>, RelayError> {
     let mut transaction = connection.begin().await?;
     let texts = [list_of(ids), relay.mine()?];
     let texts = texts.each_ref().map(String::as_str);
@@ -303,8 +310,8 @@ async fn take(
         return Ok(Some(rest));
     }
     let mut meaning = meaning(cache, batch);
-    if saying == Saying::Nothing {
-        (meaning.order, meaning.everything) = Default::default();
+    if saying == RowHandling::Nothing {
+        (meaning.request, meaning.everything) = Default::default();
     }
     let has_poison = !meaning.poison.is_empty();
     if has_poison {
@@ -322,8 +329,8 @@ async fn take(
     }
     within(async { Ok(transaction.commit().await?) }).await?;
     match saying {
-        Saying::All => relay.link.delivered(number, lag),
-        Saying::Nothing => relay.link.covered(number),
+        RowHandling::All => relay.state.delivered(number, lag),
+        RowHandling::Nothing => relay.state.covered(number),
     }
     if has_poison {
         relay.drop_set_aside(connection).await?;
@@ -368,11 +375,11 @@ async fn set_aside(
     relay: &Relay,
     transaction: &mut PgConnection,
     report: &str,
-) -> Result<(), Lost> {
+) -> Result<(), RelayError> {
     let mut inner = within(async { Ok(transaction.begin().await?) }).await?;
     match within(rows(&mut inner, &relay.set_aside_sql(), &[report])).await {
         Ok(_) => within(async { Ok(inner.commit().await?) }).await,
-        Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+        Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
             relay.not_set_aside(&error);
             within(async { Ok(inner.rollback().await?) }).await
         }
@@ -390,14 +397,17 @@ pub(super) fn lag_of(rows: &[Row]) -> u64 {
 /// stays in the queue too, so that this process does not read it meanwhile.
 pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
     let Meaning {
-        order, everything, ..
+        request,
+        everything,
+        ..
     } = meaning;
-    let everything = everything.then(|| cache.delivery.enqueue_namespace());
-    let order = (!Order::is_empty(&order)).then(|| cache.delivery.enqueue(order));
+    let everything = everything.then(|| cache.invalidations.enqueue_namespace());
+    let request =
+        (!InvalidationRequest::is_empty(&request)).then(|| cache.invalidations.enqueue(request));
     let until = clock::now() + ACKNOWLEDGEMENT;
-    for receipt in everything.into_iter().chain(order) {
+    for pending_ack in everything.into_iter().chain(request) {
         let left = until.saturating_duration_since(clock::now());
-        if receipt.acknowledged(left).await != Acknowledgement::Delivered {
+        if pending_ack.acknowledged(left).await != Acknowledgement::Delivered {
             return false;
         }
     }
@@ -405,8 +415,8 @@ pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
 }
 
 /// Deletes the rows of this process whose invalidation was acknowledged already.
-async fn delete_done(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
-    let done = relay.link.take_done();
+async fn delete_done(relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
+    let done = relay.state.take_done();
     if done.is_empty() {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::bulk::{MOST_GROUPS, all_in_place_of};
 use super::followed::{Horizons, MOST_READ, start_cold};
 use super::install::Status;
-use super::relay::{CONNECT, Lost, MOST_SET_ASIDE, Relay, within};
+use super::relay::{CONNECT, MOST_SET_ASIDE, Relay, RelayError, within};
 use super::row::{BATCH, LONGEST_VALUE, MOST_ROWS, Row, lossy, meaning};
 use super::shared::{changed, deliver, lag_of};
 use super::triggers::Triggers;
@@ -28,7 +28,7 @@ use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 use crate::engine::Handle;
-use crate::local::{Cover, Moment, Session};
+use crate::local::{ClockReading, ConnectionId, FreshnessBound};
 use crate::store::Circuit;
 
 /// The version of the tables that this crate reads and writes.
@@ -268,32 +268,32 @@ fn natural(n: i64) -> u64 {
 }
 
 /// The connection of a relay.
-struct Reader<'r> {
+struct SqliteRelay<'r> {
     relay: &'r Relay,
     connection: SqliteConnection,
 }
 
 /// Reads the file over one connection, as long as it can be read.
-pub(super) async fn session(relay: &Relay, options: &SqliteConnectOptions) -> Lost {
+pub(super) async fn session(relay: &Relay, options: &SqliteConnectOptions) -> RelayError {
     let options = options.clone().create_if_missing(false).busy_timeout(BUSY);
     let connect = SqliteConnection::connect_with(&options);
     let connection = match tokio::time::timeout(CONNECT, connect).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return error.into(),
-        Err(_) => return Lost::TimedOut,
+        Err(_) => return RelayError::TimedOut,
     };
-    let mut reader = Reader { relay, connection };
+    let mut reader = SqliteRelay { relay, connection };
     if let Err(lost) = reader.check().await {
         return lost;
     }
-    relay.link.connected();
+    relay.state.connected();
     let ended = match &relay.freshness {
         None => reader.share().await,
         Some(freshness) => {
-            let session = freshness.announce();
-            freshness.open(session);
-            let ended = reader.follow(freshness, session).await;
-            freshness.close(session);
+            let connection_id = freshness.announce();
+            freshness.open(connection_id);
+            let ended = reader.follow(freshness, connection_id).await;
+            freshness.close(connection_id);
             ended
         }
     };
@@ -303,19 +303,19 @@ pub(super) async fn session(relay: &Relay, options: &SqliteConnectOptions) -> Lo
     }
 }
 
-impl Reader<'_> {
-    async fn rows(&mut self, sql: String, text: &str) -> Result<Vec<SqliteRow>, Lost> {
+impl SqliteRelay<'_> {
+    async fn rows(&mut self, sql: String, text: &str) -> Result<Vec<SqliteRow>, RelayError> {
         let query = ::sqlx::query(AssertSqlSafe(sql)).bind(text.to_owned());
         within(async { Ok(query.fetch_all(&mut self.connection).await?) }).await
     }
 
     /// Checks that the outbox exists in the version that this crate knows, and that others share
     /// its rows in the same way.
-    async fn check(&mut self) -> Result<(), Lost> {
+    async fn check(&mut self) -> Result<(), RelayError> {
         let table = &self.relay.config.table;
         let (outbox, _, state) = names(table);
         if !within(async { Ok(exists(&mut self.connection, table).await?) }).await? {
-            return Err(Lost::Unusable(format!(
+            return Err(RelayError::Unusable(format!(
                 "there is no table {outbox}; the migration of the outbox creates it"
             )));
         }
@@ -327,7 +327,7 @@ impl Reader<'_> {
             (_, relay) = self.state().await?;
         }
         if version != VERSION {
-            return Err(Lost::Unusable(format!(
+            return Err(RelayError::Unusable(format!(
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
@@ -336,16 +336,16 @@ impl Reader<'_> {
     }
 
     /// The version of the tables, and how the rows are shared.
-    async fn state(&mut self) -> Result<(i64, Option<String>), Lost> {
+    async fn state(&mut self) -> Result<(i64, Option<String>), RelayError> {
         let (_, _, state) = names(&self.relay.config.table);
         let read = format!("SELECT version, relay FROM {state} WHERE $1 = ''");
         let read = self.rows(read, "").await?;
-        let read = read.first().ok_or(Lost::Closed)?;
+        let read = read.first().ok_or(RelayError::Closed)?;
         Ok((read.try_get(0)?, read.try_get(1)?))
     }
 
     /// With Redis.
-    async fn share(&mut self) -> Result<Infallible, Lost> {
+    async fn share(&mut self) -> Result<Infallible, RelayError> {
         let relay = self.relay;
         let mut surveyed = None;
         let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
@@ -355,21 +355,21 @@ impl Reader<'_> {
             relay.unless_busy(done)?;
             tokio::select! {
                 () = tokio::time::sleep(relay.poll) => {}
-                () = relay.link.woken() => {}
+                () = relay.state.woken() => {}
                 // Rows that have waited for Redis are taken at once.
                 () = changed(&mut store) => {}
             }
         }
     }
 
-    async fn turn(&mut self, surveyed: &mut Option<Instant>) -> Result<(), Lost> {
-        let done = self.relay.link.take_done();
+    async fn turn(&mut self, surveyed: &mut Option<Instant>) -> Result<(), RelayError> {
+        let done = self.relay.state.take_done();
         self.delete(&done).await?;
         let (_, theirs) = self.state().await?;
         self.relay.is_shared_alike(theirs.as_deref())?;
         // A full batch may not have been all.
         while self.take().await? {}
-        self.relay.link.read();
+        self.relay.state.read();
         self.survey(surveyed).await
     }
 
@@ -383,7 +383,7 @@ impl Reader<'_> {
     }
 
     /// Delivers a batch; returns whether there may be more to take at once.
-    async fn take(&mut self) -> Result<bool, Lost> {
+    async fn take(&mut self) -> Result<bool, RelayError> {
         let cache = self.relay.cache()?;
         if cache.store.circuit() != Circuit::Closed {
             // The rows wait in the table.
@@ -413,13 +413,13 @@ impl Reader<'_> {
         }
         self.set_aside(&poison).await?;
         self.delete(&ids).await?;
-        self.relay.link.delivered(ids.len(), lag);
+        self.relay.state.delivered(ids.len(), lag);
         Ok(ids.len() == BATCH)
     }
 
     /// Invalidates resources with very many rows as a whole, and deletes these rows, which say nothing more then; returns whether
     /// there were any. One after another they would hold up all rows behind them.
-    async fn take_bulk(&mut self, cache: &Handle) -> Result<bool, Lost> {
+    async fn take_bulk(&mut self, cache: &Handle) -> Result<bool, RelayError> {
         if crate::base::mutation::is_active("outbox-bulk-in-order") {
             return Ok(false);
         }
@@ -456,11 +456,11 @@ impl Reader<'_> {
         );
         let deleted = format!("DELETE FROM {outbox} WHERE id IN ({ids})");
         self.rows(deleted, &self.relay.mine()?).await?;
-        self.relay.link.delivered(number, lag);
+        self.relay.state.delivered(number, lag);
         Ok(true)
     }
 
-    async fn delete(&mut self, ids: &[i64]) -> Result<(), Lost> {
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), RelayError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -471,12 +471,16 @@ impl Reader<'_> {
     }
 
     /// Without Redis.
-    async fn follow(&mut self, freshness: &Cover, session: Session) -> Result<Infallible, Lost> {
+    async fn follow(
+        &mut self,
+        freshness: &FreshnessBound,
+        connection_id: ConnectionId,
+    ) -> Result<Infallible, RelayError> {
         let relay = self.relay;
         let mut known = Known::default();
         loop {
             // While somebody holds the file's lock nothing is told to be fresh, and nothing is forgotten.
-            let done = self.follow_on(freshness, session, &mut known).await;
+            let done = self.follow_on(freshness, connection_id, &mut known).await;
             relay.unless_busy(done)?;
             tokio::time::sleep(relay.poll).await;
         }
@@ -484,17 +488,17 @@ impl Reader<'_> {
 
     async fn follow_on(
         &mut self,
-        freshness: &Cover,
-        session: Session,
+        freshness: &FreshnessBound,
+        connection_id: ConnectionId,
         known: &mut Known,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), RelayError> {
         let relay = self.relay;
-        let beat = freshness.beat(session, Moment::now());
+        let heartbeat = freshness.start_heartbeat(connection_id, ClockReading::now());
         let read = self.read(known.position).await?;
         known.position = Some(read);
-        relay.link.read();
-        if let Some(beat) = beat {
-            freshness.returned(session, beat);
+        relay.state.read();
+        if let Some(heartbeat) = heartbeat {
+            freshness.returned(connection_id, heartbeat);
         }
         if let Some(old) = known
             .horizons
@@ -506,7 +510,7 @@ impl Reader<'_> {
     }
 
     /// Applies the rows that were committed after the last position; returns the new position.
-    async fn read(&mut self, last: Option<i64>) -> Result<i64, Lost> {
+    async fn read(&mut self, last: Option<i64>) -> Result<i64, RelayError> {
         let relay = self.relay;
         let (outbox, _, state) = names(&relay.config.table);
         let sql = format!(
@@ -519,7 +523,7 @@ impl Reader<'_> {
             MOST_READ + 1,
         );
         let read = self.rows(sql, "").await?;
-        let first = read.first().ok_or(Lost::Closed)?;
+        let first = read.first().ok_or(RelayError::Closed)?;
         let (position, deleted): (i64, i64) = (first.try_get(0)?, first.try_get(1)?);
         relay.is_shared_alike(first.try_get(2)?)?;
         let rows = read.iter().map(|row| row_at(row, 3));
@@ -545,16 +549,16 @@ impl Reader<'_> {
             let meaning = meaning(&cache, rows);
             self.set_aside(&meaning.poison).await?;
             if !deliver(&cache, meaning).await {
-                return Err(Lost::NotAcknowledged);
+                return Err(RelayError::NotAcknowledged);
             }
-            relay.link.delivered(number, lag);
+            relay.state.delivered(number, lag);
         }
         Ok(position)
     }
 
     /// Deletes the rows that existed a retention time ago. Before that it records how far: a
     /// process that has not read that far must not continue.
-    async fn delete_old(&mut self, until: &str) -> Result<(), Lost> {
+    async fn delete_old(&mut self, until: &str) -> Result<(), RelayError> {
         let (outbox, _, state) = names(&self.relay.config.table);
         let id = "CAST($1 AS INTEGER)";
         let any = format!("SELECT 1 FROM {outbox} WHERE id <= {id} LIMIT 1");
@@ -569,7 +573,7 @@ impl Reader<'_> {
 
     /// Copies rows that can't be read, and deletes the oldest beyond the limits. A later process
     /// does not write a row again that has been deleted there.
-    async fn set_aside(&mut self, poison: &[(Row, String)]) -> Result<(), Lost> {
+    async fn set_aside(&mut self, poison: &[(Row, String)]) -> Result<(), RelayError> {
         if poison.is_empty() {
             return Ok(());
         }
@@ -592,7 +596,7 @@ impl Reader<'_> {
         self.drop_set_aside().await
     }
 
-    async fn drop_set_aside(&mut self) -> Result<(), Lost> {
+    async fn drop_set_aside(&mut self) -> Result<(), RelayError> {
         let (_, set_aside, state) = names(&self.relay.config.table);
         let sql = format!(
             "DELETE FROM {set_aside} WHERE $1 = '' AND (set_aside < {NOW} - {}
@@ -608,7 +612,7 @@ impl Reader<'_> {
     }
 
     /// Reads the tables' sizes at intervals.
-    async fn survey(&mut self, last: &mut Option<Instant>) -> Result<(), Lost> {
+    async fn survey(&mut self, last: &mut Option<Instant>) -> Result<(), RelayError> {
         if last.is_some_and(|last| last.elapsed() < SURVEY) {
             return Ok(());
         }
@@ -622,11 +626,11 @@ impl Reader<'_> {
             7 * DAY_MS
         );
         let read = self.rows(sql, "").await?;
-        let read = read.first().ok_or(Lost::Closed)?;
+        let read = read.first().ok_or(RelayError::Closed)?;
         let oldest = read.try_get::<Option<i64>, _>(1)?.map(natural);
-        let link = &self.relay.link;
-        link.walked(natural(read.try_get(0)?), oldest, None);
-        link.set_aside(natural(read.try_get(2)?), natural(read.try_get(3)?));
+        let state = &self.relay.state;
+        state.walked(natural(read.try_get(0)?), oldest, None);
+        state.set_aside(natural(read.try_get(2)?), natural(read.try_get(3)?));
         if read.try_get::<i64, _>(4)? != 0 {
             self.drop_set_aside().await?;
         }

@@ -336,13 +336,13 @@ impl IdKind {
 
 #[derive(Debug, Clone)]
 pub(super) struct Tag {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<TagPart>,
     /// The resources that are invalidated if there are too many tags.
     pub(super) resources: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum TagPart {
     Text(String),
     Column(String),
 }
@@ -383,8 +383,8 @@ impl Followed {
             let parts = parts_of(text).map_err(&refuse)?;
             let resources = carriers_of(text, catalog).map_err(&refuse)?;
             columns.extend(parts.iter().filter_map(|part| match part {
-                Part::Column(column) => Some(column.clone()),
-                Part::Text(_) => None,
+                TagPart::Column(column) => Some(column.clone()),
+                TagPart::Text(_) => None,
             }));
             tags.push(Tag { parts, resources });
         }
@@ -628,7 +628,7 @@ END
 
     /// Writes the rows for the changed ones.
     fn insert(&self, outbox: &OutboxTable, changed: &str) -> String {
-        let mut written = Written::default();
+        let mut written = OutboxStatement::default();
         for (resource, id) in &self.table.resources {
             match (&id[..], self.plain.get(resource)) {
                 ([], _) | (_, Some(IdKind::Mixed)) => written.whole(resource),
@@ -643,7 +643,7 @@ END
             let (value, condition) = self.tag_of(tag);
             written.tag(&value, &condition, &tag.resources);
         }
-        let Written { names, selects } = written;
+        let OutboxStatement { names, selects } = written;
         format!(
             "INSERT INTO {outbox} (kind, resource, value)
         WITH changed AS MATERIALIZED (
@@ -691,13 +691,13 @@ END
     /// The JSON of a tag, and on what condition there is one.
     fn tag_of(&self, tag: &Tag) -> (String, String) {
         let parts = tag.parts.iter().map(|part| match part {
-            Part::Text(text) => quote_text(text),
-            Part::Column(column) => format!("{}::text", self.column(column)),
+            TagPart::Text(text) => quote_text(text),
+            TagPart::Column(column) => format!("{}::text", self.column(column)),
         });
         let parts: Vec<String> = parts.collect();
         let present = tag.parts.iter().filter_map(|part| match part {
-            Part::Column(column) => Some(format!("{} IS NOT NULL", self.column(column))),
-            Part::Text(_) => None,
+            TagPart::Column(column) => Some(format!("{} IS NOT NULL", self.column(column))),
+            TagPart::Text(_) => None,
         });
         let present: Vec<String> = present.collect();
         let condition = match present.is_empty() {
@@ -711,12 +711,12 @@ END
 
 /// The parts of the statement that writes to the outbox.
 #[derive(Debug, Default)]
-struct Written {
+struct OutboxStatement {
     names: String,
     selects: Vec<String>,
 }
 
-impl Written {
+impl OutboxStatement {
     /// Names the distinct values of something, up to one more than are written; returns the name.
     fn values(&mut self, value: &str, condition: &str) -> String {
         let name = format!("n{}", self.names.matches(" AS MATERIALIZED").count());
@@ -803,7 +803,7 @@ fn trigger_sql(name: &str, (event, rows): (&str, &str), function: &str) -> Strin
 pub(super) fn signature() -> &'static str {
     static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
         let tag = Tag {
-            parts: vec![Part::Text("t".into()), Part::Column("c".into())],
+            parts: vec![TagPart::Text("t".into()), TagPart::Column("c".into())],
             resources: BTreeSet::from(["r".into()]),
         };
         let any = Followed {
@@ -881,7 +881,7 @@ fn dollars(text: &str) -> String {
     format!("{mark}{text}{mark}")
 }
 
-fn parts_of(tag: &str) -> Result<Vec<Part>, String> {
+fn parts_of(tag: &str) -> Result<Vec<TagPart>, String> {
     let refuse = || format!("the braces of the tag `{}` don't match", shortened(tag));
     let mut parts = Vec::new();
     let mut text = String::new();
@@ -893,7 +893,7 @@ fn parts_of(tag: &str) -> Result<Vec<Part>, String> {
                 text.push(letter);
             }
             '{' => {
-                parts.push(Part::Text(std::mem::take(&mut text)));
+                parts.push(TagPart::Text(std::mem::take(&mut text)));
                 let mut column = String::new();
                 loop {
                     match letters.next() {
@@ -902,14 +902,14 @@ fn parts_of(tag: &str) -> Result<Vec<Part>, String> {
                         Some(letter) => column.push(letter),
                     }
                 }
-                parts.push(Part::Column(column));
+                parts.push(TagPart::Column(column));
             }
             '}' => return Err(refuse()),
             letter => text.push(letter),
         }
     }
-    parts.push(Part::Text(text));
-    parts.retain(|part| *part != Part::Text(String::new()));
+    parts.push(TagPart::Text(text));
+    parts.retain(|part| *part != TagPart::Text(String::new()));
     if parts.is_empty() {
         return Err("a tag is empty".into());
     }
@@ -1208,8 +1208,8 @@ mod tests {
 
     #[test]
     fn tags_are_read() {
-        let column = |name: &str| Part::Column(name.into());
-        let text = |text: &str| Part::Text(text.into());
+        let column = |name: &str| TagPart::Column(name.into());
+        let text = |text: &str| TagPart::Text(text.into());
         assert_eq!(
             parts_of("a{{b}}:{c}{d}"),
             Ok(vec![text("a{b}:"), column("c"), column("d")])

@@ -11,17 +11,17 @@ use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinSet;
 
-use super::relay::{Connection, Lost, NAME, Relay, TOO_OLD, relay_options, rows};
+use super::relay::{Connection, NAME, Relay, RelayError, TOO_OLD, relay_options, rows};
 use super::row::{Row, ids_of};
 use crate::base::clock::{self, Instant};
-use crate::config::outbox::{Place, quote_text};
+use crate::config::outbox::{OutboxLocation, quote_text};
 
 /// How often the table is walked over, if that is quick.
 pub(super) const SURVEY: Duration = Duration::from_secs(5);
 /// A walk of so much longer is in the way of what is new.
 const QUICK: Duration = Duration::from_millis(100);
 /// How long a walk over a connection of its own may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WALK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Of its time it is under way for one part in so many.
 const SHARE: u32 = 20;
 /// Rows are counted up to this many.
@@ -31,7 +31,7 @@ pub(super) const MOST_TOLD: usize = 10_000;
 
 /// What a walk has seen.
 #[derive(Debug, Default)]
-struct Walked {
+struct WalkResult {
     depth: u64,
     oldest_ms: Option<u64>,
     dead: Option<u64>,
@@ -45,7 +45,7 @@ pub(super) struct Walks {
     last: Option<Instant>,
     pause: Duration,
     /// Over a connection of its own.
-    beside: JoinSet<Result<Walked, Lost>>,
+    beside: JoinSet<Result<WalkResult, RelayError>>,
     is_slow: bool,
     /// Where the next one begins: behind what the last one has told.
     from: i64,
@@ -68,12 +68,12 @@ impl Walks {
         &mut self,
         relay: &Relay,
         connection: &mut Connection,
-    ) -> Result<Vec<i64>, Lost> {
+    ) -> Result<Vec<i64>, RelayError> {
         if let Some(done) = self.beside.try_join_next() {
             return Ok(match done {
                 Ok(Ok(walked)) => self.done(relay, walked),
                 Ok(Err(error)) => self.failed(relay, &error),
-                Err(_) => self.failed(relay, &Lost::Closed),
+                Err(_) => self.failed(relay, &RelayError::Closed),
             });
         }
         let is_due = self.last.is_none_or(|last| last.elapsed() >= self.pause);
@@ -84,7 +84,7 @@ impl Walks {
         if !self.is_slow {
             match walk(relay, connection, self.from).await {
                 Ok(walked) => return Ok(self.done(relay, walked)),
-                Err(Lost::Busy(_)) => {}
+                Err(RelayError::Busy(_)) => {}
                 Err(lost) => return Err(lost),
             }
         }
@@ -95,10 +95,10 @@ impl Walks {
         Ok(Vec::new())
     }
 
-    fn done(&mut self, relay: &Relay, walked: Walked) -> Vec<i64> {
+    fn done(&mut self, relay: &Relay, walked: WalkResult) -> Vec<i64> {
         if self.from == 0 {
             relay
-                .link
+                .state
                 .walked(walked.depth, walked.oldest_ms, walked.dead);
         }
         self.is_slow = walked.took > QUICK;
@@ -112,9 +112,9 @@ impl Walks {
     }
 
     /// What can't be counted is not known, and that is all.
-    fn failed(&mut self, relay: &Relay, error: &Lost) -> Vec<i64> {
-        relay.link.not_walked();
-        (self.pause, self.last, self.from) = (PATIENCE, Some(clock::now()), 0);
+    fn failed(&mut self, relay: &Relay, error: &RelayError) -> Vec<i64> {
+        relay.state.not_walked();
+        (self.pause, self.last, self.from) = (WALK_TIMEOUT, Some(clock::now()), 0);
         if !std::mem::replace(&mut self.has_failed, true) {
             tracing::warn!(
                 table = relay.table().channel(),
@@ -141,25 +141,29 @@ fn sql(relay: &Relay, from: i64) -> String {
     )
 }
 
-async fn walk(relay: &Relay, connection: &mut Connection, from: i64) -> Result<Walked, Lost> {
+async fn walk(
+    relay: &Relay,
+    connection: &mut Connection,
+    from: i64,
+) -> Result<WalkResult, RelayError> {
     let begun = clock::now();
     let read = connection.rows(&sql(relay, from), &[]).await?;
     walked(&read, begun)
 }
 
-async fn walk_beside(relay: &Relay, from: i64) -> Result<Walked, Lost> {
+async fn walk_beside(relay: &Relay, from: i64) -> Result<WalkResult, RelayError> {
     #[allow(
         clippy::infallible_destructuring_match,
         reason = "with SQLite there is another place"
     )]
-    let options = match &relay.config.place {
-        Place::Postgres(options) => options,
+    let options = match &relay.config.location {
+        OutboxLocation::Postgres(options) => options,
         #[cfg(feature = "outbox-sqlite")]
-        Place::Sqlite(_) => return Err(Lost::Closed),
+        OutboxLocation::Sqlite(_) => return Err(RelayError::Closed),
     };
     let name = format!("{NAME}, beside");
     let reading = async {
-        let options = relay_options(options, &name, PATIENCE);
+        let options = relay_options(options, &name, WALK_TIMEOUT);
         let mut connection: PgConnection = options.connect().await?;
         let begun = clock::now();
         let read = rows(&mut connection, &sql(relay, from), &[]).await?;
@@ -167,17 +171,17 @@ async fn walk_beside(relay: &Relay, from: i64) -> Result<Walked, Lost> {
         connection.close().await?;
         Ok(walked)
     };
-    match tokio::time::timeout(PATIENCE, reading).await {
+    match tokio::time::timeout(WALK_TIMEOUT, reading).await {
         Ok(walked) => walked,
-        Err(_) => Err(Lost::TimedOut),
+        Err(_) => Err(RelayError::TimedOut),
     }
 }
 
-fn walked(read: &[PgRow], begun: Instant) -> Result<Walked, Lost> {
-    let read = read.first().ok_or(Lost::Closed)?;
+fn walked(read: &[PgRow], begun: Instant) -> Result<WalkResult, RelayError> {
+    let read = read.first().ok_or(RelayError::Closed)?;
     let natural = |n: i64| u64::try_from(n).unwrap_or(0);
     let ids: Option<String> = read.try_get(2)?;
-    Ok(Walked {
+    Ok(WalkResult {
         depth: natural(read.try_get(0)?),
         oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
         ids: ids_of(&ids.unwrap_or_default()),
@@ -198,7 +202,7 @@ impl SetAside {
         &mut self,
         relay: &Relay,
         connection: &mut Connection,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), RelayError> {
         if self.last.is_some_and(|last| last.elapsed() < SURVEY) {
             return Ok(());
         }
@@ -210,7 +214,7 @@ impl SetAside {
             state = relay.table().beside("_state"),
         );
         let read = match connection.rows(&sql, &[]).await {
-            Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+            Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
                 if !std::mem::replace(&mut self.has_failed, true) {
                     tracing::warn!(
                         table = relay.table().channel(),
@@ -222,10 +226,10 @@ impl SetAside {
             }
             read => read?,
         };
-        let read = read.first().ok_or(Lost::Closed)?;
+        let read = read.first().ok_or(RelayError::Closed)?;
         let natural = |n: i64| u64::try_from(n).unwrap_or(0);
         relay
-            .link
+            .state
             .set_aside(natural(read.try_get(0)?), natural(read.try_get(1)?));
         match read.try_get(2)? {
             true => relay.drop_set_aside(connection).await,

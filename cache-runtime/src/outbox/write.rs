@@ -10,7 +10,7 @@ use ::sqlx::{AssertSqlSafe, Connection, Database, Pool, Row as _, Transaction};
 
 use super::row::{NewRow, rows_of};
 use crate::call::transaction;
-use crate::config::outbox::{OutboxConfig, Place};
+use crate::config::outbox::{OutboxConfig, OutboxLocation};
 use crate::engine::Handle;
 use crate::key::{KeyPart, is_resource, render_id};
 
@@ -133,7 +133,7 @@ impl<T: Target + Send> OutboxConnection for T {}
 mod sealed {
     use super::{AnyConnection, PgConnection};
 
-    pub enum Link<'c> {
+    pub enum DatabaseConnection<'c> {
         Postgres(&'c mut PgConnection),
         Any(&'c mut AnyConnection),
         #[cfg(feature = "outbox-sqlite")]
@@ -141,66 +141,70 @@ mod sealed {
     }
 
     pub trait Target {
-        fn target(&mut self) -> Link<'_>;
+        fn target(&mut self) -> DatabaseConnection<'_>;
     }
 }
 
-use sealed::{Link, Target};
+use sealed::{DatabaseConnection, Target};
 
 impl Target for PgConnection {
-    fn target(&mut self) -> Link<'_> {
-        Link::Postgres(self)
+    fn target(&mut self) -> DatabaseConnection<'_> {
+        DatabaseConnection::Postgres(self)
     }
 }
 
 impl Target for AnyConnection {
-    fn target(&mut self) -> Link<'_> {
-        Link::Any(self)
+    fn target(&mut self) -> DatabaseConnection<'_> {
+        DatabaseConnection::Any(self)
     }
 }
 
 #[cfg(feature = "outbox-sqlite")]
 impl Target for ::sqlx::SqliteConnection {
-    fn target(&mut self) -> Link<'_> {
-        Link::Sqlite(self)
+    fn target(&mut self) -> DatabaseConnection<'_> {
+        DatabaseConnection::Sqlite(self)
     }
 }
 
 impl<DB: Database<Connection: Target>> Target for Transaction<'_, DB> {
-    fn target(&mut self) -> Link<'_> {
+    fn target(&mut self) -> DatabaseConnection<'_> {
         (**self).target()
     }
 }
 
 impl<DB: Database<Connection: Target>> Target for PoolConnection<DB> {
-    fn target(&mut self) -> Link<'_> {
+    fn target(&mut self) -> DatabaseConnection<'_> {
         (**self).target()
     }
 }
 
 impl<T: Target + ?Sized> Target for &mut T {
-    fn target(&mut self) -> Link<'_> {
+    fn target(&mut self) -> DatabaseConnection<'_> {
         (**self).target()
     }
 }
 
 /// Runs a statement with rows as JSON, which SQLx's `Any` can bind; returns the ids that the
 /// statement returns.
-async fn insert(link: Link<'_>, sql: String, rows: &[NewRow]) -> Result<Vec<i64>, ::sqlx::Error> {
+async fn insert(
+    link: DatabaseConnection<'_>,
+    sql: String,
+    rows: &[NewRow],
+) -> Result<Vec<i64>, ::sqlx::Error> {
     let rows = serde_json::to_string(rows).map_err(|error| ::sqlx::Error::Encode(error.into()))?;
     match link {
-        Link::Postgres(connection) => {
+        DatabaseConnection::Postgres(connection) => {
             let query = ::sqlx::query(AssertSqlSafe(sql)).bind(rows);
             let read: Vec<PgRow> = query.fetch_all(connection).await?;
             read.iter().map(|row| row.try_get(0)).collect()
         }
-        Link::Any(connection) => {
+        DatabaseConnection::Any(connection) => {
             let query = ::sqlx::query(AssertSqlSafe(sql)).bind(rows);
             let read: Vec<AnyRow> = query.fetch_all(connection).await?;
             read.iter().map(|row| row.try_get(0)).collect()
         }
         #[cfg(feature = "outbox-sqlite")]
-        Link::Sqlite(connection) => {
+        DatabaseConnection::Sqlite(connection) => {
             let query = ::sqlx::query(AssertSqlSafe(sql)).bind(rows);
             let read = query.fetch_all(connection).await?;
             read.iter().map(|row| row.try_get(0)).collect()
@@ -211,8 +215,8 @@ async fn insert(link: Link<'_>, sql: String, rows: &[NewRow]) -> Result<Vec<i64>
 /// The statement that writes rows. They may belong to their writer for a while, which invalidates
 /// by itself.
 fn insert_sql(config: &OutboxConfig, is_own: bool) -> String {
-    match &config.place {
-        Place::Postgres(_) => {
+    match &config.location {
+        OutboxLocation::Postgres(_) => {
             let due = match is_own {
                 true => format!("clock_timestamp() + interval '{OWN_MS} ms'"),
                 false => "'-infinity'".to_owned(),
@@ -225,7 +229,7 @@ fn insert_sql(config: &OutboxConfig, is_own: bool) -> String {
             )
         }
         #[cfg(feature = "outbox-sqlite")]
-        Place::Sqlite(_) => {
+        OutboxLocation::Sqlite(_) => {
             let due = match is_own {
                 true => format!("{} + {OWN_MS}", super::sqlite::NOW),
                 false => "0".to_owned(),
@@ -271,7 +275,7 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
         return false;
     }
     let options = pool.connect_options();
-    let is_covered = is_in(&config.place, &*options);
+    let is_covered = is_in(&config.location, &*options);
     if is_covered == Some(false) && !link.is_shared && link.is_first_outside() {
         tracing::warn!(
             table = config.table.channel(),
@@ -284,21 +288,21 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
 
 /// Whether these options of a pool lead to the outbox's database; `None` for another kind of
 /// database.
-fn is_in(place: &Place, options: &dyn Any) -> Option<bool> {
+fn is_in(location: &OutboxLocation, options: &dyn Any) -> Option<bool> {
     let any = options.downcast_ref::<AnyConnectOptions>();
     let url = any.map(|any| any.database_url.as_str());
-    match place {
-        Place::Postgres(own) => {
-            let of_url = url.and_then(|url| match OutboxConfig::postgres(url).ok()?.place {
-                Place::Postgres(options) => Some(options),
+    match location {
+        OutboxLocation::Postgres(own) => {
+            let of_url = url.and_then(|url| match OutboxConfig::postgres(url).ok()?.location {
+                OutboxLocation::Postgres(options) => Some(options),
                 #[cfg(feature = "outbox-sqlite")]
-                Place::Sqlite(_) => None,
+                OutboxLocation::Sqlite(_) => None,
             });
             let other = options.downcast_ref().or(of_url.as_ref());
             other.map(|other: &PgConnectOptions| is_same(other, own))
         }
         #[cfg(feature = "outbox-sqlite")]
-        Place::Sqlite(own) => {
+        OutboxLocation::Sqlite(own) => {
             use ::sqlx::sqlite::SqliteConnectOptions as Options;
             let of_url = url
                 .filter(|url| url.starts_with("sqlite:"))
@@ -337,11 +341,11 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
         return Ok(CommitRows::default());
     };
     let known = cache.outbox.as_ref().is_some_and(|it| it.is_usable());
-    if !known && !exists(link_of(connection), config).await? {
+    if !known && !exists(connection_of(connection), config).await? {
         // A process that follows it later starts with an empty cache.
         return Ok(CommitRows::default());
     }
-    let Some(link) = link_of(connection) else {
+    let Some(link) = connection_of(connection) else {
         return Ok(CommitRows::default());
     };
     // Without Redis the other processes wait for it.
@@ -349,42 +353,45 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
     insert(link, sql, &rows).await.map(CommitRows)
 }
 
-fn link_of<C: Connection + 'static>(connection: &mut C) -> Option<Link<'_>> {
+fn connection_of<C: Connection + 'static>(connection: &mut C) -> Option<DatabaseConnection<'_>> {
     let connection: &mut dyn Any = connection;
     if connection.is::<PgConnection>() {
-        return connection.downcast_mut().map(Link::Postgres);
+        return connection.downcast_mut().map(DatabaseConnection::Postgres);
     }
     #[cfg(feature = "outbox-sqlite")]
     if connection.is::<::sqlx::SqliteConnection>() {
-        return connection.downcast_mut().map(Link::Sqlite);
+        return connection.downcast_mut().map(DatabaseConnection::Sqlite);
     }
-    connection.downcast_mut().map(Link::Any)
+    connection.downcast_mut().map(DatabaseConnection::Any)
 }
 
 /// Whether the table exists. Writing to a missing one would abort the caller's transaction.
-async fn exists(link: Option<Link<'_>>, config: &OutboxConfig) -> Result<bool, ::sqlx::Error> {
-    let (sql, table) = match &config.place {
-        Place::Postgres(_) => (
+async fn exists(
+    link: Option<DatabaseConnection<'_>>,
+    config: &OutboxConfig,
+) -> Result<bool, ::sqlx::Error> {
+    let (sql, table) = match &config.location {
+        OutboxLocation::Postgres(_) => (
             "SELECT CASE WHEN to_regclass($1) IS NULL THEN 0 ELSE 1 END::bigint",
             config.table.quoted(),
         ),
         #[cfg(feature = "outbox-sqlite")]
-        Place::Sqlite(_) => (
+        OutboxLocation::Sqlite(_) => (
             "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
             config.table.name().to_owned(),
         ),
     };
     let found: i64 = match link {
-        Some(Link::Postgres(connection)) => {
+        Some(DatabaseConnection::Postgres(connection)) => {
             let query = ::sqlx::query_scalar(sql).bind(table);
             query.fetch_one(connection).await?
         }
-        Some(Link::Any(connection)) => {
+        Some(DatabaseConnection::Any(connection)) => {
             let query = ::sqlx::query_scalar(sql).bind(table);
             query.fetch_one(connection).await?
         }
         #[cfg(feature = "outbox-sqlite")]
-        Some(Link::Sqlite(connection)) => {
+        Some(DatabaseConnection::Sqlite(connection)) => {
             let query = ::sqlx::query_scalar(sql).bind(table);
             query.fetch_one(connection).await?
         }
@@ -404,10 +411,10 @@ mod tests {
 
     #[test]
     fn the_same_database_is_known_by_host_port_and_name() {
-        let options = |url: &str| match OutboxConfig::postgres(url).expect("a URL").place {
-            Place::Postgres(options) => options,
+        let options = |url: &str| match OutboxConfig::postgres(url).expect("a URL").location {
+            OutboxLocation::Postgres(options) => options,
             #[cfg(feature = "outbox-sqlite")]
-            Place::Sqlite(_) => unreachable!("a URL of PostgreSQL"),
+            OutboxLocation::Sqlite(_) => unreachable!("a URL of PostgreSQL"),
         };
         let own = options("postgres://app@localhost:5433/shop");
         for (url, is) in [

@@ -25,7 +25,7 @@ pub struct CallSite {
         not(feature = "map"),
         expect(dead_code, reason = "only the map reads it")
     )]
-    words: &'static str,
+    description: &'static str,
     place: &'static Location<'static>,
     /// The name of a closure's type that stands in the function's static, where no type parameter
     /// is known.
@@ -41,11 +41,11 @@ pub struct CallSite {
 impl CallSite {
     /// A call site at the caller's source location.
     #[track_caller]
-    pub(super) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
+    pub(super) const fn new(role: Role, function: &'static str, description: &'static str) -> Self {
         Self {
             function,
             role,
-            words,
+            description,
             place: Location::caller(),
             declared: None,
             reported: AtomicBool::new(false),
@@ -139,8 +139,8 @@ impl CallSite {
         self.role
     }
 
-    pub(crate) fn words(&self) -> &'static str {
-        self.words
+    pub(crate) fn description(&self) -> &'static str {
+        self.description
     }
 
     pub(crate) fn place(&self) -> &'static Location<'static> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
-use crate::base::entry_map::{self, Table};
+use crate::base::entry_map::{self, EntryMap};
 use crate::protocol::generation::Dep;
 
 /// The bytes that the lists of all keys may take. Of keys whose list had to make room, the next read
@@ -26,7 +26,7 @@ pub(crate) const MOST_RESOURCES: usize = 64;
 #[derive(Default)]
 pub(crate) struct Learnt {
     in_use: AtomicBool,
-    lists: OnceLock<Table<List>>,
+    lists: OnceLock<EntryMap<LearntList>>,
     /// What each function has named so far, by its address.
     functions: RwLock<HashMap<usize, Named>>,
 }
@@ -63,12 +63,12 @@ impl Named {
 }
 
 /// The dependencies of the entry under a key that its last load has named.
-struct List {
+struct LearntList {
     key: Box<str>,
     deps: Arc<[Arc<Dep>]>,
 }
 
-impl entry_map::Entry for List {
+impl entry_map::Entry for LearntList {
     fn key(&self) -> &str {
         &self.key
     }
@@ -82,7 +82,7 @@ impl entry_map::Entry for List {
 impl fmt::Debug for Learnt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Learnt")
-            .field("lists", &self.lists.get().map(Table::len))
+            .field("lists", &self.lists.get().map(EntryMap::len))
             .finish_non_exhaustive()
     }
 }
@@ -106,13 +106,13 @@ impl Learnt {
 
     /// Remembers the list of an entry; an empty one is forgotten.
     pub(crate) fn remember(&self, key: &str, deps: &Arc<[Arc<Dep>]>) {
-        let lists = self.lists.get_or_init(|| Table::new(LISTS));
+        let lists = self.lists.get_or_init(|| EntryMap::new(LISTS));
         self.in_use.store(true, Ordering::Relaxed);
         if deps.is_empty() {
             lists.remove_if(key.as_bytes(), |_| true);
             return;
         }
-        lists.insert(Arc::new(List {
+        lists.insert(Arc::new(LearntList {
             key: key.into(),
             deps: Arc::clone(deps),
         }));

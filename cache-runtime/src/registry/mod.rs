@@ -13,7 +13,7 @@ mod site;
 pub(crate) use self::call_site::{CallSite, Role, report_loss};
 pub(crate) use self::instance::Instance;
 pub(crate) use self::resource::{Resource, ResourceSettings};
-pub(crate) use self::resource_ref::{Known, ResourceRef};
+pub(crate) use self::resource_ref::{KnownResource, ResourceRef};
 pub(crate) use self::resources::Registry;
 #[cfg(feature = "map")]
 pub use self::site::SITES;

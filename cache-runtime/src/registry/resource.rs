@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::call_site::{CallSite, address};
 use super::instance::{Instance, version_of};
 use crate::base::counters::{CounterSnapshot, Counters};
-use crate::base::policy::Grace;
+use crate::base::policy::StalePolicy;
 use crate::key::{EntryKind, IdForm, KeySpace};
 use crate::protocol::codec::Trust;
 use crate::protocol::codec_id::CodecId;
@@ -24,7 +24,7 @@ pub(crate) struct ResourceSettings {
     pub(crate) space: KeySpace,
     /// Wins over the attribute's `ttl`.
     pub(crate) operator_ttl: Option<Duration>,
-    pub(crate) grace: Grace,
+    pub(crate) stale_policy: StalePolicy,
     /// The context that its keys need.
     pub(crate) contexts: Box<[Box<str>]>,
     /// Which part of the hits is audited.
@@ -54,7 +54,7 @@ pub(crate) struct Resource {
     /// The context that its keys need.
     pub(crate) contexts: Box<[Box<str>]>,
     /// The configured policy for slow and failing loads.
-    pub(crate) grace: Grace,
+    pub(crate) stale_policy: StalePolicy,
     /// Which part of the hits is audited, as it is configured.
     pub(crate) audit: u32,
     claims: RwLock<HashMap<&'static str, Claim>>,
@@ -101,7 +101,7 @@ impl Resource {
             counters,
             operator_ttl: settings.operator_ttl,
             contexts: settings.contexts,
-            grace: settings.grace,
+            stale_policy: settings.stale_policy,
             audit: settings.audit,
             claims: RwLock::default(),
             functions: RwLock::default(),

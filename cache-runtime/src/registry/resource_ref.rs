@@ -17,7 +17,7 @@ use crate::telemetry::function::FunctionStats;
 /// A reference to a resource, which costs no reference count if the function remembers it.
 #[derive(Debug, Clone)]
 pub(crate) enum ResourceRef {
-    Known(&'static Known),
+    Known(&'static KnownResource),
     /// Includes the counters of the function, once they are known; not for manual operations.
     Own(Arc<Resource>, Option<Arc<FunctionStats>>),
 }
@@ -47,7 +47,7 @@ impl ResourceRef {
 impl ResourceRef {
     /// Whether it is this one, which a function remembers.
     #[inline]
-    pub(crate) fn is(&self, known: &'static Known) -> bool {
+    pub(crate) fn is(&self, known: &'static KnownResource) -> bool {
         matches!(self, Self::Known(own) if std::ptr::eq(*own, known))
     }
 
@@ -145,7 +145,7 @@ impl Deref for ResourceRef {
 
 /// What is known of a function in one cache, for one resource.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct KnownResource {
     pub(super) engine: u64,
     pub(super) name: &'static str,
     pub(super) op: Option<&'static str>,
@@ -159,7 +159,7 @@ pub(crate) struct Known {
     pub(super) instance: OnceLock<(u64, TypeId, u32)>,
 }
 
-impl Known {
+impl KnownResource {
     /// The counters of the function.
     #[inline]
     pub(crate) fn function(&self) -> &FunctionStats {

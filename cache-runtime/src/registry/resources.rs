@@ -68,7 +68,7 @@ mod tests {
     use crate::key::{KeySpace, KeyWriter};
     use crate::registry::call_site::Role;
     use crate::registry::resource_ref::ResourceRef;
-    use crate::registry::site::{PLACES, Site};
+    use crate::registry::site::{REMEMBERED, Site};
     use std::any::TypeId;
 
     static FIRST: Site = Site::new(Role::Reads, "first", "");
@@ -121,7 +121,7 @@ mod tests {
                 ));
             }
             let known = KNOWN.knows(engine, name).map(ResourceRef::Known);
-            assert_eq!(known.is_some(), at < PLACES, "{engine} {name}");
+            assert_eq!(known.is_some(), at < REMEMBERED, "{engine} {name}");
             if let Some(known) = known {
                 assert!(std::ptr::eq::<Resource>(&*known, &*own));
                 assert!(KNOWN.claims(engine, name, &known, None, false));

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::call_site::{CallSite, Role};
-use super::resource_ref::{Known, ResourceRef, same_op};
+use super::resource_ref::{KnownResource, ResourceRef, same_op};
 use crate::key::EntryKind;
 
 /// The static of an annotated function: its call site, and what its first calls found out.
@@ -13,10 +13,10 @@ pub struct Site {
     at: CallSite,
     /// What the first calls found out, so that later ones need not lock the registry. There is a
     /// place for each of a few caches or resources.
-    known: [OnceLock<Known>; PLACES],
+    known: [OnceLock<KnownResource>; REMEMBERED],
 }
 
-pub(super) const PLACES: usize = 4;
+pub(super) const REMEMBERED: usize = 4;
 
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,10 +40,10 @@ pub static SITES: [Site];
 impl Site {
     /// A site at the caller's source location.
     #[track_caller]
-    pub(crate) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
+    pub(crate) const fn new(role: Role, function: &'static str, description: &'static str) -> Self {
         Self {
-            at: CallSite::new(role, function, words),
-            known: [const { OnceLock::new() }; PLACES],
+            at: CallSite::new(role, function, description),
+            known: [const { OnceLock::new() }; REMEMBERED],
         }
     }
 
@@ -55,7 +55,7 @@ impl Site {
 
     /// What is known of the function's calls in this cache, with the resource of this name.
     #[inline]
-    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<&'static Known> {
+    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<&'static KnownResource> {
         let mut known = self.known.iter().map_while(OnceLock::get);
         known.find(|known| known.is(engine, name))
     }
@@ -91,7 +91,7 @@ impl Site {
         let is_granted = resource.claim(op, self, shared);
         if let (true, ResourceRef::Own(resource, function)) = (is_granted, resource) {
             let function = function.clone();
-            self.know(Known {
+            self.know(KnownResource {
                 engine,
                 name,
                 op,
@@ -107,7 +107,7 @@ impl Site {
     }
 
     /// Takes a place if there is one.
-    fn know(&self, mut known: Known) {
+    fn know(&self, mut known: KnownResource) {
         for place in &self.known {
             let (engine, name) = (known.engine, known.name);
             match place.set(known) {

@@ -15,10 +15,10 @@ use crate::base::clock::{self, Instant};
 /// and [`failed`](Self::failed). Writes then wait a short while for a new connection, instead of
 /// returning [`Pending`](crate::Acknowledgement::Pending) at once.
 #[derive(Debug, Clone, Default)]
-pub struct ConnectionWatch(Arc<Shared>);
+pub struct ConnectionWatch(Arc<WatchState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct WatchState {
     status: watch::Sender<ConnectionStatus>,
     /// Whether invalidations wait for a connection. The store pauses for a shorter time then.
     is_wanted: watch::Sender<bool>,

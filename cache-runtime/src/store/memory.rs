@@ -19,11 +19,11 @@ use super::{
     LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, StoreUsage,
 };
 use crate::base::clock::{self, Millis};
-use crate::base::entry_map::{self, Table};
+use crate::base::entry_map::{self, EntryMap};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
 use crate::key::EntryKind;
-use crate::local::{Cell, Cells};
+use crate::local::{InvalidationFlag, InvalidationFlags};
 use crate::protocol::entry::{Content, Header, Stamp};
 use crate::protocol::generation::{Dep, StampBase};
 use crate::protocol::glob;
@@ -41,7 +41,7 @@ const MAX_GENERATIONS: usize = 1 << 20;
 const LOCKS: usize = 64;
 
 /// The intents on one key, and until when each of them lasts.
-type GenerationSet = Vec<(Nonce, Millis)>;
+type IntentList = Vec<(Nonce, Millis)>;
 
 /// The number of keys with intents at which expired ones are first searched for. The next search is
 /// at twice the number that was left, so that it costs little per intent.
@@ -50,38 +50,38 @@ const FIRST_SWEEP: usize = 64;
 /// How many entries one step of a walk takes.
 const STEP: usize = 1_000;
 
-struct Slot {
+struct StoredEntry {
     key: Box<str>,
     header: Header,
     payload: Payload,
     weight: usize,
     /// The generations that its stamp was computed from, if they were still current when it was
     /// stored.
-    under: Option<Arc<Under>>,
+    under: Option<Arc<UsedGenerations>>,
 }
 
 /// The dependencies of an entry, and the flags of their generations.
-struct Under {
+struct UsedGenerations {
     deps: Arc<[Arc<Dep>]>,
-    flags: Box<[Arc<Cell>]>,
+    flags: Box<[Arc<InvalidationFlag>]>,
 }
 
-impl Under {
+impl UsedGenerations {
     /// Whether none of the generations has been replaced.
     fn is_current(&self) -> bool {
-        self.flags.iter().all(|flag| flag.is_quiet())
+        self.flags.iter().all(|flag| flag.is_valid())
     }
 }
 
 /// The current generation of a dependency. It ends when it is removed from the table, by whatever
 /// operation.
-struct Last {
+struct CurrentGeneration {
     nonce: Nonce,
     /// Shared with the entries that depend on it.
-    flag: Arc<Cell>,
+    flag: Arc<InvalidationFlag>,
 }
 
-impl Last {
+impl CurrentGeneration {
     fn fresh() -> Self {
         Self {
             nonce: Nonce::fresh(),
@@ -90,15 +90,15 @@ impl Last {
     }
 }
 
-impl Drop for Last {
+impl Drop for CurrentGeneration {
     fn drop(&mut self) {
         if !crate::base::mutation::is_active("generation-over-unseen") {
-            self.flag.end();
+            self.flag.invalidate();
         }
     }
 }
 
-impl Slot {
+impl StoredEntry {
     /// Whether the stamp of these dependencies, computed now, would equal its own.
     fn is_under(&self, deps: &[Arc<Dep>]) -> bool {
         self.under.as_ref().is_some_and(|under| {
@@ -116,7 +116,7 @@ impl Slot {
     }
 }
 
-impl entry_map::Entry for Slot {
+impl entry_map::Entry for StoredEntry {
     fn key(&self) -> &str {
         &self.key
     }
@@ -128,18 +128,18 @@ impl entry_map::Entry for Slot {
 
 /// Entries of this process alone, bounded by bytes.
 pub struct MemoryStore {
-    entries: Table<Slot>,
+    entries: EntryMap<StoredEntry>,
     /// Held during a comparison and the change that it allows. Reads don't take them.
     locks: [Mutex<()>; LOCKS],
-    generations: RwLock<HashMap<Box<str>, Last>>,
+    generations: RwLock<HashMap<Box<str>, CurrentGeneration>>,
     /// By key of an entity or generation. Not part of the byte limit: an intent is not evicted.
-    intents: RwLock<HashMap<Box<str>, GenerationSet>>,
+    intents: RwLock<HashMap<Box<str>, IntentList>>,
     /// The number of keys at which expired intents are searched for.
     sweep_at: AtomicUsize,
     hash_key: [u8; 16],
     /// The flags of the entries that threads keep beside the table. An entry may have been evicted
     /// when it is invalidated, so the table alone can't end it.
-    cells: Cells,
+    flags: InvalidationFlags,
     /// The weights of these entries.
     kept: Arc<AtomicU64>,
     /// All of them end when it changes.
@@ -166,13 +166,13 @@ impl MemoryStore {
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
         Self {
-            entries: Table::new(max_bytes),
+            entries: EntryMap::new(max_bytes),
             locks: std::array::from_fn(|_| Mutex::new(())),
             generations: RwLock::default(),
             intents: RwLock::default(),
             sweep_at: AtomicUsize::new(FIRST_SWEEP),
             hash_key: Nonce::fresh().0.to_le_bytes(),
-            cells: Cells::default(),
+            flags: InvalidationFlags::default(),
             kept: Arc::default(),
             epoch: AtomicU64::new(0),
             server: Nonce::fresh(),
@@ -215,11 +215,11 @@ impl MemoryStore {
 
     /// The entry under a key, unless it has expired. An expired one stays until it is replaced or
     /// evicted.
-    fn get(&self, key: &str) -> Option<Arc<Slot>> {
-        let slot = self.entries.get(key)?;
+    fn get(&self, key: &str) -> Option<Arc<StoredEntry>> {
+        let stored = self.entries.get(key)?;
         // Of a lease alone `stale` is zero, and of an entry alone the deadline.
-        let ends = slot.header.deadline.max(slot.header.stale);
-        (self.now() < ends).then_some(slot)
+        let ends = stored.header.deadline.max(stored.header.stale);
+        (self.now() < ends).then_some(stored)
     }
 
     fn put(
@@ -227,10 +227,10 @@ impl MemoryStore {
         key: &str,
         header: Header,
         (payload, size): (Payload, usize),
-        under: Option<Arc<Under>>,
+        under: Option<Arc<UsedGenerations>>,
     ) {
         let weight = size + key.len() + ENTRY_OVERHEAD;
-        self.entries.insert(Arc::new(Slot {
+        self.entries.insert(Arc::new(StoredEntry {
             key: key.into(),
             header,
             payload,
@@ -241,15 +241,15 @@ impl MemoryStore {
     }
 
     /// The same entry under another header.
-    fn change(&self, slot: &Slot, header: Header) {
-        self.entries.insert(Arc::new(Slot {
-            key: slot.key.clone(),
+    fn change(&self, stored: &StoredEntry, header: Header) {
+        self.entries.insert(Arc::new(StoredEntry {
+            key: stored.key.clone(),
             header,
-            payload: slot.payload.clone(),
-            weight: slot.weight,
-            under: slot.under.clone(),
+            payload: stored.payload.clone(),
+            weight: stored.weight,
+            under: stored.under.clone(),
         }));
-        self.end_kept(&slot.key);
+        self.end_kept(&stored.key);
     }
 
     fn stamp(&self, probe: &Probe) -> Stamp {
@@ -271,7 +271,7 @@ impl MemoryStore {
             nonces.clear();
             nonces.extend(probe.deps.iter().map(|dep| {
                 let last = generations.entry(dep.key().into());
-                last.or_insert_with(Last::fresh).nonce
+                last.or_insert_with(CurrentGeneration::fresh).nonce
             }));
         }
         StampBase::of(self.server, nonces).stamp(&probe.key)
@@ -279,7 +279,7 @@ impl MemoryStore {
 
     fn look_under(&self, probe: &Probe, stamp: Stamp) -> Look {
         let found = match self.get(&probe.key) {
-            Some(slot) => Found::Entry(slot.header, slot.payload.clone()),
+            Some(stored) => Found::Entry(stored.header, stored.payload.clone()),
             None => Found::Nothing,
         };
         Look {
@@ -293,13 +293,13 @@ impl MemoryStore {
     }
 
     /// The generations that belong to this stamp, if they are current.
-    fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<Under>> {
+    fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<UsedGenerations>> {
         let generations = self.generations.read();
         let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
         let last: Vec<_> = last.collect::<Option<_>>()?;
         let nonces = last.iter().map(|last| last.nonce);
         (Stamp::of(self.server, &probe.key, nonces) == stamp).then(|| {
-            Arc::new(Under {
+            Arc::new(UsedGenerations {
                 deps: Arc::clone(&probe.deps),
                 flags: last.iter().map(|last| Arc::clone(&last.flag)).collect(),
             })
@@ -346,7 +346,7 @@ impl MemoryStore {
     }
 
     /// Removes all expired intents: perhaps nobody reads their keys again.
-    fn sweep(&self, intents: &mut HashMap<Box<str>, GenerationSet>) {
+    fn sweep(&self, intents: &mut HashMap<Box<str>, IntentList>) {
         let now = self.now();
         intents.retain(|key, standing| {
             if standing.iter().any(|(_, deadline)| *deadline <= now) {
@@ -389,7 +389,7 @@ impl MemoryStore {
         let held = self.holds_content(key);
         let removed = self
             .entries
-            .remove_if(key.as_bytes(), |slot| slot.fits(matching));
+            .remove_if(key.as_bytes(), |stored| stored.fits(matching));
         self.end_kept(key);
         held && removed
     }
@@ -404,7 +404,7 @@ impl MemoryStore {
 
     fn holds_content(&self, key: &str) -> bool {
         self.get(key)
-            .is_some_and(|slot| slot.header.content != Content::Nothing)
+            .is_some_and(|stored| stored.header.content != Content::Nothing)
     }
 
     /// A missing generation is unknown: the next caller that needs it creates one with a new nonce.
@@ -429,11 +429,11 @@ impl Store for MemoryStore {
 
     #[inline]
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
-        self.entries.look(key.as_bytes(), |slot| {
+        self.entries.look(key.as_bytes(), |stored| {
             // If a write is announced, there is no entry under the current generations: the
             // announcement ended those before it, and nothing is stored under those after it.
-            if slot.is_under(deps) {
-                see(&slot.header, &slot.payload, self.now_or_later());
+            if stored.is_under(deps) {
+                see(&stored.header, &stored.payload, self.now_or_later());
             }
         });
     }
@@ -459,8 +459,8 @@ impl Store for MemoryStore {
             return Ok(LeaseReply::Intended);
         }
         let now = self.now();
-        if let Some(slot) = self.get(&probe.key) {
-            let there = slot.header;
+        if let Some(stored) = self.get(&probe.key) {
+            let there = stored.header;
             let is_over = there.is_leased() && there.deadline < now;
             let gives_way = is_over
                 || match &request.seen {
@@ -485,7 +485,7 @@ impl Store for MemoryStore {
                     deadline: now.after(request.length),
                     ..there
                 };
-                self.change(&slot, header);
+                self.change(&stored, header);
                 return Ok(LeaseReply::Granted);
             }
         }
@@ -496,29 +496,29 @@ impl Store for MemoryStore {
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
         let _guard = self.lock(key);
-        let Some(slot) = self.get(key).filter(|slot| slot.header.token == token) else {
+        let Some(stored) = self.get(key).filter(|stored| stored.header.token == token) else {
             return Ok(false);
         };
         let header = Header {
             deadline: self.now().after(length),
-            ..slot.header
+            ..stored.header
         };
-        self.change(&slot, header);
+        self.change(&stored, header);
         Ok(true)
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
         let _guard = self.lock(key);
-        if let Some(slot) = self.get(key).filter(|slot| slot.header.token == token) {
-            if slot.header.content == Content::Nothing {
+        if let Some(stored) = self.get(key).filter(|stored| stored.header.token == token) {
+            if stored.header.content == Content::Nothing {
                 self.remove(key);
             } else {
                 let header = Header {
                     token: Nonce::NONE,
                     deadline: Millis(0),
-                    ..slot.header
+                    ..stored.header
                 };
-                self.change(&slot, header);
+                self.change(&stored, header);
             }
         }
         Ok(())
@@ -528,11 +528,11 @@ impl Store for MemoryStore {
         let _guard = self.lock(&probe.key);
         if self
             .get(&probe.key)
-            .is_none_or(|slot| slot.header.token != fill.token)
+            .is_none_or(|stored| stored.header.token != fill.token)
         {
             return Ok(Filled::Refused);
         }
-        if fill.size as u64 > self.entries.heaviest() {
+        if fill.size as u64 > self.entries.max_entry_weight() {
             self.remove(&probe.key);
             return Err(Error::new(
                 ErrorKind::Unstorable,
@@ -620,9 +620,9 @@ impl Store for MemoryStore {
         let mut walk = self.entries.iter();
         loop {
             let step: Vec<_> = walk.by_ref().take(STEP).collect();
-            let fitting = step.iter().filter(|slot| slot.fits(matching));
+            let fitting = step.iter().filter(|stored| stored.fits(matching));
             removed += fitting
-                .filter(|slot| self.remove_if(&slot.key, matching))
+                .filter(|stored| self.remove_if(&stored.key, matching))
                 .count() as u64;
             if step.len() < STEP {
                 self.end_all_kept(matching);

@@ -60,7 +60,7 @@ impl CacheApi {
         headers: &HeaderMap,
         /// `users` or `products`.
         resource: Path<String>,
-    ) -> Result<Forgotten, RefusedOrAbsent> {
+    ) -> Result<ClearResponse, RefusedOrAbsent> {
         self.check(&credentials, headers)?;
         let Some(resource) = RESOURCES.into_iter().find(|known| *known == resource.0) else {
             return Err(RefusedOrAbsent::not_found(format!(
@@ -70,8 +70,8 @@ impl CacheApi {
         };
         Ok(
             match cache_runtime::cache().invalidate_all(resource).await {
-                Acknowledgement::Pending | Acknowledgement::Lost => Forgotten::Pending,
-                _ => Forgotten::Done,
+                Acknowledgement::Pending | Acknowledgement::Lost => ClearResponse::Pending,
+                _ => ClearResponse::Done,
             },
         )
     }
@@ -82,20 +82,20 @@ impl CacheApi {
         &self,
         credentials: Credentials,
         headers: &HeaderMap,
-    ) -> Result<Forgotten, Refused> {
+    ) -> Result<ClearResponse, Refused> {
         self.check(&credentials, headers)?;
         Ok(match cache_runtime::cache().clear_all().await {
-            Ok(_) => Forgotten::Done,
+            Ok(_) => ClearResponse::Done,
             Err(error) => {
                 tracing::warn!(%error, "the cache is not cleared yet");
-                Forgotten::Pending
+                ClearResponse::Pending
             }
         })
     }
 }
 
 #[derive(ApiResponse)]
-enum Forgotten {
+enum ClearResponse {
     /// No later read is answered with anything cached so far.
     #[oai(status = 204)]
     Done,

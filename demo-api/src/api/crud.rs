@@ -110,9 +110,9 @@ impl<R: Resource> CrudApi<R> {
 
     /// Remove a row
     #[oai(path = "/:id", method = "delete")]
-    async fn delete(&self, id: Path<i64>) -> Result<Deleted, RowRefused> {
+    async fn delete(&self, id: Path<i64>) -> Result<DeleteResponse, RowRefused> {
         self.service.delete(id.0).await?;
-        Ok(Deleted::Gone)
+        Ok(DeleteResponse::Gone)
     }
 }
 
@@ -134,7 +134,7 @@ fn default_limit() -> i64 {
 }
 
 #[derive(ApiResponse)]
-enum Deleted {
+enum DeleteResponse {
     /// The row is gone.
     #[oai(status = 204)]
     Gone,

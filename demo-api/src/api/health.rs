@@ -21,8 +21,8 @@ impl HealthApi {
 impl HealthApi {
     /// What somebody finds who opens the bare address
     #[oai(path = "/", method = "get", hidden)]
-    async fn root(&self) -> Elsewhere {
-        Elsewhere::SeeOther("/docs".to_owned())
+    async fn root(&self) -> Redirect {
+        Redirect::SeeOther("/docs".to_owned())
     }
 
     /// Whether the database and the cache answer
@@ -58,7 +58,7 @@ impl HealthApi {
 }
 
 #[derive(ApiResponse)]
-enum Elsewhere {
+enum Redirect {
     #[oai(status = 303)]
     SeeOther(#[oai(header = "location")] String),
 }

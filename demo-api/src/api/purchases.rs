@@ -26,15 +26,15 @@ type Refused = Failure<{ refusal::INPUT | refusal::BODY | refusal::ABSENT | refu
 impl PurchasesApi {
     /// Buy something: takes it from the stock and makes the buyer active, in one transaction
     #[oai(path = "/", method = "post")]
-    async fn buy(&self, body: Body<Purchase>) -> Result<Bought, Refused> {
+    async fn buy(&self, body: Body<Purchase>) -> Result<PurchaseResponse, Refused> {
         let cache = cache_runtime::cache();
         self.service.buy(&cache, body.into_input()?).await?;
-        Ok(Bought::Done)
+        Ok(PurchaseResponse::Done)
     }
 }
 
 #[derive(ApiResponse)]
-enum Bought {
+enum PurchaseResponse {
     /// Both are written.
     #[oai(status = 204)]
     Done,

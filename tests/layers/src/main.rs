@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::table::Table;
+use crate::table::LayerTable;
 
 /// What each file takes from each other file: the names.
 type Arrows = BTreeMap<(String, String), BTreeSet<String>>;
@@ -47,7 +47,7 @@ fn check(root: &Path, only: &[String]) -> (String, bool) {
         .unwrap_or_else(|error| panic!("{}: {error}", table.display()));
     let mut report = String::new();
     let mut passed = true;
-    for table in Table::parse(&text) {
+    for table in LayerTable::parse(&text) {
         if !only.is_empty() && !only.contains(&table.name) {
             continue;
         }
@@ -78,7 +78,7 @@ fn read(root: &Path, folder: &Path) -> BTreeMap<String, String> {
 }
 
 /// Reports on one crate, and counts what is wrong with it.
-fn describe(table: &Table, files: &BTreeMap<String, String>) -> (String, usize) {
+fn describe(table: &LayerTable, files: &BTreeMap<String, String>) -> (String, usize) {
     let modules = modules::read(files);
     let arrows = names::arrows(&modules);
     let rooms: BTreeSet<&str> = modules.iter().map(|module| module.file.as_str()).collect();
@@ -140,7 +140,10 @@ mod tests {
 
     fn described(table: &str, files: &[(&str, &str)]) -> (String, usize) {
         let owned = |&(name, text): &(&str, &str)| (name.to_owned(), text.to_owned());
-        describe(&Table::parse(table)[0], &files.iter().map(owned).collect())
+        describe(
+            &LayerTable::parse(table)[0],
+            &files.iter().map(owned).collect(),
+        )
     }
 
     #[test]

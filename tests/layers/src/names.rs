@@ -57,10 +57,15 @@ pub(crate) fn arrows(modules: &[Module]) -> Arrows {
 }
 
 /// Names that are being looked up, each in its module: one that leads to itself ends there.
-type Open = Vec<(usize, String)>;
+type Unresolved = Vec<(usize, String)>;
 
 /// Follows `path`, as it stands in the module `from`. `None` for what is of another crate.
-fn resolve(modules: &[Module], from: usize, path: &[String], open: &mut Open) -> Option<Target> {
+fn resolve(
+    modules: &[Module],
+    from: usize,
+    path: &[String],
+    open: &mut Unresolved,
+) -> Option<Target> {
     let (first, mut rest) = path.split_first()?;
     let mut module = match first.as_str() {
         "crate" => 0,
@@ -98,7 +103,7 @@ fn lookup(
     module: usize,
     name: &str,
     is_last: bool,
-    open: &mut Open,
+    open: &mut Unresolved,
 ) -> Option<Target> {
     let this = &modules[module];
     let child = this.children.get(name).map(|&id| Target::Module(id));
@@ -126,7 +131,7 @@ fn imported(
     module: usize,
     name: &str,
     is_last: bool,
-    open: &mut Open,
+    open: &mut Unresolved,
 ) -> Option<Target> {
     let imports = &modules[module].imports;
     for import in imports

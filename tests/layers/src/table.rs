@@ -6,7 +6,7 @@ use crate::Arrows;
 
 /// The layers of one crate.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct LayerTable {
     /// The crate's folder.
     pub(crate) name: String,
     /// Whether what breaks it is a fault, or only reported.
@@ -15,7 +15,7 @@ pub(crate) struct Table {
     layers: Vec<Vec<String>>,
 }
 
-impl Table {
+impl LayerTable {
     /// Reads the tables of all crates.
     ///
     /// # Panics

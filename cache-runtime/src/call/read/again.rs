@@ -3,18 +3,18 @@
 use std::any::TypeId;
 use std::time::Duration;
 
-use super::front::Wanted;
 use super::local_lookup::shown;
 use super::prepared::PreparedCall;
+use super::thread_cache::ThreadLookup;
 use super::timing;
 use crate::base::clock;
-use crate::base::marks::Marks;
 use crate::base::mutation;
+use crate::base::scope_flags::ScopeFlags;
 use crate::call::log;
 use crate::call::returns::Returns;
 use crate::engine::Engine;
 use crate::key::IdForm;
-use crate::local::{Again, Asked};
+use crate::local::{Expected, KeptHit};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::ResourceRef;
 use crate::telemetry::function::FunctionStats;
@@ -40,7 +40,7 @@ impl PreparedCall {
             Some(local) => local.note(known.function().local_hits.count(), found.age),
             None => known.function().hits.add_one(),
         }
-        if log::is_on() || Marks::now().has(Marks::OBSERVED) {
+        if log::is_on() || ScopeFlags::now().has(ScopeFlags::OBSERVED) {
             let ttl = found.ttl();
             self.record_again(cache, ttl);
         }
@@ -54,7 +54,7 @@ impl PreparedCall {
         cache: &Engine,
         type_id: TypeId,
         function: &FunctionStats,
-    ) -> Option<Again<'_>> {
+    ) -> Option<KeptHit<'_>> {
         let (found, nanos) = clock::timed(move || self.find_again(cache, type_id));
         if found.is_some() {
             function.local_lookup.record(nanos);
@@ -65,37 +65,37 @@ impl PreparedCall {
     #[cold]
     fn record_again(&mut self, cache: &Engine, ttl: Duration) {
         self.write_key(cache);
-        self.asking(cache).record("local", ttl);
+        self.lookup(cache).record("local", ttl);
     }
 
     /// Answers from the entry that this thread was last served for an equal call of the same
     /// function. So the key, and all that [`check`](Self::check) finds out, is known; the rest is
     /// checked here.
     #[inline(always)]
-    fn find_again(&mut self, cache: &Engine, type_id: TypeId) -> Option<Again<'_>> {
+    fn find_again(&mut self, cache: &Engine, type_id: TypeId) -> Option<KeptHit<'_>> {
         /// Scopes in which a call needs more than its entry.
-        const AROUND: Marks = Marks::MODE
-            .and(Marks::STRICT)
-            .and(Marks::TRANSACTION)
-            .and(Marks::MEMO_OF_ALL);
+        const AROUND: ScopeFlags = ScopeFlags::MODE
+            .and(ScopeFlags::STRICT)
+            .and(ScopeFlags::TRANSACTION)
+            .and(ScopeFlags::MEMO_OF_ALL);
 
         let ResourceRef::Known(known) = self.resource else {
             return None;
         };
         let options = &self.options;
-        let marks = Marks::now();
+        let scope_flags = ScopeFlags::now();
         let is_usual = options.problem.is_none()
-            && !options.copies.strict
-            && options.copies.kept
+            && !options.local_options.strict
+            && options.local_options.kept
             && (options.audit == 0 || mutation::is_active("front-not-audited"))
-            && !marks.has(AROUND)
-            && !(options.memo && marks.has(Marks::REQUEST))
-            && !cache.delivery.is_degraded()
+            && !scope_flags.has(AROUND)
+            && !(options.memo && scope_flags.has(ScopeFlags::REQUEST))
+            && !cache.invalidations.is_degraded()
             && !cache.telemetry.switches.is_any_off();
         if !is_usual {
             return None;
         }
-        let wanted = Wanted {
+        let wanted = ThreadLookup {
             known,
             given: self.key.given(|| IdForm::mark(self.form.as_ref())),
             version: options.version,
@@ -104,13 +104,13 @@ impl PreparedCall {
             extras: &self.extras,
         };
         if let Some(local) = &cache.local {
-            return self.front.find(&**local, &wanted);
+            return self.thread_cache.find(&**local, &wanted);
         }
         // What a body reads may be stored, or is what it has just written: that asks the store.
-        if marks.has(Marks::BODY) {
+        if scope_flags.has(ScopeFlags::BODY) {
             return None;
         }
-        self.front.find(&cache.in_memory()?, &wanted)
+        self.thread_cache.find(&cache.in_memory()?, &wanted)
     }
 
     /// Notes that the table had an entry for this call.
@@ -123,8 +123,8 @@ impl PreparedCall {
         let ResourceRef::Known(known) = self.resource else {
             return;
         };
-        let mut front = std::mem::take(&mut self.front);
-        let wanted = Wanted {
+        let mut thread_cache = std::mem::take(&mut self.thread_cache);
+        let wanted = ThreadLookup {
             known,
             given: self.key.given(|| IdForm::mark(self.form.as_ref())),
             version: self.declared,
@@ -133,26 +133,26 @@ impl PreparedCall {
             extras: &self.extras,
         };
         if let Some(local) = &cache.local {
-            let asked = Asked {
+            let asked = Expected {
                 type_id,
                 version: self.options.version,
                 extras: &self.extras,
             };
-            front.note(&wanted, |beside| {
+            thread_cache.note(&wanted, |beside| {
                 local.kept(self.key.text(), &asked, beside)
             });
         } else if let Some(memory) = cache.in_memory() {
-            let asking = self.asking(cache);
+            let lookup = self.lookup(cache);
             let serves = |header: &_, payload: &_, now| {
-                let shown = shown(header, payload, now, &self.options.grace)?;
+                let shown = shown(header, payload, now, &self.options.stale_policy)?;
                 let is_it = header.fingerprint == self.fingerprint(type_id, fingerprint);
                 is_it.then(|| (shown.value.cloned(), [shown.lasts, shown.fresh]))
             };
-            front.note(&wanted, |beside| {
+            thread_cache.note(&wanted, |beside| {
                 let key = self.key.text();
-                asking.with_deps(|deps| memory.kept(key, deps, beside, serves))
+                lookup.with_deps(|deps| memory.kept(key, deps, beside, serves))
             });
         }
-        self.front = front;
+        self.thread_cache = thread_cache;
     }
 }

@@ -9,7 +9,7 @@ use super::audited::Audited;
 use super::call::{Call, arrived, load_result};
 use super::load::{Load, LoadRole};
 use super::local_lookup::draw;
-use super::reader::{Action, Queued, Reader};
+use super::lookup_loop::{Action, LookupLoop, UnleasedRole};
 use crate::auditor::Draw;
 use crate::call::observe::{BypassReason, StaleReason, Status};
 use crate::call::returns::Returns;
@@ -59,8 +59,8 @@ impl Call {
     /// Whether a hit of this call is to be checked; asked once.
     pub(super) fn draw(&self) -> Option<Draw> {
         // An entry that is kept here only can't be looked at again in the store.
-        let part = self.audit.filter(|_| !self.is_kept_here_only())?;
-        draw(&self.cache, part, &self.own.key)
+        let role = self.audit.filter(|_| !self.is_kept_here_only())?;
+        draw(&self.cache, role, &self.own.key)
     }
 
     /// Looks up the entry, waits for other loads, or gets the permit to load.
@@ -71,23 +71,23 @@ impl Call {
         if let Some(hit) = self.audited.clone() {
             return Answer::Run(Load::audited(self, hit));
         }
-        let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
+        let mut lookup_loop = LookupLoop::new(&self, self.fingerprint::<R::Value>());
         let bypass = loop {
-            match reader.next().await {
-                Action::Hit(hit) => match self.serve_and_keep(&hit, reader.read_token()) {
+            match lookup_loop.next().await {
+                Action::Hit(hit) => match self.serve_and_keep(&hit, lookup_loop.read_token()) {
                     Some(value) => {
-                        reader.found(&hit, || load_result(&value));
-                        drop(reader);
+                        lookup_loop.found(&hit, || load_result(&value));
+                        drop(lookup_loop);
                         return match self.to_audit(&value) {
                             Some(hit) => Answer::Run(Load::audited(self, hit)),
                             None => Answer::Found(value),
                         };
                     }
-                    None => reader.reject(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Stale(hit, reason) => match self.serve(&hit, reason) {
                     Some(value) => return Answer::Found(value),
-                    None => reader.reject(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Revalidate(both) => {
                     let (hit, permit) = *both;
@@ -113,29 +113,29 @@ impl Call {
                     None => break BypassReason::OtherType,
                 },
                 Action::Lead(permit) => {
-                    let (part, fallback) = (LoadRole::Leader(permit), reader.fallback());
-                    return Answer::Run(Load::new(Arc::clone(&self), part, fallback));
+                    let (role, fallback) = (LoadRole::Leader(permit), lookup_loop.fallback());
+                    return Answer::Run(Load::new(Arc::clone(&self), role, fallback));
                 }
                 Action::Bypass(reason) => break reason,
             }
         };
-        if let Some((hit, reason)) = reader.instead(bypass)
+        if let Some((hit, reason)) = lookup_loop.instead(bypass)
             && let Some(value) = self.serve(&hit, reason)
         {
             return Answer::Found(value);
         }
-        let fallback = reader.fallback();
+        let fallback = lookup_loop.fallback();
         self.answered(Status::Bypass(bypass));
         // Boxed, so that callers that wait for a load don't hold memory for it.
-        let part = match Box::pin(reader.queue(bypass)).await {
-            Queued::Run(run) => LoadRole::Runner(run),
-            Queued::Joined(load_result) => match arrived(load_result) {
+        let role = match Box::pin(lookup_loop.queue(bypass)).await {
+            UnleasedRole::Run(run) => LoadRole::Runner(run),
+            UnleasedRole::Joined(load_result) => match arrived(load_result) {
                 Some(value) => return Answer::Found(value),
                 None => LoadRole::Alone,
             },
-            Queued::Alone => LoadRole::Alone,
+            UnleasedRole::Alone => LoadRole::Alone,
         };
-        let load = Load::new(Arc::clone(&self), part, fallback);
+        let load = Load::new(Arc::clone(&self), role, fallback);
         Answer::Run(match bypass {
             BypassReason::WaitLimit => load.looks_again(),
             _ => load,

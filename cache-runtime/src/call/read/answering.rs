@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::call::observe;
-use crate::call::returns::Kind;
+use crate::call::returns::ReturnShape;
 
 pin_project_lite::pin_project! {
     /// The future of a call. It is one of three, so that a call that was answered before there was a
@@ -22,17 +22,17 @@ pin_project_lite::pin_project! {
         /// The store is asked.
         Asking {
             #[pin]
-            asking: A,
+            lookup: A,
         },
     }
 }
 
 impl<R, F, A> Answering<R, F, A> {
     #[inline]
-    pub(super) fn off<S>(body: impl FnOnce(Kind<R, S>) -> F) -> Self {
+    pub(super) fn off<S>(body: impl FnOnce(ReturnShape<R, S>) -> F) -> Self {
         observe::record_disabled();
         Self::Off {
-            body: body(Kind::OF),
+            body: body(ReturnShape::OF),
         }
     }
 }
@@ -48,7 +48,7 @@ impl<R, F: Future<Output = R>, A: Future<Output = R>> Future for Answering<R, F,
                 None => Poll::Pending,
             },
             AnsweringProjected::Off { body } => body.poll(context),
-            AnsweringProjected::Asking { asking } => asking.poll(context),
+            AnsweringProjected::Asking { lookup } => lookup.poll(context),
         }
     }
 }

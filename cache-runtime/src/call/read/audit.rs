@@ -18,7 +18,7 @@ use crate::base::error::Error;
 use crate::call::returns::{Gathered, Loaded, Returns};
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
-use crate::invalidation::Order;
+use crate::invalidation::InvalidationRequest;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::Compare;
 use crate::protocol::codec_id::CodecId;
@@ -190,8 +190,8 @@ impl Call {
         }
     }
 
-    fn suspect(&self, function: &Arc<FunctionStats>) -> Suspect {
-        Suspect {
+    fn suspect(&self, function: &Arc<FunctionStats>) -> SuspectEntry {
+        SuspectEntry {
             cache: self.cache.clone(),
             probe: self.probe().clone(),
             function: Arc::clone(function),
@@ -207,11 +207,12 @@ impl Call {
         };
         // If the entry of the hit has been replaced, the difference says nothing about the current
         // one.
-        let is_of_another = |it: &Standing| {
+        let is_of_another = |it: &StoredEntry| {
             (difference.has)(&it.header, &it.payload, &difference.fresh, self.codec)
                 && !crate::base::mutation::is_active("audit-blames-the-next-entry")
         };
-        let Some(Standing { identity, age, .. }) = standing.filter(|it| !is_of_another(it)) else {
+        let Some(StoredEntry { identity, age, .. }) = standing.filter(|it| !is_of_another(it))
+        else {
             // A write came in between, or the store is away.
             let cleared = self.cache.auditor.clear(&self.own.key);
             if let Some(cleared) = cleared {
@@ -252,7 +253,7 @@ impl Call {
 }
 
 /// A valid entry in the store.
-struct Standing {
+struct StoredEntry {
     identity: Identity,
     age: Duration,
     header: Header,
@@ -260,23 +261,23 @@ struct Standing {
 }
 
 /// An entry that may be stale.
-struct Suspect {
+struct SuspectEntry {
     cache: Handle,
     probe: Probe,
     function: Arc<FunctionStats>,
     resource: Box<str>,
 }
 
-impl Suspect {
+impl SuspectEntry {
     /// The entry under the key, and its age; `None` if there is no valid one.
-    async fn standing(&self) -> Result<Option<Standing>, Error> {
+    async fn standing(&self) -> Result<Option<StoredEntry>, Error> {
         let look = self.cache.store.look(&self.probe).await?;
         let Found::Entry(header, payload) = look.found else {
             return Ok(None);
         };
         let is_valid = header.stamp == look.stamp && look.intended.is_none();
         // The holder of a lease is about to replace it.
-        Ok((is_valid && !header.is_leased()).then(|| Standing {
+        Ok((is_valid && !header.is_leased()).then(|| StoredEntry {
             identity: (header.stamp, header.stored),
             age: look.now.since(header.stored),
             header,
@@ -310,7 +311,7 @@ impl Suspect {
                 return;
             }
             let standing = self.standing().await;
-            let is_gone = |it: Option<Standing>| it.is_none_or(|it| it.identity != identity);
+            let is_gone = |it: Option<StoredEntry>| it.is_none_or(|it| it.identity != identity);
             if standing.is_ok_and(is_gone) {
                 break;
             }
@@ -373,11 +374,11 @@ impl Suspect {
         let on_stale = self.cache.config.on_stale.as_ref();
         let action = on_stale.map(|it| it.ask(&finding));
         if action == Some(AuditAction::Invalidate) {
-            let order = Order {
+            let request = InvalidationRequest {
                 kills: vec![self.probe.key.clone()],
-                ..Order::default()
+                ..InvalidationRequest::default()
             };
-            drop(self.cache.delivery.enqueue(order));
+            drop(self.cache.invalidations.enqueue(request));
         }
     }
 }

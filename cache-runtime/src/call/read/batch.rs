@@ -21,13 +21,13 @@ use super::audit::{Compared, compare_one};
 use super::audited::Audited;
 use super::context::LoadContext;
 use super::learnt::NamedLoad;
+use super::lookup_loop::{Action, EntryState, LookupLoop};
 use super::permit::Permit;
 use super::plan::ReadPlan;
-use super::reader::{Action, EntryState, Reader};
 use super::report::load_span;
-use super::steps::{self, Asked, Leases, Wanted};
-use super::store_filter::{AllButEach, Everything};
-use super::{Call, Unless, value_of};
+use super::steps::{self, LeaseOutcome, Leases, WantedLease};
+use super::store_filter::{StoreAll, StoreUnlessEach};
+use super::{Call, StoreFilter, value_of};
 use crate::auditor::Draw;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock;
@@ -36,12 +36,12 @@ use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive};
 use crate::call::log;
 use crate::call::observe::{self, BypassReason, Outcome, Status};
-use crate::call::returns::{Gathered, Kind};
+use crate::call::returns::{Gathered, ReturnShape};
 use crate::call::scope::{self, Mode};
 use crate::call::transaction;
-use crate::coalesce::bulkhead::{Bulkhead, Place};
+use crate::coalesce::bulkhead::{Bulkhead, BulkheadPermit};
 use crate::coalesce::single_flight::LoadResult;
-use crate::coalesce::waits::{Noted, Wait};
+use crate::coalesce::waits::{WaitDecision, WaitEdges};
 use crate::engine::Handle;
 use crate::key::KeyPart;
 use crate::local::ReadToken;
@@ -56,7 +56,7 @@ const AT_A_TIME: usize = 64;
 /// A call of a cached function that takes many ids, before its body runs.
 #[derive(Debug)]
 #[must_use]
-pub struct Batch<R, S, K, U = Everything> {
+pub struct Batch<R, S, K, U = StoreAll> {
     ids: Vec<K>,
     /// The call of each distinct id. `None` if the cache is off.
     calls: Option<Vec<(K, Call)>>,
@@ -102,7 +102,7 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
         Self {
             ids: ids.to_vec(),
             calls,
-            unless: Everything,
+            unless: StoreAll,
             kind: PhantomData,
         }
     }
@@ -113,14 +113,14 @@ impl<R, S, K> Batch<R, S, K> {
     pub fn unless<F: Fn(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Batch<R, S, K, AllButEach<F, R::Value>>
+    ) -> Batch<R, S, K, StoreUnlessEach<F, R::Value>>
     where
         R: Gathered<S>,
     {
         Batch {
             ids: self.ids,
             calls: self.calls,
-            unless: AllButEach::each(refuses),
+            unless: StoreUnlessEach::each(refuses),
             kind: PhantomData,
         }
     }
@@ -145,27 +145,27 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
     ///
     /// # Cancel safety
     /// Like a read of one id.
-    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>, &[K]) -> R) -> R
+    pub async fn run(self, body: impl AsyncFnOnce(ReturnShape<R, S>, &[K]) -> R) -> R
     where
         R: Gathered<S, Id = K>,
-        for<'u> &'u U: Unless<R::Value>,
+        for<'u> &'u U: StoreFilter<R::Value>,
     {
         self.run_owned(async move |kind, ids: Vec<K>| body(kind, &ids).await)
             .await
     }
 
     /// Does the same with a body that owns its ids.
-    pub async fn run_owned(self, body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R) -> R
+    pub async fn run_owned(self, body: impl AsyncFnOnce(ReturnShape<R, S>, Vec<K>) -> R) -> R
     where
         R: Gathered<S, Id = K>,
-        for<'u> &'u U: Unless<R::Value>,
+        for<'u> &'u U: StoreFilter<R::Value>,
     {
         if scope::takes_key(|| Err(many_keys())) {
             return std::future::pending().await;
         }
         let Some(calls) = self.calls else {
             observe::record_disabled();
-            return body(Kind::OF, self.ids).await;
+            return body(ReturnShape::OF, self.ids).await;
         };
         let leases = Leases::default();
         let answered = answered::<R, S, K, U>(&calls, self.unless, &leases, body);
@@ -180,12 +180,12 @@ async fn answered<R, S, K, U>(
     calls: &[(K, Call)],
     unless: U,
     leases: &Leases,
-    body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R,
+    body: impl AsyncFnOnce(ReturnShape<R, S>, Vec<K>) -> R,
 ) -> R
 where
     K: Clone,
     R: Gathered<S, Id = K>,
-    for<'u> &'u U: Unless<R::Value>,
+    for<'u> &'u U: StoreFilter<R::Value>,
 {
     let answers = look_up::<R, S, K>(calls, leases).await;
     let statuses = answers.iter().map(|it| (it.status(), it.tier()));
@@ -194,15 +194,15 @@ where
     let mut checks: Checks<'_, K, R::Value> = Vec::new();
     for (answered @ (id, call), answer) in calls.iter().zip(answers) {
         match answer {
-            Answer::Found(value, ..) => {
+            IdAnswer::Found(value, ..) => {
                 match call.draw() {
                     Some(draw) => checks.push((answered, value, draw)),
                     None => found.extend(value.map(|value| (id.clone(), value))),
                 }
                 continue;
             }
-            Answer::Load(permit) => permits.push(permit),
-            Answer::Bypass(_) => {}
+            IdAnswer::Load(permit) => permits.push(permit),
+            IdAnswer::Bypass(_) => {}
         }
         missed.push(id.clone());
     }
@@ -212,7 +212,7 @@ where
         Some((_, first)) if is_audit || !missed.is_empty() => first.bulkhead(),
         _ => None,
     };
-    let mut place: Option<Place> = None;
+    let mut place: Option<BulkheadPermit> = None;
     if is_audit && let Some(bulkhead) = &bulkhead {
         place = bulkhead.try_enter();
         if place.is_none() {
@@ -237,7 +237,7 @@ where
             (place, _) => place,
         };
         if let Some(place) = &place {
-            keep_alive.holds_place(place.function());
+            keep_alive.holds_permit(place.function());
         }
         let _noted = place.as_ref().map(|place| noted(calls, place));
         if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
@@ -255,7 +255,7 @@ where
                 .and_then(|(_, first)| first.resource.function()),
         );
         let kept_alive = KeptAlive {
-            body: pin!(body(Kind::OF, missed)),
+            body: pin!(body(ReturnShape::OF, missed)),
             keep_alive: &mut keep_alive,
         };
         let mut returned = kept_alive.await;
@@ -305,14 +305,14 @@ async fn wait_for_place<K>(
     calls: &[(K, Call)],
     permits: &[Permit],
     bulkhead: Arc<Bulkhead>,
-) -> Place {
+) -> BulkheadPermit {
     let _noted = match calls.first() {
         Some((_, first)) => {
             let mut loads = enclosing::keys(&first.cache);
             loads.extend(calls.iter().map(|(_, call)| call.own.key.clone()));
             match first.cache.waits.wait(loads, &bulkhead.name()) {
-                Wait::Fine(noted) => noted,
-                Wait::Circular => return bulkhead.beyond(),
+                WaitDecision::Fine(noted) => noted,
+                WaitDecision::Circular => return bulkhead.beyond(),
             }
         }
         None => None,
@@ -324,11 +324,11 @@ async fn wait_for_place<K>(
 }
 
 /// Loads that wait for the permit wait for these loads.
-fn noted<K>(calls: &[(K, Call)], place: &Place) -> Vec<Noted> {
+fn noted<K>(calls: &[(K, Call)], place: &BulkheadPermit) -> Vec<WaitEdges> {
     let waits = calls.iter().filter_map(|(_, call)| {
         match call.cache.waits.wait(vec![place.name()], &call.own.key) {
-            Wait::Fine(noted) => noted,
-            Wait::Circular => None,
+            WaitDecision::Fine(noted) => noted,
+            WaitDecision::Circular => None,
         }
     });
     waits.collect()
@@ -362,7 +362,7 @@ fn many_keys() -> Error {
 }
 
 /// What to do about one id of a batch.
-enum Answer<V> {
+enum IdAnswer<V> {
     /// A value, or an absence.
     Found(Option<Arc<V>>, Tier, Duration),
     /// Load the value, and store it under this lease.
@@ -379,7 +379,7 @@ enum Tier {
     Store,
 }
 
-impl<V> Answer<V> {
+impl<V> IdAnswer<V> {
     fn tier(&self) -> Tier {
         match self {
             Self::Found(_, tier, _) => *tier,
@@ -403,12 +403,12 @@ impl<V> Answer<V> {
 async fn look_up<R: Gathered<S>, S, K>(
     calls: &[(K, Call)],
     leases: &Leases,
-) -> Vec<Answer<R::Value>> {
-    let mut readers: Vec<Reader<'_>> = calls
+) -> Vec<IdAnswer<R::Value>> {
+    let mut lookup_loops: Vec<LookupLoop<'_>> = calls
         .iter()
-        .map(|(_, call)| Reader::new(call, call.fingerprint::<R::Value>()))
+        .map(|(_, call)| LookupLoop::new(call, call.fingerprint::<R::Value>()))
         .collect();
-    let bypass = |reason| calls.iter().map(|_| Answer::Bypass(reason)).collect();
+    let bypass = |reason| calls.iter().map(|_| IdAnswer::Bypass(reason)).collect();
     if calls
         .first()
         .is_some_and(|(_, call)| transaction::is_open(&call.cache))
@@ -420,29 +420,29 @@ async fn look_up<R: Gathered<S>, S, K>(
         Mode::Bypass => return bypass(BypassReason::Asked),
         Mode::Refresh => {
             let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
-            stream::iter(readers.iter_mut().zip(&mut answers))
-                .for_each_concurrent(AT_A_TIME, async |(reader, answer)| {
-                    *answer = Some(match reader.barred() {
-                        Some(reason) => Answer::Bypass(reason),
-                        None => settled(reader.take().await),
+            stream::iter(lookup_loops.iter_mut().zip(&mut answers))
+                .for_each_concurrent(AT_A_TIME, async |(lookup_loop, answer)| {
+                    *answer = Some(match lookup_loop.barred() {
+                        Some(reason) => IdAnswer::Bypass(reason),
+                        None => settled(lookup_loop.take().await),
                     });
                 })
                 .await;
             return answered_all(answers);
         }
     }
-    let mut answers = first_look::<R::Value, K>(calls, &mut readers, leases).await;
+    let mut answers = first_look::<R::Value, K>(calls, &mut lookup_loops, leases).await;
     if !answers
         .iter()
-        .any(|answer| matches!(answer, Some(Answer::Load(_))))
+        .any(|answer| matches!(answer, Some(IdAnswer::Load(_))))
     {
         // Other callers are loading everything that is missing, and nobody waits for this batch.
         // The wait limit starts now for all ids, in whatever order they are handled.
-        readers.iter_mut().for_each(Reader::begin_to_wait);
-        if go_on(&mut readers, &mut answers, leases, Until::Lease).await {
+        lookup_loops.iter_mut().for_each(LookupLoop::begin_to_wait);
+        if go_on(&mut lookup_loops, &mut answers, leases, Until::Lease).await {
             // It may be one of many leases that were given back.
-            readers.iter_mut().for_each(Reader::end_waiting);
-            go_on(&mut readers, &mut answers, leases, Until::All).await;
+            lookup_loops.iter_mut().for_each(LookupLoop::end_waiting);
+            go_on(&mut lookup_loops, &mut answers, leases, Until::All).await;
         }
     }
     answered_all(answers)
@@ -459,22 +459,22 @@ enum Until {
 
 /// Runs the lookup loop of each id that has no answer. Returns true if one of them got a lease.
 async fn go_on<V: crate::Cacheable>(
-    readers: &mut [Reader<'_>],
-    answers: &mut [Option<Answer<V>>],
+    lookup_loops: &mut [LookupLoop<'_>],
+    answers: &mut [Option<IdAnswer<V>>],
     leases: &Leases,
     until: Until,
 ) -> bool {
-    let open: Vec<_> = readers
+    let open: Vec<_> = lookup_loops
         .iter_mut()
         .enumerate()
         .zip(answers.iter())
         .filter(|(_, answer)| answer.is_none())
-        .map(|((place, reader), _)| async move { (place, action::<V>(reader).await) })
+        .map(|((place, lookup_loop), _)| async move { (place, action::<V>(lookup_loop).await) })
         .collect();
     let mut turns = stream::iter(open).buffer_unordered(AT_A_TIME);
     let mut any = false;
     while let Some((place, answer)) = turns.next().await {
-        if let Answer::Load(permit) = &answer {
+        if let IdAnswer::Load(permit) = &answer {
             leases.add(permit);
             any = true;
         }
@@ -491,8 +491,8 @@ async fn go_on<V: crate::Cacheable>(
     any
 }
 
-fn answered_all<V>(answers: Vec<Option<Answer<V>>>) -> Vec<Answer<V>> {
-    let late = || Answer::Bypass(BypassReason::WaitLimit);
+fn answered_all<V>(answers: Vec<Option<IdAnswer<V>>>) -> Vec<IdAnswer<V>> {
+    let late = || IdAnswer::Bypass(BypassReason::WaitLimit);
     let answers = answers.into_iter();
     answers.map(|answer| answer.unwrap_or_else(late)).collect()
 }
@@ -501,11 +501,11 @@ fn answered_all<V>(answers: Vec<Option<Answer<V>>>) -> Vec<Answer<V>> {
 /// that another caller is loading.
 async fn first_look<V: crate::Cacheable, K>(
     calls: &[(K, Call)],
-    readers: &mut [Reader<'_>],
+    lookup_loops: &mut [LookupLoop<'_>],
     leases: &Leases,
-) -> Vec<Option<Answer<V>>> {
+) -> Vec<Option<IdAnswer<V>>> {
     let bypass_all = |reason| {
-        let bypass = calls.iter().map(|_| Some(Answer::Bypass(reason)));
+        let bypass = calls.iter().map(|_| Some(IdAnswer::Bypass(reason)));
         bypass.collect()
     };
     let Some((_, first)) = calls.first() else {
@@ -516,9 +516,9 @@ async fn first_look<V: crate::Cacheable, K>(
         return bypass_all(BypassReason::Unavailable);
     }
     // Local entries first: only the other ids are read from the store.
-    let copies = calls.iter().map(|(_, call)| call.find::<V>());
-    let mut answers: Vec<Option<Answer<V>>> = copies
-        .map(|copy| copy.map(|(value, ttl)| Answer::Found(value, Tier::Local, ttl)))
+    let local_answers = calls.iter().map(|(_, call)| call.find::<V>());
+    let mut answers: Vec<Option<IdAnswer<V>>> = local_answers
+        .map(|answer| answer.map(|(value, ttl)| IdAnswer::Found(value, Tier::Local, ttl)))
         .collect();
     let places = answers.iter().zip(calls);
     let asked = places.filter_map(|(answer, (_, call))| answer.is_none().then_some(call));
@@ -535,8 +535,8 @@ async fn first_look<V: crate::Cacheable, K>(
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
-            let bypass = |answer: Option<Answer<V>>| {
-                Some(answer.unwrap_or(Answer::Bypass(BypassReason::Unavailable)))
+            let bypass = |answer: Option<IdAnswer<V>>| {
+                Some(answer.unwrap_or(IdAnswer::Bypass(BypassReason::Unavailable)))
             };
             return answers.into_iter().map(bypass).collect();
         }
@@ -548,12 +548,12 @@ async fn first_look<V: crate::Cacheable, K>(
     let mut wanted = Vec::new();
     // In the order of the ids that were read.
     let mut seen = looks.into_iter();
-    let places = readers.iter_mut().zip(calls).zip(&mut answers);
-    for (place, ((reader, (_, call)), answer)) in places.enumerate() {
+    let places = lookup_loops.iter_mut().zip(calls).zip(&mut answers);
+    for (place, ((lookup_loop, (_, call)), answer)) in places.enumerate() {
         if answer.is_some() {
             continue;
         }
-        let Some(Looked {
+        let Some(LookedUp {
             look,
             read_token,
             barred,
@@ -562,14 +562,14 @@ async fn first_look<V: crate::Cacheable, K>(
             break;
         };
         if let Some(reason) = barred {
-            *answer = Some(Answer::Bypass(reason));
+            *answer = Some(IdAnswer::Bypass(reason));
             continue;
         }
         let stamp = look.stamp;
-        *answer = match judged(reader, call, look, read_token) {
+        *answer = match judged(lookup_loop, call, look, read_token) {
             Ok(answer) => answer,
             Err(seen) => {
-                wanted.push(Wanted {
+                wanted.push(WantedLease {
                     place,
                     call,
                     permit: Permit::new(call, stamp, call.fingerprint::<V>()),
@@ -583,9 +583,9 @@ async fn first_look<V: crate::Cacheable, K>(
     for (place, asked) in steps::lease_all(cache.clone(), wanted, call_budget).await {
         if let Some(answer) = answers.get_mut(place) {
             *answer = match asked {
-                Asked::Granted(permit) => Some(Answer::Load(permit)),
-                Asked::Bypass(reason) => Some(Answer::Bypass(reason)),
-                Asked::Taken => None,
+                LeaseOutcome::Granted(permit) => Some(IdAnswer::Load(permit)),
+                LeaseOutcome::Bypass(reason) => Some(IdAnswer::Bypass(reason)),
+                LeaseOutcome::Taken => None,
             };
         }
     }
@@ -593,7 +593,7 @@ async fn first_look<V: crate::Cacheable, K>(
 }
 
 /// What was found under the key of one id.
-struct Looked {
+struct LookedUp {
     look: Look,
     /// Taken before the lookup.
     read_token: Option<ReadToken>,
@@ -606,7 +606,7 @@ struct Looked {
 fn look_over<'c>(
     cache: &'c Handle,
     asked: Vec<&'c Call>,
-) -> BoxFuture<'c, Result<Vec<Looked>, Error>> {
+) -> BoxFuture<'c, Result<Vec<LookedUp>, Error>> {
     Box::pin(async move {
         // Both before the lookup: an invalidation that is delivered in between shows in the lookup.
         let mut barred: Vec<_> = asked.iter().map(|call| bars(cache, call)).collect();
@@ -638,7 +638,7 @@ fn look_over<'c>(
             }
         }
         let looked = looks.into_iter().zip(tokens).zip(barred);
-        let looked = looked.map(|((look, read_token), barred)| Looked {
+        let looked = looked.map(|((look, read_token), barred)| LookedUp {
             look,
             read_token,
             barred,
@@ -653,7 +653,7 @@ async fn look_again(at: usize, call: &Call) -> (usize, Result<Look, Error>) {
 
 /// Why the entry of this call may not be used, if it may not.
 fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
-    let is_pending = cache.delivery.is_pending(call.probe());
+    let is_pending = cache.invalidations.is_pending(call.probe());
     let pending = is_pending.then_some(BypassReason::Pending);
     let around = enclosing::bars(cache, call.probe());
     call.problem.or(around).or(pending).or(call.is_behind())
@@ -662,27 +662,27 @@ fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
 /// Returns what a lookup means for one id: an answer, `None` if another caller is loading it, or an
 /// error with what a lease may replace.
 fn judged<V: crate::Cacheable>(
-    reader: &mut Reader<'_>,
+    lookup_loop: &mut LookupLoop<'_>,
     call: &Call,
     look: Look,
     read_token: Option<ReadToken>,
-) -> Result<Option<Answer<V>>, Seen> {
-    match reader.classify(look) {
-        EntryState::Bypass(reason) => Ok(Some(Answer::Bypass(reason))),
+) -> Result<Option<IdAnswer<V>>, Seen> {
+    match lookup_loop.classify(look) {
+        EntryState::Bypass(reason) => Ok(Some(IdAnswer::Bypass(reason))),
         EntryState::Leased(_) => Ok(None),
         EntryState::Vacant(seen) => Err(seen),
         EntryState::Hit(hit) | EntryState::Past(hit, _) => {
             match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
                 (Content::Absence, _) => {
                     call.keep::<V>(&hit, None, read_token);
-                    Ok(Some(Answer::Found(None, Tier::Store, hit.ttl)))
+                    Ok(Some(IdAnswer::Found(None, Tier::Store, hit.ttl)))
                 }
                 (_, Some(value)) => {
                     call.keep(&hit, Some(&value), read_token);
-                    Ok(Some(Answer::Found(Some(value), Tier::Store, hit.ttl)))
+                    Ok(Some(IdAnswer::Found(Some(value), Tier::Store, hit.ttl)))
                 }
                 (_, None) => {
-                    reader.reject(hit.header);
+                    lookup_loop.reject(hit.header);
                     Err(Seen::Entry(hit.header))
                 }
             }
@@ -769,49 +769,50 @@ fn expired<'p>(
 
 /// Runs the lookup loop of one id, which may wait for other callers. The reader lives until all ids
 /// have answers, so the callers that wait with it are told here.
-async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
+async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnswer<V> {
     let tells = !crate::base::mutation::is_active("batch-keeps-who-waits");
     let answer = loop {
-        match reader.next_action().await {
+        match lookup_loop.next_action().await {
             Action::Hit(hit) if hit.content == Content::Absence => {
-                reader.found(&hit, || Some(LoadResult::Absence));
-                break Answer::Found(None, Tier::Store, hit.ttl);
+                lookup_loop.found(&hit, || Some(LoadResult::Absence));
+                break IdAnswer::Found(None, Tier::Store, hit.ttl);
             }
             Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => {
                     if tells {
-                        reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                        lookup_loop
+                            .found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                     }
-                    break Answer::Found(Some(value), Tier::Store, hit.ttl);
+                    break IdAnswer::Found(Some(value), Tier::Store, hit.ttl);
                 }
-                None => reader.reject(hit.header),
+                None => lookup_loop.reject(hit.header),
             },
             Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
-                Some(value) => break Answer::Found(Some(value), Tier::Store, hit.ttl),
-                None => reader.reject(hit.header),
+                Some(value) => break IdAnswer::Found(Some(value), Tier::Store, hit.ttl),
+                None => lookup_loop.reject(hit.header),
             },
             other => break settled(other),
         }
     };
     if tells {
-        reader.stops_polling();
+        lookup_loop.stops_polling();
     }
     answer
 }
 
-fn settled<V: crate::Cacheable>(action: Action) -> Answer<V> {
+fn settled<V: crate::Cacheable>(action: Action) -> IdAnswer<V> {
     match action {
-        Action::Lead(permit) => Answer::Load(permit),
-        Action::Bypass(reason) => Answer::Bypass(reason),
-        Action::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store, Duration::MAX),
+        Action::Lead(permit) => IdAnswer::Load(permit),
+        Action::Bypass(reason) => IdAnswer::Bypass(reason),
+        Action::Joined(LoadResult::Absence) => IdAnswer::Found(None, Tier::Store, Duration::MAX),
         Action::Joined(LoadResult::Value(value)) => match value.downcast() {
-            Ok(value) => Answer::Found(Some(value), Tier::Store, Duration::MAX),
-            Err(_) => Answer::Bypass(BypassReason::OtherType),
+            Ok(value) => IdAnswer::Found(Some(value), Tier::Store, Duration::MAX),
+            Err(_) => IdAnswer::Bypass(BypassReason::OtherType),
         },
-        Action::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
+        Action::Joined(LoadResult::Failure) => IdAnswer::Bypass(BypassReason::LoadFailed),
         // `action` handles hits itself, and a batch never revalidates: it has no `swr`.
         Action::Hit(_) | Action::Stale(..) | Action::Revalidate(..) => {
-            Answer::Bypass(BypassReason::OtherType)
+            IdAnswer::Bypass(BypassReason::OtherType)
         }
     }
 }
@@ -826,7 +827,7 @@ fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
     is_private: bool,
 ) -> impl Future<Output = Vec<&'c Call>> + use<'c, R, S, K, U>
 where
-    for<'u> &'u U: Unless<R::Value>,
+    for<'u> &'u U: StoreFilter<R::Value>,
 {
     let mut fills = Vec::with_capacity(permits.len());
     let mut anew = Vec::new();

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::load::{Load, LoadRole};
-use super::{Call, Unless};
+use super::{Call, StoreFilter};
 use crate::call::blocking::block_on;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Returns;
@@ -36,7 +36,7 @@ pub(super) fn begin<R: Returns<S>, S>(call: Arc<Call>) -> Result<R, Box<Load>> {
 pub(super) fn over<R, S, U>(load: Box<Load>, returned: R, unless: U) -> R
 where
     R: Returns<S>,
-    U: Unless<R::Value>,
+    U: StoreFilter<R::Value>,
 {
     let cache = load.call.cache.clone();
     let _timers = cache.background.handle().enter();

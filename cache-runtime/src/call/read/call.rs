@@ -12,12 +12,12 @@ use super::audited::Audited;
 use super::context::LoadContext;
 use super::deps::all_deps;
 use super::hit::{Fallback, Hit};
-use super::known::{Known, Window};
-use super::local_options::Copies;
+use super::known::{KnownDependencies, Window};
+use super::local_options::LocalOptions;
 use super::timing::{self, Timing};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::base::policy::{Grace, TtlRequest};
+use crate::base::policy::{StalePolicy, TtlRequest};
 use crate::call::enclosing::{self, Loads};
 use crate::call::log;
 use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
@@ -43,15 +43,15 @@ pub(crate) struct Call {
     /// The key, and the dependencies that the function names; see [`probe`](Self::probe).
     pub(super) own: Probe,
     /// Further dependencies, as this process knew them when the call began.
-    pub(super) remembered: Option<Box<Known>>,
+    pub(super) remembered: Option<Box<KnownDependencies>>,
     /// Further dependencies, as the entry itself lists them.
-    pub(super) learnt: OnceLock<Known>,
+    pub(super) learnt: OnceLock<KnownDependencies>,
     /// The generations from before the load, to find out later whether there was a write since.
     pub(super) window: OnceLock<Arc<Window>>,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
-    pub(crate) grace: Grace,
-    pub(super) copies: Copies,
+    pub(crate) stale_policy: StalePolicy,
+    pub(super) local_options: LocalOptions,
     pub(super) context: Option<LoadContext>,
     pub(super) extras: Vec<Dependency>,
     /// The names of the values that are set around the call and that the function adds to its key,
@@ -62,7 +62,7 @@ pub(crate) struct Call {
     /// The limit on loads of the function that run at a time; 0 for none.
     pub(super) max_loads: usize,
     /// The request around the call, if it wants to remember the result.
-    pub(super) memo: Option<Box<memo::Slot>>,
+    pub(super) memo: Option<Box<memo::MemoSlot>>,
     /// The annotated function; `None` for a manual operation.
     pub(super) site: Option<&'static CallSite>,
     pub(super) timing: Timing,
@@ -108,8 +108,8 @@ impl Call {
             problem,
             ttl,
             // Manual operations serve no expired entries.
-            grace: Grace::default(),
-            copies: Copies::default(),
+            stale_policy: StalePolicy::default(),
+            local_options: LocalOptions::default(),
             context: None,
             extras: key.extras().to_vec(),
             included: Box::default(),
@@ -311,9 +311,9 @@ impl Call {
 
 /// The further dependencies of the entry that this process knows.
 #[inline]
-pub(super) fn remembered(cache: &Engine, probe: &Probe) -> Option<Box<Known>> {
+pub(super) fn remembered(cache: &Engine, probe: &Probe) -> Option<Box<KnownDependencies>> {
     let list = cache.learnt.list(&probe.key)?;
-    Some(Box::new(Known::new(probe, list)))
+    Some(Box::new(KnownDependencies::new(probe, list)))
 }
 
 /// Adds the values that are set around a manual call to its key; returns an error if one is not

@@ -44,10 +44,10 @@ use crate::registry::CallSite;
 /// It has no effect if the value is not stored anyway, because the cache is off or another caller
 /// stores it.
 #[derive(Debug, Clone, Default)]
-pub struct LoadContext(Arc<Mutex<Said>>);
+pub struct LoadContext(Arc<Mutex<LoadSettings>>);
 
 #[derive(Debug, Default)]
-struct Said {
+struct LoadSettings {
     ttl: Option<Duration>,
     no_store: bool,
     /// In the order of their keys, like those of all readers of the entry.
@@ -175,7 +175,7 @@ impl LoadContext {
     }
 }
 
-impl Said {
+impl LoadSettings {
     fn adds(&mut self, deps: impl IntoIterator<Item = Arc<Dep>>) {
         self.deps.extend(deps);
         if self.deps.len() > MOST {

@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use super::Unless;
+use super::StoreFilter;
 use super::audit::answer;
 use super::load::Load;
 use crate::call::keep_alive::KeptAlive;
@@ -18,7 +18,7 @@ pub(super) async fn load<R, S, U>(
 ) -> (R, Option<Status>)
 where
     R: Returns<S>,
-    U: Unless<R::Value>,
+    U: StoreFilter<R::Value>,
 {
     if let Some(value) = load.enter().await {
         return (value, None);
@@ -43,7 +43,7 @@ pub(super) async fn race<R, S, U, F>(mut begun: Box<Load>, body: F, unless: U) -
 where
     R: Returns<S> + Send + 'static,
     S: 'static,
-    U: Unless<R::Value> + Send + 'static,
+    U: StoreFilter<R::Value> + Send + 'static,
     F: Future<Output = R> + Send + 'static,
 {
     let call = Arc::clone(&begun.call);
@@ -51,7 +51,7 @@ where
     // The value of an audited hit is known, so its caller need not wait for a slow load either.
     let hit = begun.hit();
     let has_other = fallback.is_some() || hit.is_some();
-    let limit = call.grace.timeout.filter(|_| has_other);
+    let limit = call.stale_policy.timeout.filter(|_| has_other);
     let mut load: Pin<Box<_>> = Box::pin(load(begun, body, unless));
     let loaded = match limit {
         Some(limit) => tokio::time::timeout(limit, &mut load).await.ok(),

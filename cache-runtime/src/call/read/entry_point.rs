@@ -11,13 +11,13 @@ use super::blocking;
 use super::call::Call;
 use super::context::LoadContext;
 use super::detached;
-use super::local_lookup::Begun;
+use super::local_lookup::KeyedCall;
 use super::plan::ReadPlan;
 use super::prepared::PreparedCall;
-use super::store_filter::{AllButOnce, Everything, Unless};
+use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};
 use crate::base::error::{Error, ErrorKind};
 use crate::call::keep_alive::KeptAlive;
-use crate::call::returns::{Kind, Returns};
+use crate::call::returns::{ReturnShape, Returns};
 use crate::call::{observe, scope};
 use crate::engine::EngineRef;
 use crate::key::Key;
@@ -25,8 +25,8 @@ use crate::registry::Site;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
-pub struct Read<R, S, U = Everything> {
-    opening: Opening<R>,
+pub struct Read<R, S, U = StoreAll> {
+    opening: LocalAnswer<R>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -44,19 +44,19 @@ impl<R: Returns<S>, S> Read<R, S> {
         if let Some(cache) = cache
             && let Some(call) = PreparedCall::planned(&cache, site, resource, plan)
         {
-            return Self::opened(Opening::of(cache, call));
+            return Self::opened(LocalAnswer::of(cache, call));
         }
         Self::opened(match scope::takes_key(no_key) {
-            true => Opening::KeyTaken,
-            false => Opening::Off,
+            true => LocalAnswer::KeyTaken,
+            false => LocalAnswer::Off,
         })
     }
 
     #[inline]
-    fn opened(opening: Opening<R>) -> Self {
+    fn opened(opening: LocalAnswer<R>) -> Self {
         Self {
             opening,
-            unless: Everything,
+            unless: StoreAll,
             kind: PhantomData,
         }
     }
@@ -65,10 +65,10 @@ impl<R: Returns<S>, S> Read<R, S> {
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Read<R, S, AllButOnce<F, R::Value>> {
+    ) -> Read<R, S, StoreUnlessOnce<F, R::Value>> {
         Read {
             opening: self.opening,
-            unless: AllButOnce::once(refuses),
+            unless: StoreUnlessOnce::once(refuses),
             kind: PhantomData,
         }
     }
@@ -77,7 +77,7 @@ impl<R: Returns<S>, S> Read<R, S> {
 impl<R, S, U> Read<R, S, U> {
     /// Lets the body decide how long its value is cached.
     pub fn context(mut self, context: &LoadContext) -> Self {
-        if let Opening::Ask(call) = &mut self.opening
+        if let LocalAnswer::Ask(call) = &mut self.opening
             && let Some(call) = Arc::get_mut(call)
         {
             context.begin(&call.cache, call.site);
@@ -94,27 +94,27 @@ impl<R, S, U> Read<R, S, U> {
     // before there is one. This body is compiled once for each annotated function, so the steps are
     // elsewhere.
     #[inline]
-    pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
+    pub fn run<F>(self, body: impl FnOnce(ReturnShape<R, S>) -> F) -> impl Future<Output = R>
     where
         // On the method and not on the type, so that an unmet bound is reported once, at the return
         // type.
         R: Returns<S>,
-        U: Unless<R::Value>,
+        U: StoreFilter<R::Value>,
         F: Future<Output = R>,
     {
         let unless = self.unless;
         match self.opening {
-            Opening::Found(value) => Answering::Found { value: Some(value) },
-            Opening::Off => Answering::off(body),
-            Opening::KeyTaken => Answering::Found { value: None },
-            Opening::Ask(call) => Answering::Asking {
-                asking: async move {
+            LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
+            LocalAnswer::Off => Answering::off(body),
+            LocalAnswer::KeyTaken => Answering::Found { value: None },
+            LocalAnswer::Ask(call) => Answering::Asking {
+                lookup: async move {
                     let mut load = match call.answer_or_load().await {
                         Ok(value) => return value,
                         Err(load) => load,
                     };
                     let watched = KeptAlive {
-                        body: pin!(body(Kind::OF)),
+                        body: pin!(body(ReturnShape::OF)),
                         keep_alive: load.keep_alive(),
                     };
                     let returned = watched.await;
@@ -129,29 +129,32 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// Like [`run`](Self::run). Work in the background no longer belongs to the caller.
-    pub fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
+    pub fn run_detached<F>(
+        self,
+        body: impl FnOnce(ReturnShape<R, S>) -> F,
+    ) -> impl Future<Output = R>
     where
         R: Returns<S> + Send + 'static,
         S: 'static,
-        U: Unless<R::Value> + Send + 'static,
+        U: StoreFilter<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
         let unless = self.unless;
         match self.opening {
-            Opening::Found(value) => Answering::Found { value: Some(value) },
-            Opening::Off => Answering::off(body),
-            Opening::KeyTaken => Answering::Found { value: None },
-            Opening::Ask(call) => Answering::Asking {
-                asking: async move {
+            LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
+            LocalAnswer::Off => Answering::off(body),
+            LocalAnswer::KeyTaken => Answering::Found { value: None },
+            LocalAnswer::Ask(call) => Answering::Asking {
+                lookup: async move {
                     let value = match Arc::clone(&call).answer().await {
                         Answer::Found(value) => value,
                         Answer::Revalidate(value, load) => {
-                            tokio::spawn(detached::load(load, body(Kind::OF), unless));
+                            tokio::spawn(detached::load(load, body(ReturnShape::OF), unless));
                             value
                         }
                         Answer::Run(mut load) => match load.instead_of_waiting() {
                             Some(value) => value,
-                            None => detached::race(load, body(Kind::OF), unless).await,
+                            None => detached::race(load, body(ReturnShape::OF), unless).await,
                         },
                     };
                     call.remember(&value);
@@ -163,33 +166,33 @@ impl<R, S, U> Read<R, S, U> {
 
     /// The same for a function that is not `async`: it blocks its thread while another one loads,
     /// and asks nothing outside of the process.
-    pub fn run_sync(self, body: impl FnOnce(Kind<R, S>) -> R) -> R
+    pub fn run_sync(self, body: impl FnOnce(ReturnShape<R, S>) -> R) -> R
     where
         R: Returns<S>,
-        U: Unless<R::Value>,
+        U: StoreFilter<R::Value>,
     {
         let call = match self.opening {
-            Opening::Found(value) => return value,
-            Opening::Ask(call) => call,
-            Opening::Off => {
+            LocalAnswer::Found(value) => return value,
+            LocalAnswer::Ask(call) => call,
+            LocalAnswer::Off => {
                 observe::record_disabled();
-                return body(Kind::OF);
+                return body(ReturnShape::OF);
             }
             // Nobody awaits the key of this call.
-            Opening::KeyTaken => return body(Kind::OF),
+            LocalAnswer::KeyTaken => return body(ReturnShape::OF),
         };
         let mut load = match blocking::begin(call) {
             Ok(value) => return value,
             Err(load) => load,
         };
-        let returned = load.keep_alive().during(|| body(Kind::OF));
+        let returned = load.keep_alive().during(|| body(ReturnShape::OF));
         blocking::over(load, returned, self.unless)
     }
 }
 
 /// The state of a call before anything is awaited.
 #[derive(Debug)]
-enum Opening<R> {
+enum LocalAnswer<R> {
     /// The cache is off.
     Off,
     /// Only the key was wanted, and has been left for the caller.
@@ -200,7 +203,7 @@ enum Opening<R> {
     Ask(Arc<Call>),
 }
 
-impl<R> Opening<R> {
+impl<R> LocalAnswer<R> {
     // Compiled once for each return type, not in each function. The call is not moved, but its
     // pointer is: to read as a whole what was written in parts took 8 ns.
     #[inline(never)]
@@ -209,18 +212,18 @@ impl<R> Opening<R> {
         R: Returns<S>,
     {
         if scope::is_asked_for_key() {
-            return Self::of_begun(Begun::PreparedCall(cache, call));
+            return Self::of_begun(KeyedCall::PreparedCall(cache, call));
         }
         if let Some(value) = call.answer_again(&cache) {
             call.leave_planned();
             return Self::Found(value);
         }
-        Self::ask(Begun::PreparedCall(cache, call))
+        Self::ask(KeyedCall::PreparedCall(cache, call))
     }
 
     /// The same for a call that the thread's own memory does not answer.
     #[inline(never)]
-    fn of_begun<S>(mut call: Begun<'_>) -> Self
+    fn of_begun<S>(mut call: KeyedCall<'_>) -> Self
     where
         R: Returns<S>,
     {
@@ -238,7 +241,7 @@ impl<R> Opening<R> {
 
     /// Answers a call that the thread's own memory does not answer.
     #[inline(never)]
-    fn ask<S>(mut call: Begun<'_>) -> Self
+    fn ask<S>(mut call: KeyedCall<'_>) -> Self
     where
         R: Returns<S>,
     {
@@ -271,7 +274,7 @@ impl<R> Opening<R> {
 impl Call {
     /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::opened(Opening::of_begun(Begun::Call(Arc::new(self))))
+        Read::opened(LocalAnswer::of_begun(KeyedCall::Call(Arc::new(self))))
     }
 }
 

@@ -27,11 +27,11 @@ use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
 use crate::call::transaction;
-use crate::coalesce::load_gate::{self, Entered, GateResult, Run};
+use crate::coalesce::load_gate::{self, GateLeader, GateResult, GateRole};
 use crate::coalesce::single_flight::LoadResult;
-use crate::coalesce::waits::Wait;
+use crate::coalesce::waits::WaitDecision;
 use crate::key::EntryKind;
-use crate::local::{Asked, Local, ReadToken};
+use crate::local::{Expected, Local, ReadToken};
 use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::Probe;
@@ -41,8 +41,8 @@ use crate::store::Probe;
 const ATTEMPTS: usize = 3;
 
 /// What a caller at the gate has to do.
-enum AtGate {
-    Run(Run),
+enum GateOutcome {
+    Run(GateLeader),
     Joined(LoadResult),
     Alone(BypassReason),
 }
@@ -50,7 +50,7 @@ enum AtGate {
 impl Call {
     /// Whether it is kept in this process only, beside a store elsewhere.
     pub(super) fn is_kept_here_only(&self) -> bool {
-        self.copies.in_process && !self.cache.store.is_in_process()
+        self.local_options.in_process && !self.cache.store.is_in_process()
     }
 
     /// Like `answer`, for an entry that is kept only in this process.
@@ -68,8 +68,8 @@ impl Call {
         }
         let fingerprint = self.fingerprint::<R::Value>();
         let run = match self.at_gate(fingerprint).await {
-            AtGate::Run(run) => run,
-            AtGate::Joined(load_result) => match arrived(load_result) {
+            GateOutcome::Run(run) => run,
+            GateOutcome::Joined(load_result) => match arrived(load_result) {
                 Some(value) => {
                     self.answered(Status::Miss {
                         stored: false,
@@ -79,7 +79,7 @@ impl Call {
                 }
                 None => return self.run_alone(BypassReason::OtherType),
             },
-            AtGate::Alone(reason) => return self.run_alone(reason),
+            GateOutcome::Alone(reason) => return self.run_alone(reason),
         };
         let (token, stamp) = match self.token_and_stamp(&local).await {
             Ok(both) => both,
@@ -91,7 +91,7 @@ impl Call {
         };
         // Another caller may have loaded it meanwhile. Inside a body only a certain answer counts.
         if scope::mode() == Mode::Usual {
-            let asked = Asked {
+            let asked = Expected {
                 type_id: TypeId::of::<R::Value>(),
                 version: self.version,
                 extras: &self.extras,
@@ -131,7 +131,7 @@ impl Call {
             Mode::Bypass => Some(BypassReason::Asked),
             Mode::Usual | Mode::Refresh => None,
         };
-        let is_pending = || self.cache.delivery.is_pending(self.probe());
+        let is_pending = || self.cache.invalidations.is_pending(self.probe());
         enclosing::bars(&self.cache, self.probe())
             .or(mode)
             .or(self.problem)
@@ -139,26 +139,26 @@ impl Call {
             .or_else(|| is_pending().then_some(BypassReason::Pending))
     }
 
-    async fn at_gate(&self, fingerprint: Fingerprint) -> AtGate {
+    async fn at_gate(&self, fingerprint: Fingerprint) -> GateOutcome {
         let deadline = clock::now() + self.cache.config.wait;
         let (mut limit, mut reason) = (load_gate::WITHOUT_STORE, BypassReason::WaitLimit);
         loop {
             let gates = &self.cache.load_gates;
             let waiting = match gates.enter(&self.own.key, fingerprint, limit) {
-                Entered::Lead(run) => return AtGate::Run(run),
-                Entered::Wait(waiting) => waiting,
+                GateRole::Lead(run) => return GateOutcome::Run(run),
+                GateRole::Wait(waiting) => waiting,
             };
-            let Wait::Fine(_noted) = enclosing::wait(&self.cache, &self.own.key) else {
-                return AtGate::Alone(BypassReason::OwnLoad);
+            let WaitDecision::Fine(_noted) = enclosing::wait(&self.cache, &self.own.key) else {
+                return GateOutcome::Alone(BypassReason::OwnLoad);
             };
             match waiting.wait(deadline).await {
-                GateResult::Lead(run) => return AtGate::Run(run),
+                GateResult::Lead(run) => return GateOutcome::Run(run),
                 GateResult::LoadResult(LoadResult::Failure) => {
                     limit = load_gate::AFTER_FAILURE;
                     reason = BypassReason::LoadFailed;
                 }
-                GateResult::TimedOut => return AtGate::Alone(reason),
-                GateResult::LoadResult(load_result) => return AtGate::Joined(load_result),
+                GateResult::TimedOut => return GateOutcome::Alone(reason),
+                GateResult::LoadResult(load_result) => return GateOutcome::Joined(load_result),
                 GateResult::Gone => {}
             }
         }
@@ -202,7 +202,7 @@ impl Call {
             if look.intended.is_some() {
                 return Err(BypassReason::Intended);
             }
-            if attempt == ATTEMPTS || local.is_quiet(&token) {
+            if attempt == ATTEMPTS || local.is_valid(&token) {
                 return Ok((token, look.stamp));
             }
             attempt += 1;

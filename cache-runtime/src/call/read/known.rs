@@ -14,13 +14,13 @@ pub(super) const MOST: usize = 256;
 
 /// The dependencies of an entry besides those that its function names.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct KnownDependencies {
     pub(super) list: Arc<[Arc<Dep>]>,
     /// All dependencies.
     pub(super) probe: Probe,
 }
 
-impl Known {
+impl KnownDependencies {
     pub(super) fn new(own: &Probe, list: Arc<[Arc<Dep>]>) -> Self {
         let probe = Probe {
             key: own.key.clone(),
@@ -58,7 +58,7 @@ pub(super) struct Window {
 /// Proof that the named generations are as they were before the load.
 #[derive(Debug)]
 pub(super) struct Verified {
-    pub(super) known: Known,
+    pub(super) known: KnownDependencies,
     /// The stamp over all generations, as they were before the load.
     pub(super) stamp: Stamp,
 }

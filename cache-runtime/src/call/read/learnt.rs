@@ -27,7 +27,7 @@ use futures_util::future::join;
 
 use super::call::Call;
 use super::deps::all_of;
-use super::known::{Known, MOST, Verified, Window, any_tag};
+use super::known::{KnownDependencies, MOST, Verified, Window, any_tag};
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use crate::base::call_budget::CallBudget;
@@ -108,7 +108,7 @@ impl Call {
         if *known != *list {
             self.cache.learnt.remember(&self.own.key, &list);
             // Only once. After that the entry is dead, or is replaced faster than it is read.
-            let _ = self.learnt.set(Known::new(&self.own, list));
+            let _ = self.learnt.set(KnownDependencies::new(&self.own, list));
         }
     }
 
@@ -245,7 +245,7 @@ impl Call {
         if matches!(window, Some(None)) && is_checked {
             return None;
         }
-        let known = Known::new(&self.own, Arc::clone(list));
+        let known = KnownDependencies::new(&self.own, Arc::clone(list));
         // These first: if the others are unchanged after that, these were unchanged when they were
         // read.
         let stamp = self.stamp_of(&known.probe).await?;

@@ -15,7 +15,7 @@ use super::learnt::NamedLoad;
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use super::report::load_span;
-use super::{Call, Unless};
+use super::{Call, StoreFilter};
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
 use crate::base::mutation;
@@ -24,11 +24,11 @@ use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive, Step};
 use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
-use crate::coalesce::bulkhead::{Bulkhead, Place};
-use crate::coalesce::load_gate::Run;
+use crate::coalesce::bulkhead::{Bulkhead, BulkheadPermit};
+use crate::coalesce::load_gate::GateLeader;
 use crate::coalesce::single_flight::LoadResult;
-use crate::coalesce::waits::{Noted, Wait};
-use crate::local::{Copy, ReadToken};
+use crate::coalesce::waits::{WaitDecision, WaitEdges};
+use crate::local::{NewLocalEntry, ReadToken};
 use crate::protocol::entry::{Content, Stamp};
 use crate::store::{Filled, Payload};
 use crate::telemetry::function::Loading;
@@ -39,10 +39,10 @@ pub(super) enum LoadRole {
     /// Stores the value.
     Leader(Permit),
     /// Hands the value to its waiters.
-    Runner(Run),
+    Runner(GateLeader),
     /// Keeps it in this process. Has the waiters, the flags that were taken before the load, and
     /// the stamp then.
-    InProcess(Box<(Run, ReadToken, Stamp)>),
+    InProcess(Box<(GateLeader, ReadToken, Stamp)>),
     /// Nothing.
     Alone,
 }
@@ -51,13 +51,13 @@ pub(super) enum LoadRole {
 #[derive(Debug)]
 pub(super) struct Load {
     pub(super) call: Arc<Call>,
-    part: LoadRole,
+    role: LoadRole,
     /// The entry to return if the body fails or is slow.
     pub(super) fallback: Option<Box<Fallback>>,
     /// Renews the lease at a third of its length.
     keep_alive: KeepAlive,
     /// The permit of `max_loads`, and its node in the wait-for graph.
-    place: Option<(Place, Option<Noted>)>,
+    permit: Option<(BulkheadPermit, Option<WaitEdges>)>,
     /// Its node in the wait-for graph, if that is not its key.
     node: Option<String>,
     /// Whether another caller may have stored the value while this one waits for a permit.
@@ -73,15 +73,15 @@ impl Load {
     /// Boxed, because it is moved often, and most calls need none.
     pub(super) fn new(
         call: Arc<Call>,
-        part: LoadRole,
+        role: LoadRole,
         fallback: Option<Box<Fallback>>,
     ) -> Box<Self> {
-        let renewal = match &part {
+        let renewal = match &role {
             LoadRole::Leader(permit) => Some(permit.renewal()),
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
         let span = load_span(&call);
-        let lease = match &part {
+        let lease = match &role {
             LoadRole::Leader(permit) => Some(permit.token()),
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
@@ -89,7 +89,7 @@ impl Load {
         let mut keys = vec![call.own.key.clone()];
         // Nobody waits for a load that is shared with nobody. So it is no part of what its key
         // stands for in the wait-for graph, and another load of the key may hold a permit.
-        let is_alone = matches!(part, LoadRole::Alone) && call.max_loads > 0;
+        let is_alone = matches!(role, LoadRole::Alone) && call.max_loads > 0;
         if is_alone {
             keys.push(format!(" load {}", Nonce::fresh()));
         }
@@ -98,10 +98,10 @@ impl Load {
         let frame = Frame::load(&call.cache, loads);
         Box::new(Self {
             call,
-            part,
+            role,
             fallback,
             keep_alive: KeepAlive::new(frame, renewal).within(span),
-            place: None,
+            permit: None,
             node,
             looks_again: false,
             began: clock::now(),
@@ -113,8 +113,8 @@ impl Load {
     /// The entry to return instead of waiting for a permit, if there is one.
     pub(super) fn instead_of_waiting<R: Returns<S>, S>(&mut self) -> Option<R> {
         let bulkhead = self.call.bulkhead()?;
-        if let Some(place) = bulkhead.try_enter() {
-            self.has(place);
+        if let Some(permit) = bulkhead.try_enter() {
+            self.has(permit);
             return None;
         }
         if let Some(hit) = &self.audited {
@@ -137,21 +137,21 @@ impl Load {
 
     /// Waits until the body may run. Returns the value instead, if it has been stored meanwhile.
     pub(super) async fn enter<R: Returns<S>, S>(&mut self) -> Option<R> {
-        if self.place.is_none()
+        if self.permit.is_none()
             && let Some(bulkhead) = self.call.bulkhead()
         {
-            let place = self.wait_for_place(bulkhead).await;
+            let permit = self.wait_for_permit(bulkhead).await;
             if self.looks_again
                 && !mutation::is_active("waiters-for-a-place-load-anew")
                 && let Some(value) = self.call.stored_meanwhile().await
             {
                 return Some(value);
             }
-            self.has(place);
+            self.has(permit);
         }
         // The time in the queue does not count as load time.
         self.began = clock::now();
-        if let LoadRole::Leader(permit) = &mut self.part {
+        if let LoadRole::Leader(permit) = &mut self.role {
             permit.begins();
             if let Some(window) = self.call.open_window().await {
                 let _ = self.call.window.set(window);
@@ -162,11 +162,11 @@ impl Load {
     }
 
     /// Waits for a permit, unless the load that holds it waits for this load.
-    async fn wait_for_place(&mut self, bulkhead: Arc<Bulkhead>) -> Place {
+    async fn wait_for_permit(&mut self, bulkhead: Arc<Bulkhead>) -> BulkheadPermit {
         let cache = &self.call.cache;
         let mut loads = enclosing::keys(cache);
         loads.push(self.node().to_owned());
-        let Wait::Fine(_noted) = cache.waits.wait(loads, &bulkhead.name()) else {
+        let WaitDecision::Fine(_noted) = cache.waits.wait(loads, &bulkhead.name()) else {
             return bulkhead.beyond();
         };
         self.queues(true);
@@ -174,9 +174,9 @@ impl Load {
             body: std::pin::pin!(bulkhead.enter()),
             keep_alive: &mut self.keep_alive,
         };
-        let place = waiting.await;
+        let permit = waiting.await;
         self.queues(false);
-        place
+        permit
     }
 
     fn node(&self) -> &str {
@@ -185,20 +185,20 @@ impl Load {
 
     /// Tells those who wait for this load whether it waits for a permit.
     fn queues(&self, is_queued: bool) {
-        if let LoadRole::Leader(permit) = &self.part {
+        if let LoadRole::Leader(permit) = &self.role {
             permit.leader.queues(is_queued);
         }
     }
 
     /// Takes a permit: loads that wait for it wait for this load.
-    fn has(&mut self, place: Place) {
+    fn has(&mut self, permit: BulkheadPermit) {
         let waits = &self.call.cache.waits;
-        let noted = match waits.wait(vec![place.name()], self.node()) {
-            Wait::Fine(noted) => noted,
-            Wait::Circular => None,
+        let noted = match waits.wait(vec![permit.name()], self.node()) {
+            WaitDecision::Fine(noted) => noted,
+            WaitDecision::Circular => None,
         };
-        self.keep_alive.holds_place(place.function());
-        self.place = Some((place, noted));
+        self.keep_alive.holds_permit(permit.function());
+        self.permit = Some((permit, noted));
     }
 
     /// A body that runs to audit a hit.
@@ -226,7 +226,7 @@ impl Load {
     ) -> Pin<Box<impl Future<Output = R>>>
     where
         R: Returns<S>,
-        U: Unless<R::Value>,
+        U: StoreFilter<R::Value>,
     {
         let completion = self.complete(&returned, unless);
         Box::pin(async move { completion.over().await.returns(returned) })
@@ -237,27 +237,27 @@ impl Load {
     pub(super) fn complete<R: Returns<S>, S>(
         self: Box<Self>,
         returned: &R,
-        unless: impl Unless<R::Value>,
+        unless: impl StoreFilter<R::Value>,
     ) -> Completion {
         let mut load = self;
         // The next load may run while this value is stored.
-        load.place = None;
+        load.permit = None;
         let (mut is_kept, mut named) = (None, None);
         let call = Arc::clone(&load.call);
         let is_private = load.keep_alive.is_private();
         let audited = load.audited.take();
         let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
-        let new_entry = match std::mem::replace(&mut load.part, LoadRole::Alone) {
+        let new_entry = match std::mem::replace(&mut load.role, LoadRole::Alone) {
             // It may be of what is never committed, or another tenant's: those who wait load by
             // themselves.
             LoadRole::Leader(permit) if is_private => {
                 permit.leader.complete(|| Some(LoadResult::Failure));
-                load.part = LoadRole::Leader(permit);
+                load.role = LoadRole::Leader(permit);
                 None
             }
             LoadRole::Runner(run) if is_private => {
                 run.complete(|| Some(LoadResult::Failure));
-                load.part = LoadRole::Runner(run);
+                load.role = LoadRole::Runner(run);
                 None
             }
             LoadRole::InProcess(kept) if is_private => {
@@ -269,12 +269,12 @@ impl Load {
                 let has_failed = matches!(returned.loaded(), Loaded::Failed);
                 let list = (!has_failed).then(|| call.names_anew()).flatten();
                 named = NamedLoad::hold(&permit, list, || load_result(returned));
-                load.part = LoadRole::Leader(permit);
+                load.role = LoadRole::Leader(permit);
                 call.pack(returned, unless)
             }
             LoadRole::Runner(run) => {
                 run.complete(|| load_result(returned));
-                load.part = LoadRole::Runner(run);
+                load.role = LoadRole::Runner(run);
                 None
             }
             LoadRole::InProcess(kept) => {
@@ -311,7 +311,7 @@ impl Call {
             return None;
         }
         let function = std::ptr::from_ref(site).addr();
-        if enclosing::holds_place(&self.cache, function)
+        if enclosing::holds_permit(&self.cache, function)
             || (enclosing::is_in_load(&self.cache) && mutation::is_active("no-places-inside-loads"))
         {
             return None;
@@ -328,7 +328,7 @@ impl Call {
             };
         }
         let cache = &self.cache;
-        let is_pending = || cache.delivery.is_pending(self.probe());
+        let is_pending = || cache.invalidations.is_pending(self.probe());
         if cache.is_closed() || self.is_behind().is_some() || is_pending() {
             return None;
         }
@@ -346,7 +346,7 @@ impl Call {
     fn keep_loaded<R: Returns<S>, S>(
         &self,
         returned: &R,
-        unless: impl Unless<R::Value>,
+        unless: impl StoreFilter<R::Value>,
         token: ReadToken,
         stamp: Stamp,
     ) -> bool {
@@ -363,7 +363,7 @@ impl Call {
             Payload::Empty if entry.content == Content::Absence => None,
             Payload::Empty | Payload::Encoded(_) => return false,
         };
-        let copy = Copy {
+        let copy = NewLocalEntry {
             value,
             type_id: TypeId::of::<R::Value>(),
             version: self.version,
@@ -396,21 +396,21 @@ pub(super) struct Completion {
 
 impl Completion {
     /// Stores the value, if there is one.
-    pub(super) fn over(self) -> Step<Over> {
+    pub(super) fn over(self) -> Step<EndedLoad> {
         Box::pin(self.store())
     }
 
-    async fn store(self) -> Over {
+    async fn store(self) -> EndedLoad {
         let Load {
             call,
-            part,
+            role,
             fallback,
             keep_alive,
             counted,
             ..
         } = *self.load;
         drop((keep_alive, counted));
-        let leads = match part {
+        let leads = match role {
             LoadRole::Leader(permit) => Some(permit),
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
@@ -432,7 +432,7 @@ impl Completion {
             (Some(_), None, None) => Some(false),
             (None, ..) => self.is_kept,
         };
-        Over {
+        EndedLoad {
             call,
             status: status.map(|stored| Status::Miss {
                 stored,
@@ -446,7 +446,7 @@ impl Completion {
 
 /// A call that has ended, except for the value to return.
 #[derive(Debug)]
-pub(super) struct Over {
+pub(super) struct EndedLoad {
     call: Arc<Call>,
     /// The status to report, for a call that had a lease.
     pub(super) status: Option<Status>,
@@ -456,7 +456,7 @@ pub(super) struct Over {
     pub(super) cached: Option<LoadResult>,
 }
 
-impl Over {
+impl EndedLoad {
     pub(super) fn returns<R: Returns<S>, S>(self, returned: R) -> R {
         if let Some(hit) = self.cached.and_then(answer) {
             return hit;

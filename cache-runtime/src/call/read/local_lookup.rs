@@ -12,14 +12,14 @@ use std::time::Duration;
 use super::audited::Audited;
 use super::hit::Hit;
 use super::known::extended;
-use super::local_options::Copies;
+use super::local_options::LocalOptions;
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps, timing};
 use crate::auditor::Draw;
 use crate::base::clock::{self, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
-use crate::base::policy::Grace;
+use crate::base::policy::StalePolicy;
 use crate::call::log::{self, Asker};
 use crate::call::memo::{self, Recalled};
 use crate::call::observe::{self, BypassReason, Outcome, Status};
@@ -28,7 +28,7 @@ use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
 use crate::engine::{Engine, EngineRef};
 use crate::key::{Dependency, EntryKind, Key};
-use crate::local::{Asked, Copy, Local, Moment, ReadToken, Shared};
+use crate::local::{AnyValue, ClockReading, Expected, Local, NewLocalEntry, ReadToken};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec;
 use crate::protocol::entry::{Content, Header};
@@ -39,7 +39,7 @@ use crate::store::Payload;
 
 /// A call with its key.
 #[derive(Debug)]
-pub(super) enum Begun<'a> {
+pub(super) enum KeyedCall<'a> {
     PreparedCall(EngineRef<'a>, Box<PreparedCall>),
     Call(Arc<Call>),
 }
@@ -62,9 +62,9 @@ impl PreparedCall {
         Some(planned.finish())
     }
 
-    pub(super) fn asking<'c>(&'c self, cache: &'c Engine) -> Asking<'c> {
+    pub(super) fn lookup<'c>(&'c self, cache: &'c Engine) -> LocalLookup<'c> {
         let options = &self.options;
-        Asking {
+        LocalLookup {
             cache,
             resource: &self.resource,
             key: self.key.text(),
@@ -72,15 +72,15 @@ impl PreparedCall {
             op: options.op,
             deps: None,
             problem: options.problem,
-            grace: &options.grace,
-            copies: &options.copies,
+            stale_policy: &options.stale_policy,
+            local_options: &options.local_options,
             extras: &self.extras,
             version: options.version,
         }
     }
 }
 
-impl Begun<'_> {
+impl KeyedCall<'_> {
     /// Writes the text of the key, which all other ways to answer need.
     pub(super) fn write_key(&mut self) {
         if let Self::PreparedCall(cache, start) = self {
@@ -109,7 +109,7 @@ impl Begun<'_> {
         match self {
             Self::PreparedCall(cache, start) if start.options.audit != 0 => {
                 // An entry that is kept here only can't be looked at again in the store.
-                let is_here_only = start.options.copies.in_process && cache.local.is_some();
+                let is_here_only = start.options.local_options.in_process && cache.local.is_some();
                 match is_here_only {
                     true => None,
                     false => draw(cache, start.options.audit, start.key.text()),
@@ -141,21 +141,21 @@ impl Begun<'_> {
 
     /// Returns the key for manual operations.
     pub(super) fn key(&self) -> Result<Key, Error> {
-        let asking = self.asking();
-        match asking.problem {
+        let lookup = self.lookup();
+        match lookup.problem {
             Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
                 let text = format!("this call has no key of its own ({})", problem.as_str());
                 Err(Error::new(ErrorKind::InvalidKey, text))
             }
-            _ => Ok(asking.key()),
+            _ => Ok(lookup.key()),
         }
     }
 
     #[inline]
-    fn asking(&self) -> Asking<'_> {
+    fn lookup(&self) -> LocalLookup<'_> {
         match self {
-            Self::PreparedCall(cache, start) => start.asking(cache),
-            Self::Call(call) => call.asking(),
+            Self::PreparedCall(cache, start) => start.lookup(cache),
+            Self::Call(call) => call.lookup(),
         }
     }
 
@@ -186,7 +186,7 @@ impl Begun<'_> {
         // sees its own changes. Data that is read in an open transaction may never be committed.
         // What is `strict` is asked for each time.
         let is_remembered = options.problem.is_none()
-            && (!options.copies.strict || mutation::is_active("strict-from-the-memo"))
+            && (!options.local_options.strict || mutation::is_active("strict-from-the-memo"))
             && scope::mode() != Mode::Bypass
             && !enclosing::is_inside()
             && !transaction::is_open(cache);
@@ -197,12 +197,12 @@ impl Begun<'_> {
                     Some(value) => value.downcast().ok().map(R::from_value)?,
                     None => R::from_absence()?,
                 };
-                let asking = self.asking();
-                match asking.resource.function() {
+                let lookup = self.lookup();
+                match lookup.resource.function() {
                     Some(function) => function.recalled.add_one(),
-                    None => asking.resource.counters.hits.add_one(),
+                    None => lookup.resource.counters.hits.add_one(),
                 }
-                asking.record("request", Duration::MAX);
+                lookup.record("request", Duration::MAX);
                 Some(value)
             }
             // A caller that asks anew gets a newer result, which replaces what is remembered: a
@@ -228,7 +228,7 @@ impl Begun<'_> {
     /// Returns the answer, if it is available without I/O.
     #[inline]
     pub(super) fn find<R: Returns<S>, S>(&self) -> Option<R> {
-        let wanted = Wanted {
+        let wanted = ExpectedValue {
             type_id: TypeId::of::<R::Value>(),
             fingerprint: Fingerprint::of::<R::Value>,
             absence: R::from_absence().is_some(),
@@ -248,7 +248,7 @@ impl Begun<'_> {
     }
 
     #[inline]
-    fn answer(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+    fn answer(&self, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
         match timing::is_drawn() {
             false => self.answer_now(wanted),
             true => self.answer_timed(wanted),
@@ -256,10 +256,10 @@ impl Begun<'_> {
     }
 
     #[cold]
-    fn answer_timed(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+    fn answer_timed(&self, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
         let (answer, nanos) = clock::timed(|| self.answer_now(wanted));
         if answer.is_some()
-            && let Some(function) = self.asking().resource.function()
+            && let Some(function) = self.lookup().resource.function()
         {
             function.local_lookup.record(nanos);
         }
@@ -267,11 +267,11 @@ impl Begun<'_> {
     }
 
     /// Does not depend on the return type, so it is compiled once.
-    fn answer_now(&self, wanted: &Wanted) -> Option<Option<Shared>> {
-        let asking = self.asking();
-        match &asking.cache.local {
-            Some(local) => asking.copy(local, wanted),
-            None => asking.glance(wanted, || match self {
+    fn answer_now(&self, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
+        let lookup = self.lookup();
+        match &lookup.cache.local {
+            Some(local) => lookup.local_entry(local, wanted),
+            None => lookup.glance(wanted, || match self {
                 Self::PreparedCall(_, start) => {
                     start.fingerprint(wanted.type_id, wanted.fingerprint)
                 }
@@ -295,23 +295,23 @@ pub(super) fn draw(cache: &Engine, part: u32, key: &str) -> Option<Draw> {
 }
 
 /// What a call can return.
-struct Wanted {
+struct ExpectedValue {
     type_id: TypeId,
     fingerprint: fn(u32) -> Fingerprint,
     /// Whether the call can return an absence.
     absence: bool,
 }
 
-impl Wanted {
+impl ExpectedValue {
     /// Returns true if the call can return this value.
     #[inline]
-    fn is(&self, value: Option<&Shared>) -> bool {
+    fn is(&self, value: Option<&AnyValue>) -> bool {
         value.map_or(self.absence, |value| (**value).type_id() == self.type_id)
     }
 }
 
 /// The parts of a call that a lookup in the process needs.
-pub(super) struct Asking<'a> {
+pub(super) struct LocalLookup<'a> {
     cache: &'a Engine,
     resource: &'a ResourceRef,
     key: &'a str,
@@ -320,21 +320,21 @@ pub(super) struct Asking<'a> {
     /// All dependencies, if the list was built already.
     deps: Option<&'a Arc<[Arc<Dep>]>>,
     problem: Option<BypassReason>,
-    grace: &'a Grace,
-    copies: &'a Copies,
+    stale_policy: &'a StalePolicy,
+    local_options: &'a LocalOptions,
     extras: &'a [Dependency],
     version: u32,
 }
 
-impl Asking<'_> {
+impl LocalLookup<'_> {
     /// Returns true if the store must be asked, whatever the process holds.
     #[inline]
     fn is_exact(&self) -> bool {
         self.problem.is_some()
-            || behind(self.cache, self.copies).is_some()
+            || behind(self.cache, self.local_options).is_some()
             // A pending invalidation may concern this entry. The lookup in the store checks that in
             // detail.
-            || self.cache.delivery.is_degraded()
+            || self.cache.invalidations.is_degraded()
             || scope::mode() != Mode::Usual
             || transaction::is_open(self.cache)
     }
@@ -343,16 +343,16 @@ impl Asking<'_> {
     #[inline]
     fn glance(
         &self,
-        wanted: &Wanted,
+        wanted: &ExpectedValue,
         fingerprint: impl FnOnce() -> Fingerprint,
-    ) -> Option<Option<Shared>> {
+    ) -> Option<Option<AnyValue>> {
         if self.is_exact() || enclosing::is_inside() {
             return None;
         }
         let fingerprint = fingerprint();
         let (seen, found) = (Cell::new(None), Cell::new(None));
         let see = |header: &Header, payload: &Payload, now| {
-            if let Some(shown) = shown(header, payload, now, self.grace)
+            if let Some(shown) = shown(header, payload, now, self.stale_policy)
                 && header.fingerprint == fingerprint
                 && wanted.is(shown.value)
             {
@@ -385,7 +385,7 @@ impl Asking<'_> {
 
     /// Answers from a local entry, if there is one. Counts and records the hit.
     #[inline]
-    fn copy(&self, local: &Local, wanted: &Wanted) -> Option<Option<Shared>> {
+    fn local_entry(&self, local: &Local, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
         let (value, ttl) = self.find(local, wanted)?;
         self.record("local", ttl);
         Some(value)
@@ -393,11 +393,15 @@ impl Asking<'_> {
 
     /// Does the same without recording the hit, and also returns how long the value is fresh.
     #[inline]
-    fn find(&self, local: &Local, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
-        if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
+    fn find(&self, local: &Local, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
+        if self.local_options.strict
+            || !self.local_options.kept
+            || scope::is_strict()
+            || self.is_exact()
+        {
             return None;
         }
-        let asked = Asked {
+        let asked = Expected {
             type_id: wanted.type_id,
             version: self.version,
             extras: self.extras,
@@ -452,7 +456,7 @@ impl Asking<'_> {
 /// An entry of the store in memory that may be served.
 pub(super) struct Shown<'a> {
     /// `None` is an absence.
-    pub(super) value: Option<&'a Shared>,
+    pub(super) value: Option<&'a AnyValue>,
     /// How long it may be served without asking further.
     pub(super) lasts: Duration,
     /// How long it is fresh.
@@ -465,7 +469,7 @@ pub(super) fn shown<'a>(
     header: &Header,
     payload: &'a Payload,
     now: Millis,
-    grace: &Grace,
+    stale_policy: &StalePolicy,
 ) -> Option<Shown<'a>> {
     let value = match (header.content, payload) {
         (Content::Value, Payload::Decoded(value)) => Some(value),
@@ -475,7 +479,7 @@ pub(super) fn shown<'a>(
     };
     // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
     let fresh = header.left(now);
-    let lasts = fresh.saturating_sub(grace.last_time(header.took()));
+    let lasts = fresh.saturating_sub(stale_policy.last_time(header.took()));
     (!lasts.is_zero()).then_some(Shown {
         value,
         lasts,
@@ -486,24 +490,24 @@ pub(super) fn shown<'a>(
 /// Returns why entries of this process must not be served to a call, if they follow the database's
 /// outbox: they may be older than the commits of other processes.
 #[inline]
-fn behind(cache: &Engine, copies: &Copies) -> Option<BypassReason> {
+fn behind(cache: &Engine, local_options: &LocalOptions) -> Option<BypassReason> {
     let freshness = cache.freshness.as_ref()?;
-    if copies.strict || scope::is_strict() {
+    if local_options.strict || scope::is_strict() {
         // Includes the calls inside a body, whose results may be written or stored.
         return Some(BypassReason::Strict);
     }
-    let is_heard = freshness.age(Moment::now()).is_some();
+    let is_heard = freshness.age(ClockReading::now()).is_some();
     (!is_heard).then_some(BypassReason::Unavailable)
 }
 
 impl Call {
     /// Returns why entries of this process must not be served to this call.
     pub(crate) fn is_behind(&self) -> Option<BypassReason> {
-        behind(&self.cache, &self.copies)
+        behind(&self.cache, &self.local_options)
     }
 
-    fn asking(&self) -> Asking<'_> {
-        Asking {
+    fn lookup(&self) -> LocalLookup<'_> {
+        LocalLookup {
             cache: &self.cache,
             resource: &self.resource,
             key: &self.own.key,
@@ -511,8 +515,8 @@ impl Call {
             op: None,
             deps: Some(&self.probe().deps),
             problem: self.problem,
-            grace: &self.grace,
-            copies: &self.copies,
+            stale_policy: &self.stale_policy,
+            local_options: &self.local_options,
             extras: &self.extras,
             version: self.version,
         }
@@ -521,7 +525,7 @@ impl Call {
     /// Returns the local entry for one id of a batch, and how long it is fresh. Does not record the
     /// hit.
     pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        let wanted = Wanted {
+        let wanted = ExpectedValue {
             type_id: TypeId::of::<V>(),
             fingerprint: Fingerprint::of::<V>,
             absence: true,
@@ -536,12 +540,12 @@ impl Call {
         }
     }
 
-    fn find_now(&self, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
-        self.asking().find(self.cache.local.as_ref()?, wanted)
+    fn find_now(&self, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
+        self.lookup().find(self.cache.local.as_ref()?, wanted)
     }
 
     #[cold]
-    fn find_timed(&self, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
+    fn find_timed(&self, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
         let (found, nanos) = clock::timed(|| self.find_now(wanted));
         if found.is_some()
             && let Some(function) = self.resource.function()
@@ -554,7 +558,7 @@ impl Call {
     /// Returns the flags to take before the store is asked, if the answer may become a local entry.
     pub(super) fn read_token(&self) -> Option<ReadToken> {
         let local = self.cache.local.as_ref()?;
-        let keeps = self.copies.kept && !self.copies.strict && self.problem.is_none();
+        let keeps = self.local_options.kept && !self.local_options.strict && self.problem.is_none();
         keeps.then(|| local.read_token(self.probe())).flatten()
     }
 
@@ -595,16 +599,16 @@ impl Call {
             return;
         }
         // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
-        let early = self.grace.last_time(hit.header.took());
+        let early = self.stale_policy.last_time(hit.header.took());
         local.keep(
             read_token,
-            Copy {
+            NewLocalEntry {
                 value: value.map(|value| Arc::clone(value) as Arc<dyn Any + Send + Sync>),
                 type_id: TypeId::of::<V>(),
                 version: self.version,
                 extras: self.extras.as_slice().into(),
                 ttl: hit.ttl,
-                local_ttl: self.copies.ttl.min(hit.ttl.saturating_sub(early)),
+                local_ttl: self.local_options.ttl.min(hit.ttl.saturating_sub(early)),
                 encoded: match &hit.payload {
                     Payload::Encoded(bytes) => codec::length(hit.codec, bytes),
                     Payload::Empty | Payload::Decoded(_) => 0,

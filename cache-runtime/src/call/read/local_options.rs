@@ -6,7 +6,7 @@ use crate::base::policy::MAX_TTL;
 
 /// How a function uses local entries.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Copies {
+pub(crate) struct LocalOptions {
     /// Whether every call asks the store.
     pub(crate) strict: bool,
     /// Whether its values are stored as local entries.
@@ -17,7 +17,7 @@ pub(crate) struct Copies {
     pub(crate) in_process: bool,
 }
 
-impl Default for Copies {
+impl Default for LocalOptions {
     fn default() -> Self {
         Self {
             strict: false,

@@ -1,9 +1,9 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
-//! key. `again.rs` and `local_lookup.rs` answer from the process. `answer.rs` asks the store, as `reader.rs`
-//! decides step by step. `load.rs` runs the body and stores its result (`pack.rs`, `permit.rs`).
-//! `batch.rs` does the same for many ids.
+//! key. `again.rs` and `local_lookup.rs` answer from the process. `answer.rs` asks the store, as
+//! `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its result (`pack.rs`,
+//! `permit.rs`). `batch.rs` does the same for many ids.
 
 mod again;
 mod answer;
@@ -18,7 +18,6 @@ mod context;
 mod deps;
 mod detached;
 mod entry_point;
-mod front;
 mod hit;
 mod in_process;
 mod known;
@@ -26,18 +25,19 @@ mod learnt;
 mod load;
 mod local_lookup;
 mod local_options;
+mod lookup_loop;
 mod new_entry;
 mod pack;
 mod permit;
 mod plan;
 mod prepared;
 mod read_options;
-mod reader;
 mod report;
 mod steps;
 mod store_filter;
 #[cfg(test)]
 mod tests;
+mod thread_cache;
 mod timing;
 
 pub use self::audit_report::{AuditFigures, AuditReport};
@@ -48,7 +48,7 @@ pub(crate) use self::deps::{all_deps, tag_dep};
 pub use self::entry_point::Read;
 pub(crate) use self::hit::Hit;
 pub(crate) use self::known::any_tag;
+pub(crate) use self::lookup_loop::{Action, LookupLoop};
 pub(crate) use self::permit::Permit;
 pub use self::plan::ReadPlan;
-pub(crate) use self::reader::{Action, Reader};
-pub(crate) use self::store_filter::Unless;
+pub(crate) use self::store_filter::StoreFilter;

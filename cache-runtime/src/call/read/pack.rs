@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::call::Call;
 use super::context::LoadContext;
 use super::new_entry::NewEntry;
-use super::store_filter::Unless;
+use super::store_filter::StoreFilter;
 use crate::base::error::{Error, ErrorKind};
 use crate::call::returns::{Loaded, Returns};
 use crate::protocol::cacheable::Cacheable;
@@ -24,7 +24,7 @@ impl Call {
     pub(super) fn pack<R: Returns<S>, S>(
         &self,
         returned: &R,
-        unless: impl Unless<R::Value>,
+        unless: impl StoreFilter<R::Value>,
     ) -> Option<NewEntry> {
         if self.is_no_store() {
             return None;
@@ -51,7 +51,7 @@ impl Call {
             codec: CodecId::default(),
             size: 4,
             fresh_for: self.fresh_for(self.ttl.of_absence(self.resource.operator_ttl, default)?),
-            stale_for: self.grace.kept_for(),
+            stale_for: self.stale_policy.kept_for(),
         };
         new_entry.lasts().then_some(new_entry)
     }
@@ -81,7 +81,7 @@ impl Call {
             .context
             .as_ref()
             .and_then(|context| context.ttl_within(operator));
-        self.grace
+        self.stale_policy
             .jittered(said.unwrap_or(otherwise), fastrand::f64())
     }
 
@@ -131,7 +131,7 @@ impl Call {
             codec,
             size,
             fresh_for,
-            stale_for: self.grace.kept_for(),
+            stale_for: self.stale_policy.kept_for(),
         })
     }
 

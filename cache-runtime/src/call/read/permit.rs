@@ -138,7 +138,7 @@ impl Permit {
             fill.stamp = look.stamp;
         }
         // A shutdown waits for the fill.
-        let _running = call.cache.delivery.begin();
+        let _running = call.cache.invalidations.begin();
         let (size, began) = (fill.size, clock::now());
         let filling = call.cache.store.fill(probe, fill);
         let filled = self.call_budget.spend(filling).await;

@@ -15,7 +15,7 @@ use crate::call::observe::BypassReason;
 use crate::call::{ambient, enclosing, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
-    Argument, Dependency, EntryKind, Finding, IdForm, KeyPart, KeyWriter, RowOf, is_resource,
+    Argument, ArgumentCheck, Dependency, EntryKind, IdForm, KeyPart, KeyWriter, RowOf, is_resource,
 };
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{Instance, ResourceRef, Site};
@@ -133,7 +133,7 @@ impl ReadPlan {
     fn look_at<T: KeyPart + ?Sized>(&mut self, argument: &Argument<'_, T>) -> &mut Self {
         if self.0.options.problem.is_none() {
             match argument.check() {
-                Finding::Whole => {}
+                ArgumentCheck::Whole => {}
                 left_out => self.0.left_out(left_out),
             }
         }
@@ -148,7 +148,7 @@ impl ReadPlan {
     ) -> &mut Self {
         for (at, id) in ids.iter().enumerate() {
             match argument(id).check() {
-                Finding::Whole => {}
+                ArgumentCheck::Whole => {}
                 left_out => self.0.left_out_of.push((at, left_out)),
             }
         }
@@ -266,14 +266,14 @@ impl ReadPlan {
     pub fn include_context(&mut self, name: &str) -> &mut Self {
         let start = &mut *self.0;
         let found = ambient::find(name);
-        if matches!(found, ambient::Found::Text(_)) {
+        if matches!(found, ambient::AmbientValue::Text(_)) {
             start.included.push(name.into());
             enclosing::uses_contexts([name]);
         }
         match found {
             // Behind the id, where nothing else can be.
-            ambient::Found::Text(text) if start.options.has_id => start.behind(&text),
-            ambient::Found::Text(text) => {
+            ambient::AmbientValue::Text(text) if start.options.has_id => start.behind(&text),
+            ambient::AmbientValue::Text(text) => {
                 self.arg(name).arg(&text);
             }
             found => start.refuse_context(name, found),
@@ -290,7 +290,7 @@ impl ReadPlan {
     /// Keeps the value in this process only.
     #[inline]
     pub fn in_process(&mut self) -> &mut Self {
-        self.set(|options| options.copies.in_process = true)
+        self.set(|options| options.local_options.in_process = true)
     }
 
     /// Lets the request around the call remember the result.
@@ -336,16 +336,16 @@ impl ReadPlan {
     #[inline]
     pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
-        let usual = self.0.resource.grace.swr;
-        self.set(|options| options.grace.swr = time.unwrap_or(usual))
+        let usual = self.0.resource.stale_policy.swr;
+        self.set(|options| options.stale_policy.swr = time.unwrap_or(usual))
     }
 
     /// Sets how long an expired entry is served instead of an error.
     #[inline]
     pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
-        let usual = self.0.resource.grace.stale_if_error;
-        self.set(|options| options.grace.stale_if_error = time.unwrap_or(usual))
+        let usual = self.0.resource.stale_policy.stale_if_error;
+        self.set(|options| options.stale_policy.stale_if_error = time.unwrap_or(usual))
     }
 
     /// Sets after which time an expired entry is served instead of waiting for the load, which goes
@@ -353,20 +353,20 @@ impl ReadPlan {
     #[inline]
     pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = time.into_ttl();
-        let usual = self.0.resource.grace.timeout;
-        self.set(|options| options.grace.timeout = time.or(usual))
+        let usual = self.0.resource.stale_policy.timeout;
+        self.set(|options| options.stale_policy.timeout = time.or(usual))
     }
 
     /// Sets how eagerly an entry is loaded again before it expires.
     #[inline]
     pub fn early(&mut self, beta: f64) -> &mut Self {
-        self.set(|options| options.grace.early = beta)
+        self.set(|options| options.stale_policy.early = beta)
     }
 
     /// Sets the largest part by which a TTL is shortened at random.
     #[inline]
     pub fn jitter(&mut self, part: f64) -> &mut Self {
-        self.set(|options| options.grace.jitter = part)
+        self.set(|options| options.stale_policy.jitter = part)
     }
 
     /// Sets the share of hits that is audited.
@@ -378,20 +378,20 @@ impl ReadPlan {
     /// Makes every call ask the store, whatever the process holds.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
-        self.set(|options| options.copies.strict = true)
+        self.set(|options| options.local_options.strict = true)
     }
 
     /// Decides whether values are stored as local entries at all.
     #[inline]
     pub fn local(&mut self, kept: bool) -> &mut Self {
-        self.set(|options| options.copies.kept = kept)
+        self.set(|options| options.local_options.kept = kept)
     }
 
     /// Sets how long a local entry is served.
     #[inline]
     pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = bounded(ttl).unwrap_or(MAX_TTL);
-        self.set(|options| options.copies.ttl = ttl)
+        self.set(|options| options.local_options.ttl = ttl)
     }
 
     /// Sets the version of the value's type. Entries of another version are misses.
@@ -450,8 +450,8 @@ impl ReadPlan {
                 window: OnceLock::new(),
                 problem: options.problem.or(problem),
                 ttl: options.ttl,
-                grace: options.grace,
-                copies: options.copies,
+                stale_policy: options.stale_policy,
+                local_options: options.local_options,
                 context: None,
                 extras: start.extras.clone(),
                 included: Box::default(),

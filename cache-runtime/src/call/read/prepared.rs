@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 use super::call::remembered;
-use super::front::Front;
 use super::read_options::ReadOptions;
+use super::thread_cache::ThreadCache;
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::nonce::hash128;
@@ -14,9 +14,9 @@ use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
 use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
-use crate::key::{Dependency, EntryKind, Finding, IdForm, KeyError, KeyWriter};
+use crate::key::{ArgumentCheck, Dependency, EntryKind, IdForm, KeyError, KeyWriter};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{Known, ResourceRef, Site};
+use crate::registry::{KnownResource, ResourceRef, Site};
 use crate::store::Probe;
 
 /// A call of an annotated function with its key.
@@ -31,7 +31,7 @@ pub(super) struct PreparedCall {
     /// The names of the values around the call that the function adds to its key.
     pub(super) included: Vec<Box<str>>,
     /// The parts that are left out of the ids of a batch, by position.
-    pub(super) left_out_of: Vec<(usize, Finding)>,
+    pub(super) left_out_of: Vec<(usize, ArgumentCheck)>,
     /// What the request around the call remembers.
     pub(super) recalled: Recalled,
     /// The type of the id.
@@ -41,7 +41,7 @@ pub(super) struct PreparedCall {
     /// The attribute's version, before the function's instance became part of it.
     pub(super) declared: u32,
     /// The entries that this thread was last served.
-    pub(super) front: Front,
+    pub(super) thread_cache: ThreadCache,
 }
 
 /// The type of an id. Only calls that are not answered at once ask for it.
@@ -66,19 +66,19 @@ impl IdType {
 pub(super) fn version_apart(
     site: &'static Site,
     version: u32,
-    left_out: Finding,
+    left_out: ArgumentCheck,
     position: usize,
 ) -> (u32, bool) {
     match left_out {
-        Finding::Whole => (version, false),
-        Finding::Apart(hash, field) => {
+        ArgumentCheck::Whole => (version, false),
+        ArgumentCheck::Apart(hash, field) => {
             if let Some(field) = field {
                 site.report_left_out(&field, false);
             }
             let both = [hash.to_le_bytes(), (position as u64).to_le_bytes()].concat();
             (version ^ hash128(&[0; 16], &both) as u32, false)
         }
-        Finding::Unknown(text) => {
+        ArgumentCheck::Unknown(text) => {
             site.report_left_out(&text, true);
             (version, true)
         }
@@ -118,12 +118,12 @@ impl PreparedCall {
                 id_type: None,
                 form: None,
                 declared: 0,
-                front: Front::default(),
+                thread_cache: ThreadCache::default(),
             }),
         };
         start
             .options
-            .nothing(&start.resource.grace, start.resource.audit);
+            .nothing(&start.resource.stale_policy, start.resource.audit);
         start.reset(name);
         start
     }
@@ -134,7 +134,7 @@ impl PreparedCall {
     pub(super) fn of_known(
         site: &'static Site,
         name: &'static str,
-        known: &'static Known,
+        known: &'static KnownResource,
     ) -> Box<Self> {
         match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) if spare.resource.is(known) => {
@@ -152,7 +152,7 @@ impl PreparedCall {
         spare: Option<Box<Self>>,
         site: &'static Site,
         name: &'static str,
-        known: &'static Known,
+        known: &'static KnownResource,
     ) -> Box<Self> {
         if spare.is_some() {
             SPARE.set(spare);
@@ -214,7 +214,7 @@ impl PreparedCall {
     }
 
     /// Writes the text of the key, as far as it is not written yet. Called once, before anything
-    /// but the front is asked.
+    /// but the thread cache is asked.
     #[inline(never)]
     pub(super) fn write_key(&mut self, cache: &Engine) {
         if !self.key.is_at_once() {
@@ -318,7 +318,7 @@ impl PreparedCall {
 
     /// Tells the call apart by the part that the `Serialize` of its last argument leaves out.
     #[cold]
-    pub(super) fn left_out(&mut self, left_out: Finding) {
+    pub(super) fn left_out(&mut self, left_out: ArgumentCheck) {
         // The same hash in another argument is another call. An id comes first, as in a batch.
         let position = self.key.args.len();
         let version = self.options.version;
@@ -347,8 +347,8 @@ impl PreparedCall {
     /// A value that the key needs is not set around the call. Without it, one tenant would get
     /// another one's data.
     #[cold]
-    pub(super) fn refuse_context(&mut self, name: &str, found: ambient::Found) {
-        if found == ambient::Found::Unkeyable {
+    pub(super) fn refuse_context(&mut self, name: &str, found: ambient::AmbientValue) {
+        if found == ambient::AmbientValue::Unkeyable {
             return self.refuse(BypassReason::Unkeyable);
         }
         let site = self.site;
@@ -433,7 +433,7 @@ impl PreparedCall {
             Recalled::Slot(slot) => Some(Box::new(slot)),
             Recalled::Nothing | Recalled::Answer(..) => None,
         };
-        if options.copies.in_process
+        if options.local_options.in_process
             && options.kind() == EntryKind::Entity
             && !cache.store.is_in_process()
             && !crate::base::mutation::is_active("in-process-rows-left-out")
@@ -456,8 +456,8 @@ impl PreparedCall {
             cache,
             problem: options.problem,
             ttl: options.ttl,
-            grace: options.grace,
-            copies: options.copies,
+            stale_policy: options.stale_policy,
+            local_options: options.local_options,
             context: None,
             extras: std::mem::take(&mut self.extras),
             included: std::mem::take(&mut self.included).into(),

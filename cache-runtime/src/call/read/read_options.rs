@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::local_options::Copies;
-use crate::base::policy::{Grace, TtlRequest};
+use super::local_options::LocalOptions;
+use crate::base::policy::{StalePolicy, TtlRequest};
 use crate::call::observe::BypassReason;
 use crate::key::EntryKind;
 use crate::protocol::codec_id::CodecId;
@@ -17,8 +17,8 @@ pub(super) struct ReadOptions {
     pub(super) shared: bool,
     pub(super) problem: Option<BypassReason>,
     pub(super) ttl: TtlRequest,
-    pub(super) grace: Grace,
-    pub(super) copies: Copies,
+    pub(super) stale_policy: StalePolicy,
+    pub(super) local_options: LocalOptions,
     /// The share of hits that is audited.
     pub(super) audit: u32,
     pub(super) codec: CodecId,
@@ -38,19 +38,19 @@ impl ReadOptions {
     /// Resets all options to the configured defaults. Resets fields in place; assigning a fresh
     /// struct would copy it on every hit.
     #[inline]
-    pub(super) fn nothing(&mut self, usual: &Grace, audit: u32) {
+    pub(super) fn nothing(&mut self, usual: &StalePolicy, audit: u32) {
         self.op = None;
         self.has_id = false;
         self.shared = false;
         self.problem = None;
         self.ttl = TtlRequest::default();
         // These two need a body that can outlive its caller. Only the attribute can ask for that.
-        self.grace.swr = Duration::ZERO;
-        self.grace.timeout = None;
-        self.grace.stale_if_error = usual.stale_if_error;
-        self.grace.early = usual.early;
-        self.grace.jitter = usual.jitter;
-        self.copies = Copies::default();
+        self.stale_policy.swr = Duration::ZERO;
+        self.stale_policy.timeout = None;
+        self.stale_policy.stale_if_error = usual.stale_if_error;
+        self.stale_policy.early = usual.early;
+        self.stale_policy.jitter = usual.jitter;
+        self.local_options = LocalOptions::default();
         self.audit = audit;
         self.codec = CodecId::default();
         self.version = 0;

@@ -25,7 +25,7 @@ pub(super) const STEP: usize = 256;
 const STEP_BYTES: usize = 4 << 20;
 
 /// A lease to request.
-pub(super) struct Wanted<'c> {
+pub(super) struct WantedLease<'c> {
     /// The position of the id in its batch.
     pub(super) place: usize,
     pub(super) call: &'c Call,
@@ -34,7 +34,7 @@ pub(super) struct Wanted<'c> {
 }
 
 /// The result of a request.
-pub(super) enum Asked {
+pub(super) enum LeaseOutcome {
     Granted(Permit),
     /// Another caller was faster.
     Taken,
@@ -81,15 +81,15 @@ impl Leases {
 /// Requests leases. The first step uses what is left of the batch's budget.
 pub(super) async fn lease_all(
     cache: Handle,
-    wanted: Vec<Wanted<'_>>,
+    wanted: Vec<WantedLease<'_>>,
     mut call_budget: CallBudget,
-) -> Vec<(usize, Asked)> {
+) -> Vec<(usize, LeaseOutcome)> {
     let mut answers = Vec::with_capacity(wanted.len());
     let mut is_away = false;
     let mut wanted = wanted.into_iter();
     loop {
         let step: Vec<_> = wanted.by_ref().take(STEP).collect();
-        let Some(Wanted { call, .. }) = step.first() else {
+        let Some(WantedLease { call, .. }) = step.first() else {
             return answers;
         };
         let requests: Vec<(&Probe, LeaseRequest)> = step
@@ -109,25 +109,25 @@ pub(super) async fn lease_all(
             }
         };
         let mut replies = replies.into_iter().flatten();
-        for Wanted {
+        for WantedLease {
             place, mut permit, ..
         } in step
         {
             let asked = match replies.next() {
                 Some(LeaseReply::Granted) => {
                     permit.call_budget = call_budget;
-                    Asked::Granted(permit)
+                    LeaseOutcome::Granted(permit)
                 }
                 Some(reply) => {
                     permit.forget();
                     match reply {
-                        LeaseReply::Intended => Asked::Bypass(BypassReason::Intended),
-                        LeaseReply::Foreign => Asked::Bypass(BypassReason::Foreign),
-                        LeaseReply::Taken(_) | LeaseReply::Granted => Asked::Taken,
+                        LeaseReply::Intended => LeaseOutcome::Bypass(BypassReason::Intended),
+                        LeaseReply::Foreign => LeaseOutcome::Bypass(BypassReason::Foreign),
+                        LeaseReply::Taken(_) | LeaseReply::Granted => LeaseOutcome::Taken,
                     }
                 }
                 // The lease may have been granted. Dropping the permit gives it back.
-                None => Asked::Bypass(BypassReason::Unavailable),
+                None => LeaseOutcome::Bypass(BypassReason::Unavailable),
             };
             answers.push((place, asked));
         }
@@ -138,7 +138,7 @@ pub(super) async fn lease_all(
 /// Stores the loaded values, each under its lease. Returns the calls whose value was stored.
 pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)>) -> Vec<&Call> {
     // A shutdown waits for the fills.
-    let _running = cache.delivery.begin();
+    let _running = cache.invalidations.begin();
     let Some((_, reported, _)) = fills.first() else {
         return Vec::new();
     };

@@ -1,16 +1,16 @@
 //! Decides which values are stored.
 
 /// Decides which values are not stored.
-pub trait Unless<V> {
+pub trait StoreFilter<V> {
     /// Returns true if `value` must not be stored.
     fn refuses(self, value: &V) -> bool;
 }
 
 /// Stores every value.
 #[derive(Debug)]
-pub struct Everything;
+pub struct StoreAll;
 
-impl<V> Unless<V> for Everything {
+impl<V> StoreFilter<V> for StoreAll {
     fn refuses(self, _: &V) -> bool {
         false
     }
@@ -19,18 +19,18 @@ impl<V> Unless<V> for Everything {
 /// Stores the values that its function does not refuse. It also holds how to call the function. So
 /// the compiler reports a wrong function where it is passed, and not again where the body runs.
 #[derive(Debug)]
-pub struct AllBut<F, C> {
+pub struct StoreUnless<F, C> {
     refuses: F,
     call: C,
 }
 
 /// For a function that is called once.
-pub(super) type AllButOnce<F, V> = AllBut<F, fn(F, &V) -> bool>;
+pub(super) type StoreUnlessOnce<F, V> = StoreUnless<F, fn(F, &V) -> bool>;
 
 /// For a function that is called for each of many values.
-pub(super) type AllButEach<F, V> = AllBut<F, fn(&F, &V) -> bool>;
+pub(super) type StoreUnlessEach<F, V> = StoreUnless<F, fn(&F, &V) -> bool>;
 
-impl<F, V> AllButOnce<F, V> {
+impl<F, V> StoreUnlessOnce<F, V> {
     pub(super) fn once(refuses: F) -> Self
     where
         F: FnOnce(&V) -> bool,
@@ -40,7 +40,7 @@ impl<F, V> AllButOnce<F, V> {
     }
 }
 
-impl<F, V> AllButEach<F, V> {
+impl<F, V> StoreUnlessEach<F, V> {
     pub(super) fn each(refuses: F) -> Self
     where
         F: Fn(&V) -> bool,
@@ -50,19 +50,19 @@ impl<F, V> AllButEach<F, V> {
     }
 }
 
-impl<V, F> Unless<V> for AllButOnce<F, V> {
+impl<V, F> StoreFilter<V> for StoreUnlessOnce<F, V> {
     fn refuses(self, value: &V) -> bool {
         (self.call)(self.refuses, value)
     }
 }
 
-impl<V> Unless<V> for &Everything {
+impl<V> StoreFilter<V> for &StoreAll {
     fn refuses(self, _: &V) -> bool {
         false
     }
 }
 
-impl<V, F> Unless<V> for &AllButEach<F, V> {
+impl<V, F> StoreFilter<V> for &StoreUnlessEach<F, V> {
     fn refuses(self, value: &V) -> bool {
         (self.call)(&self.refuses, value)
     }

@@ -18,13 +18,13 @@ async fn a_call_that_waits_is_small() {
     assert!(size_of_val(&*asked) <= 416, "{}", size_of_val(&*asked));
 
     let call = call();
-    let mut reader = Reader::new(&call, call.fingerprint::<String>());
+    let mut lookup_loop = LookupLoop::new(&call, call.fingerprint::<String>());
     let leader = call.cache.single_flight.start(Nonce::fresh());
     let waiter = call
         .cache
         .single_flight
         .join(leader.token())
         .expect("under way");
-    let waiting = reader.wait_for_result(waiter, None);
+    let waiting = lookup_loop.wait_for_result(waiter, None);
     assert!(size_of_val(&waiting) <= 400, "{}", size_of_val(&waiting));
 }

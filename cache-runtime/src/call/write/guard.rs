@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, Span};
 
-use super::plan::Planned;
+use super::plan::PlannedWrite;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -19,31 +19,35 @@ use crate::call::transaction::{self, DeferredWrite, InDoubt};
 use crate::call::{memo, observe};
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
-use crate::invalidation::{Order, Running};
+use crate::invalidation::{InvalidationRequest, Running};
 use crate::registry::Site;
 use crate::store::{Circuit, Intent};
 
 /// A write whose body may run, and the reason to refuse it, if any.
-pub(super) type Begun = (Box<Writing>, Option<Error>);
+pub(super) type StartedWrite = (Box<WriteInProgress>, Option<Error>);
 
 /// The steps before the body. `None` if the cache is off. `required` refuses the write while the
 /// store is away.
 #[inline]
 pub(super) fn begin(
-    active: Option<Box<(Handle, Planned)>>,
+    active: Option<Box<(Handle, PlannedWrite)>>,
     site: &'static Site,
     required: bool,
-) -> Option<Step<Begun>> {
+) -> Option<Step<StartedWrite>> {
     if scope::takes_key(|| Err(no_key())) {
         return Some(Box::pin(std::future::pending()));
     }
     active.map(|active| open(active, site, required))
 }
 
-fn open(active: Box<(Handle, Planned)>, site: &'static Site, required: bool) -> Step<Begun> {
+fn open(
+    active: Box<(Handle, PlannedWrite)>,
+    site: &'static Site,
+    required: bool,
+) -> Step<StartedWrite> {
     Box::pin(async move {
         let (cache, planned) = *active;
-        let running = cache.delivery.begin();
+        let running = cache.invalidations.begin();
         let mut guard = Guard::new(cache, planned);
         let mut problem = None;
         if required || guard.planned.crash_safe {
@@ -53,7 +57,7 @@ fn open(active: Box<(Handle, Planned)>, site: &'static Site, required: bool) -> 
         }
         let span = log::write_span(site);
         guard.span = span;
-        let writing = Writing {
+        let writing = WriteInProgress {
             guard,
             running,
             site,
@@ -68,7 +72,7 @@ fn no_key() -> Error {
 }
 
 /// A write in progress.
-pub(super) struct Writing {
+pub(super) struct WriteInProgress {
     // Dropped first: a shutdown waits on `running`, and so also for what the guard enqueues.
     guard: Guard,
     running: Running,
@@ -80,10 +84,10 @@ pub(super) struct WriteOutcome {
     pub(super) has_failed: bool,
     pub(super) wrote_nothing: bool,
     /// What to invalidate instead of the plan, if only the result tells.
-    pub(super) known: Option<Box<Planned>>,
+    pub(super) known: Option<Box<PlannedWrite>>,
 }
 
-impl Writing {
+impl WriteInProgress {
     pub(super) fn cache(&self) -> &Handle {
         &self.guard.cache
     }
@@ -121,22 +125,22 @@ impl Writing {
             Some(known) => guard.planned.with_rows_of(*known, &guard.cache),
             None => guard.planned.clone(),
         };
-        let handover = DeferredWrite {
+        let deferred = DeferredWrite {
             write: (!wrote_nothing).then_some(planned),
-            doubt: match has_failed {
+            in_doubt: match has_failed {
                 true => InDoubt::Failed,
                 false => InDoubt::None,
             },
             announced: guard.announced().zip(guard.withdrawal()),
         };
-        let _writing = memo::writing();
+        let _writing = memo::begin_write();
         // Not earlier: if the author's code panics, the guard must still act.
         guard.state = State::Over;
         let cache = &guard.cache;
         // Inside the caller's transaction, the outcome is not known yet.
         let Some(DeferredWrite {
             write, announced, ..
-        }) = transaction::defer(cache, handover)
+        }) = transaction::defer(cache, deferred)
         else {
             return;
         };
@@ -146,31 +150,32 @@ impl Writing {
             site.report(|| {
                 format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
             });
-            let receipt = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
+            let pending_ack = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
             drop(running);
             // The caller is about to commit: wait until the intent stands.
-            let acknowledged = receipt.acknowledged(guard.call_budget.left()).await;
+            let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
             observe::record_invalidation(acknowledged);
             return;
         }
-        let mut order = write.map_or_else(Order::default, Planned::into_order);
+        let mut request =
+            write.map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
         if has_failed
             && !wrote_nothing
             && !crate::base::mutation::is_active("errors-invalidated-once")
         {
             let later = clock::now() + cache.config.uncertainty;
-            cache.delivery.enqueue_at(later, order.clone());
+            cache.invalidations.enqueue_at(later, request.clone());
         }
         if let Some((_, withdrawal)) = announced {
-            order = order.and(withdrawal);
+            request = request.and(withdrawal);
         } else if wrote_nothing {
             return;
         }
         // The result is in the statistics and the log. The write itself has already succeeded or
         // failed.
-        let receipt = cache.delivery.enqueue(order);
+        let pending_ack = cache.invalidations.enqueue(request);
         drop(running);
-        let acknowledged = receipt.acknowledged(guard.call_budget.left()).await;
+        let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
         observe::record_invalidation(acknowledged);
     }
 }
@@ -178,12 +183,12 @@ impl Writing {
 /// Guards a write until its invalidation is enqueued.
 struct Guard {
     cache: Handle,
-    planned: Planned,
+    planned: PlannedWrite,
     state: State,
     /// How long the write may still wait for the store.
     call_budget: CallBudget,
     /// The intent that was put, or may have been put, before the body ran.
-    announced: Option<Announced>,
+    announced: Option<AnnouncedWrite>,
     /// Renews the intent at a third of its length.
     keep_alive: KeepAlive,
     /// The span of the write, if traces are on.
@@ -202,14 +207,14 @@ enum State {
 }
 
 #[derive(Clone, Copy)]
-struct Announced {
+struct AnnouncedWrite {
     token: Nonce,
     /// Whether the intent stands, or may stand, on whole resources instead of rows.
     on_whole: bool,
 }
 
 impl Guard {
-    fn new(cache: Handle, planned: Planned) -> Self {
+    fn new(cache: Handle, planned: PlannedWrite) -> Self {
         Self {
             planned,
             state: State::Before,
@@ -231,7 +236,7 @@ impl Guard {
             .crash_safe
             .then(|| self.planned.intent(token, self.cache.config.intent));
         loop {
-            let attempt = self.cache.delivery.attempt();
+            let attempt = self.cache.invalidations.attempt();
             let asked = match &intent {
                 Some(intent) => self.announce(intent).await,
                 None => self.call_budget.spend(self.cache.store.ping()).await,
@@ -239,7 +244,7 @@ impl Guard {
             let Err(error) = asked else {
                 return Ok(());
             };
-            let reconnected = self.cache.delivery.reconnected(attempt, &error);
+            let reconnected = self.cache.invalidations.reconnected(attempt, &error);
             let reconnected = reconnected.map(Ok::<_, Error>);
             if !self.call_budget.spend(reconnected).await.unwrap_or(false) {
                 return Err(error);
@@ -255,7 +260,7 @@ impl Guard {
         }
         let is_first = self.announced.is_none();
         // An intent without an answer may have been put.
-        let announced = self.announced.insert(Announced {
+        let announced = self.announced.insert(AnnouncedWrite {
             token: intent.token,
             on_whole: true,
         });
@@ -279,7 +284,7 @@ impl Guard {
             )
         });
         let renewal = renewal.filter(|_| !crate::base::mutation::is_active("intents-not-renewed"));
-        let Order { kills, bumps, .. } = &self.planned.order;
+        let InvalidationRequest { kills, bumps, .. } = &self.planned.request;
         let frame = Frame::write(&self.cache, kills.as_slice(), bumps.as_slice());
         self.keep_alive = KeepAlive::new(frame, renewal).within(self.span.clone());
         &mut self.keep_alive
@@ -291,44 +296,45 @@ impl Guard {
         Some(self.planned.intent(token, self.cache.config.intent))
     }
 
-    /// Returns the order that ends the intent, on all keys that may hold it.
-    fn withdrawal(&self) -> Option<Order> {
-        let Announced { token, on_whole } = self.announced?;
-        let mut order = self.planned.order.clone();
+    /// Returns the request that ends the intent, on all keys that may hold it.
+    fn withdrawal(&self) -> Option<InvalidationRequest> {
+        let AnnouncedWrite { token, on_whole } = self.announced?;
+        let mut request = self.planned.request.clone();
         // The invalidation that it is merged with is counted already.
-        order.counted.clear();
+        request.counted.clear();
         if on_whole {
             let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
-            order.bumps.extend(wholes);
+            request.bumps.extend(wholes);
         }
-        order.withdraws.push(token);
-        Some(order)
+        request.withdraws.push(token);
+        Some(request)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let delivery = &self.cache.delivery;
+        let invalidations = &self.cache.invalidations;
         match self.state {
             State::Over => {}
             State::Before => {
-                // No caller waits for the receipt, and nothing was written.
+                // No caller waits for the acknowledgement, and nothing was written.
                 let withdrawal = self.withdrawal();
-                if let Some(receipt) = withdrawal.map(|order| delivery.enqueue(order)) {
-                    receipt.forget();
+                if let Some(pending_ack) = withdrawal.map(|request| invalidations.enqueue(request))
+                {
+                    pending_ack.forget();
                 }
             }
             State::Running => {
-                let _writing = memo::writing();
+                let _writing = memo::begin_write();
                 let token = self
                     .announced
                     .map_or_else(Nonce::fresh, |announced| announced.token);
-                let handover = DeferredWrite {
+                let deferred = DeferredWrite {
                     write: Some(self.planned.clone()),
-                    doubt: InDoubt::Dropped,
+                    in_doubt: InDoubt::Dropped,
                     announced: self.announced().zip(self.withdrawal()),
                 };
-                if transaction::defer(&self.cache, handover).is_some()
+                if transaction::defer(&self.cache, deferred).is_some()
                     && !crate::base::mutation::is_active("no-guard")
                 {
                     // The commit may still be on its way. Nothing is stored until it must have

@@ -14,22 +14,22 @@ mod plan;
 use std::marker::PhantomData;
 use std::pin::pin;
 
-use self::guard::{WriteOutcome, Writing};
-pub(crate) use self::plan::Planned;
+use self::guard::{WriteInProgress, WriteOutcome};
+pub(crate) use self::plan::PlannedWrite;
 pub use self::plan::WritePlan;
 use crate::base::error::Error;
 use crate::call::keep_alive::KeptAlive;
-use crate::call::returns::{Kind, Written};
+use crate::call::returns::{ReturnShape, WriteReturns};
 use crate::call::scope;
 use crate::engine::Handle;
 use crate::registry::Site;
 
 /// How `rejected` is typed while nobody has given one.
-pub(crate) type Never<R, S> = fn(&<R as Written<S>>::Error) -> bool;
+pub(crate) type Never<R, S> = fn(&<R as WriteReturns<S>>::Error) -> bool;
 
 /// How `result` is typed while nobody has given one.
 pub(crate) type Unchanged<R, S> =
-    for<'a, 'r> fn(WritePlan<'a>, &'r <R as Written<S>>::Value) -> WritePlan<'a>;
+    for<'a, 'r> fn(WritePlan<'a>, &'r <R as WriteReturns<S>>::Value) -> WritePlan<'a>;
 
 /// A call of an invalidating function, before its body runs.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) type Unchanged<R, S> =
 pub struct Write<R, S, J, D> {
     /// The cache, and what to invalidate if the result says nothing more. `None` if the cache is
     /// off.
-    active: Option<Box<(Handle, Planned)>>,
+    active: Option<Box<(Handle, PlannedWrite)>>,
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
@@ -52,14 +52,14 @@ fn planned(
     cache: Handle,
     site: &'static Site,
     plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-) -> Box<(Handle, Planned)> {
+) -> Box<(Handle, PlannedWrite)> {
     let held_back = scope::hold_key_back();
     let planned = plan(WritePlan::new(&cache, Some(site))).finish();
     drop(held_back);
     Box::new((cache, planned))
 }
 
-impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
+impl<S, R: WriteReturns<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
     /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the
     /// body.
     #[inline]
@@ -80,7 +80,7 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
     }
 }
 
-impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
+impl<S, R: WriteReturns<S>, J, D> Write<R, S, J, D> {
     /// The author guarantees that no error hides a commit.
     pub fn on_ok(mut self) -> Self {
         self.on_ok = true;
@@ -131,7 +131,7 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
 
 impl<S, R, J, D> Write<R, S, J, D>
 where
-    R: Written<S>,
+    R: WriteReturns<S>,
     J: Fn(&R::Error) -> bool,
     D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
 {
@@ -143,12 +143,12 @@ where
     /// later, nothing changes, because the invalidation is already enqueued.
     // This body is compiled once for each annotated function, so the steps are elsewhere.
     #[inline]
-    pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
+    pub fn run<F>(self, body: impl FnOnce(ReturnShape<R, S>) -> F) -> impl Future<Output = R>
     where
         F: Future<Output = R>,
     {
         let beginning = guard::begin(self.active, self.site, self.refuse.is_some());
-        let judge = Judge {
+        let judge = OutcomeClassifier {
             site: self.site,
             on_ok: self.on_ok,
             rejected: self.rejected,
@@ -156,14 +156,14 @@ where
         };
         async move {
             let Some(beginning) = beginning else {
-                return body(Kind::OF).await;
+                return body(ReturnShape::OF).await;
             };
             let (mut writing, problem) = beginning.await;
             if let (Some(refuse), Some(error)) = (self.refuse, problem) {
                 return refuse(error);
             }
             let watched = KeptAlive {
-                body: pin!(body(Kind::OF)),
+                body: pin!(body(ReturnShape::OF)),
                 keep_alive: writing.runs(),
             };
             let returned = watched.await;
@@ -178,16 +178,16 @@ where
 }
 
 /// Decides the outcome of a write from its result, with the options of the attribute.
-struct Judge<J, D> {
+struct OutcomeClassifier<J, D> {
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
     result: Option<D>,
 }
 
-impl<J, D> Judge<J, D> {
+impl<J, D> OutcomeClassifier<J, D> {
     /// Runs only the author's code. If that panics, the write counts as one whose body panicked.
-    fn verdict<R: Written<S>, S>(self, writing: &Writing, returned: &R) -> WriteOutcome
+    fn verdict<R: WriteReturns<S>, S>(self, writing: &WriteInProgress, returned: &R) -> WriteOutcome
     where
         J: Fn(&R::Error) -> bool,
         D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,

@@ -9,7 +9,7 @@ use crate::base::nonce::Nonce;
 use crate::call::read::{any_tag, tag_dep};
 use crate::call::{ambient, tag};
 use crate::engine::Handle;
-use crate::invalidation::{Order, Sweep};
+use crate::invalidation::{InvalidationRequest, Sweep};
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter, is_op};
 use crate::protocol::generation::Dep;
 use crate::registry::{CallSite, Resource};
@@ -21,14 +21,14 @@ use crate::store::{Intent, IntentRow};
 pub struct WritePlan<'a> {
     cache: &'a Handle,
     site: Option<&'static CallSite>,
-    targets: Vec<Option<Target>>,
+    targets: Vec<Option<WriteTarget>>,
     tags: Vec<Arc<Dep>>,
     pub(super) crash_safe: bool,
     pub(super) after_commit: bool,
 }
 
 #[derive(Debug)]
-struct Target {
+struct WriteTarget {
     resource: Arc<Resource>,
     /// The keys of the rows; `None` if none were named.
     rows: Option<Vec<String>>,
@@ -63,7 +63,7 @@ impl<'a> WritePlan<'a> {
             });
         }
         // An invalid name keeps its place, so that its id does not narrow the resource before it.
-        self.targets.push(resource.map(Target::whole));
+        self.targets.push(resource.map(WriteTarget::whole));
         self
     }
 
@@ -159,7 +159,7 @@ impl<'a> WritePlan<'a> {
 
     /// Adds a resource that the program's source does not name.
     pub(crate) fn known(mut self, resource: Arc<Resource>) -> Self {
-        self.targets.push(Some(Target::whole(resource)));
+        self.targets.push(Some(WriteTarget::whole(resource)));
         self
     }
 
@@ -182,55 +182,55 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    pub(crate) fn finish(self) -> Planned {
-        let mut planned = Planned {
-            order: Order {
+    pub(crate) fn finish(self) -> PlannedWrite {
+        let mut planned = PlannedWrite {
+            request: InvalidationRequest {
                 bumps: self.tags,
-                ..Order::default()
+                ..InvalidationRequest::default()
             },
             rows: Vec::new(),
             tags: Vec::new(),
             crash_safe: self.crash_safe,
             after_commit: self.after_commit,
         };
-        if !planned.order.bumps.is_empty() {
-            planned.order.bumps.push(any_tag(&self.cache.space));
+        if !planned.request.bumps.is_empty() {
+            planned.request.bumps.push(any_tag(&self.cache.space));
         }
-        planned.tags.clone_from(&planned.order.bumps);
-        if !planned.order.bumps.is_empty() {
+        planned.tags.clone_from(&planned.request.bumps);
+        if !planned.request.bumps.is_empty() {
             let others = Arc::clone(&self.cache.registry.others);
-            planned.order.counted.push(others);
+            planned.request.counted.push(others);
         }
-        let order = &mut planned.order;
+        let request = &mut planned.request;
         for target in self.targets.into_iter().flatten() {
             let resource = target.resource;
-            order.counted.push(Arc::clone(&resource.counters));
+            request.counted.push(Arc::clone(&resource.counters));
             let is_whole = target.is_whole || (target.rows.is_none() && target.ops.is_empty());
             // Entries of other ops are alive, and a sweep can't tell them from dead ones.
             if is_whole || target.ops.is_empty() {
-                order.sweeps.push(Sweep {
+                request.sweeps.push(Sweep {
                     resource: resource.name.clone(),
                     derived_only: !is_whole,
                 });
             }
             if is_whole {
-                order.bumps.push(Arc::clone(&resource.whole));
+                request.bumps.push(Arc::clone(&resource.whole));
                 continue;
             }
             match target.ops.as_slice() {
-                [] => order.bumps.push(Arc::clone(&resource.derived)),
+                [] => request.bumps.push(Arc::clone(&resource.derived)),
                 ops => {
-                    order.bumps.extend(ops.iter().map(|op| resource.op(op)));
+                    request.bumps.extend(ops.iter().map(|op| resource.op(op)));
                     // Entries that depend on the whole resource contain the rows as well.
                     if !crate::base::mutation::is_active("ops-spare-dependents") {
-                        order.bumps.push(resource.any_op());
+                        request.bumps.push(resource.any_op());
                     }
                 }
             }
             for key in target.rows.into_iter().flatten() {
-                order.kills.push(key.clone());
+                request.kills.push(key.clone());
                 if !crate::base::mutation::is_active("row-dependencies-not-rotated") {
-                    order.bumps.extend(resource.row_of(&key));
+                    request.bumps.extend(resource.row_of(&key));
                 }
                 let whole = Arc::clone(&resource.whole);
                 planned.rows.push(IntentRow { key, whole });
@@ -242,10 +242,10 @@ impl<'a> WritePlan<'a> {
 
 /// What a write invalidates.
 #[derive(Debug, Clone)]
-pub(crate) struct Planned {
-    pub(super) order: Order,
-    /// The entries in the order. Each has the generation that takes its intent if another program's
-    /// value is under its key.
+pub(crate) struct PlannedWrite {
+    pub(super) request: InvalidationRequest,
+    /// The entries in the request. Each has the generation that takes its intent if another
+    /// program's value is under its key.
     pub(super) rows: Vec<IntentRow>,
     /// The dependencies of the tags.
     tags: Vec<Arc<Dep>>,
@@ -253,7 +253,7 @@ pub(crate) struct Planned {
     pub(super) after_commit: bool,
 }
 
-impl Planned {
+impl PlannedWrite {
     /// Returns true if a rollback of the enclosing transaction undoes the write.
     pub(crate) fn takes_part(&self) -> bool {
         self.after_commit
@@ -268,21 +268,21 @@ impl Planned {
             ..known
         };
         if !self.tags.is_empty() && !crate::base::mutation::is_active("tags-lost-beside-result") {
-            narrowed.order.bumps.extend(self.tags.iter().cloned());
+            narrowed.request.bumps.extend(self.tags.iter().cloned());
             let others = Arc::clone(&cache.registry.others);
-            narrowed.order.counted.push(others);
+            narrowed.request.counted.push(others);
         }
         narrowed
     }
 
-    pub(crate) fn into_order(self) -> Order {
-        self.order
+    pub(crate) fn into_request(self) -> InvalidationRequest {
+        self.request
     }
 
     /// Returns the dependencies whose generations it replaces.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn deps(&self) -> &[Arc<Dep>] {
-        &self.order.bumps
+        &self.request.bumps
     }
 
     /// Returns the single rows that it invalidates.
@@ -296,13 +296,13 @@ impl Planned {
         Intent {
             token,
             rows: self.rows.clone(),
-            deps: self.order.bumps.clone(),
+            deps: self.request.bumps.clone(),
             length,
         }
     }
 }
 
-impl Target {
+impl WriteTarget {
     fn whole(resource: Arc<Resource>) -> Self {
         Self {
             resource,

@@ -32,20 +32,20 @@ pub(crate) struct LoadGates {
 #[derive(Debug, Default)]
 struct LoadGate {
     running: usize,
-    gathering: Option<Arc<Group>>,
+    next_group: Option<Arc<LoadGroup>>,
 }
 
 /// The callers that wait for the next load to begin, and then for its value.
 #[derive(Debug)]
-struct Group {
+struct LoadGroup {
     /// Gets one permit once the load may begin. The waiter that acquires it is the leader.
     turn: Semaphore,
-    slot: Mutex<Option<Slot>>,
-    ended: watch::Sender<Option<Ended>>,
+    permit: Mutex<Option<GatePermit>>,
+    ended: watch::Sender<Option<GroupResult>>,
 }
 
 #[derive(Debug, Clone)]
-enum Ended {
+enum GroupResult {
     LoadResult(LoadResult),
     /// The leader was cancelled, or it panicked.
     Gone,
@@ -53,38 +53,38 @@ enum Ended {
 
 /// One of the places of a gate. When dropped, it goes to the waiting callers.
 #[derive(Debug)]
-struct Slot {
+struct GatePermit {
     load_gates: Arc<LoadGates>,
     key: GateKey,
 }
 
 /// The role of a caller that enters the gate.
 #[derive(Debug)]
-pub(crate) enum Entered {
+pub(crate) enum GateRole {
     /// The caller loads.
-    Lead(Run),
+    Lead(GateLeader),
     /// The caller waits for the next load.
-    Wait(Waiting),
+    Wait(GateWaiter),
 }
 
 /// The right to load. Held by the caller that loads.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct GateLeader {
     /// The callers that wait for the value. Nobody joins after the load has begun.
-    group: Option<Arc<Group>>,
+    group: Option<Arc<LoadGroup>>,
     /// Declared last, so that it is dropped last.
-    _slot: Slot,
+    _permit: GatePermit,
 }
 
 /// Held by a caller that waits.
 #[derive(Debug)]
-pub(crate) struct Waiting(Arc<Group>);
+pub(crate) struct GateWaiter(Arc<LoadGroup>);
 
 /// The result of waiting.
 #[derive(Debug)]
 pub(crate) enum GateResult {
     /// This caller loads, for all callers of its group.
-    Lead(Run),
+    Lead(GateLeader),
     LoadResult(LoadResult),
     /// The leader was cancelled, or it panicked: enter again.
     Gone,
@@ -98,7 +98,7 @@ impl LoadGates {
         key: &str,
         fingerprint: Fingerprint,
         limit: usize,
-    ) -> Entered {
+    ) -> GateRole {
         let key = (key.to_owned(), fingerprint);
         let mut load_gates = self.by_key.lock();
         let gate = load_gates.entry(key.clone()).or_default();
@@ -107,22 +107,22 @@ impl LoadGates {
                 && crate::base::mutation::is_active("failures-without-limit"));
         if gate.running < limit || is_unbounded {
             gate.running += 1;
-            return Entered::Lead(Run {
+            return GateRole::Lead(GateLeader {
                 group: None,
-                _slot: Slot {
+                _permit: GatePermit {
                     load_gates: Arc::clone(self),
                     key,
                 },
             });
         }
-        let group = gate.gathering.get_or_insert_with(|| {
-            Arc::new(Group {
+        let group = gate.next_group.get_or_insert_with(|| {
+            Arc::new(LoadGroup {
                 turn: Semaphore::new(0),
-                slot: Mutex::new(None),
+                permit: Mutex::new(None),
                 ended: watch::Sender::new(None),
             })
         });
-        Entered::Wait(Waiting(Arc::clone(group)))
+        GateRole::Wait(GateWaiter(Arc::clone(group)))
     }
 
     #[cfg(test)]
@@ -131,19 +131,19 @@ impl LoadGates {
     }
 }
 
-impl Drop for Slot {
+impl Drop for GatePermit {
     fn drop(&mut self) {
         let group = {
             let mut load_gates = self.load_gates.by_key.lock();
             let Some(gate) = load_gates.get_mut(&self.key) else {
                 return;
             };
-            let gathering = if crate::base::mutation::is_active("joined-by-key-in-an-outage") {
-                gate.gathering.clone()
+            let next_group = if crate::base::mutation::is_active("joined-by-key-in-an-outage") {
+                gate.next_group.clone()
             } else {
-                gate.gathering.take()
+                gate.next_group.take()
             };
-            match gathering {
+            match next_group {
                 Some(group) => group,
                 None => {
                     gate.running -= 1;
@@ -155,7 +155,7 @@ impl Drop for Slot {
             }
         };
         // If all callers of the group have left, this drops the group and its slot with it.
-        *group.slot.lock() = Some(Self {
+        *group.permit.lock() = Some(Self {
             load_gates: Arc::clone(&self.load_gates),
             key: std::mem::replace(&mut self.key, (String::new(), Fingerprint(0))),
         });
@@ -163,47 +163,49 @@ impl Drop for Slot {
     }
 }
 
-impl Run {
+impl GateLeader {
     /// Hands the value to all waiters. `value` is called only if there are any.
     pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
         if let Some(group) = &self.group
             && group.ended.receiver_count() > 0
             && let Some(value) = value()
         {
-            group.ended.send_replace(Some(Ended::LoadResult(value)));
+            group
+                .ended
+                .send_replace(Some(GroupResult::LoadResult(value)));
         }
     }
 }
 
-impl Drop for Run {
+impl Drop for GateLeader {
     fn drop(&mut self) {
         if let Some(group) = &self.group {
             group.ended.send_if_modified(|ended| {
                 let is_open = ended.is_none();
-                ended.get_or_insert(Ended::Gone);
+                ended.get_or_insert(GroupResult::Gone);
                 is_open
             });
         }
     }
 }
 
-impl Waiting {
+impl GateWaiter {
     pub(crate) async fn wait(self, deadline: Instant) -> GateResult {
         let Self(group) = self;
         let mut ended = group.ended.subscribe();
         tokio::select! {
             biased;
             ended = ended.wait_for(Option::is_some) => match ended.ok().and_then(|ended| ended.clone()) {
-                Some(Ended::LoadResult(load_result)) => GateResult::LoadResult(load_result),
-                Some(Ended::Gone) | None => GateResult::Gone,
+                Some(GroupResult::LoadResult(load_result)) => GateResult::LoadResult(load_result),
+                Some(GroupResult::Gone) | None => GateResult::Gone,
             },
             turn = group.turn.acquire() => {
                 if let Ok(turn) = turn {
                     turn.forget();
                 }
-                let slot = group.slot.lock().take();
-                slot.map_or(GateResult::Gone, |slot| {
-                    GateResult::Lead(Run { group: Some(Arc::clone(&group)), _slot: slot })
+                let permit = group.permit.lock().take();
+                permit.map_or(GateResult::Gone, |permit| {
+                    GateResult::Lead(GateLeader { group: Some(Arc::clone(&group)), _permit: permit })
                 })
             }
             () = time::sleep_until(deadline) => GateResult::TimedOut,

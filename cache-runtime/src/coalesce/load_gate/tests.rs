@@ -10,17 +10,17 @@ fn later() -> Instant {
     Instant::now() + Duration::from_secs(1)
 }
 
-fn lead(load_gates: &Arc<LoadGates>, limit: usize) -> Run {
+fn lead(load_gates: &Arc<LoadGates>, limit: usize) -> GateLeader {
     match load_gates.enter("users:1", TYPE, limit) {
-        Entered::Lead(run) => run,
-        Entered::Wait(_) => panic!("there was room"),
+        GateRole::Lead(run) => run,
+        GateRole::Wait(_) => panic!("there was room"),
     }
 }
 
-fn wait(load_gates: &Arc<LoadGates>, limit: usize) -> Waiting {
+fn wait(load_gates: &Arc<LoadGates>, limit: usize) -> GateWaiter {
     match load_gates.enter("users:1", TYPE, limit) {
-        Entered::Wait(waiting) => waiting,
-        Entered::Lead(_) => panic!("there was no room"),
+        GateRole::Wait(waiting) => waiting,
+        GateRole::Lead(_) => panic!("there was no room"),
     }
 }
 
@@ -108,7 +108,7 @@ async fn nobody_waits_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn as_many_run_as_may() {
     let load_gates = Arc::new(LoadGates::default());
-    let mut running: Vec<Run> = (0..AFTER_FAILURE)
+    let mut running: Vec<GateLeader> = (0..AFTER_FAILURE)
         .map(|_| lead(&load_gates, AFTER_FAILURE))
         .collect();
     let waiting = wait(&load_gates, AFTER_FAILURE);
@@ -125,6 +125,6 @@ fn other_keys_and_types_have_lanes_of_their_own() {
     let load_gates = Arc::new(LoadGates::default());
     let _run = lead(&load_gates, 1);
     for (key, kind) in [("users:2", TYPE), ("users:1", Fingerprint(8))] {
-        assert!(matches!(load_gates.enter(key, kind, 1), Entered::Lead(_)));
+        assert!(matches!(load_gates.enter(key, kind, 1), GateRole::Lead(_)));
     }
 }

@@ -13,7 +13,7 @@ use self::parse::{
 use self::redis::redis_from_vars;
 use self::vars::Vars;
 use super::error::ConfigError;
-use super::slips::NAMES;
+use super::typos::NAMES;
 use super::{CacheConfig, MemcachedConfig, normalised};
 
 impl CacheConfig {
@@ -138,25 +138,25 @@ impl CacheConfig {
         if let Some(trust) = vars.take("CACHE_TRUST_RESTART", TRUE_OR_FALSE, boolean) {
             config.trust_restart = trust;
         }
-        let grace = &mut config.grace;
+        let stale_policy = &mut config.stale_policy;
         if let Some(time) = vars.take("CACHE_STALE_IF_ERROR", SECONDS_OR_0, seconds_or_0) {
-            grace.stale_if_error = time;
+            stale_policy.stale_if_error = time;
         }
         if let Some(time) = vars.take("CACHE_SWR", SECONDS_OR_0, seconds_or_0) {
-            grace.swr = time;
+            stale_policy.swr = time;
         }
         if let Some(time) = vars.take(
             "CACHE_LOAD_TIMEOUT_MS",
             "milliseconds, 1 to 60000",
             milliseconds,
         ) {
-            grace.timeout = Some(time);
+            stale_policy.timeout = Some(time);
         }
         if let Some(beta) = vars.take("CACHE_EARLY", "a number, 0 to 100", number_to(100.0)) {
-            grace.early = beta;
+            stale_policy.early = beta;
         }
         if let Some(part) = vars.take("CACHE_JITTER", "a number, 0 to 1", number_to(1.0)) {
-            grace.jitter = part;
+            stale_policy.jitter = part;
         }
         let size = "a size such as 16k, 512k or 1m, in a program with the feature `zstd`";
         if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {

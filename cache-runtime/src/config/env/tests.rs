@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::parse::bytes;
 use super::vars::SECRETS;
-use crate::config::{CacheConfig, ConfigError, RedisConfig, slips};
+use crate::config::{CacheConfig, ConfigError, RedisConfig, typos};
 
 fn config(vars: &[(&str, &str)]) -> Result<CacheConfig, ConfigError> {
     CacheConfig::from_vars(vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())))
@@ -251,7 +251,7 @@ fn a_service_link_is_an_address() {
         "REDIS_SERVICE_PORT",
         "REDIS_PORT_6379_TCP_ADDR",
     ];
-    assert_eq!(slips::of(names.into_iter()).count(), 0);
+    assert_eq!(typos::of(names.into_iter()).count(), 0);
 }
 
 #[test]

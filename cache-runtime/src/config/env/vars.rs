@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::slips::{self, NAMES};
+use crate::config::typos::{self, NAMES};
 use crate::config::{CacheConfig, ConfigError};
 use crate::key::is_resource;
 
@@ -115,8 +115,8 @@ impl Vars {
             tracing::warn!("{name} is set, and REDIS_ENABLED is not, so Redis is off");
         }
         let names = self.values.keys().map(String::as_str);
-        for (slip, meant) in slips::of(names) {
-            tracing::warn!("{slip} has no effect; did you mean {meant}?");
+        for (typo, meant) in typos::of(names) {
+            tracing::warn!("{typo} has no effect; did you mean {meant}?");
         }
     }
 

@@ -13,7 +13,7 @@ use super::{Admin, Response, Rights};
 /// Requests of the page are small.
 const LARGEST_BODY: usize = 64 << 10;
 /// How long a client may take to send it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Admin {
     /// Answers a request of the `http` crate's type. Its path must be relative to where the page is
@@ -45,7 +45,7 @@ impl Admin {
     {
         let (head, body) = request.into_parts();
         let body = match head.method == Method::POST && rights == Rights::Change {
-            true => match tokio::time::timeout(PATIENCE, read(body)).await {
+            true => match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
                 Ok(Ok(body)) => body,
                 Ok(Err(refused)) => return plain(refused),
                 Err(_) => return plain(Response::error(408, "the body did not come in time")),

@@ -12,16 +12,16 @@ fn dep(name: &str) -> Arc<Dep> {
     Dep::new(format!("@gen:{name}"))
 }
 
-fn kill(key: &str) -> Order {
-    Order {
+fn kill(key: &str) -> InvalidationRequest {
+    InvalidationRequest {
         kills: vec![key.into()],
         bumps: vec![dep("users~derived")],
-        ..Order::default()
+        ..InvalidationRequest::default()
     }
 }
 
-fn announcement(key: &str) -> Order {
-    Order {
+fn announcement(key: &str) -> InvalidationRequest {
+    InvalidationRequest {
         intents: vec![Intent {
             token: Nonce::fresh(),
             rows: vec![IntentRow {
@@ -31,12 +31,12 @@ fn announcement(key: &str) -> Order {
             deps: vec![dep("users~derived")],
             length: 5 * SECOND,
         }],
-        ..Order::default()
+        ..InvalidationRequest::default()
     }
 }
 
-fn withdrawal(key: &str) -> Order {
-    Order {
+fn withdrawal(key: &str) -> InvalidationRequest {
+    InvalidationRequest {
         withdraws: vec![Nonce::fresh()],
         ..kill(key)
     }
@@ -59,17 +59,17 @@ fn queue(limit: usize) -> Queue {
     Queue::new(limit, INTENT, clock::now())
 }
 
-fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
+fn enter(queue: &mut Queue, request: InvalidationRequest) -> oneshot::Receiver<Acknowledgement> {
     let (sender, receiver) = oneshot::channel();
     // Once the queue is closed, the receiver returns an error.
-    let _ = queue.enter(Some(order), sender);
+    let _ = queue.enter(Some(request), sender);
     receiver
 }
 
 #[test]
 fn what_waits_is_sent_once_and_acknowledged_to_all() {
     let mut queue = queue(10);
-    let mut receipts = [
+    let mut answers = [
         enter(&mut queue, kill("users:1")),
         enter(&mut queue, kill("users:1")),
     ];
@@ -80,7 +80,7 @@ fn what_waits_is_sent_once_and_acknowledged_to_all() {
     );
     queue.acknowledge();
     assert!(
-        receipts
+        answers
             .iter_mut()
             .all(|r| r.try_recv() == Ok(Acknowledgement::Delivered))
     );
@@ -97,7 +97,7 @@ fn what_waits_is_named() {
         queue.waiting_of(),
         ["single entries, tags or announced writes"]
     );
-    let sweep = |resource: &str| Order {
+    let sweep = |resource: &str| InvalidationRequest {
         sweeps: vec![Sweep {
             resource: resource.into(),
             derived_only: true,
@@ -112,10 +112,10 @@ fn what_waits_is_named() {
 #[test]
 fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
     let mut queue = queue(10);
-    let mut receipt = enter(&mut queue, kill("users:1"));
+    let mut answer = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
     assert_eq!(queue.take_back().len(), 1);
-    assert!(receipt.try_recv().is_err(), "its owner is told later");
+    assert!(answer.try_recv().is_err(), "its owner is told later");
     assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
     assert!(!queue.concerns(&probe("users:2"), |_| 0));
     queue.send(clock::now());
@@ -134,13 +134,13 @@ fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() 
     queue.send(clock::now());
     let (sender, _second) = oneshot::channel();
     let number = queue.enter(Some(kill("users:1")), sender).expect("open");
-    assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
+    assert_eq!(queue.stop_waiting(number), Acknowledgement::Pending);
     queue.acknowledge();
     assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
     queue.send(clock::now());
     queue.acknowledge();
     assert!(!queue.is_degraded());
-    assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+    assert_eq!(queue.stop_waiting(number), Acknowledgement::Delivered);
 }
 
 #[test]
@@ -148,11 +148,13 @@ fn nobody_waits_for_an_order_of_nothing() {
     let mut queue = queue(10);
     let _waits = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
-    let (sender, mut receipt) = oneshot::channel();
-    let number = queue.enter(Some(Order::default()), sender).expect("open");
-    assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+    let (sender, mut answer) = oneshot::channel();
+    let number = queue
+        .enter(Some(InvalidationRequest::default()), sender)
+        .expect("open");
+    assert_eq!(queue.stop_waiting(number), Acknowledgement::Delivered);
     assert!(!queue.is_degraded());
-    assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Delivered));
+    assert_eq!(answer.try_recv(), Ok(Acknowledgement::Delivered));
 }
 
 #[test]
@@ -194,11 +196,11 @@ fn repetitions_of_one_resource_take_one_place() {
     let mut queue = queue(4);
     let later = clock::now() + Duration::from_secs(5);
     for _ in 0..10_000 {
-        let order = Order {
+        let request = InvalidationRequest {
             bumps: vec![dep("users")],
-            ..Order::default()
+            ..InvalidationRequest::default()
         };
-        queue.enter_at(later, order).expect("open");
+        queue.enter_at(later, request).expect("open");
     }
     assert!(queue.send(clock::now()).is_none());
     let sent = queue.send(later + DUE_STEP).expect("something to send");
@@ -226,16 +228,16 @@ fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
     assert!(before.try_recv().is_err(), "nobody waits");
     assert_eq!(queue.len(), 2);
 
-    let mut lose = |order| {
-        let (sender, mut receipt) = oneshot::channel();
-        let lost = queue.enter(order, sender).expect_err("closed");
-        assert!(receipt.try_recv().is_err());
+    let mut lose = |request| {
+        let (sender, mut answer) = oneshot::channel();
+        let lost = queue.enter(request, sender).expect_err("closed");
+        assert!(answer.try_recv().is_err());
         lost
     };
     assert!(!lose(Some(kill("users:2"))).is_news(), "it is in the log");
-    let teams = Order {
+    let teams = InvalidationRequest {
         bumps: vec![dep("teams")],
-        ..Order::default()
+        ..InvalidationRequest::default()
     };
     assert_eq!(lose(Some(teams.clone())).to_string(), "@gen:teams");
     assert_eq!(lose(None).to_string(), "the whole namespace");
@@ -252,7 +254,7 @@ fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
 fn a_loss_is_named_by_a_few_names() {
     let names = (0..12).map(|n| n.to_string()).collect();
     assert_eq!(
-        Lost { names, count: 12 }.to_string(),
+        LostInvalidations { names, count: 12 }.to_string(),
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
     );
 }
@@ -318,7 +320,7 @@ fn withdrawals_of_one_row_are_bounded() {
 fn each_part_is_done_with_when_it_is_delivered() {
     let mut queue = queue(10);
     let (sender, one) = oneshot::channel();
-    let ticket = queue
+    let request_number = queue
         .enter(Some(announcement("users:2")), sender)
         .expect("open");
     queue.send(clock::now());
@@ -329,7 +331,7 @@ fn each_part_is_done_with_when_it_is_delivered() {
     let sent = queue.send(clock::now()).expect("something to send");
     queue.acknowledge();
     assert_eq!(plain.try_recv(), Ok(Acknowledgement::Delivered));
-    assert_eq!(queue.lose_patience(ticket), Acknowledgement::Pending);
+    assert_eq!(queue.stop_waiting(request_number), Acknowledgement::Pending);
 
     assert_eq!(sent.intents[0].rows[0].key, "users:2");
     queue.defer_intent(sent.intents[0].token);
@@ -343,12 +345,15 @@ fn each_part_is_done_with_when_it_is_delivered() {
     assert!(!sent.invalidates && sent.intents.len() == 1);
     queue.acknowledge_intent(sent.intents[0].token);
     assert!(!queue.is_degraded());
-    assert_eq!(queue.lose_patience(ticket), Acknowledgement::Delivered);
+    assert_eq!(
+        queue.stop_waiting(request_number),
+        Acknowledgement::Delivered
+    );
     assert!(queue.send(clock::now()).is_none());
 }
 
-fn token(order: &Order) -> Nonce {
-    order.intents[0].token
+fn token(request: &InvalidationRequest) -> Nonce {
+    request.intents[0].token
 }
 
 #[test]
@@ -363,12 +368,12 @@ fn announcements_that_were_not_sent_become_one_that_nobody_can_withdraw() {
 
     let mut names = HashSet::from([name]);
     for id in 1..=600 {
-        let mut order = announcement(&format!("users:{id}"));
-        names.insert(token(&order));
+        let mut request = announcement(&format!("users:{id}"));
+        names.insert(token(&request));
         if id == 7 {
-            order.intents[0].length = 60 * SECOND;
+            request.intents[0].length = 60 * SECOND;
         }
-        drop(enter(&mut queue, order));
+        drop(enter(&mut queue, request));
     }
     assert!(queue.concerns(&probe("users:600"), |_| 0));
     let sent = queue.send(clock::now()).expect("something to send");

@@ -109,7 +109,7 @@ impl Reason {
 
 /// Whether a value leaves something out, from the weakest statement to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum Completeness {
     No,
     /// This one does not, by its numbers and texts. Nothing follows for others.
     Once,
@@ -119,7 +119,7 @@ enum Verdict {
     All,
 }
 
-impl Verdict {
+impl Completeness {
     fn and(self, other: Self) -> Self {
         self.min(other)
     }
@@ -131,14 +131,14 @@ impl Verdict {
 }
 
 /// Compares values, and stores what it learns about types.
-pub(super) struct Judge {
+pub(super) struct ValueComparer {
     has_text: bool,
     keeps: bool,
     /// The first thing that is left out.
     pub(super) reason: Option<Reason>,
 }
 
-impl Judge {
+impl ValueComparer {
     pub(super) fn new(has_text: bool) -> Self {
         Self {
             has_text,
@@ -163,25 +163,25 @@ impl Judge {
         }
     }
 
-    fn refuse(&mut self, reason: Reason) -> Verdict {
+    fn refuse(&mut self, reason: Reason) -> Completeness {
         // As a hint it says nothing, and must not hide another reason.
         if self.keeps || !matches!(reason, Reason::Hidden { .. }) {
             self.reason.get_or_insert(reason);
         }
-        Verdict::No
+        Completeness::No
     }
 
-    fn differs(&mut self, node: &Node) -> Verdict {
+    fn differs(&mut self, node: &Node) -> Completeness {
         let ty = node.ty.to_owned();
         self.refuse(Reason::Otherwise { ty })
     }
 
     /// Stores that values of this kind leave out nothing themselves, or nothing at all.
-    fn keep(&self, node: &Node, kind: Kind, name: &'static str, len: usize, inside: Verdict) {
+    fn keep(&self, node: &Node, kind: Kind, name: &'static str, len: usize, inside: Completeness) {
         let fact = match inside {
-            Verdict::No | Verdict::Once => return,
-            Verdict::This => Fact::Itself,
-            Verdict::All => Fact::All,
+            Completeness::No | Completeness::Once => return,
+            Completeness::This => Fact::Itself,
+            Completeness::All => Fact::All,
         };
         // The size shows that there is more than the text. Without a text, it must be a known fact.
         let is_known = match kind {
@@ -194,28 +194,28 @@ impl Judge {
         }
     }
 
-    fn keep_type(&self, node: &Node) -> Verdict {
+    fn keep_type(&self, node: &Node) -> Completeness {
         for subject in node.subjects {
             keep(subject, Fact::All);
         }
-        Verdict::All
+        Completeness::All
     }
 
     /// Stores that no value of a type leaves anything out, if this one's contents prove it.
-    fn all_of(&self, node: &Node, inside: Verdict) -> Verdict {
-        if inside == Verdict::All && node.room().is_none() {
+    fn all_of(&self, node: &Node, inside: Completeness) -> Completeness {
+        if inside == Completeness::All && node.room().is_none() {
             self.learn(node, |of| of, Fact::All);
-            return Verdict::All;
+            return Completeness::All;
         }
         inside.this()
     }
 
     /// Whether everything that `Debug` shows was serialised.
     pub(super) fn by_text(&mut self, node: &Node, shown: &Shown<'_>) -> bool {
-        self.compare(node, shown) != Verdict::No
+        self.compare(node, shown) != Completeness::No
     }
 
-    fn compare(&mut self, node: &Node, shown: &Shown<'_>) -> Verdict {
+    fn compare(&mut self, node: &Node, shown: &Shown<'_>) -> Completeness {
         if node.is_trusted() {
             // A number that is shown as a struct belongs to another part.
             return match node.is_text_or_number() && shown.is_named() {
@@ -227,12 +227,12 @@ impl Judge {
         let is_own = shown.name == name;
         match (&node.data, &shown.form) {
             (Data::None, Form::Word) if name == "Option" => {
-                self.keep(node, Kind::Some, "", 1, Verdict::This);
-                Verdict::This
+                self.keep(node, Kind::Some, "", 1, Completeness::This);
+                Completeness::This
             }
             (Data::Some(inner), Form::Tuple(items)) if name == "Option" && shown.name == "Some" => {
                 let inside = self.each([&**inner], items, node);
-                self.keep(node, Kind::Some, "", 1, Verdict::This);
+                self.keep(node, Kind::Some, "", 1, Completeness::This);
                 self.all_of(node, inside)
             }
             (Data::Items(all, _), Form::List(items)) if node.is_of_std() => {
@@ -278,13 +278,13 @@ impl Judge {
             // Its `Debug` text is that of its contents.
             (Data::Newtype(..), Form::Leaf) => self.same_or_not(node, shown),
             (Data::UnitStruct(serde_name), Form::Word) if is_own => {
-                self.keep(node, Kind::UnitStruct, serde_name, 0, Verdict::All);
-                Verdict::This
+                self.keep(node, Kind::UnitStruct, serde_name, 0, Completeness::All);
+                Completeness::This
             }
             (Data::UnitVariant(it), Form::Word) => {
                 let len = of_variant(it.index, 0);
-                self.keep(node, Kind::UnitVariant, it.name, len, Verdict::All);
-                Verdict::This
+                self.keep(node, Kind::UnitVariant, it.name, len, Completeness::All);
+                Completeness::This
             }
             // `SocketAddr::V4` is shown as what it holds.
             (Data::NewtypeVariant(it, inner), Form::Leaf) if node.is_of_std() => {
@@ -319,16 +319,22 @@ impl Judge {
             }
             (Data::StructVariant(it, fields), Form::Word) if fields.all.is_empty() => {
                 let len = of_variant(it.index, fields.said);
-                self.keep(node, Kind::StructVariant, it.name, len, Verdict::All);
-                Verdict::This
+                self.keep(node, Kind::StructVariant, it.name, len, Completeness::All);
+                Completeness::This
             }
             _ => self.same_or_not(node, shown),
         }
     }
 
     /// A list, set, tuple or map. An empty one says nothing about other values.
-    fn items(&mut self, node: &Node, kind: Kind, inside: Verdict, is_empty: bool) -> Verdict {
-        self.keep(node, kind, "", 0, Verdict::This);
+    fn items(
+        &mut self,
+        node: &Node,
+        kind: Kind,
+        inside: Completeness,
+        is_empty: bool,
+    ) -> Completeness {
+        self.keep(node, kind, "", 0, Completeness::This);
         match is_empty {
             true => inside.this(),
             false => self.all_of(node, inside),
@@ -342,7 +348,7 @@ impl Judge {
         serde_name: &'static str,
         fields: &Fields,
         shown: &Shown<'_>,
-    ) -> Verdict {
+    ) -> Completeness {
         let none = Vec::new();
         let parts = match &shown.form {
             Form::Fields(parts) => parts,
@@ -377,7 +383,7 @@ impl Judge {
     }
 
     /// A variant next to its tag (`#[serde(tag, content)]`). `None` if it is not one.
-    fn adjacent(&mut self, fields: &Fields, shown: &Shown<'_>) -> Option<Verdict> {
+    fn adjacent(&mut self, fields: &Fields, shown: &Shown<'_>) -> Option<Completeness> {
         let (_, Some(tag)) = fields.all.first()? else {
             return None;
         };
@@ -389,7 +395,7 @@ impl Judge {
             None => None,
         };
         let Some(content) = content else {
-            return matches!(shown.form, Form::Word).then_some(Verdict::This);
+            return matches!(shown.form, Form::Word).then_some(Completeness::This);
         };
         // serde's own wrapper for several fields.
         let is_wrapped = content.ty.contains("__AdjacentlyTagged");
@@ -408,13 +414,13 @@ impl Judge {
 
     /// A part of a struct or variant. A part outside of the value's memory was made during
     /// serialisation, and is compared by its text each time.
-    fn part(&mut self, of: &Node, part: &Node, shown: &Shown<'_>) -> Verdict {
+    fn part(&mut self, of: &Node, part: &Node, shown: &Shown<'_>) -> Completeness {
         let verdict = self.compare(part, shown);
-        if of.is_of_std() || of.is_wrapper() || of.holds(part) || verdict == Verdict::No {
+        if of.is_of_std() || of.is_wrapper() || of.holds(part) || verdict == Completeness::No {
             return verdict;
         }
         match same(part, shown) {
-            true => Verdict::Once,
+            true => Completeness::Once,
             false => self.differs(of),
         }
     }
@@ -424,9 +430,9 @@ impl Judge {
         nodes: impl IntoIterator<Item = &'n Node>,
         shown: impl IntoIterator<Item = &'s Shown<'s>>,
         of: &Node,
-    ) -> Verdict {
+    ) -> Completeness {
         let (mut nodes, mut shown) = (nodes.into_iter(), shown.into_iter());
-        let mut all = Verdict::All;
+        let mut all = Completeness::All;
         loop {
             match (nodes.next(), shown.next()) {
                 (Some(node), Some(shown)) => all = all.and(self.part(of, node, shown)),
@@ -448,7 +454,7 @@ impl Judge {
         fields: &[(&'static str, Option<Node>)],
         parts: &[(&str, Shown<'_>)],
         of: &Node,
-    ) -> Verdict {
+    ) -> Completeness {
         let missing = |name: Option<&str>| Reason::Field {
             ty: of.ty.to_owned(),
             field: name.map(str::to_owned),
@@ -464,11 +470,11 @@ impl Judge {
         if fields.len() > parts.len() {
             return self.differs(of);
         }
-        let mut all = Verdict::All;
+        let mut all = Completeness::All;
         for ((name, node), (_, shown)) in fields.iter().zip(parts) {
             all = all.and(match node {
                 Some(node) => self.part(of, node, shown),
-                None if shown.is_usual() => Verdict::This,
+                None if shown.is_usual() => Completeness::This,
                 // A condition of the type's own may leave out several values.
                 None => self.refuse(missing(Some(name))),
             });
@@ -477,9 +483,9 @@ impl Judge {
     }
 
     /// A value with a custom `Serialize`: its text is compared with the `Debug` text each time.
-    fn same_or_not(&mut self, node: &Node, shown: &Shown<'_>) -> Verdict {
+    fn same_or_not(&mut self, node: &Node, shown: &Shown<'_>) -> Completeness {
         if same(node, shown.content(node.name())) {
-            return Verdict::This;
+            return Completeness::This;
         }
         let is_variant = !shown.name.is_empty() && shown.name != node.name();
         match (is_variant, &node.data) {
@@ -503,7 +509,7 @@ impl Judge {
         self.size(node);
     }
 
-    fn size(&mut self, node: &Node) -> Verdict {
+    fn size(&mut self, node: &Node) -> Completeness {
         if node.is_trusted() {
             return self.keep_type(node);
         }
@@ -526,30 +532,30 @@ impl Judge {
         let is_sized = node.parts().is_some();
         match &node.data {
             Data::Leaf { size, .. } => {
-                self.keep(node, Kind::Leaf, "", *size, Verdict::All);
-                Verdict::This
+                self.keep(node, Kind::Leaf, "", *size, Completeness::All);
+                Completeness::This
             }
             Data::Unit if node.size > 0 && !node.is_of_std() && !node.is_wrapper() => {
                 let (ty, bytes) = (node.ty.to_owned(), node.size);
                 self.refuse(Reason::Larger { ty, bytes })
             }
-            Data::Unit => Verdict::This,
+            Data::Unit => Completeness::This,
             Data::UnitVariant(it) => {
                 let len = of_variant(it.index, 0);
-                self.keep(node, Kind::UnitVariant, it.name, len, Verdict::All);
-                Verdict::This
+                self.keep(node, Kind::UnitVariant, it.name, len, Completeness::All);
+                Completeness::This
             }
             Data::UnitStruct(name) => {
-                self.keep(node, Kind::UnitStruct, name, 0, Verdict::All);
-                Verdict::This
+                self.keep(node, Kind::UnitStruct, name, 0, Completeness::All);
+                Completeness::This
             }
             Data::None => {
-                self.keep(node, Kind::Some, "", 1, Verdict::This);
-                Verdict::This
+                self.keep(node, Kind::Some, "", 1, Completeness::This);
+                Completeness::This
             }
             Data::Some(inner) => {
                 let inside = self.size(inner);
-                self.keep(node, Kind::Some, "", 1, Verdict::This);
+                self.keep(node, Kind::Some, "", 1, Completeness::This);
                 match node.is_of_std() {
                     true => self.all_of(node, inside),
                     false => inside.this(),
@@ -632,8 +638,8 @@ impl Judge {
         skipped.filter(|_| !crate::base::mutation::is_active("skipped-values-trusted"))
     }
 
-    fn sizes<'n>(&mut self, nodes: impl IntoIterator<Item = &'n Node>) -> Verdict {
-        let mut all = Verdict::All;
+    fn sizes<'n>(&mut self, nodes: impl IntoIterator<Item = &'n Node>) -> Completeness {
+        let mut all = Completeness::All;
         for node in nodes {
             all = all.and(self.size(node));
         }

@@ -7,11 +7,11 @@
 //!
 //! - The text of `Debug`, if the type has it: `derive(Debug)` writes each field and the variant's
 //!   name. If it shows more than was serialised, a hash of the text distinguishes the entries
-//!   ([`Finding::Apart`]).
+//!   ([`ArgumentCheck::Apart`]).
 //! - The size of the value, which needs no trait. A struct's fields fill it, except for alignment.
 //!   If the serialised fields don't, one is missing. If the type has no `Debug`, a hash by `Hash`
 //!   distinguishes the values. If it has neither, the call bypasses the cache
-//!   ([`Finding::Unknown`]). So does a value without both whose `Serialize` may have rounded it:
+//!   ([`ArgumentCheck::Unknown`]). So does a value without both whose `Serialize` may have rounded it:
 //!   one that is written as a number, text or list of its own form.
 //!
 //! Two kinds of values can't be compared: what is behind a `dyn`, since nothing shows its type, and
@@ -41,7 +41,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use self::debug_text::Shown;
 use self::hash::hash64;
-use self::judge::{Judge, Reason};
+use self::judge::{Reason, ValueComparer};
 use self::record::Node;
 use self::unordered::Unordered;
 
@@ -190,7 +190,7 @@ impl<'a, T: ?Sized> Plain<'a, T> {
 
 /// The result for one argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub(crate) enum ArgumentCheck {
     /// Nothing is left out, as far as can be seen.
     Whole,
     /// Something may be left out; this hash covers it. The text says which field, if it is certain.
@@ -202,41 +202,41 @@ pub(crate) enum Finding {
 impl<T: Serialize + ?Sized> Argument<'_, T> {
     /// Compares what is serialised with the other information.
     #[inline]
-    pub(crate) fn check(&self) -> Finding {
+    pub(crate) fn check(&self) -> ArgumentCheck {
         let has_text = self.text.is_some();
         if crate::base::mutation::is_active("left-out-not-looked-for")
             || walk::is_whole(self.value, has_text)
         {
-            return Finding::Whole;
+            return ArgumentCheck::Whole;
         }
         self.look_closely()
     }
 
     #[cold]
     #[inline(never)]
-    fn look_closely(&self) -> Finding {
+    fn look_closely(&self) -> ArgumentCheck {
         let text = self.text();
         let seen = match &text {
             Text::Of(text) => Some(facts::Subject::of::<T>(true).shown(hash64(text.as_bytes()))),
             Text::None | Text::TooLong => None,
         };
         if seen.is_some_and(facts::was_whole) {
-            return Finding::Whole;
+            return ArgumentCheck::Whole;
         }
         let found = self.compare(text);
-        if let (Finding::Whole, Some(seen)) = (&found, seen) {
+        if let (ArgumentCheck::Whole, Some(seen)) = (&found, seen) {
             facts::is_whole(seen);
         }
         found
     }
 
-    fn compare(&self, text: Text) -> Finding {
+    fn compare(&self, text: Text) -> ArgumentCheck {
         let Some(node) = record::record(self.value) else {
             // It can't be serialised, which the key reports, or is nested too deeply.
             return match text {
-                Text::Of(text) => Finding::Apart(hash64(text.as_bytes()), None),
-                Text::None => Finding::Unknown(not_looked_at::<T>("is nested too deeply")),
-                Text::TooLong => Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
+                Text::Of(text) => ArgumentCheck::Apart(hash64(text.as_bytes()), None),
+                Text::None => ArgumentCheck::Unknown(not_looked_at::<T>("is nested too deeply")),
+                Text::TooLong => ArgumentCheck::Unknown(not_looked_at::<T>(TOO_LONG)),
             };
         };
         if let Some(reason) = node
@@ -248,15 +248,15 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
                 Text::None | Text::TooLong => 0,
             };
             return match self.hashed().filter(|_| reason.is_hashed()) {
-                Some(hash) => Finding::Apart(hash ^ text, reason.told()),
-                None => Finding::Unknown(reason.unknown()),
+                Some(hash) => ArgumentCheck::Apart(hash ^ text, reason.told()),
+                None => ArgumentCheck::Unknown(reason.unknown()),
             };
         }
-        let mut judge = Judge::new(self.text.is_some());
+        let mut judge = ValueComparer::new(self.text.is_some());
         let text = match text {
             Text::Of(text) => Some(text),
             Text::None => None,
-            Text::TooLong => return Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
+            Text::TooLong => return ArgumentCheck::Unknown(not_looked_at::<T>(TOO_LONG)),
         };
         let Some(text) = text else {
             match self.elements {
@@ -266,11 +266,11 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
                 }
             }
             let Some(reason) = judge.reason else {
-                return Finding::Whole;
+                return ArgumentCheck::Whole;
             };
             return match self.hashed() {
-                Some(hash) => Finding::Apart(hash, reason.told()),
-                None => Finding::Unknown(reason.unknown()),
+                Some(hash) => ArgumentCheck::Apart(hash, reason.told()),
+                None => ArgumentCheck::Unknown(reason.unknown()),
             };
         };
         let shown = Shown::parse(&text);
@@ -281,21 +281,21 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         );
         // Neither the text nor the serialised value contains it.
         if !shows_more {
-            let mut sizes = Judge::of_a_hint();
+            let mut sizes = ValueComparer::of_a_hint();
             sizes.by_size(&node);
             let hides = |reason: &Reason| {
                 reason.is_of_a_struct() || is_whole && reason.is_beside_a_number()
             };
             if let Some(reason) = sizes.reason.filter(hides) {
                 return match self.hashed().filter(|_| reason.is_beside_a_number()) {
-                    Some(hash) => Finding::Apart(hash ^ hash64(text.as_bytes()), None),
-                    None => Finding::Unknown(reason.unknown()),
+                    Some(hash) => ArgumentCheck::Apart(hash ^ hash64(text.as_bytes()), None),
+                    None => ArgumentCheck::Unknown(reason.unknown()),
                 };
             }
         }
         match is_whole {
-            true => Finding::Whole,
-            false => Finding::Apart(
+            true => ArgumentCheck::Whole,
+            false => ArgumentCheck::Apart(
                 Unordered::of(&node, &shown).hash(&shown),
                 judge.reason.and_then(|reason| reason.told()),
             ),
@@ -373,13 +373,13 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
     let Some(node) = record::record(value) else {
         return false;
     };
-    let mut sizes = Judge::of_a_hint();
+    let mut sizes = ValueComparer::of_a_hint();
     sizes.by_size(&node);
     let is_blind = node.blind().is_some();
     let by_size = is_blind || sizes.reason.is_some_and(|reason| reason.is_of_a_struct());
     let by_text = || {
         let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;
-        let mut shown = Judge::of_a_hint();
+        let mut shown = ValueComparer::of_a_hint();
         shown.by_text(&node, &Shown::parse(text));
         shown.reason
     };

@@ -3,7 +3,7 @@
 use serde::ser::{self, Serialize, Serializer};
 
 use super::facts::Subject;
-use crate::key::error::Order;
+use crate::key::error::ElementOrder;
 
 /// One value, as it was serialised.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ pub(super) enum Data {
     Struct(&'static str, Fields),
     TupleStruct(&'static str, usize, Vec<Node>),
     /// A list, set, array or tuple.
-    Items(Vec<Node>, Order),
+    Items(Vec<Node>, ElementOrder),
     /// `None`: it is written by hand, and nobody sees what its order is worth.
-    Map(Vec<(Node, Node)>, Option<Order>),
+    Map(Vec<(Node, Node)>, Option<ElementOrder>),
     UnitVariant(Variant),
     NewtypeVariant(Variant, Box<Node>),
     TupleVariant(Variant, usize, Vec<Node>),
@@ -229,7 +229,7 @@ impl Serializer for Recorder {
         I: IntoIterator<Item: Serialize>,
     {
         let mut many = self.many(Name::Items, 0);
-        many.order = Some(Order::of::<I>());
+        many.order = Some(ElementOrder::of::<I>());
         for item in items {
             ser::SerializeSeq::serialize_element(&mut many, &item)?;
         }
@@ -243,7 +243,7 @@ impl Serializer for Recorder {
         I: IntoIterator<Item = (K, V)>,
     {
         let mut many = self.many(Name::Map, 0);
-        many.order = Some(Order::of::<I>());
+        many.order = Some(ElementOrder::of::<I>());
         for (key, value) in entries {
             ser::SerializeMap::serialize_entry(&mut many, &key, &value)?;
         }
@@ -306,7 +306,7 @@ struct Many {
     said: usize,
     len: usize,
     /// What the order of the elements is worth; `None` if nobody sees it.
-    order: Option<Order>,
+    order: Option<ElementOrder>,
     items: Vec<Node>,
     fields: Vec<(&'static str, Option<Node>)>,
     key: Option<Node>,
@@ -321,7 +321,7 @@ impl Many {
             all: self.fields,
         };
         Ok(match self.name {
-            Name::Items => Data::Items(self.items, self.order.unwrap_or(Order::Kept)),
+            Name::Items => Data::Items(self.items, self.order.unwrap_or(ElementOrder::Kept)),
             Name::Map => Data::Map(self.entries, self.order),
             Name::Struct(name) => Data::Struct(name, fields),
             Name::StructVariant(name) => Data::StructVariant(name, fields),

@@ -20,10 +20,11 @@ macro_rules! found {
 }
 
 #[track_caller]
-fn assert_apart(a: &Finding, b: &Finding) {
+fn assert_apart(a: &ArgumentCheck, b: &ArgumentCheck) {
     match (a, b) {
-        (Finding::Apart(a, _), Finding::Apart(b, _)) => assert_ne!(a, b),
-        (Finding::Whole, Finding::Apart(..)) | (Finding::Apart(..), Finding::Whole) => {}
+        (ArgumentCheck::Apart(a, _), ArgumentCheck::Apart(b, _)) => assert_ne!(a, b),
+        (ArgumentCheck::Whole, ArgumentCheck::Apart(..))
+        | (ArgumentCheck::Apart(..), ArgumentCheck::Whole) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -90,7 +91,7 @@ enum Tagged {
 fn a_field_that_is_skipped_tells_values_apart() {
     let of = |tenant| found!(Skips { id: 1, tenant });
     assert_apart(&of(1), &of(2));
-    let Finding::Apart(_, Some(text)) = of(1) else {
+    let ArgumentCheck::Apart(_, Some(text)) = of(1) else {
         panic!("{:?}", of(1))
     };
     assert!(text.contains("`tenant`"), "{text}");
@@ -117,12 +118,12 @@ fn so_it_does_inside_of_others() {
         &found!(Variants::Three(1, 1)),
         &found!(Variants::Three(1, 2)),
     );
-    assert_eq!(found!(Variants::Nothing), Finding::Whole);
+    assert_eq!(found!(Variants::Nothing), ArgumentCheck::Whole);
     let tagged = |by| Tagged::B { id: 1, by };
     // The known facts are not applied to the other variant.
-    assert_eq!(found!(Tagged::A { id: 1 }), Finding::Whole);
+    assert_eq!(found!(Tagged::A { id: 1 }), ArgumentCheck::Whole);
     assert_apart(&found!(tagged(1)), &found!(tagged(2)));
-    assert_eq!(found!(Tagged::C), Finding::Whole);
+    assert_eq!(found!(Tagged::C), ArgumentCheck::Whole);
 }
 
 #[test]
@@ -217,9 +218,9 @@ fn a_part_that_is_made_for_the_key_is_compared_each_time() {
             limit: 1
         })
     };
-    assert_eq!(of("bob"), Finding::Whole);
+    assert_eq!(of("bob"), ArgumentCheck::Whole);
     assert_apart(&of("bob"), &of("Bob"));
-    assert_eq!(of("bob"), Finding::Whole);
+    assert_eq!(of("bob"), ArgumentCheck::Whole);
     let of = |flag| {
         found!(Around {
             inner: Inner { id: 1, a: 2, flag }
@@ -230,13 +231,13 @@ fn a_part_that_is_made_for_the_key_is_compared_each_time() {
 
 #[test]
 fn what_is_written_otherwise_is_told_apart() {
-    assert_eq!(found!(Lower("bob".into())), Finding::Whole);
+    assert_eq!(found!(Lower("bob".into())), ArgumentCheck::Whole);
     assert_apart(&found!(Lower("bob".into())), &found!(Lower("BOB".into())));
     let of = |minor| found!(Major { major: 1, minor });
     assert_apart(&of(1), &of(2));
     assert_apart(&found!(Rounds { n: 1.2 }), &found!(Rounds { n: 1.3 }));
-    assert_eq!(found!(SkipsIf { n: 20 }), Finding::Whole);
-    assert_eq!(found!(SkipsIf { n: 0 }), Finding::Whole);
+    assert_eq!(found!(SkipsIf { n: 20 }), ArgumentCheck::Whole);
+    assert_eq!(found!(SkipsIf { n: 0 }), ArgumentCheck::Whole);
     assert_apart(&found!(SkipsIf { n: 0 }), &found!(SkipsIf { n: 2 }));
     assert_apart(&found!(SkipsIf { n: 1 }), &found!(SkipsIf { n: 2 }));
 }
@@ -296,29 +297,29 @@ struct Named {
 
 #[test]
 fn arguments_that_are_whole_stay_as_they_are() {
-    assert_eq!(found!(1i64), Finding::Whole);
-    assert_eq!(found!("a"), Finding::Whole);
-    assert_eq!(found!((1, "a", None::<u8>)), Finding::Whole);
-    assert_eq!(found!(UserId(1)), Finding::Whole);
-    assert_eq!(found!(Some(UserId(1))), Finding::Whole);
-    assert_eq!(found!(None::<UserId>), Finding::Whole);
-    assert_eq!(found!(Vec::<UserId>::new()), Finding::Whole);
-    assert_eq!(found!(vec![UserId(1), UserId(2)]), Finding::Whole);
-    assert_eq!(found!((UserId(1), "x")), Finding::Whole);
-    assert_eq!(found!([UserId(1)]), Finding::Whole);
-    assert_eq!(found!(BTreeSet::from([UserId(1)])), Finding::Whole);
+    assert_eq!(found!(1i64), ArgumentCheck::Whole);
+    assert_eq!(found!("a"), ArgumentCheck::Whole);
+    assert_eq!(found!((1, "a", None::<u8>)), ArgumentCheck::Whole);
+    assert_eq!(found!(UserId(1)), ArgumentCheck::Whole);
+    assert_eq!(found!(Some(UserId(1))), ArgumentCheck::Whole);
+    assert_eq!(found!(None::<UserId>), ArgumentCheck::Whole);
+    assert_eq!(found!(Vec::<UserId>::new()), ArgumentCheck::Whole);
+    assert_eq!(found!(vec![UserId(1), UserId(2)]), ArgumentCheck::Whole);
+    assert_eq!(found!((UserId(1), "x")), ArgumentCheck::Whole);
+    assert_eq!(found!([UserId(1)]), ArgumentCheck::Whole);
+    assert_eq!(found!(BTreeSet::from([UserId(1)])), ArgumentCheck::Whole);
     let slug = |text: &str| Slug { text: text.into() };
-    assert_eq!(found!(slug("a \"b\" {c} 'd")), Finding::Whole);
-    assert_eq!(found!(Unit), Finding::Whole);
-    assert_eq!(found!(Named { id: 1 }), Finding::Whole);
+    assert_eq!(found!(slug("a \"b\" {c} 'd")), ArgumentCheck::Whole);
+    assert_eq!(found!(Unit), ArgumentCheck::Whole);
+    assert_eq!(found!(Named { id: 1 }), ArgumentCheck::Whole);
     assert_eq!(
         found!(std::time::Duration::from_millis(1500)),
-        Finding::Whole
+        ArgumentCheck::Whole
     );
-    assert_eq!(found!(Some(1..5)), Finding::Whole);
+    assert_eq!(found!(Some(1..5)), ArgumentCheck::Whole);
     assert_eq!(
         found!(serde_json::json!({"a": [1, 2.5, null]})),
-        Finding::Whole
+        ArgumentCheck::Whole
     );
     for page in [None, Some(UserId(3))] {
         for kind in [
@@ -342,15 +343,15 @@ fn arguments_that_are_whole_stay_as_they_are() {
                 also_of: PhantomData,
                 page: page.clone(),
             };
-            assert_eq!(found!(&filter), Finding::Whole);
-            assert_eq!(found!(vec![filter]), Finding::Whole);
+            assert_eq!(found!(&filter), ArgumentCheck::Whole);
+            assert_eq!(found!(vec![filter]), ArgumentCheck::Whole);
         }
     }
-    assert_eq!(found!(Adjacent::All), Finding::Whole);
-    assert_eq!(found!(Adjacent::One(UserId(1))), Finding::Whole);
-    assert_eq!(found!(Adjacent::Pair(1, UserId(1))), Finding::Whole);
+    assert_eq!(found!(Adjacent::All), ArgumentCheck::Whole);
+    assert_eq!(found!(Adjacent::One(UserId(1))), ArgumentCheck::Whole);
+    assert_eq!(found!(Adjacent::Pair(1, UserId(1))), ArgumentCheck::Whole);
     let (from, to) = (UserId(1), 2);
-    assert_eq!(found!(Adjacent::Two { from, to }), Finding::Whole);
+    assert_eq!(found!(Adjacent::Two { from, to }), ArgumentCheck::Whole);
 }
 
 mod without_debug {
@@ -423,7 +424,7 @@ mod without_debug {
 fn without_a_text_the_size_tells_what_is_left_out() {
     use without_debug::*;
     let of = |tenant| found!(Skips { id: 1, tenant });
-    assert!(matches!(of(1), Finding::Unknown(text) if text.contains("8 bytes")));
+    assert!(matches!(of(1), ArgumentCheck::Unknown(text) if text.contains("8 bytes")));
     let of = |tenant| found!(Hashed { id: 1, tenant });
     assert_apart(&of(1), &of(2));
     let of = |tenant| found!(vec![Hashed { id: 1, tenant }]);
@@ -443,7 +444,10 @@ fn without_a_text_the_size_tells_what_is_left_out() {
     .into_iter()
     .enumerate()
     {
-        assert!(matches!(alike, Finding::Unknown(_)), "{at}: {alike:?}");
+        assert!(
+            matches!(alike, ArgumentCheck::Unknown(_)),
+            "{at}: {alike:?}"
+        );
     }
     for variant in [
         Plain::Nothing,
@@ -455,7 +459,7 @@ fn without_a_text_the_size_tells_what_is_left_out() {
         },
     ] {
         assert!(
-            matches!(found!(variant.clone()), Finding::Unknown(_))
+            matches!(found!(variant.clone()), ArgumentCheck::Unknown(_))
                 || matches!(variant, Plain::Both { .. }),
             "a smaller variant than the enum may hide a field"
         );
@@ -469,10 +473,10 @@ fn without_a_text_the_size_tells_what_is_left_out() {
             e,
             f: vec![1],
         };
-        assert_eq!(found!(whole), Finding::Whole);
+        assert_eq!(found!(whole), ArgumentCheck::Whole);
     }
-    assert_eq!(found!(Name("x".into())), Finding::Whole);
-    assert_eq!(found!(vec![Name("x".into())]), Finding::Whole);
+    assert_eq!(found!(Name("x".into())), ArgumentCheck::Whole);
+    assert_eq!(found!(vec![Name("x".into())]), ArgumentCheck::Whole);
     let tagged = Tagged::Id {
         id: 1,
         name: "x".into(),
@@ -482,15 +486,18 @@ fn without_a_text_the_size_tells_what_is_left_out() {
         .into_iter()
         .enumerate()
     {
-        assert!(matches!(finding, Finding::Unknown(_)), "{at}: {finding:?}");
+        assert!(
+            matches!(finding, ArgumentCheck::Unknown(_)),
+            "{at}: {finding:?}"
+        );
     }
-    fn generic<T: Serialize>(value: T) -> Finding {
+    fn generic<T: Serialize>(value: T) -> ArgumentCheck {
         found!(value)
     }
-    assert_eq!(generic(UserId(1)), Finding::Whole);
+    assert_eq!(generic(UserId(1)), ArgumentCheck::Whole);
     assert!(matches!(
         generic(tests::Skips { id: 1, tenant: 1 }),
-        Finding::Unknown(_)
+        ArgumentCheck::Unknown(_)
     ));
 }
 
@@ -517,7 +524,7 @@ impl fmt::Debug for Redacted {
 #[test]
 fn what_debug_does_not_show_either_is_not_told_apart() {
     let redacted = Redacted { id: 1, secret: 2 };
-    assert!(matches!(found!(redacted), Finding::Unknown(_)));
+    assert!(matches!(found!(redacted), ArgumentCheck::Unknown(_)));
 }
 
 #[test]
@@ -598,14 +605,14 @@ fn room_that_alignment_needs_is_none_of_a_field() {
         b: 2,
         c: 3,
     };
-    assert_eq!(found!(padded(1)), Finding::Whole);
-    assert_eq!(found!(Shown(1, 2, 3)), Finding::Whole);
+    assert_eq!(found!(padded(1)), ArgumentCheck::Whole);
+    assert_eq!(found!(Shown(1, 2, 3)), ArgumentCheck::Whole);
     let wide = Wide {
         a: 1,
         padded: padded(1),
         last: 2,
     };
-    assert_eq!(found!(wide), Finding::Whole);
+    assert_eq!(found!(wide), ArgumentCheck::Whole);
 }
 
 /// A field that is left out is larger than alignment needs, in either order of fields.
@@ -634,7 +641,7 @@ fn room_that_alignment_does_not_need_is_a_field() {
     }
     let unknown = |finding, bytes: &str| {
         assert!(
-            matches!(&finding, Finding::Unknown(text) if text.contains(bytes)),
+            matches!(&finding, ArgumentCheck::Unknown(text) if text.contains(bytes)),
             "{finding:?}"
         );
     };
@@ -665,15 +672,15 @@ fn what_a_variant_without_serialised_fields_holds() {
         |by| found!(vec![Variants::Four(by)]),
         |by| found!(Some(Variants::Four(by))),
         |by| found!((1, Variants::Four(by))),
-    ] as [fn(u64) -> Finding; 4]
+    ] as [fn(u64) -> ArgumentCheck; 4]
     {
         assert_apart(&of(1), &of(2));
     }
     let unknown = found!(Holds {
         scope: Variants::Four(1)
     });
-    assert!(matches!(unknown, Finding::Unknown(_)), "{unknown:?}");
-    assert_eq!(found!(Variants::Nothing), Finding::Whole);
+    assert!(matches!(unknown, ArgumentCheck::Unknown(_)), "{unknown:?}");
+    assert_eq!(found!(Variants::Nothing), ArgumentCheck::Whole);
 }
 
 /// A value that may hide something, without `Debug` and `Hash`, bypasses the cache.
@@ -765,7 +772,10 @@ fn without_a_text_what_no_size_shows_is_unknown() {
     .into_iter()
     .enumerate()
     {
-        assert!(matches!(finding, Finding::Unknown(_)), "{at}: {finding:?}");
+        assert!(
+            matches!(finding, ArgumentCheck::Unknown(_)),
+            "{at}: {finding:?}"
+        );
     }
 
     #[derive(Serialize)]
@@ -791,7 +801,7 @@ fn without_a_text_what_no_size_shows_is_unknown() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(finding, Finding::Whole, "{at}");
+        assert_eq!(finding, ArgumentCheck::Whole, "{at}");
     }
 }
 
@@ -824,18 +834,21 @@ fn what_shows_itself_without_quotes_or_in_hexadecimal_is_whole() {
     #[serde(transparent)]
     struct Id<T>(T);
 
-    assert_eq!(found!(Id(Written("1.5"))), Finding::Whole);
+    assert_eq!(found!(Id(Written("1.5"))), ArgumentCheck::Whole);
     assert_eq!(
         found!(Id(Bytes([0, 0x1f, 0xff], "001f-ff"))),
-        Finding::Whole
+        ArgumentCheck::Whole
     );
-    assert_eq!(found!(Id(Bytes([0, 0x1f, 0xff], "001FFF"))), Finding::Whole);
+    assert_eq!(
+        found!(Id(Bytes([0, 0x1f, 0xff], "001FFF"))),
+        ArgumentCheck::Whole
+    );
     for other in ["001f", "001fff00", "001ffe", "0x01fff", ""] {
         let finding = found!(Id(Bytes([0, 0x1f, 0xff], other)));
-        assert!(matches!(finding, Finding::Apart(..)), "{other}");
+        assert!(matches!(finding, ArgumentCheck::Apart(..)), "{other}");
     }
     let escaped = found!(Id(Written(r"a\b")));
-    assert!(matches!(escaped, Finding::Apart(..)), "{escaped:?}");
+    assert!(matches!(escaped, ArgumentCheck::Apart(..)), "{escaped:?}");
 }
 
 /// By the names of their types, since they belong to other crates.
@@ -903,6 +916,6 @@ fn a_debug_of_megabytes_is_not_looked_at() {
             body: "x".repeat(length)
         })
     };
-    assert!(matches!(of(1000), Finding::Apart(..)));
-    assert!(matches!(of(LONGEST_TEXT), Finding::Unknown(text) if text.contains("256 KiB")));
+    assert!(matches!(of(1000), ArgumentCheck::Apart(..)));
+    assert!(matches!(of(LONGEST_TEXT), ArgumentCheck::Unknown(text) if text.contains("256 KiB")));
 }

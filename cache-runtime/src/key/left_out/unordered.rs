@@ -6,7 +6,7 @@
 use super::debug_text::{Form, Shown};
 use super::judge::plain;
 use super::record::{Data, Fields, Node};
-use crate::key::error::Order;
+use crate::key::error::ElementOrder;
 
 /// The sets and maps of a text whose order is arbitrary.
 pub(super) enum Unordered {
@@ -101,8 +101,8 @@ impl Places {
         }
     }
 
-    fn note(&mut self, order: Option<Order>, shown: &Shown<'_>) {
-        if order == Some(Order::None) {
+    fn note(&mut self, order: Option<ElementOrder>, shown: &Shown<'_>) {
+        if order == Some(ElementOrder::None) {
             self.of_none.push(shown.place());
         }
     }

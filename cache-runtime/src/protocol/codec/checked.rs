@@ -20,9 +20,9 @@ use serde::Serialize;
 use serde::ser::{self, Serializer};
 
 use super::footprint::Footprint;
-use super::place::{Place, Step, hash_of, mix};
+use super::path::{Step, ValuePath, hash_of, mix};
 use super::refusal::{Refusal, name};
-use crate::key::Order;
+use crate::key::ElementOrder;
 use crate::protocol::codec_id::CodecId;
 
 const FLOAT_REMEDY: &str = "use an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
@@ -78,7 +78,7 @@ impl Check {
     pub(super) fn whole<'e, T: ?Sized>(&'e self, value: &'e T) -> Part<'e, T> {
         Part {
             value,
-            place: Place::ROOT,
+            path: ValuePath::ROOT,
             check: self,
         }
     }
@@ -107,31 +107,36 @@ impl Check {
         })
     }
 
-    fn note(&self, place: &Place<'_>, kind: u64) {
+    fn note(&self, path: &ValuePath<'_>, kind: u64) {
         let mut footprint = self.footprint.borrow_mut();
-        footprint.note(place.hash, kind);
-        footprint.depth = footprint.depth.max(place.depth);
+        footprint.note(path.hash, kind);
+        footprint.depth = footprint.depth.max(path.depth);
     }
 
-    fn leaf<L: Hash + ToString + ?Sized>(&self, place: &Place<'_>, kind: u64, value: &L) {
-        self.note(place, kind);
+    fn leaf<L: Hash + ToString + ?Sized>(&self, path: &ValuePath<'_>, kind: u64, value: &L) {
+        self.note(path, kind);
         if let Some(digest) = &self.digest {
-            let leaf = mix(place.exact, hash_of(&(kind, value)));
+            let leaf = mix(path.exact, hash_of(&(kind, value)));
             digest.set(digest.get().wrapping_add(leaf));
         }
         if let Some(leaves) = &self.leaves {
-            let leaf = (place.path(), format!("{kind} {}", value.to_string()));
+            let leaf = (path.path(), format!("{kind} {}", value.to_string()));
             leaves.borrow_mut().push(leaf);
         }
     }
 
-    fn refuse<E: ser::Error>(&self, place: &Place<'_>, reason: String, remedy: &'static str) -> E {
+    fn refuse<E: ser::Error>(
+        &self,
+        path: &ValuePath<'_>,
+        reason: String,
+        remedy: &'static str,
+    ) -> E {
         let mut refusal = self.refusal.borrow_mut();
-        refusal.get_or_insert_with(|| Refusal::new(place.path(), reason, remedy));
+        refusal.get_or_insert_with(|| Refusal::new(path.path(), reason, remedy));
         E::custom("refused")
     }
 
-    fn float<E: ser::Error>(&self, place: &Place<'_>, is_finite: bool) -> Result<(), E> {
+    fn float<E: ser::Error>(&self, path: &ValuePath<'_>, is_finite: bool) -> Result<(), E> {
         if self.codec != CodecId::Json
             || is_finite
             || crate::base::mutation::is_active("encoder-loses")
@@ -139,11 +144,11 @@ impl Check {
             return Ok(());
         }
         let reason = "is infinite or NaN, which JSON can't represent".to_owned();
-        Err(self.refuse(place, reason, FLOAT_REMEDY))
+        Err(self.refuse(path, reason, FLOAT_REMEDY))
     }
 
-    fn null<E: ser::Error>(&self, place: &Place<'_>) -> Result<(), E> {
-        let is_lost = place.is_in_some && self.codec != CodecId::Postcard;
+    fn null<E: ser::Error>(&self, path: &ValuePath<'_>) -> Result<(), E> {
+        let is_lost = path.is_in_some && self.codec != CodecId::Postcard;
         if !is_lost || crate::base::mutation::is_active("encoder-loses") {
             return Ok(());
         }
@@ -151,14 +156,14 @@ impl Check {
             "is `Some` of a value that {} would read back as `None`",
             name(self.codec)
         );
-        Err(self.refuse(place, reason, SOME_REMEDY))
+        Err(self.refuse(path, reason, SOME_REMEDY))
     }
 }
 
 /// A part of a value, with its place.
 pub(super) struct Part<'e, T: ?Sized> {
     value: &'e T,
-    place: Place<'e>,
+    path: ValuePath<'e>,
     check: &'e Check,
 }
 
@@ -166,19 +171,19 @@ impl<T: Serialize + ?Sized> Serialize for Part<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let checked = Checked {
             inner: serializer,
-            place: self.place,
+            path: self.path,
             check: self.check,
         };
         self.value.serialize(checked).inspect_err(|_| {
             let mut failed = self.check.failed.borrow_mut();
-            failed.get_or_insert_with(|| self.place.path());
+            failed.get_or_insert_with(|| self.path.path());
         })
     }
 }
 
 struct Checked<'e, S> {
     inner: S,
-    place: Place<'e>,
+    path: ValuePath<'e>,
     check: &'e Check,
 }
 
@@ -186,7 +191,7 @@ impl<'e, S> Checked<'e, S> {
     fn compound<C>(&self, inner: C) -> Compound<'e, C> {
         Compound {
             inner,
-            place: self.place,
+            path: self.path,
             check: self.check,
             at: 0,
             is_ordered: false,
@@ -194,20 +199,20 @@ impl<'e, S> Checked<'e, S> {
         }
     }
 
-    fn part<'p, T: ?Sized>(&self, value: &'p T, place: Place<'p>) -> Part<'p, T>
+    fn part<'p, T: ?Sized>(&self, value: &'p T, path: ValuePath<'p>) -> Part<'p, T>
     where
         'e: 'p,
     {
         Part {
             value,
-            place,
+            path,
             check: self.check,
         }
     }
 
     fn length(&self, kind: u64, len: Option<usize>) {
         let kind = kind + u64::from(len == Some(0));
-        self.check.leaf(&self.place, kind, &len.unwrap_or_default());
+        self.check.leaf(&self.path, kind, &len.unwrap_or_default());
     }
 }
 
@@ -231,7 +236,7 @@ mod kind {
 macro_rules! integers {
     ($($method:ident: $ty:ty, $at:expr;)*) => {$(
         fn $method(self, v: $ty) -> Result<S::Ok, S::Error> {
-            self.check.leaf(&self.place, kind::INTEGER + $at, &v);
+            self.check.leaf(&self.path, kind::INTEGER + $at, &v);
             self.inner.$method(v)
         }
     )*};
@@ -262,34 +267,34 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
     }
 
     fn serialize_bool(self, v: bool) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::BOOL, &v);
+        self.check.leaf(&self.path, kind::BOOL, &v);
         self.inner.serialize_bool(v)
     }
 
     fn serialize_f32(self, v: f32) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::F32, &v.to_bits());
-        self.check.float(&self.place, v.is_finite())?;
+        self.check.leaf(&self.path, kind::F32, &v.to_bits());
+        self.check.float(&self.path, v.is_finite())?;
         self.inner.serialize_f32(v)
     }
 
     fn serialize_f64(self, v: f64) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::F64, &v.to_bits());
-        self.check.float(&self.place, v.is_finite())?;
+        self.check.leaf(&self.path, kind::F64, &v.to_bits());
+        self.check.float(&self.path, v.is_finite())?;
         self.inner.serialize_f64(v)
     }
 
     fn serialize_char(self, v: char) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::CHAR, &v);
+        self.check.leaf(&self.path, kind::CHAR, &v);
         self.inner.serialize_char(v)
     }
 
     fn serialize_str(self, v: &str) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::TEXT, v);
+        self.check.leaf(&self.path, kind::TEXT, v);
         self.inner.serialize_str(v)
     }
 
     fn serialize_bytes(self, v: &[u8]) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::BYTES, &hash_of(&v));
+        self.check.leaf(&self.path, kind::BYTES, &hash_of(&v));
         self.inner.serialize_bytes(v)
     }
 
@@ -297,34 +302,34 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         if self.check.digest.is_some() || self.check.leaves.is_some() {
             return self.serialize_str(&value.to_string());
         }
-        self.check.note(&self.place, kind::TEXT);
+        self.check.note(&self.path, kind::TEXT);
         self.inner.collect_str(value)
     }
 
     fn serialize_none(self) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::NONE, "None");
-        self.check.null(&self.place)?;
+        self.check.leaf(&self.path, kind::NONE, "None");
+        self.check.null(&self.path)?;
         self.inner.serialize_none()
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::SOME, "Some");
+        self.check.leaf(&self.path, kind::SOME, "Some");
         // A `Some` directly inside a `Some` still counts as inside the outer one.
-        let part = self.part(value, self.place.in_some());
+        let part = self.part(value, self.path.in_some());
         self.inner.serialize_some(&part)
     }
 
     fn serialize_unit(self) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::UNIT, "()");
-        self.check.null(&self.place)?;
+        self.check.leaf(&self.path, kind::UNIT, "()");
+        self.check.null(&self.path)?;
         self.inner.serialize_unit()
     }
 
     fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
-        self.check.leaf(&self.place, kind::UNIT, name);
+        self.check.leaf(&self.path, kind::UNIT, name);
         // MessagePack writes a unit struct as an empty list, so it is not lost.
         if self.check.codec == CodecId::Json {
-            self.check.null(&self.place)?;
+            self.check.null(&self.path)?;
         }
         self.inner.serialize_unit_struct(name)
     }
@@ -336,7 +341,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         variant: &'static str,
     ) -> Result<S::Ok, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
-        self.check.leaf(&self.place, kind, variant);
+        self.check.leaf(&self.path, kind, variant);
         self.inner.serialize_unit_variant(name, index, variant)
     }
 
@@ -346,7 +351,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         // All codecs write the inner value alone.
-        let part = self.part(value, self.place);
+        let part = self.part(value, self.path);
         self.inner.serialize_newtype_struct(name, &part)
     }
 
@@ -358,9 +363,9 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
-        self.check.leaf(&self.place, kind, variant);
-        let place = self.place.step(Step::Variant(variant));
-        let part = self.part(value, place);
+        self.check.leaf(&self.path, kind, variant);
+        let path = self.path.step(Step::Variant(variant));
+        let part = self.part(value, path);
         let inner = self.inner;
         inner.serialize_newtype_variant(name, index, variant, &part)
     }
@@ -421,7 +426,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
-        self.check.leaf(&self.place, kind, variant);
+        self.check.leaf(&self.path, kind, variant);
         let compound = self.compound(()).ordered();
         let inner = self.inner;
         Ok(compound.around(inner.serialize_tuple_variant(name, index, variant, len)?))
@@ -450,7 +455,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
-        self.check.leaf(&self.place, kind, variant);
+        self.check.leaf(&self.path, kind, variant);
         let compound = self.compound(());
         let inner = self.inner;
         Ok(compound.around(inner.serialize_struct_variant(name, index, variant, len)?))
@@ -464,7 +469,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
 /// A value of several parts, while they are written.
 struct Compound<'e, C> {
     inner: C,
-    place: Place<'e>,
+    path: ValuePath<'e>,
     check: &'e Check,
     /// How many parts have been written.
     at: usize,
@@ -488,7 +493,7 @@ fn is_ordered<I>() -> bool {
         ]
         .iter()
         .any(|path| name.starts_with(path));
-    is_list && Order::of::<I>() != Order::None
+    is_list && ElementOrder::of::<I>() != ElementOrder::None
 }
 
 fn length_of(elements: &impl Iterator) -> Option<usize> {
@@ -500,7 +505,7 @@ impl<'e, C> Compound<'e, C> {
     fn around<D>(self, inner: D) -> Compound<'e, D> {
         Compound {
             inner,
-            place: self.place,
+            path: self.path,
             check: self.check,
             at: 0,
             is_ordered: self.is_ordered,
@@ -524,9 +529,9 @@ impl<'e, C> Compound<'e, C> {
     /// Notes the key that is written meanwhile.
     fn note_key<E>(
         &mut self,
-        write: impl FnOnce(&mut C, Place<'_>, &Check) -> Result<(), E>,
+        write: impl FnOnce(&mut C, ValuePath<'_>, &Check) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (outer, before) = (self.place, self.check.digest());
+        let (outer, before) = (self.path, self.check.digest());
         write(&mut self.inner, outer.step(Step::Key), self.check)?;
         self.key = self.check.digest().wrapping_sub(before);
         Ok(())
@@ -535,25 +540,25 @@ impl<'e, C> Compound<'e, C> {
     /// Writes the next part of a value whose parts have no names.
     fn next<E>(
         &mut self,
-        write: impl FnOnce(&mut C, Place<'_>, &Check) -> Result<(), E>,
+        write: impl FnOnce(&mut C, ValuePath<'_>, &Check) -> Result<(), E>,
     ) -> Result<(), E> {
-        let place = self.place;
-        let place = place.step(Step::Index(self.at)).at(self.exactly());
+        let path = self.path;
+        let path = path.step(Step::Index(self.at)).at(self.exactly());
         self.at += 1;
-        write(&mut self.inner, place, self.check)
+        write(&mut self.inner, path, self.check)
     }
 
     /// Notes a field that this value leaves out, though others of its type have it.
     fn skip<E: ser::Error>(&self, field: &'static str) -> Result<(), E> {
-        let place = self.place.step(Step::Field(field));
-        self.check.note(&place, kind::NONE);
+        let path = self.path.step(Step::Field(field));
+        self.check.note(&path, kind::NONE);
         if self.check.codec != CodecId::Postcard
             || crate::base::mutation::is_active("encoder-loses")
         {
             return Ok(());
         }
         let reason = "is left out, and postcard would read the next field in its place".to_owned();
-        Err(self.check.refuse(&place, reason, FIELD_REMEDY))
+        Err(self.check.refuse(&path, reason, FIELD_REMEDY))
     }
 }
 
@@ -564,7 +569,7 @@ macro_rules! elements {
             type Error = C::Error;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-                self.next(|inner, place, check| inner.$method(&Part { value, place, check }))
+                self.next(|inner, path, check| inner.$method(&Part { value, path, check }))
             }
 
             fn end(self) -> Result<C::Ok, C::Error> {
@@ -592,10 +597,10 @@ macro_rules! fields {
                 key: &'static str,
                 value: &T,
             ) -> Result<(), C::Error> {
-                let place = self.place;
-                let place = place.step(Step::Field(key));
+                let path = self.path;
+                let path = path.step(Step::Field(key));
                 let check = self.check;
-                self.inner.serialize_field(key, &Part { value, place, check })
+                self.inner.serialize_field(key, &Part { value, path, check })
             }
 
             fn skip_field(&mut self, key: &'static str) -> Result<(), C::Error> {
@@ -617,26 +622,16 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
     type Error = C::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-        self.note_key(|inner, place, check| {
-            inner.serialize_key(&Part {
-                value,
-                place,
-                check,
-            })
-        })
+        self.note_key(|inner, path, check| inner.serialize_key(&Part { value, path, check }))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
         let (at, exactly) = (self.at, self.exactly());
         self.at += 1;
-        let (outer, check) = (self.place, self.check);
+        let (outer, check) = (self.path, self.check);
         let key = || at.to_string();
-        let place = outer.step(Step::Entry(&key)).at(exactly);
-        self.inner.serialize_value(&Part {
-            value,
-            place,
-            check,
-        })
+        let path = outer.step(Step::Entry(&key)).at(exactly);
+        self.inner.serialize_value(&Part { value, path, check })
     }
 
     fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
@@ -650,22 +645,16 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
             return self.serialize_value(value);
         }
         self.at += 1;
-        let (outer, check) = (self.place, self.check);
+        let (outer, check) = (self.path, self.check);
         let text = || serde_json::to_string(key).unwrap_or_else(|_| "..".to_owned());
         let key = Part {
             value: key,
-            place: outer.step(Step::Key),
+            path: outer.step(Step::Key),
             check,
         };
-        let place = outer.step(Step::Entry(&text));
-        self.inner.serialize_entry(
-            &key,
-            &Part {
-                value,
-                place,
-                check,
-            },
-        )
+        let path = outer.step(Step::Entry(&text));
+        self.inner
+            .serialize_entry(&key, &Part { value, path, check })
     }
 
     fn end(self) -> Result<C::Ok, C::Error> {

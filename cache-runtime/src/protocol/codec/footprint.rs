@@ -1,6 +1,6 @@
 //! The parts of its type that a value has used.
 
-use super::place::mix;
+use super::path::mix;
 
 const WORDS: usize = 16;
 
@@ -17,8 +17,8 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    pub(super) fn note(&mut self, place: u64, kind: u64) {
-        let bit = mix(place, kind) >> 54;
+    pub(super) fn note(&mut self, path: u64, kind: u64) {
+        let bit = mix(path, kind) >> 54;
         self.bits[bit as usize / 64] |= 1 << (bit % 64);
     }
 

@@ -10,7 +10,7 @@
 mod checked;
 mod compressed;
 mod footprint;
-mod place;
+mod path;
 mod refusal;
 mod verify;
 

@@ -24,7 +24,7 @@ const STEPS_DOWN: usize = 4 * DEPTH;
 const LEARNT: usize = 64;
 
 /// A place in the type: a hash of the path to it.
-pub(super) type Place = u64;
+pub(super) type PathHash = u64;
 
 /// What has been tried at one place.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ pub(super) struct Plan {
     facts: BTreeSet<u64>,
     pub(super) guesses: bool,
     pub(super) is_endless: bool,
-    nodes: BTreeMap<Place, Node>,
+    nodes: BTreeMap<PathHash, Node>,
     /// Variants that do not contain their own enum, by the enum's name.
     ends: BTreeMap<&'static str, usize>,
     steps: usize,
@@ -63,7 +63,7 @@ pub(super) struct Plan {
     /// Whether the part at fault has been found.
     blamed: bool,
     /// The last place where another value may be offered, and how many values there are.
-    last: Option<(Place, usize)>,
+    last: Option<(PathHash, usize)>,
     /// The number of enums met that have more to find.
     open: usize,
     /// How often a type was met inside itself.
@@ -80,9 +80,9 @@ pub(super) struct Before {
     recursions: usize,
 }
 
-pub(super) fn step(place: Place, name: &str) -> Place {
+pub(super) fn step(path: PathHash, name: &str) -> PathHash {
     let mut hasher = SipHasher13::new();
-    hasher.write_u64(place);
+    hasher.write_u64(path);
     hasher.write(name.as_bytes());
     hasher.finish()
 }
@@ -112,27 +112,27 @@ impl Plan {
     }
 
     /// Notes what the type asks for. An error ends the reading.
-    pub(super) fn note(&mut self, place: Place, depth: usize, what: &str) -> Result<(), Stop> {
+    pub(super) fn note(&mut self, path: PathHash, depth: usize, what: &str) -> Result<(), Stop> {
         endless::asked();
         self.steps += 1;
         self.steps_of_one += 1;
         if self.steps_of_one > STEPS_OF_ONE || self.active.len() > DEPTH || depth > STEPS_DOWN {
             return Err(Stop);
         }
-        self.fact(place, what);
+        self.fact(path, what);
         Ok(())
     }
 
-    pub(super) fn note_names(&mut self, place: Place, names: &[&'static str]) {
+    pub(super) fn note_names(&mut self, path: PathHash, names: &[&'static str]) {
         for (position, name) in names.iter().enumerate() {
-            self.fact(place, name);
+            self.fact(path, name);
             // Postcard knows fields and variants by their positions.
-            self.fact(step(place, name), &position.to_string());
+            self.fact(step(path, name), &position.to_string());
         }
     }
 
-    fn fact(&mut self, place: Place, what: &str) {
-        self.facts.insert(step(step(place, "is"), what));
+    fn fact(&mut self, path: PathHash, what: &str) {
+        self.facts.insert(step(step(path, "is"), what));
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -144,13 +144,13 @@ impl Plan {
     }
 
     /// The index of the value to offer, `of` how many.
-    pub(super) fn choice(&mut self, place: Place, of: usize) -> usize {
-        self.last = Some((place, of));
-        self.nodes.entry(place).or_default().choice
+    pub(super) fn choice(&mut self, path: PathHash, of: usize) -> usize {
+        self.last = Some((path, of));
+        self.nodes.entry(path).or_default().choice
     }
 
-    pub(super) fn is_skipped(&self, place: Place) -> bool {
-        self.nodes.get(&place).is_some_and(|node| node.skipped)
+    pub(super) fn is_skipped(&self, path: PathHash) -> bool {
+        self.nodes.get(&path).is_some_and(|node| node.skipped)
     }
 
     pub(super) fn recurs(&mut self) {
@@ -165,8 +165,8 @@ impl Plan {
     }
 
     /// A part was refused. The innermost part reports first, and is the one at fault.
-    pub(super) fn blame(&mut self, place: Place) {
-        self.listen(place);
+    pub(super) fn blame(&mut self, path: PathHash) {
+        self.listen(path);
         if self.blamed {
             return;
         }
@@ -179,7 +179,7 @@ impl Plan {
                 return;
             }
         }
-        let node = self.nodes.entry(place).or_default();
+        let node = self.nodes.entry(path).or_default();
         // If it is left out already and is offered all the same, as in a tuple, then the part
         // around it is at fault.
         if !std::mem::replace(&mut node.skipped, true) {
@@ -189,40 +189,40 @@ impl Plan {
     }
 
     /// Takes the type's complaints into account.
-    pub(super) fn listen(&mut self, place: Place) {
+    pub(super) fn listen(&mut self, path: PathHash) {
         for complaint in heard() {
             match complaint {
                 Complaint::Missing(name) => {
-                    self.fact(place, name);
-                    self.learn(place, &[name]);
+                    self.fact(path, name);
+                    self.learn(path, &[name]);
                 }
                 Complaint::Fields(names) => {
-                    self.note_names(place, names);
-                    self.learn(place, names);
+                    self.note_names(path, names);
+                    self.learn(path, names);
                 }
                 // At this place, the names are offered one after the other instead of fields.
                 Complaint::Variants(names) => {
-                    self.note_names(place, names);
-                    let node = self.nodes.entry(place).or_default();
+                    self.note_names(path, names);
+                    let node = self.nodes.entry(path).or_default();
                     if node.fields.is_empty() {
                         node.fields.extend(names.iter().take(LEARNT));
                     }
                 }
-                Complaint::Expected(text) => self.fact(place, &text),
+                Complaint::Expected(text) => self.fact(path, &text),
             }
         }
     }
 
     /// A name was refused before its value was read.
-    pub(super) fn refuse(&mut self, place: Place) {
+    pub(super) fn refuse(&mut self, path: PathHash) {
         if !std::mem::replace(&mut self.blamed, true) {
             self.changes += 1;
-            self.nodes.entry(place).or_default().skipped = true;
+            self.nodes.entry(path).or_default().skipped = true;
         }
     }
 
-    fn learn(&mut self, place: Place, names: &[&'static str]) {
-        let node = self.nodes.entry(place).or_default();
+    fn learn(&mut self, path: PathHash, names: &[&'static str]) {
+        let node = self.nodes.entry(path).or_default();
         for name in names {
             if !node.fields.contains(name) && node.fields.len() < LEARNT {
                 node.fields.push(name);
@@ -234,15 +234,19 @@ impl Plan {
     }
 
     /// The names that the type has asked for, at a place where it has not listed its fields.
-    pub(super) fn learnt(&self, place: Place) -> Vec<&'static str> {
-        let node = self.nodes.get(&place);
+    pub(super) fn learnt(&self, path: PathHash) -> Vec<&'static str> {
+        let node = self.nodes.get(&path);
         node.map(|node| node.fields.clone()).unwrap_or_default()
     }
 
     /// The variant to read: one with more to find, otherwise one that can be read.
-    pub(super) fn variant(&mut self, (place, name): (Place, &'static str), count: usize) -> usize {
+    pub(super) fn variant(
+        &mut self,
+        (path, name): (PathHash, &'static str),
+        count: usize,
+    ) -> usize {
         let end = self.end(name).unwrap_or(0);
-        let node = self.nodes.entry(place).or_default();
+        let node = self.nodes.entry(path).or_default();
         node.variants.resize(count, Variant::New);
         let of = |kind| node.variants.iter().position(|it| *it == kind);
         of(Variant::New)
@@ -258,7 +262,7 @@ impl Plan {
     /// Notes that a variant was read or refused.
     pub(super) fn has_read(
         &mut self,
-        (place, name): (Place, &'static str),
+        (path, name): (PathHash, &'static str),
         variant: usize,
         is_ok: bool,
         before: Before,
@@ -269,7 +273,7 @@ impl Plan {
         let is_new = self.changes != before.changes;
         let is_open = self.open != before.open;
         let is_done = is_ok && !is_open || !is_new;
-        let Some(node) = self.nodes.get_mut(&place) else {
+        let Some(node) = self.nodes.get_mut(&path) else {
             return;
         };
         let Some(state) = node.variants.get_mut(variant) else {

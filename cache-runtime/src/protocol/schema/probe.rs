@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
 use super::access::{Entries, List, OneVariant, Part};
 use super::endless::{GivenUp, on_own_stack};
 use super::error::Stop;
-use super::plan::{Place, Plan, step};
+use super::plan::{PathHash, Plan, step};
 use super::shape::Schema;
 use super::text::{ANY, BYTES, TEXTS};
 
@@ -29,15 +29,15 @@ fn readings<T: DeserializeOwned>() -> Schema {
             let before = plan.borrow().before();
             let probe = Probe {
                 plan: &plan,
-                place: step(0, if is_readable { "text" } else { "binary" }),
+                path: step(0, if is_readable { "text" } else { "binary" }),
                 depth: 0,
                 ty: type_name::<T>(),
                 is_readable,
             };
             // A type's own code may panic at a value that no program would write.
             let read = catch_unwind(AssertUnwindSafe(|| {
-                let place = probe.place;
-                probe.attempt(place, |probe| T::deserialize(probe)).is_ok()
+                let path = probe.path;
+                probe.attempt(path, |probe| T::deserialize(probe)).is_ok()
             }));
             if let Err(thrown) = &read {
                 let given_up = GivenUp::of(&**thrown);
@@ -62,7 +62,7 @@ fn readings<T: DeserializeOwned>() -> Schema {
 #[derive(Clone, Copy)]
 pub(super) struct Probe<'p> {
     pub(super) plan: &'p RefCell<Plan>,
-    pub(super) place: Place,
+    pub(super) path: PathHash,
     /// How many steps this is from the type as a whole.
     pub(super) depth: usize,
     /// The name of the type that is read here.
@@ -73,7 +73,7 @@ pub(super) struct Probe<'p> {
 impl Part for Probe<'_> {
     fn at(self, name: &str) -> Self {
         Self {
-            place: step(self.place, name),
+            path: step(self.path, name),
             ..self.deeper()
         }
     }
@@ -83,7 +83,7 @@ impl Part for Probe<'_> {
             ty: type_name::<S::Value>(),
             ..self
         };
-        part.attempt(part.place, |part| seed.deserialize(part))
+        part.attempt(part.path, |part| seed.deserialize(part))
     }
 }
 
@@ -91,7 +91,7 @@ impl<'p> Probe<'p> {
     /// Reads a part. If that fails and no part inside it is at fault, this one is.
     pub(super) fn attempt<T>(
         self,
-        place: Place,
+        path: PathHash,
         read: impl FnOnce(Self) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         self.plan.borrow_mut().active.push(self.ty);
@@ -99,14 +99,14 @@ impl<'p> Probe<'p> {
         let mut plan = self.plan.borrow_mut();
         plan.active.pop();
         match &read {
-            Ok(_) => plan.listen(place),
-            Err(Stop) => plan.blame(place),
+            Ok(_) => plan.listen(path),
+            Err(Stop) => plan.blame(path),
         }
         read
     }
 
     fn note(self, what: &str) -> Result<(), Stop> {
-        self.plan.borrow_mut().note(self.place, self.depth, what)
+        self.plan.borrow_mut().note(self.path, self.depth, what)
     }
 
     fn deeper(self) -> Self {
@@ -117,11 +117,11 @@ impl<'p> Probe<'p> {
     }
 
     fn note_names(self, names: &[&'static str]) {
-        self.plan.borrow_mut().note_names(self.place, names);
+        self.plan.borrow_mut().note_names(self.path, names);
     }
 
     fn choice(self, of: usize) -> usize {
-        self.plan.borrow_mut().choice(self.place, of)
+        self.plan.borrow_mut().choice(self.path, of)
     }
 
     /// Whether the type that is read here contains itself, and is being read inside itself.
@@ -137,14 +137,14 @@ impl<'p> Probe<'p> {
     /// A part of a list or map; `None` if it is not to be offered.
     fn part(self, name: &str) -> Option<Self> {
         let part = self.at(name);
-        let is_skipped = self.plan.borrow().is_skipped(part.place);
+        let is_skipped = self.plan.borrow().is_skipped(part.path);
         (!is_skipped && !self.recurs()).then_some(part)
     }
 
     /// Offers a value to a type that accepts anything.
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.plan.borrow_mut().guesses = true;
-        let learnt = self.plan.borrow().learnt(self.place);
+        let learnt = self.plan.borrow().learnt(self.path);
         match self.choice(ANY) {
             0 => visitor.visit_map(Entries::new(self, learnt)),
             1 => visitor.visit_u64(1),
@@ -229,7 +229,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.note("option")?;
         match self.part("some") {
-            Some(part) => part.attempt(part.place, |part| {
+            Some(part) => part.attempt(part.path, |part| {
                 // It is still the same type, so it does not count as being inside itself.
                 part.plan.borrow_mut().active.pop();
                 let read = visitor.visit_some(part);
@@ -289,7 +289,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.note("map")?;
-        let learnt = self.plan.borrow().learnt(self.place);
+        let learnt = self.plan.borrow().learnt(self.path);
         match self.part("value") {
             // A struct with a flattened part asks for a map, and names its fields only in its
             // errors.
@@ -309,14 +309,14 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.note(name)?;
         self.note_names(fields);
         let plan = self.plan;
-        let is_offered = |field: &&&str| !plan.borrow().is_skipped(self.at(field).place);
+        let is_offered = |field: &&&str| !plan.borrow().is_skipped(self.at(field).path);
         let offered = fields.iter().filter(is_offered).copied().collect();
         let asked = RefCell::new(None);
         let entries = Entries::new(self, offered).asked(&asked);
         let read = visitor.visit_map(entries);
         if let (Err(Stop), Some(field)) = (&read, asked.take()) {
             // The name was refused before its value: it is an alias of a field already read.
-            plan.borrow_mut().refuse(self.at(field).place);
+            plan.borrow_mut().refuse(self.at(field).path);
         }
         read
     }
@@ -340,22 +340,22 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         let chosen = self
             .plan
             .borrow_mut()
-            .variant((self.place, self.ty), variants.len());
+            .variant((self.path, self.ty), variants.len());
         let Some(variant) = variants.get(chosen) else {
             return visitor.visit_enum(OneVariant::new(self, ""));
         };
         let before = self.plan.borrow().before();
         let read = visitor.visit_enum(OneVariant::new(self, variant));
-        let place = (self.place, self.ty);
+        let path = (self.path, self.ty);
         let mut plan = self.plan.borrow_mut();
-        plan.has_read(place, chosen, read.is_ok(), before);
+        plan.has_read(path, chosen, read.is_ok(), before);
         read
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.note("name")?;
         // The names of variants, after the type has complained about an unknown one.
-        let names = self.plan.borrow().learnt(self.place);
+        let names = self.plan.borrow().learnt(self.path);
         let choice = self.choice(names.len());
         let name = names.get(choice).copied().unwrap_or("");
         BorrowedStrDeserializer::new(name).deserialize_any(visitor)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::words::blanked;
+use super::description::blanked;
 use super::{CacheMap, Place, Reader};
 
 /// A longer ttl, on a resource that nothing invalidates, is most likely a mistake.

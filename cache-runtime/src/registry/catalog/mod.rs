@@ -6,8 +6,8 @@
 //! constant's name, until [`CacheMap::bind`] says what it stands for.
 
 mod check;
+mod description;
 mod show;
-mod words;
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ pub(crate) use self::check::is_constant;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) use self::check::nearest;
 pub use self::check::{Finding, FindingKind};
-use self::words::Word;
-pub(crate) use self::words::blanked;
+use self::description::DescriptionItem;
+pub(crate) use self::description::blanked;
 use crate::registry::{Role, SITES, Site};
 
 /// All annotated functions that are linked into this program.
@@ -135,10 +135,10 @@ impl CacheMap {
             by_hand: Vec::new(),
         };
         for site in sites {
-            let words = words::read(site.words());
+            let description = description::read(site.description());
             match site.role() {
-                Role::Reads => map.readers.extend(Reader::of(site, words)),
-                Role::Writes => map.writers.push(Writer::of(site, words)),
+                Role::Reads => map.readers.extend(Reader::of(site, description)),
+                Role::Writes => map.writers.push(Writer::of(site, description)),
             }
         }
         // The linker's order is arbitrary.
@@ -217,8 +217,8 @@ impl CacheMap {
     }
 
     /// Groups all readers and writers by resource.
-    fn by_resource(&self) -> BTreeMap<&str, Users<'_>> {
-        let mut all: BTreeMap<&str, Users<'_>> = BTreeMap::new();
+    fn by_resource(&self) -> BTreeMap<&str, ResourceUsers<'_>> {
+        let mut all: BTreeMap<&str, ResourceUsers<'_>> = BTreeMap::new();
         for reader in &self.readers {
             all.entry(&reader.resource)
                 .or_default()
@@ -237,18 +237,18 @@ impl CacheMap {
 
 /// The readers of a resource, and the writers that invalidate it.
 #[derive(Default)]
-struct Users<'a> {
+struct ResourceUsers<'a> {
     readers: Vec<&'a Reader>,
     writers: Vec<(&'a Writer, &'a Target)>,
 }
 
 impl Reader {
-    fn of(site: &Site, words: Vec<Word>) -> Option<Self> {
-        let mut words = words.into_iter();
-        let Some(Word::Name {
+    fn of(site: &Site, description: Vec<DescriptionItem>) -> Option<Self> {
+        let mut description = description.into_iter();
+        let Some(DescriptionItem::Name {
             resource,
             rest: Some(key),
-        }) = words.next()
+        }) = description.next()
         else {
             return None;
         };
@@ -265,14 +265,16 @@ impl Reader {
             batch: false,
             place: Place::of(site),
         };
-        for word in words {
+        for word in description {
             match word {
-                Word::Ttl(ttl) => reader.ttl = Some(ttl),
-                Word::Depends(name) => reader.depends.push(name),
-                Word::Tag(tag) => reader.tags.push(tag),
-                Word::Shared => reader.shared = true,
-                Word::Batch => reader.batch = true,
-                Word::Name { .. } | Word::Op(_) | Word::CrashSafe => {}
+                DescriptionItem::Ttl(ttl) => reader.ttl = Some(ttl),
+                DescriptionItem::Depends(name) => reader.depends.push(name),
+                DescriptionItem::Tag(tag) => reader.tags.push(tag),
+                DescriptionItem::Shared => reader.shared = true,
+                DescriptionItem::Batch => reader.batch = true,
+                DescriptionItem::Name { .. }
+                | DescriptionItem::Op(_)
+                | DescriptionItem::CrashSafe => {}
             }
         }
         Some(reader)
@@ -297,7 +299,7 @@ impl Reader {
 }
 
 impl Writer {
-    fn of(site: &Site, words: Vec<Word>) -> Self {
+    fn of(site: &Site, description: Vec<DescriptionItem>) -> Self {
         let mut writer = Self {
             function: site.function().to_owned(),
             targets: Vec::new(),
@@ -305,20 +307,20 @@ impl Writer {
             crash_safe: false,
             place: Place::of(site),
         };
-        for word in words {
+        for word in description {
             match word {
-                Word::Name { resource, rest } => writer.targets.push(Target {
+                DescriptionItem::Name { resource, rest } => writer.targets.push(Target {
                     resource,
                     id: rest,
                     ops: Vec::new(),
                 }),
-                Word::Op(op) => {
+                DescriptionItem::Op(op) => {
                     if let Some(target) = writer.targets.last_mut() {
                         target.ops.push(op);
                     }
                 }
-                Word::Tag(tag) => writer.tags.push(tag),
-                Word::CrashSafe => writer.crash_safe = true,
+                DescriptionItem::Tag(tag) => writer.tags.push(tag),
+                DescriptionItem::CrashSafe => writer.crash_safe = true,
                 _ => {}
             }
         }

@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{CacheMap, Place, Reader, Target, Users};
+use super::{CacheMap, Place, Reader, ResourceUsers, Target};
 
 /// A table, grouped by resource.
 impl fmt::Display for CacheMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<Row> = Vec::new();
-        for (resource, Users { readers, writers }) in self.by_resource() {
+        for (resource, ResourceUsers { readers, writers }) in self.by_resource() {
             rows.push(Row::Resource(resource.to_owned()));
             for reader in readers {
                 rows.push(Row::function(
@@ -116,7 +116,7 @@ impl CacheMap {
     pub fn to_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
         let mut node = Nodes::default();
-        for (resource, Users { readers, writers }) in self.by_resource() {
+        for (resource, ResourceUsers { readers, writers }) in self.by_resource() {
             let resource = node.of(&mut out, "resource", resource, ("[(", ")]"));
             for (writer, target) in writers {
                 let label = format!("{}:{}", writer.place.file, writer.place.line);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::MemcachedStore;
-use super::connection::{Connection, Failure, Item, Over};
+use super::connection::{Connection, Failure, Item, Replaces};
 use super::entries::GENERATION_TTL;
 use super::steps::{CHANGES, in_steps, steps_of};
 use super::text::{self, Intents, Value, flags};
@@ -44,7 +44,7 @@ impl MemcachedStore {
         rows: &'a [IntentRow],
         renews: bool,
     ) -> BoxFuture<'a, Result<Vec<Arc<Dep>>, Error>> {
-        Box::pin(self.link.run_write(move |mut on| async move {
+        Box::pin(self.pool.run_write(move |mut on| async move {
             let mut wholes = Vec::new();
             for row in rows {
                 match self.announce_row(&mut on, intent, &row.key, renews).await {
@@ -68,7 +68,7 @@ impl MemcachedStore {
         deps: &'a [Arc<Dep>],
         renews: bool,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.link.run_write(move |mut on| async move {
+        Box::pin(self.pool.run_write(move |mut on| async move {
             for dep in deps {
                 if let Err(failure) = self.announce_dep(&mut on, intent, dep, renews).await {
                     return (on, Err(failure));
@@ -83,7 +83,7 @@ impl MemcachedStore {
         keys: &'a [String],
         ended: &'a HashSet<Nonce>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
-        Box::pin(self.link.run_write(move |mut on| async move {
+        Box::pin(self.pool.run_write(move |mut on| async move {
             let killed = self.kill_on(&mut on, keys, ended).await;
             (on, killed)
         }))
@@ -94,7 +94,7 @@ impl MemcachedStore {
         deps: &'a [Arc<Dep>],
         ended: &'a HashSet<Nonce>,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.link.run_write(move |mut on| async move {
+        Box::pin(self.pool.run_write(move |mut on| async move {
             let bumped = self.bump_on(&mut on, deps, ended).await;
             (on, bumped)
         }))
@@ -156,7 +156,7 @@ impl MemcachedStore {
             };
             let ttl = self.intents_ttl(&intents, GENERATION_TTL);
             let value = format!("{nonce}{}", intents.text);
-            let over = item.map_or(Over::Nothing, |item| Over::Version(item.version));
+            let over = item.map_or(Replaces::Nothing, |item| Replaces::Version(item.version));
             let put = on.put(&key, value.as_bytes(), flags::GENERATION, &ttl, over);
             if put.await? {
                 return Ok(());
@@ -192,7 +192,8 @@ impl MemcachedStore {
     ) -> Result<(), Failure> {
         loop {
             let place = self.entry(on, key).await?;
-            let (Some(Value::Intents(text)), Over::Version(version)) = (&place.value, place.over())
+            let (Some(Value::Intents(text)), Replaces::Version(version)) =
+                (&place.value, place.over())
             else {
                 return Ok(());
             };
@@ -236,7 +237,7 @@ impl MemcachedStore {
             } else {
                 let ttl = self.intents_ttl(&rest, GENERATION_TTL);
                 let value = format!("{}{}", Nonce::fresh(), rest.text);
-                let over = Over::Version(there.version);
+                let over = Replaces::Version(there.version);
                 on.put(key, value.as_bytes(), flags::GENERATION, &ttl, over)
                     .await?
             };

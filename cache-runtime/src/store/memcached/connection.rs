@@ -81,12 +81,12 @@ impl From<Error> for Failure {
 
 /// The server that is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum ServerAddress {
     Tcp(SocketAddr),
     Unix(String),
 }
 
-impl Target {
+impl ServerAddress {
     fn dsn(&self) -> String {
         match self {
             Self::Tcp(address) => format!("tcp://{address}"),
@@ -97,9 +97,9 @@ impl Target {
 
 /// The addresses of a server's name: in the same order in all processes, so that all use the same
 /// one. The client connects by IPv4 alone.
-pub(super) async fn targets(config: &MemcachedConfig) -> Result<Vec<Target>, Failure> {
+pub(super) async fn targets(config: &MemcachedConfig) -> Result<Vec<ServerAddress>, Failure> {
     if let Some(path) = &config.socket {
-        return Ok(vec![Target::Unix(path.clone())]);
+        return Ok(vec![ServerAddress::Unix(path.clone())]);
     }
     let (host, port) = (config.host.as_str(), config.port);
     let found = tokio::net::lookup_host((host, port)).await;
@@ -115,7 +115,7 @@ pub(super) async fn targets(config: &MemcachedConfig) -> Result<Vec<Target>, Fai
             shortened(host)
         )));
     }
-    Ok(addresses.into_iter().map(Target::Tcp).collect())
+    Ok(addresses.into_iter().map(ServerAddress::Tcp).collect())
 }
 
 /// A connection. It is used by one caller at a time; dropped in the middle of an operation, it
@@ -129,7 +129,7 @@ pub(super) struct Connection {
 }
 
 /// Who a server is.
-pub(super) struct Who {
+pub(super) struct ServerIdentity {
     pub(super) process: Nonce,
     pub(super) server: Nonce,
 }
@@ -141,14 +141,14 @@ pub(super) struct Item {
 }
 
 /// What is known of a key without its value.
-pub(super) struct Shape {
+pub(super) struct KeyMeta {
     pub(super) flags: u32,
     pub(super) version: u64,
 }
 
 /// What a store replaces.
 #[derive(Clone, Copy)]
-pub(super) enum Over {
+pub(super) enum Replaces {
     /// Nothing.
     Nothing,
     /// The value of this version.
@@ -157,7 +157,7 @@ pub(super) enum Over {
 
 impl Connection {
     /// Connects, and asks the server who it is.
-    pub(super) async fn open(target: &Target, clock: &ServerClock) -> Result<Self, Failure> {
+    pub(super) async fn open(target: &ServerAddress, clock: &ServerClock) -> Result<Self, Failure> {
         let client = Client::new(target.dsn()).await?;
         let mut connection = Self {
             client,
@@ -174,7 +174,7 @@ impl Connection {
     }
 
     /// Asks the server who it is and what time it has.
-    pub(super) async fn ask_who(&mut self, clock: &ServerClock) -> Result<Who, Failure> {
+    pub(super) async fn ask_who(&mut self, clock: &ServerClock) -> Result<ServerIdentity, Failure> {
         let sent = Instant::now();
         let stats = self.stats().await?;
         let told = (
@@ -190,7 +190,7 @@ impl Connection {
         clock.learn(time, sent, Instant::now());
         let process = process(pid, time.saturating_sub(uptime));
         let mark = self.mark().await?;
-        Ok(Who {
+        Ok(ServerIdentity {
             process,
             server: identity(process, &mark),
         })
@@ -206,7 +206,7 @@ impl Connection {
                 return Ok(item.bytes);
             }
             let fresh = Nonce::fresh().to_string();
-            let put = self.put(&key, fresh.as_bytes(), flags::OWN, "T0", Over::Nothing);
+            let put = self.put(&key, fresh.as_bytes(), flags::OWN, "T0", Replaces::Nothing);
             match put.await {
                 // Another process may have been faster.
                 Ok(_) => {}
@@ -231,7 +231,7 @@ impl Connection {
     /// Whether the server knows the commands that the cache uses, and compares versions.
     pub(super) async fn try_commands(&mut self) -> Result<(), Failure> {
         let key = format!("cache-runtime@probe:{}", Nonce::fresh());
-        let put = self.put(&key, b"1", flags::OWN, "T10", Over::Nothing);
+        let put = self.put(&key, b"1", flags::OWN, "T10", Replaces::Nothing);
         match put.await {
             Ok(_) => {}
             // A full one can still be read and invalidated.
@@ -241,7 +241,7 @@ impl Connection {
         let Some(item) = self.get(&key).await? else {
             return Ok(());
         };
-        let over = Over::Version(item.version);
+        let over = Replaces::Version(item.version);
         let is_replaced = self.put(&key, b"2", flags::OWN, "T10", over).await?;
         let is_replaced_again = self.put(&key, b"3", flags::OWN, "T10", over).await?;
         self.delete_any(&key).await?;
@@ -271,10 +271,13 @@ impl Connection {
     }
 
     /// The same without the values.
-    pub(super) async fn shapes(&mut self, keys: &[String]) -> Result<Vec<Option<Shape>>, Failure> {
+    pub(super) async fn shapes(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Vec<Option<KeyMeta>>, Failure> {
         let items = self.client.meta_get_multi(keys, Some(&["f", "c"])).await?;
         in_order(keys, items, |item| {
-            Some(Shape {
+            Some(KeyMeta {
                 flags: item.flags?,
                 version: item.cas?,
             })
@@ -288,11 +291,11 @@ impl Connection {
         value: &[u8],
         flags: u32,
         ttl: &str,
-        over: Over,
+        over: Replaces,
     ) -> Result<bool, Failure> {
         let mode = match over {
-            Over::Nothing => "ME".to_owned(),
-            Over::Version(version) => format!("C{version}"),
+            Replaces::Nothing => "ME".to_owned(),
+            Replaces::Version(version) => format!("C{version}"),
         };
         let flags = format!("F{flags}");
         let options = [flags.as_str(), ttl, mode.as_str()];

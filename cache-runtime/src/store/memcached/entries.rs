@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::MemcachedStore;
-use super::connection::{Connection, Failure, Item, Over};
-use super::place::Place;
+use super::connection::{Connection, Failure, Item, Replaces};
+use super::place::StoredEntry;
 use super::text::{self, Value, flags};
 use crate::protocol::entry::Content;
 use crate::protocol::generation::Generation;
@@ -19,10 +19,14 @@ pub(super) const GENERATION_TTL: Duration = Duration::from_secs(24 * 3_600);
 
 impl MemcachedStore {
     /// What lies under an entry's key, unless its time is over.
-    pub(super) async fn entry(&self, on: &mut Connection, key: &str) -> Result<Place, Failure> {
+    pub(super) async fn entry(
+        &self,
+        on: &mut Connection,
+        key: &str,
+    ) -> Result<StoredEntry, Failure> {
         let key = text::key(key);
         let item = on.get(&key).await?;
-        Ok(Place::of(key, item))
+        Ok(StoredEntry::of(key, item))
     }
 
     /// Missing generations are made, or stand for ones that no entry has.
@@ -81,11 +85,11 @@ impl MemcachedStore {
     ) -> Result<Generation, Failure> {
         loop {
             let over = match &item {
-                None => Over::Nothing,
+                None => Replaces::Nothing,
                 Some(item) => match Generation::parse(&item.bytes) {
                     Some(generation) => return Ok(generation),
                     // Nothing depends on it.
-                    None => Over::Version(item.version),
+                    None => Replaces::Version(item.version),
                 },
             };
             let nonce = match crate::base::mutation::is_active("memcached-generation-as-before") {
@@ -110,7 +114,7 @@ impl MemcachedStore {
     pub(super) async fn put(
         &self,
         on: &mut Connection,
-        place: &Place,
+        place: &StoredEntry,
         header: &Header,
         payload: &[u8],
     ) -> Result<bool, Failure> {
@@ -188,7 +192,7 @@ impl MemcachedStore {
                 },
             };
             let is_done = match (place.over(), header.content) {
-                (Over::Version(version), Content::Nothing) if length.is_none() => {
+                (Replaces::Version(version), Content::Nothing) if length.is_none() => {
                     on.delete(&place.key, version).await?
                 }
                 _ => self.put(on, &place, &header, payload).await?,

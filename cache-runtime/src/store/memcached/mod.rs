@@ -16,8 +16,8 @@ mod changes;
 mod clock;
 mod connection;
 mod entries;
-mod link;
 mod place;
+mod pool;
 mod steps;
 mod text;
 
@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use self::link::Link;
+use self::pool::ConnectionPool;
 use self::steps::{CHANGES, STEP, in_steps, steps_of};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
@@ -42,20 +42,20 @@ use crate::config::{CacheConfig, MemcachedConfig};
 
 /// Entries in a Memcached that several processes share.
 pub struct MemcachedStore {
-    link: Arc<Link>,
+    pool: Arc<ConnectionPool>,
 }
 
 impl fmt::Debug for MemcachedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemcachedStore")
-            .field("circuit", &self.link.circuit())
+            .field("circuit", &self.pool.circuit())
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for MemcachedStore {
     fn drop(&mut self) {
-        self.link.close();
+        self.pool.close();
     }
 }
 
@@ -67,18 +67,18 @@ impl MemcachedStore {
         config: &CacheConfig,
         runtime: &Handle,
     ) -> Self {
-        let link = Link::start(memcached, config.command_budget, runtime).await;
-        Self { link }
+        let pool = ConnectionPool::start(memcached, config.command_budget, runtime).await;
+        Self { pool }
     }
 
     fn now(&self) -> Millis {
-        self.link.clock.now()
+        self.pool.clock.now()
     }
 
     /// Missing generations are made, or stand for ones that no entry has.
     async fn look_once(&self, probe: &Probe, are_made: bool) -> Result<Look, Error> {
         let probes = std::slice::from_ref(probe);
-        let looks = self.link.run(|mut on| async move {
+        let looks = self.pool.run(|mut on| async move {
             let looks = self.look_on(&mut on, probes, are_made).await;
             (on, looks)
         });
@@ -98,15 +98,15 @@ impl Store for MemcachedStore {
     }
 
     fn circuit(&self) -> Circuit {
-        self.link.circuit()
+        self.pool.circuit()
     }
 
     fn reason(&self) -> Option<String> {
-        self.link.reason()
+        self.pool.reason()
     }
 
     fn connection(&self) -> Option<ConnectionWatch> {
-        Some(self.link.watch.clone())
+        Some(self.pool.watch.clone())
     }
 
     fn lists_keys(&self) -> bool {
@@ -124,7 +124,7 @@ impl Store for MemcachedStore {
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let mut looks = Vec::with_capacity(probes.len());
         for step in probes.chunks(STEP) {
-            let found = self.link.run(|mut on| async move {
+            let found = self.pool.run(|mut on| async move {
                 let looks = self.look_on(&mut on, step, true).await;
                 (on, looks)
             });
@@ -134,7 +134,7 @@ impl Store for MemcachedStore {
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        let leased = self.link.run(|mut on| async move {
+        let leased = self.pool.run(|mut on| async move {
             let reply = self.lease_on(&mut on, probe, request).await;
             (on, reply)
         });
@@ -155,7 +155,7 @@ impl Store for MemcachedStore {
             });
             let taken = match can_be_free {
                 true => {
-                    let taken = self.link.run(|mut on| async move {
+                    let taken = self.pool.run(|mut on| async move {
                         let taken = self.lease_free_on(&mut on, step, first.length).await;
                         (on, taken)
                     });
@@ -182,7 +182,7 @@ impl Store for MemcachedStore {
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
-        let renewed = self.link.run_write(|mut on| async move {
+        let renewed = self.pool.run_write(|mut on| async move {
             let renewed = self.change_on(&mut on, key, token, Some(length)).await;
             (on, renewed)
         });
@@ -190,7 +190,7 @@ impl Store for MemcachedStore {
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
-        let released = self.link.run(|mut on| async move {
+        let released = self.pool.run(|mut on| async move {
             let released = self.change_on(&mut on, key, token, None).await;
             (on, released)
         });
@@ -199,7 +199,7 @@ impl Store for MemcachedStore {
 
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
         let fill = &fill;
-        let filled = self.link.run(|mut on| async move {
+        let filled = self.pool.run(|mut on| async move {
             let filled = self.fill_on(&mut on, probe, fill).await;
             (on, filled)
         });
@@ -233,7 +233,7 @@ impl Store for MemcachedStore {
     }
 
     async fn prune(&self, probe: &Probe) -> Result<(), Error> {
-        let pruned = self.link.run(|mut on| async move {
+        let pruned = self.pool.run(|mut on| async move {
             let pruned = self.prune_on(&mut on, probe).await;
             (on, pruned)
         });
@@ -269,7 +269,7 @@ impl Store for MemcachedStore {
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         let epoch = &text::epoch(namespace);
-        let replaced = self.link.run_write(|mut on| async move {
+        let replaced = self.pool.run_write(|mut on| async move {
             let replaced = on.delete_any(epoch).await;
             (on, replaced)
         });
@@ -278,7 +278,7 @@ impl Store for MemcachedStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let answered = self.link.run(|mut on| async move {
+        let answered = self.pool.run(|mut on| async move {
             let answered = on.ping().await;
             (on, answered)
         });
@@ -286,7 +286,7 @@ impl Store for MemcachedStore {
     }
 
     async fn facts(&self) -> Result<ServerFacts, Error> {
-        let stats = self.link.run(|mut on| async move {
+        let stats = self.pool.run(|mut on| async move {
             let stats = on.stats().await;
             (on, stats)
         });
@@ -303,7 +303,7 @@ impl Store for MemcachedStore {
 
     async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
         let _ = inquiry;
-        let stats = self.link.run(|mut on| async move {
+        let stats = self.pool.run(|mut on| async move {
             let stats = on.stats().await;
             (on, stats)
         });
@@ -325,7 +325,7 @@ impl Store for MemcachedStore {
     }
 
     async fn close(&self) {
-        self.link.close();
+        self.pool.close();
     }
 }
 

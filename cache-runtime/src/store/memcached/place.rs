@@ -1,17 +1,17 @@
 //! What lies under the key of an entry.
 
-use super::connection::{Item, Over};
+use super::connection::{Item, Replaces};
 use super::text::{self, Value};
 use crate::store::{Header, Millis, Nonce};
 
 /// An entry's key, as Memcached takes it, and what lies there.
-pub(super) struct Place {
+pub(super) struct StoredEntry {
     pub(super) key: String,
     pub(super) value: Option<Value>,
     pub(super) version: u64,
 }
 
-impl Place {
+impl StoredEntry {
     pub(super) fn of(key: String, item: Option<Item>) -> Self {
         match item {
             None => Self {
@@ -27,10 +27,10 @@ impl Place {
         }
     }
 
-    pub(super) fn over(&self) -> Over {
+    pub(super) fn over(&self) -> Replaces {
         match self.value {
-            None => Over::Nothing,
-            Some(_) => Over::Version(self.version),
+            None => Replaces::Nothing,
+            Some(_) => Replaces::Version(self.version),
         }
     }
 

@@ -11,7 +11,10 @@ use std::time::Duration;
 use super::MemoryStore;
 use crate::base::clock::Millis;
 use crate::base::mutation;
-use crate::local::{Again, Cover, Keeper, KeptEntry, Moment, Serves, Shared, Tick};
+use crate::local::{
+    AnyValue, ClockReading, CoarseInstant, EntrySource, FreshnessBound, KeptEntry, KeptHit,
+    ServableEntry,
+};
 use crate::protocol::entry::Header;
 use crate::protocol::generation::Dep;
 use crate::protocol::messages::{Matching, Payload};
@@ -23,7 +26,7 @@ const ROUNDING: Duration = Duration::from_millis(1);
 pub(crate) struct InMemory<'a> {
     store: &'a MemoryStore,
     /// The time until which entries may be served, if the store follows the database's outbox.
-    freshness: Option<&'a Cover>,
+    freshness: Option<&'a FreshnessBound>,
 }
 
 impl MemoryStore {
@@ -37,7 +40,7 @@ impl MemoryStore {
     /// takes the flag later finds the change there.
     pub(super) fn end_kept(&self, key: &str) {
         if !mutation::is_active("kept-in-memory-not-ended") {
-            self.cells.end(self.hash(key));
+            self.flags.invalidate(self.hash(key));
         }
     }
 
@@ -51,16 +54,16 @@ impl MemoryStore {
 }
 
 impl<'a> InMemory<'a> {
-    pub(crate) fn new(store: &'a MemoryStore, freshness: Option<&'a Cover>) -> Self {
+    pub(crate) fn new(store: &'a MemoryStore, freshness: Option<&'a FreshnessBound>) -> Self {
         Self { store, freshness }
     }
 
     /// The current time, by the clock that the process reads at the lowest cost. In tests it is the
     /// store's own, which they may pause.
     #[inline]
-    fn tick(&self, now: Tick) -> Tick {
+    fn instant(&self, now: CoarseInstant) -> CoarseInstant {
         if cfg!(any(test, feature = "testing")) {
-            return Tick(self.store.now().0 * 1_000_000);
+            return CoarseInstant(self.store.now().0 * 1_000_000);
         }
         now
     }
@@ -72,34 +75,34 @@ impl<'a> InMemory<'a> {
         key: &str,
         deps: &[Arc<Dep>],
         beside: u64,
-        serves: impl FnOnce(&Header, &Payload, Millis) -> Option<(Option<Shared>, [Duration; 2])>,
+        serves: impl FnOnce(&Header, &Payload, Millis) -> Option<(Option<AnyValue>, [Duration; 2])>,
     ) -> Option<KeptEntry> {
         let store = self.store;
         // Taken before the entry is looked up, as for a read: a later change sets it.
         let epoch = store.epoch.load(Ordering::Acquire);
-        let own = store.cells.take(store.hash(key));
-        let slot = store.entries.get(key)?;
-        let under = slot.under.clone().filter(|_| slot.is_under(deps))?;
-        let now = self.tick(Tick::now());
-        let (value, lasts) = serves(&slot.header, &slot.payload, store.now_or_later())?;
+        let own = store.flags.take(store.hash(key));
+        let stored = store.entries.get(key)?;
+        let under = stored.under.clone().filter(|_| stored.is_under(deps))?;
+        let now = self.instant(CoarseInstant::now());
+        let (value, lasts) = serves(&stored.header, &stored.payload, store.now_or_later())?;
         let [until, fresh] = lasts.map(|time| now.after(time.saturating_sub(ROUNDING)));
         let flags: Vec<_> = [own]
             .into_iter()
             .chain(under.flags.iter().cloned())
             .collect();
-        let serves = Serves {
+        let serves = ServableEntry {
             value,
             until,
             fresh,
             epoch,
         };
-        KeptEntry::new(slot, &flags, serves, beside, &store.kept)
+        KeptEntry::new(stored, &flags, serves, beside, &store.kept)
     }
 }
 
-impl Keeper for InMemory<'_> {
+impl EntrySource for InMemory<'_> {
     #[inline(always)]
-    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
+    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut ClockReading) -> Option<KeptHit<'k>> {
         now.go_on();
         if let Some(freshness) = self.freshness {
             freshness.age_nanos(*now)?;
@@ -108,14 +111,14 @@ impl Keeper for InMemory<'_> {
         if !is_alive && !mutation::is_active("front-not-checked") {
             return None;
         }
-        kept.again(self.tick(now.tick), 0)
+        kept.again(self.instant(now.monotonic), 0)
     }
 
     #[inline(never)]
     fn is_current(&self, kept: &KeptEntry) -> bool {
         let is_it = std::cell::Cell::new(false);
-        self.store.entries.look(kept.key().as_bytes(), |slot| {
-            is_it.set(kept.is_of(slot));
+        self.store.entries.look(kept.key().as_bytes(), |stored| {
+            is_it.set(kept.is_of(stored));
         });
         is_it.get()
     }

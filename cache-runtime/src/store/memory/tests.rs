@@ -3,7 +3,7 @@ use std::pin::pin;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::local::{Keeper as _, Moment};
+use crate::local::{ClockReading, EntrySource as _};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Dep, IntentRow};
 
@@ -104,7 +104,7 @@ async fn what_is_kept_ends_without_its_place_in_the_table() {
             })
         };
         let kept = kept().expect("it is there");
-        let is_served = || memory.again(&kept, &mut Moment::now()).is_some();
+        let is_served = || memory.again(&kept, &mut ClockReading::now()).is_some();
         assert!(is_served() && store.front_bytes() > 0);
         // Who asks for it meanwhile keeps it there.
         for n in 2..5_000 {

@@ -17,7 +17,7 @@ use super::address::To;
 use super::errors::{NO_PRIMARY, described};
 use super::probe::{Mode, refuses_resp3};
 use super::reply::{info_field, reading};
-use super::slots::View;
+use super::slots::ClusterView;
 use crate::base::clock::RemoteClock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
@@ -57,14 +57,14 @@ pub(super) async fn dial(
         attempt = dial_resp3().await;
     }
     let error = match attempt {
-        Ok(connection) => return Ok((connection, true)),
+        Ok(multiplexed) => return Ok((multiplexed, true)),
         Err(error) => error,
     };
     if !refuses_resp3(&error) {
         return Err(described(error));
     }
     match dial_with(config, address, None::<fn(PushInfo)>).await {
-        Ok(connection) => Ok((connection, false)),
+        Ok(multiplexed) => Ok((multiplexed, false)),
         Err(_) => Err(described(error)),
     }
 }
@@ -143,14 +143,14 @@ fn tcp_settings() -> TcpSettings {
 
 /// Asks for the server's identity and clock, before the connection's first use.
 pub(super) async fn identify(
-    connection: &mut MultiplexedConnection,
+    multiplexed: &mut MultiplexedConnection,
     trust_restart: bool,
     is_node: bool,
 ) -> Result<Identity, Error> {
-    let info = redis::cmd("INFO").query_async::<String>(connection).await;
+    let info = redis::cmd("INFO").query_async::<String>(multiplexed).await;
     // First, since a Sentinel has no `TIME`.
     match info.as_deref().map(Mode::of) {
-        Ok(Mode::Sentinel) => return Err(sentinel(connection).await),
+        Ok(Mode::Sentinel) => return Err(sentinel(multiplexed).await),
         Ok(Mode::Cluster) if !is_node => {
             return Err(Error::new(ErrorKind::Store, CLUSTER).with_source(IsCluster));
         }
@@ -160,12 +160,12 @@ pub(super) async fn identify(
         _ => {}
     }
     let time = redis::cmd("TIME")
-        .query_async(connection)
+        .query_async(multiplexed)
         .await
         .map_err(described)?;
     let clock = RemoteClock::from_reading(reading(time));
     let epoch = match is_node {
-        true => epoch(connection).await?,
+        true => epoch(multiplexed).await?,
         false => 0,
     };
     let known = |server| Identity {
@@ -215,11 +215,11 @@ pub(super) struct Identity {
 }
 
 /// The epoch of a primary in a cluster. It rises when the primary gains a slot.
-async fn epoch(connection: &mut MultiplexedConnection) -> Result<u64, Error> {
+async fn epoch(multiplexed: &mut MultiplexedConnection) -> Result<u64, Error> {
     let mut nodes = redis::cmd("CLUSTER");
     nodes.arg("NODES");
-    let nodes: String = nodes.query_async(connection).await.map_err(described)?;
-    let view = View::parse(&nodes);
+    let nodes: String = nodes.query_async(multiplexed).await.map_err(described)?;
+    let view = ClusterView::parse(&nodes);
     view.and_then(|view| view.epoch())
         .ok_or_else(|| Error::new(ErrorKind::Store, NO_PRIMARY))
 }
@@ -236,11 +236,11 @@ pub(super) struct IsCluster;
 const HUNG_UP: &str = "the peer hung up when it was asked who it is (INFO), as proxies such as twemproxy do; connect to Redis itself, since a proxy may read from any replica and can't tell a restarted server";
 
 /// The error for a Sentinel, with the names of the primaries that it knows.
-async fn sentinel(connection: &mut MultiplexedConnection) -> Error {
+async fn sentinel(multiplexed: &mut MultiplexedConnection) -> Error {
     let mut masters = redis::cmd("SENTINEL");
     masters.arg("MASTERS");
     let masters: Vec<HashMap<String, String>> =
-        masters.query_async(connection).await.unwrap_or_default();
+        masters.query_async(multiplexed).await.unwrap_or_default();
     let names = masters.iter().filter_map(|it| {
         let (name, ip, port) = (it.get("name")?, it.get("ip")?, it.get("port")?);
         Some(format!("`{name}` at {ip}:{port}"))

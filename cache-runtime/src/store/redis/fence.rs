@@ -21,18 +21,18 @@ use crate::base::clock::{self, Instant};
 
 /// How long an invalidation of several slots waits for a fence: less than its callers wait, and
 /// longer than a former owner needs to learn of the change by itself (measured: at most 65 ms).
-const PATIENCE: Duration = Duration::from_millis(70);
+const ACK_LIMIT: Duration = Duration::from_millis(70);
 
 /// The active fences.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     count: AtomicUsize,
-    standing: Mutex<Vec<Standing>>,
+    active: Mutex<Vec<ActiveFence>>,
     ended: Notify,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct ActiveFence {
     slots: Arc<SlotSet>,
     since: Instant,
 }
@@ -51,15 +51,15 @@ impl Fence {
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        let mut standing = self.fences.standing.lock();
-        if let Some(at) = standing
+        let mut active = self.fences.active.lock();
+        if let Some(at) = active
             .iter()
             .position(|it| Arc::ptr_eq(&it.slots, &self.slots))
         {
-            standing.swap_remove(at);
+            active.swap_remove(at);
         }
-        self.fences.count.store(standing.len(), Ordering::Release);
-        drop(standing);
+        self.fences.count.store(active.len(), Ordering::Release);
+        drop(active);
         self.fences.ended.notify_waiters();
     }
 }
@@ -68,26 +68,26 @@ impl Fences {
     /// Adds a fence: no invalidation in these slots is acknowledged until it is dropped.
     pub(super) fn put_up(self: &Arc<Self>, slots: SlotSet) -> Fence {
         let slots = Arc::new(slots);
-        let mut standing = self.standing.lock();
-        standing.push(Standing {
+        let mut active = self.active.lock();
+        active.push(ActiveFence {
             slots: Arc::clone(&slots),
             since: clock::now(),
         });
-        self.count.store(standing.len(), Ordering::Release);
+        self.count.store(active.len(), Ordering::Release);
         Fence {
             fences: Arc::clone(self),
             slots,
         }
     }
 
-    /// Those of these slots that have a fence older than [`PATIENCE`]. Waits for younger ones.
-    pub(super) async fn standing(&self, slots: &[u16]) -> Vec<u16> {
+    /// Those of these slots that have a fence older than [`ACK_LIMIT`]. Waits for younger ones.
+    pub(super) async fn active(&self, slots: &[u16]) -> Vec<u16> {
         while self.count.load(Ordering::Acquire) > 0 {
             let ended = self.ended.notified();
             let (fenced, youngest) = self.fenced(slots);
             let until = match crate::base::mutation::is_active("fence-holds-up-all") {
                 true => None,
-                false => youngest.map(|since| since + PATIENCE),
+                false => youngest.map(|since| since + ACK_LIMIT),
             };
             if fenced.is_empty() || until.is_some_and(|until| until <= clock::now()) {
                 return fenced;
@@ -105,9 +105,9 @@ impl Fences {
         if crate::base::mutation::is_active("fence-not-waited") {
             return (Vec::new(), None);
         }
-        let standing = self.standing.lock();
-        let has_any = |fence: &&Standing| slots.iter().any(|slot| fence.slots.has(*slot));
-        let fences: Vec<_> = standing.iter().filter(has_any).collect();
+        let active = self.active.lock();
+        let has_any = |fence: &&ActiveFence| slots.iter().any(|slot| fence.slots.has(*slot));
+        let fences: Vec<_> = active.iter().filter(has_any).collect();
         let stands = |slot: &&u16| fences.iter().any(|fence| fence.slots.has(**slot));
         let fenced = slots.iter().filter(stands).copied().collect();
         (fenced, fences.iter().map(|fence| fence.since).max())
@@ -144,31 +144,31 @@ mod tests {
         drop(fence);
         assert!(fences.passed(&[8, 7]).now_or_never().is_some());
         drop(other);
-        assert!(fences.standing.lock().is_empty());
+        assert!(fences.active.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fence_that_stands_for_longer_holds_up_its_own_slots_only() {
         let fences = Arc::new(Fences::default());
-        assert!(fences.standing(&[7]).await.is_empty());
+        assert!(fences.active(&[7]).await.is_empty());
         let mut slots = SlotSet::default();
         slots.add(7);
         let fence = fences.put_up(slots);
         let began = clock::now();
-        assert_eq!(fences.standing(&[6, 7, 8]).await, [7]);
-        assert_eq!(clock::now() - began, PATIENCE);
+        assert_eq!(fences.active(&[6, 7, 8]).await, [7]);
+        assert_eq!(clock::now() - began, ACK_LIMIT);
         // It was waited for.
-        assert_eq!(fences.standing(&[6, 7, 8]).await, [7]);
-        assert_eq!(clock::now() - began, PATIENCE);
+        assert_eq!(fences.active(&[6, 7, 8]).await, [7]);
+        assert_eq!(clock::now() - began, ACK_LIMIT);
         drop(fence);
         let mut slots = SlotSet::default();
         slots.add(7);
         let fence = fences.put_up(slots);
         let soon = async {
-            tokio::time::sleep(PATIENCE / 2).await;
+            tokio::time::sleep(ACK_LIMIT / 2).await;
             drop(fence);
         };
-        let (standing, ()) = tokio::join!(fences.standing(&[6, 7, 8]), soon);
-        assert!(standing.is_empty());
+        let (active, ()) = tokio::join!(fences.active(&[6, 7, 8]), soon);
+        assert!(active.is_empty());
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Health {
 
 /// Why a server can't be used.
 #[derive(Debug)]
-pub(super) enum Ailment {
+pub(super) enum HealthError {
     /// It answers, and refuses writes.
     RefusesWrites(String),
     /// It runs no scripts in this mode.
@@ -90,22 +90,22 @@ impl Health {
     }
 
     /// Reads the list of switches. If there is no answer, the list stays as it was.
-    pub(super) async fn learn(&self, connection: &mut MultiplexedConnection) {
-        let read = self.switches.read(connection);
+    pub(super) async fn learn(&self, multiplexed: &mut MultiplexedConnection) {
+        let read = self.switches.read(multiplexed);
         let _ = tokio::time::timeout(self.budget, read).await;
     }
 
     /// Checks once.
     pub(super) async fn check(
         &self,
-        connection: &mut MultiplexedConnection,
+        multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
         describe: impl Fn(RedisError) -> Error,
-    ) -> Result<(), Ailment> {
+    ) -> Result<(), HealthError> {
         if crate::base::mutation::is_active("health-is-a-read") {
             return Ok(());
         }
-        match tokio::time::timeout(self.budget, self.write(connection, scripts)).await {
+        match tokio::time::timeout(self.budget, self.write(multiplexed, scripts)).await {
             Ok(Ok(())) => {}
             // The slot has moved to another node, which says nothing about this one.
             Ok(Err(error)) if is_elsewhere(&error) => {}
@@ -115,25 +115,25 @@ impl Health {
                 let runs_none = refuses_scripts(&error);
                 let text = describe(error).to_string();
                 return Err(match is_demoted || is_lost {
-                    true => Ailment::Unusable(text),
-                    false if runs_none => Ailment::RunsNoScripts(text),
-                    false => Ailment::RefusesWrites(text),
+                    true => HealthError::Unusable(text),
+                    false if runs_none => HealthError::RunsNoScripts(text),
+                    false => HealthError::RefusesWrites(text),
                 });
             }
             Err(_) => {
                 let budget = self.budget.as_millis();
                 let text = format!("a write had no answer within {budget} ms");
-                return Err(Ailment::RefusesWrites(text));
+                return Err(HealthError::RefusesWrites(text));
             }
         }
-        match tokio::time::timeout(self.budget, role(connection)).await {
-            Ok(Some(role)) if role != "master" => Err(Ailment::Unusable(NO_PRIMARY.into())),
+        match tokio::time::timeout(self.budget, role(multiplexed)).await {
+            Ok(Some(role)) if role != "master" => Err(HealthError::Unusable(NO_PRIMARY.into())),
             // Without permission to ask for the role, the write above has to be enough.
             Ok(_) => Ok(()),
             Err(_) => {
                 let budget = self.budget.as_millis();
                 let text = format!("the question for its role had no answer within {budget} ms");
-                Err(Ailment::Unusable(text))
+                Err(HealthError::Unusable(text))
             }
         }
     }
@@ -141,7 +141,7 @@ impl Health {
     /// Writes with the script of an invalidation.
     async fn write(
         &self,
-        connection: &mut MultiplexedConnection,
+        multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
     ) -> Result<(), RedisError> {
         let nonce = Nonce::fresh().to_string();
@@ -150,7 +150,7 @@ impl Health {
             return Ok(());
         };
         let key = [key.as_str()];
-        let written: (u64, u64) = INVALIDATE.run(connection, scripts, key, args).await?;
+        let written: (u64, u64) = INVALIDATE.run(multiplexed, scripts, key, args).await?;
         let _ = written;
         Ok(())
     }
@@ -163,13 +163,13 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
 
 /// The role as the server names it: `master`, `slave`, or `replica` in other implementations;
 /// `None` without permission to ask.
-async fn role(connection: &mut MultiplexedConnection) -> Option<String> {
+async fn role(multiplexed: &mut MultiplexedConnection) -> Option<String> {
     if crate::base::mutation::is_active("role-not-asked") {
         return None;
     }
     let info = redis::cmd("INFO")
         .arg("replication")
-        .query_async::<String>(connection)
+        .query_async::<String>(multiplexed)
         .await
         .ok()?;
     info_field(&info, "role").map(str::to_owned)

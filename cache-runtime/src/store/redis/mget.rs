@@ -4,14 +4,14 @@ use std::time::Duration;
 
 pub(super) use redis::Value;
 
+use super::connection::Connection;
 use super::limits::READ_LIMIT;
-use super::link::Link;
 use super::reply::{miscounted, text};
 use crate::base::error::{Error, ErrorKind};
 
 /// Reads the values of these keys.
 pub(super) async fn mget(
-    link: &Link,
+    connection: &Connection,
     budget: Duration,
     keys: impl Iterator<Item = &str> + Clone,
 ) -> Result<Vec<Value>, Error> {
@@ -20,14 +20,14 @@ pub(super) async fn mget(
         mget.arg(key);
     }
     let mut unanswered = Unanswered {
-        link,
+        connection,
         keys: keys.clone(),
         sent: std::time::Instant::now(),
         budget,
         is_over: false,
     };
-    let answer = link.ask(budget, async |connection| {
-        match connection.send_packed_command(&mget).await? {
+    let answer = connection.ask(budget, async |multiplexed| {
+        match multiplexed.send_packed_command(&mget).await? {
             Value::Array(values) => Ok(values),
             other => other.extract_error().map(|_| Vec::new()),
         }
@@ -37,7 +37,7 @@ pub(super) async fn mget(
     let values = answer?;
     for (key, value) in keys.zip(&values) {
         if text(value).is_some_and(|bytes| bytes.len() > READ_LIMIT) {
-            link.set_aside().is_oversized(key);
+            connection.set_aside().is_oversized(key);
         }
     }
     Ok(values)
@@ -46,7 +46,7 @@ pub(super) async fn mget(
 /// If it is dropped without an answer after a good part of the budget, the keys become suspects:
 /// the value of one of them may be too large.
 struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
-    link: &'l Link,
+    connection: &'l Connection,
     keys: K,
     /// The system's clock: the caller may have paused Tokio's time.
     sent: std::time::Instant,
@@ -57,7 +57,7 @@ struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
 impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
     fn drop(&mut self) {
         if !self.is_over && self.sent.elapsed() >= self.budget / 2 {
-            self.link.set_aside().suspect(self.keys.clone());
+            self.connection.set_aside().suspect(self.keys.clone());
         }
     }
 }
@@ -65,21 +65,21 @@ impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
 /// Like [`mget`], but for keys that are set aside it asks for the length first. A value that is
 /// larger than the cache stores is not read.
 pub(super) async fn mget_checked(
-    link: &Link,
+    connection: &Connection,
     budget: Duration,
     keys: impl Iterator<Item = &str> + Clone,
 ) -> Result<Vec<Value>, Error> {
-    let aside = link.set_aside().among(keys.clone());
+    let aside = connection.set_aside().among(keys.clone());
     match aside.is_empty() {
-        true => mget(link, budget, keys).await,
+        true => mget(connection, budget, keys).await,
         // Boxed, so that the future of a hit does not hold memory for it.
-        false => Box::pin(mget_aside(link, budget, keys, aside)).await,
+        false => Box::pin(mget_aside(connection, budget, keys, aside)).await,
     }
 }
 
 /// The read if some of the keys are set aside.
 pub(super) async fn mget_aside<'k>(
-    link: &Link,
+    connection: &Connection,
     budget: Duration,
     keys: impl Iterator<Item = &'k str> + Clone,
     aside: Vec<&'k str>,
@@ -91,30 +91,30 @@ pub(super) async fn mget_aside<'k>(
         command.arg(READ_LIMIT).arg(READ_LIMIT);
     }
     lengths.ignore_errors();
-    let answers: Vec<Value> = link
-        .ask(budget, async |connection| {
-            lengths.query_async(connection).await
+    let answers: Vec<Value> = connection
+        .ask(budget, async |multiplexed| {
+            lengths.query_async(multiplexed).await
         })
         .await?;
     if answers.len() != aside.len() {
-        return Err(link.answers_amiss(miscounted()));
+        return Err(connection.answers_amiss(miscounted()));
     }
     let mut oversized = Vec::new();
     for (key, answer) in aside.into_iter().zip(&answers) {
         if text(answer).is_some_and(|byte| !byte.is_empty()) {
-            link.set_aside().is_oversized(key);
+            connection.set_aside().is_oversized(key);
             oversized.push(key);
         } else {
-            link.set_aside().is_ordinary(key);
+            connection.set_aside().is_ordinary(key);
         }
     }
     let rest = keys.clone().filter(|key| !oversized.contains(key));
     let values = match rest.clone().next() {
-        Some(_) => mget(link, budget, rest.clone()).await?,
+        Some(_) => mget(connection, budget, rest.clone()).await?,
         None => Vec::new(),
     };
     if values.len() != rest.count() {
-        return Err(link.answers_amiss(miscounted()));
+        return Err(connection.answers_amiss(miscounted()));
     }
     let mut values = values.into_iter();
     let value_of = |key| match oversized.contains(&key) {

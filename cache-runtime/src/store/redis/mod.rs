@@ -4,14 +4,14 @@ mod address;
 mod batcher;
 mod breaker;
 mod cluster;
+mod connection;
 mod dial;
 mod errors;
 mod fence;
 mod health;
 mod heartbeat;
+mod key_watchers;
 mod limits;
-mod link;
-mod listeners;
 mod mget;
 mod misplaced;
 mod probe;
@@ -46,14 +46,14 @@ use tokio::sync::watch;
 #[cfg(feature = "testing")]
 pub(crate) use self::address::given;
 use self::cluster::{Cluster, routed};
+use self::connection::Connection;
 use self::health::Health;
 use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
-use self::link::Link;
-use self::recent::Recent;
+use self::recent::RecentInvalidations;
 use self::replay::Replay;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
-use self::supervisor::{Keeper, Kept, Links};
+use self::supervisor::{Connections, StopReason, SupervisorSettings};
 use self::switches::SwitchList;
 use self::tracking::{Tracker, Tracking};
 use self::walk::{Walk, db_size, facts_of, scan};
@@ -74,9 +74,9 @@ use crate::protocol::glob;
 
 /// Entries and generations in Redis.
 pub struct RedisStore {
-    links: Arc<Links>,
+    connections: Arc<Connections>,
     /// Set once the server is known to be a node of a cluster, or is configured as one. From then
-    /// on it is used instead of `links`.
+    /// on it is used instead of `connections`.
     cluster: Arc<OnceLock<Arc<Cluster>>>,
     local: Option<Arc<Local>>,
     budget: Duration,
@@ -84,7 +84,7 @@ pub struct RedisStore {
     closing: watch::Sender<bool>,
     redis: RedisConfig,
     /// Recent invalidations that a new primary may not know; only with Sentinels.
-    recent: Option<Arc<Recent>>,
+    recent: Option<Arc<RecentInvalidations>>,
     switches: Arc<SwitchList>,
     /// The prefix of the keys that record for which loads a load waits (see `WAIT`).
     waits: String,
@@ -95,7 +95,7 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("host", &self.redis.host)
             .field("port", &self.redis.port)
-            .field("connected", &self.links.is_connected())
+            .field("connected", &self.connections.is_connected())
             .field("cluster", &self.cluster.get())
             .finish_non_exhaustive()
     }
@@ -107,25 +107,28 @@ impl RedisStore {
     pub async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);
-        let connection = ConnectionWatch::default();
-        let recent = redis.sentinel.as_ref().map(|_| Arc::<Recent>::default());
-        let links = Links::new(connection, attempted.clone(), recent.clone());
-        let links = Arc::new(links);
+        let watch = ConnectionWatch::default();
+        let recent = redis
+            .sentinel
+            .as_ref()
+            .map(|_| Arc::<RecentInvalidations>::default());
+        let connections = Connections::new(watch, attempted.clone(), recent.clone());
+        let connections = Arc::new(connections);
         let local = (config.local_bytes > 0)
             .then(|| Arc::new(Local::new(config.local_bytes, config.local_max_staleness)));
         let tracking = local
             .as_ref()
             .map(|local| Tracking::new(Arc::clone(local), &config.namespace));
         if let Some(tracking) = &tracking {
-            let (links, tracking) = (Arc::clone(&links), tracking.clone());
+            let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
             let (budget, closing) = (config.command_budget, on_closing.clone());
             background.spawn(supervised("heartbeat", move || {
-                let (links, tracking) = (Arc::clone(&links), tracking.clone());
-                heartbeat::keep_beating(links, tracking, budget, closing.clone())
+                let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
+                heartbeat::send_heartbeats(connections, tracking, budget, closing.clone())
             }));
         }
         let switches = Arc::new(SwitchList::new(&config.namespace));
-        let keeper = Keeper {
+        let settings = SupervisorSettings {
             config: redis.clone(),
             trust_restart: config.trust_restart,
             health: Health::new(
@@ -142,7 +145,7 @@ impl RedisStore {
         };
         if let Some(recent) = &recent {
             let replay = Replay {
-                links: Arc::clone(&links),
+                connections: Arc::clone(&connections),
                 recent: Arc::clone(recent),
                 namespace: config.namespace.clone(),
                 budget: config.command_budget,
@@ -154,10 +157,10 @@ impl RedisStore {
             }));
         }
         let cluster = Arc::new(OnceLock::new());
-        let start = Start {
-            links: Arc::clone(&links),
+        let start = ConnectTask {
+            connections: Arc::clone(&connections),
             cluster: Arc::clone(&cluster),
-            keeper,
+            settings,
             config: config.clone(),
             attempted,
             closing: on_closing,
@@ -166,7 +169,7 @@ impl RedisStore {
         // An error would mean that the task is gone, and there is nothing to wait for.
         let _ = first_attempt.wait_for(|attempted| *attempted).await;
         Self {
-            links,
+            connections,
             cluster,
             local,
             budget: config.command_budget,
@@ -202,16 +205,17 @@ impl RedisStore {
 
     async fn script<T: FromRedisValue>(
         &self,
-        link: &Link,
+        connection: &Connection,
         script: &Lua,
         keys: impl IntoIterator<Item = &str>,
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<T, Error> {
-        let mode = link.capabilities.scripts;
-        link.ask(self.budget, async |connection| {
-            script.run(connection, mode, keys, args).await
-        })
-        .await
+        let mode = connection.capabilities.scripts;
+        connection
+            .ask(self.budget, async |multiplexed| {
+                script.run(multiplexed, mode, keys, args).await
+            })
+            .await
     }
 
     /// In steps: the next step is sent before the last one has been answered, and no row is
@@ -220,11 +224,11 @@ impl RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.announce(mode, intent).await;
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let (mut rows, mut deps) = (intent.rows.chunks(STEP), intent.deps.chunks(STEP));
         let mut done = self
             .announce_on(
-                &link,
+                &connection,
                 mode,
                 intent,
                 rows.next().unwrap_or_default(),
@@ -235,7 +239,9 @@ impl RedisStore {
             .map(|rows| (rows, &[][..]))
             .chain(deps.map(|deps| (&[][..], deps)));
         for (rows, deps) in rest {
-            let step = self.announce_on(&link, mode, intent, rows, deps).await?;
+            let step = self
+                .announce_on(&connection, mode, intent, rows, deps)
+                .await?;
             done = Intended {
                 at: step.at,
                 on_whole: done.on_whole || step.on_whole,
@@ -246,7 +252,7 @@ impl RedisStore {
 
     async fn announce_on(
         &self,
-        link: &Link,
+        connection: &Connection,
         mode: &str,
         intent: &Intent,
         rows: &[IntentRow],
@@ -264,13 +270,15 @@ impl RedisStore {
         ];
         let nonces = generations.clone().map(|dep| scripts::fresh_nonce(dep));
         let args = args.into_iter().chain(nonces);
-        let (at, on_whole) = self.script(link, &scripts::INTEND, keys, args).await?;
+        let (at, on_whole) = self
+            .script(connection, &scripts::INTEND, keys, args)
+            .await?;
         self.changed(rows.iter().map(|row| row.key.as_str()));
         self.changed(deps.iter().map(|dep| dep.key()));
         if on_whole {
             self.changed(rows.iter().map(|row| row.whole.key()));
         }
-        self.confirmed(link).await?;
+        self.confirmed(connection).await?;
         Ok(Intended {
             at: Millis(at),
             on_whole,
@@ -283,9 +291,9 @@ impl RedisStore {
     /// # Errors
     /// If Sentinels name the primary and the connection was closed meanwhile: it may have led to a
     /// former primary.
-    async fn confirmed(&self, link: &Link) -> Result<(), Error> {
-        self.links.fences.passed(&[0]).await;
-        let is_left = self.recent.is_some() && !link.is_usable();
+    async fn confirmed(&self, connection: &Connection) -> Result<(), Error> {
+        self.connections.fences.passed(&[0]).await;
+        let is_left = self.recent.is_some() && !connection.is_usable();
         match is_left {
             true => Err(Error::unavailable("the primary was left meanwhile")),
             false => Ok(()),
@@ -295,24 +303,26 @@ impl RedisStore {
 
 /// The settings of the connecting task.
 #[derive(Clone)]
-struct Start {
-    links: Arc<Links>,
+struct ConnectTask {
+    connections: Arc<Connections>,
     cluster: Arc<OnceLock<Arc<Cluster>>>,
-    keeper: Keeper,
+    settings: SupervisorSettings,
     config: CacheConfig,
     attempted: watch::Sender<bool>,
     closing: watch::Receiver<bool>,
 }
 
-impl Start {
+impl ConnectTask {
     /// Keeps the connection to the server. If a cluster is configured, or the server turns out to
     /// be a node of one, keeps the connections to all primaries.
     async fn run(self) {
-        let redis = &self.keeper.config;
+        let redis = &self.settings.config;
         let mut seeds = redis.cluster.clone();
         if seeds.is_empty() {
-            let (links, keeper) = (Arc::clone(&self.links), self.keeper.clone());
-            if supervisor::keep(links, keeper, self.closing.clone()).await == Kept::ToTheEnd {
+            let (connections, settings) = (Arc::clone(&self.connections), self.settings.clone());
+            if supervisor::run(connections, settings, self.closing.clone()).await
+                == StopReason::Closed
+            {
                 return;
             }
             tracing::info!(
@@ -323,13 +333,13 @@ impl Start {
             seeds.push((redis.host.clone(), redis.port));
         }
         let cluster = self.cluster.get_or_init(|| {
-            let tracking = self.keeper.tracking.as_ref();
+            let tracking = self.settings.tracking.as_ref();
             let local = tracking.map(|it| Arc::clone(it.local()));
-            let (connection, redis) = (self.links.connection.clone(), redis.clone());
-            Arc::new(Cluster::new(&self.config, connection, local, redis))
+            let (watch, redis) = (self.connections.watch.clone(), redis.clone());
+            Arc::new(Cluster::new(&self.config, watch, local, redis))
         });
-        let plan = cluster::Plan {
-            keeper: self.keeper.clone(),
+        let plan = cluster::TopologySettings {
+            supervisor: self.settings.clone(),
             seeds,
             space: self.config.key_space(),
         };
@@ -348,13 +358,13 @@ impl Store for RedisStore {
     }
 
     fn openings(&self) -> u64 {
-        self.links.openings()
+        self.connections.openings()
     }
 
     fn circuit(&self) -> Circuit {
         match self.cluster() {
             Some(cluster) => cluster.circuit(),
-            None => self.links.circuit(),
+            None => self.connections.circuit(),
         }
     }
 
@@ -364,12 +374,12 @@ impl Store for RedisStore {
         }
         match self.circuit() {
             Circuit::Closed => None,
-            _ => self.links.failure(),
+            _ => self.connections.failure(),
         }
     }
 
     fn connection(&self) -> Option<ConnectionWatch> {
-        Some(self.links.connection.clone())
+        Some(self.connections.watch.clone())
     }
 
     fn look<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Look, Error>>
@@ -422,7 +432,7 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.listen(key).await;
         }
-        self.links.current()?.listen(key, self.budget).await
+        self.connections.current()?.listen(key, self.budget).await
     }
 
     async fn closes_circle(
@@ -435,7 +445,7 @@ impl Store for RedisStore {
             // The records of waiting loads would be on several servers.
             return Ok(false);
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let keys: Vec<String> = loads
             .iter()
             .map(|load| format!("{}{load}", self.waits))
@@ -447,7 +457,12 @@ impl Store for RedisStore {
             millis(length),
         ];
         let keys = keys.iter().map(String::as_str);
-        let found = self.script::<u8>(&link, &scripts::WAIT, keys, args.into_iter().chain(tokens));
+        let found = self.script::<u8>(
+            &connection,
+            &scripts::WAIT,
+            keys,
+            args.into_iter().chain(tokens),
+        );
         Ok(found.await? == 1)
     }
 
@@ -468,9 +483,9 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.release(key, token).await;
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let args = [token.to_string().into_bytes()];
-        self.script::<u8>(&link, &scripts::RELEASE, [key], args)
+        self.script::<u8>(&connection, &scripts::RELEASE, [key], args)
             .await
             .map(drop)
     }
@@ -502,7 +517,7 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.prune(probe).await;
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let keys =
             std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
         let nonces = probe
@@ -510,7 +525,7 @@ impl Store for RedisStore {
             .iter()
             .map(|_| Nonce::fresh().to_string().into_bytes());
         let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
-        self.script::<u8>(&link, &scripts::PRUNE, keys, args)
+        self.script::<u8>(&connection, &scripts::PRUNE, keys, args)
             .await?;
         self.changed([probe.key.as_str()]);
         self.changed(probe.deps.iter().map(|dep| dep.key()));
@@ -530,7 +545,7 @@ impl Store for RedisStore {
         if let Some(recent) = &self.recent {
             recent.remember(invalidation);
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
         let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| &**dep).collect();
         let withdraws: Vec<_> = invalidation
@@ -547,14 +562,14 @@ impl Store for RedisStore {
         for round in 0..rounds {
             let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
             let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
-            let step = self.invalidate_in_steps(&link, &kills, &bumps, &withdraws);
+            let step = self.invalidate_in_steps(&connection, &kills, &bumps, &withdraws);
             let step = step.await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
         }
-        self.confirmed(&link).await?;
+        self.confirmed(&connection).await?;
         Ok(done)
     }
 
@@ -574,9 +589,9 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.remove_matching(matching).await;
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         if let Some(limit) = matching.unless_larger_than
-            && db_size(&link, self.budget).await? > limit
+            && db_size(&connection, self.budget).await? > limit
         {
             return Ok(0);
         }
@@ -591,8 +606,8 @@ impl Store for RedisStore {
         let mut removed = 0;
         let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
         let mut began = clock::now();
-        while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
-            let step = match link.tracker().is_some_and(Tracker::is_on) {
+        while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
+            let step = match connection.tracker().is_some_and(Tracker::is_on) {
                 true => TRACKED_REMOVE_STEP,
                 false if matching.is_leisurely => REMOVE_STEP,
                 false => STEP,
@@ -601,7 +616,7 @@ impl Store for RedisStore {
                 let args = [which.into(), before.clone().into_bytes()];
                 let keys = keys.iter().map(String::as_str);
                 removed += self
-                    .script::<u64>(&link, &scripts::REMOVE, keys.clone(), args)
+                    .script::<u64>(&connection, &scripts::REMOVE, keys.clone(), args)
                     .await?;
                 // A sweep removes only entries that are dead by their generations, and the server
                 // reports the removal too.
@@ -633,17 +648,17 @@ impl Store for RedisStore {
         if let Some(recent) = &self.recent {
             recent.remember_everything();
         }
-        let link = self.links.current()?;
-        let mut done = link.clock.now();
+        let connection = self.connections.current()?;
+        let mut done = connection.clock.now();
         let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
-        while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
+        while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
             for bumps in keys.chunks(STEP) {
                 let bumps: Vec<_> = bumps.iter().map(|key| Dep::new(key.clone())).collect();
                 let bumps: Vec<_> = bumps.iter().map(|dep| &**dep).collect();
-                done = self.invalidate_on(&link, &[], &bumps, "").await?.at;
+                done = self.invalidate_on(&connection, &[], &bumps, "").await?.at;
             }
         }
-        self.confirmed(&link).await?;
+        self.confirmed(&connection).await?;
         Ok(done)
     }
 
@@ -671,15 +686,15 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.ping().await;
         }
-        let link = self.links.current()?;
-        link.check_health().await
+        let connection = self.connections.current()?;
+        connection.check_health().await
     }
 
     async fn facts(&self) -> Result<ServerFacts, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.facts().await;
         }
-        facts_of(&*self.links.current()?, self.budget).await
+        facts_of(&*self.connections.current()?, self.budget).await
     }
 
     async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
@@ -702,8 +717,9 @@ impl Store for RedisStore {
         let list: String = match self.cluster() {
             Some(cluster) => cluster.switch(key, args).await?,
             None => {
-                let link = self.links.current()?;
-                self.script(&link, &scripts::SWITCH, [key], args).await?
+                let connection = self.connections.current()?;
+                self.script(&connection, &scripts::SWITCH, [key], args)
+                    .await?
             }
         };
         self.switches.learn(&list);

@@ -73,7 +73,7 @@ pub(super) fn refuses_scripts(error: &RedisError) -> bool {
 
 /// Checks the commands that only parts of the cache need.
 pub(super) async fn examine(
-    connection: &mut MultiplexedConnection,
+    multiplexed: &mut MultiplexedConnection,
     scripts: ScriptMode,
     is_resp3: bool,
 ) -> Capabilities {
@@ -90,7 +90,7 @@ pub(super) async fn examine(
     }
     let mut scan = redis::cmd("SCAN");
     scan.arg("0").arg("COUNT").arg("1");
-    if let Err(error) = scan.query_async::<Value>(connection).await
+    if let Err(error) = scan.query_async::<Value>(multiplexed).await
         && (is_unknown_command(&error) || error.code() == Some("NOPERM"))
     {
         missing.push(

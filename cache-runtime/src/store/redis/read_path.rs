@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::batcher::Answer;
-use super::link::Link;
+use super::batcher::LookResult;
+use super::connection::Connection;
 use crate::base::clock::{self, Instant};
 use crate::base::sync::atomic::Ordering;
 use crate::store::Probe;
@@ -16,19 +16,19 @@ pub(super) enum ReadPath {
     Direct(DirectRead),
     /// In a batch, in whose queue it is already. It is answered within the budget, or its sender is
     /// dropped.
-    Batched(oneshot::Receiver<Answer>, Instant),
+    Batched(oneshot::Receiver<LookResult>, Instant),
 }
 
 /// A read that was sent alone. It counts as in flight while this is held.
-pub(super) struct DirectRead(Arc<Link>);
+pub(super) struct DirectRead(Arc<Connection>);
 
 impl DirectRead {
-    pub(super) fn on(link: &Arc<Link>) -> Self {
-        link.batcher().alone.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(link))
+    pub(super) fn on(connection: &Arc<Connection>) -> Self {
+        connection.batcher().alone.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connection))
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn connection(&self) -> &Connection {
         &self.0
     }
 }
@@ -40,14 +40,14 @@ impl Drop for DirectRead {
 }
 
 /// Chooses how a read is sent, and queues it if it is batched.
-pub(super) fn read_path(link: &Arc<Link>, probe: &Probe) -> ReadPath {
-    let batcher = link.batcher();
-    if batcher.is_quiet() || link.set_aside().concerns(probe) {
-        return ReadPath::Direct(DirectRead::on(link));
+pub(super) fn read_path(connection: &Arc<Connection>, probe: &Probe) -> ReadPath {
+    let batcher = connection.batcher();
+    if batcher.is_quiet() || connection.set_aside().concerns(probe) {
+        return ReadPath::Direct(DirectRead::on(connection));
     }
     let since = clock::now();
     match batcher.join(probe, since) {
         Some(answer) => ReadPath::Batched(answer, since),
-        None => ReadPath::Direct(DirectRead::on(link)),
+        None => ReadPath::Direct(DirectRead::on(connection)),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 pub(super) use redis::Value;
 
+use super::connection::Connection;
 use super::errors::unanswered;
-use super::link::Link;
 use super::mget::mget_checked;
 use super::read_path::{DirectRead, ReadPath, read_path};
 use super::reply::{millis, miscounted};
@@ -23,9 +23,12 @@ impl RedisStore {
     /// batch. The choice is made when this is called, so that the future of a batched read is
     /// small.
     pub(super) fn look_at<'l>(&'l self, probe: &'l Probe) -> BoxFuture<'l, Result<Look, Error>> {
-        match self.links.using(|link| read_path(link, probe)) {
+        match self
+            .connections
+            .using(|connection| read_path(connection, probe))
+        {
             Ok(ReadPath::Direct(alone)) => {
-                Box::pin(async move { self.look_alone(alone.link(), probe).await })
+                Box::pin(async move { self.look_alone(alone.connection(), probe).await })
             }
             Ok(ReadPath::Batched(answer, since)) => Box::pin(async move {
                 let answer = answer
@@ -43,8 +46,8 @@ impl RedisStore {
 
     /// Reads once more in the time that is left.
     async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
-        let alone = self.links.using(DirectRead::on)?;
-        let look = self.look_alone(alone.link(), probe);
+        let alone = self.connections.using(DirectRead::on)?;
+        let look = self.look_alone(alone.connection(), probe);
         let rest = self.budget.saturating_sub(since.elapsed());
         match tokio::time::timeout(rest, look).await {
             Ok(look) => look,
@@ -52,29 +55,31 @@ impl RedisStore {
         }
     }
 
-    async fn look_alone(&self, link: &Link, probe: &Probe) -> Result<Look, Error> {
+    async fn look_alone(&self, connection: &Connection, probe: &Probe) -> Result<Look, Error> {
         let probes = std::slice::from_ref(probe);
-        let mut looks = self.look_over(link, probes, Missing::Created).await?;
+        let mut looks = self.look_over(connection, probes, Missing::Created).await?;
         looks.pop().ok_or_else(miscounted)
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
     pub(super) async fn look_at_all(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
-        let link = self.links.current()?;
-        self.look_over(&link, probes, Missing::Created).await
+        let connection = self.connections.current()?;
+        self.look_over(&connection, probes, Missing::Created).await
     }
 
     /// Reads an entry, and creates nothing.
     pub(super) async fn examine_alone(&self, probe: &Probe) -> Result<Look, Error> {
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let probes = std::slice::from_ref(probe);
-        let mut looks = self.look_over(&link, probes, Missing::Unknown).await?;
+        let mut looks = self
+            .look_over(&connection, probes, Missing::Unknown)
+            .await?;
         looks.pop().ok_or_else(miscounted)
     }
 
     async fn look_over(
         &self,
-        link: &Link,
+        connection: &Connection,
         probes: &[Probe],
         missing: Missing,
     ) -> Result<Vec<Look>, Error> {
@@ -84,22 +89,22 @@ impl RedisStore {
         debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
         let keys = probes.iter().map(|probe| probe.key.as_str());
         let keys = keys.chain(deps.iter().map(|dep| dep.key()));
-        let mut values = mget_checked(link, self.budget, keys).await?;
+        let mut values = mget_checked(connection, self.budget, keys).await?;
         if values.len() != probes.len() + deps.len() {
-            return Err(link.answers_amiss(miscounted()));
+            return Err(connection.answers_amiss(miscounted()));
         }
         let generations = values.split_off(probes.len());
         let generations = match missing {
-            Missing::Created => self.generations(link, deps, &generations).await?,
+            Missing::Created => self.generations(connection, deps, &generations).await?,
             Missing::Unknown => generations_or_unknown(&generations),
         };
-        let standing = GenerationSet::of(link.identity(), generations);
-        let now = link.clock.now();
+        let generation_set = GenerationSet::of(connection.identity(), generations);
+        let now = connection.clock.now();
         let looks = values.into_iter().zip(probes).map(|(value, probe)| {
             let look = StoredValue::of(value).look(
                 &probe.key,
-                &standing,
-                |key, stamp| link.is_off_by_others(key, stamp),
+                &generation_set,
+                |key, stamp| connection.is_off_by_others(key, stamp),
                 now,
             );
             look.ok_or_else(|| Error::unavailable("Redis answered with an entry of another key"))
@@ -110,7 +115,7 @@ impl RedisStore {
     /// The generations in `values`. Those that are missing or invalid are created.
     async fn generations(
         &self,
-        link: &Link,
+        connection: &Connection,
         deps: &[Arc<Dep>],
         values: &[Value],
     ) -> Result<Vec<Generation>, Error> {
@@ -118,11 +123,15 @@ impl RedisStore {
             return Ok(generations);
         }
         // Boxed, so that the future of a hit does not hold memory for it.
-        Box::pin(self.ensure(link, deps)).await
+        Box::pin(self.ensure(connection, deps)).await
     }
 
     /// The generations; missing ones are created.
-    async fn ensure(&self, link: &Link, deps: &[Arc<Dep>]) -> Result<Vec<Generation>, Error> {
+    async fn ensure(
+        &self,
+        connection: &Connection,
+        deps: &[Arc<Dep>],
+    ) -> Result<Vec<Generation>, Error> {
         // Existing generations are read again with the new ones, so that all are from one point in
         // time.
         let ttl = millis(self.default_generation_ttl);
@@ -134,7 +143,7 @@ impl RedisStore {
         let keys = deps.iter().map(|dep| dep.key());
         let values: Vec<Value> = self
             .script(
-                link,
+                connection,
                 &scripts::ENSURE,
                 keys,
                 std::iter::once(ttl).chain(nonces),

@@ -24,7 +24,7 @@ const MOST: usize = 20_000;
 
 /// The recent invalidations.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<Remembered>);
+pub(super) struct RecentInvalidations(Mutex<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -48,13 +48,13 @@ impl Remembered {
 
 /// What has to be repeated.
 #[derive(Debug)]
-pub(super) enum Again {
+pub(super) enum Repetition {
     Nothing,
     These(Invalidation),
     Everything,
 }
 
-impl Recent {
+impl RecentInvalidations {
     /// Remembers an acknowledged invalidation.
     pub(super) fn remember(&self, invalidation: &Invalidation) {
         let now = clock::now();
@@ -96,11 +96,11 @@ impl Recent {
     }
 
     /// The invalidations that another server may not know.
-    pub(super) fn again(&self) -> Again {
+    pub(super) fn again(&self) -> Repetition {
         let it = self.0.lock();
         let is_recent = it.is_recent(clock::now());
         if it.overflowed.as_ref().is_some_and(&is_recent) {
-            return Again::Everything;
+            return Repetition::Everything;
         }
         let kills = it.kills.iter().filter(|(_, at)| is_recent(at));
         let bumps = it.bumps.iter().filter(|(_, at)| is_recent(at));
@@ -110,8 +110,8 @@ impl Recent {
             withdraws: Vec::new(),
         };
         match invalidation.kills.is_empty() && invalidation.bumps.is_empty() {
-            true => Again::Nothing,
-            false => Again::These(invalidation),
+            true => Repetition::Nothing,
+            false => Repetition::These(invalidation),
         }
     }
 }
@@ -129,46 +129,46 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_recent_is_done_again() {
-        let recent = Recent::default();
-        assert!(matches!(recent.again(), Again::Nothing));
+        let recent = RecentInvalidations::default();
+        assert!(matches!(recent.again(), Repetition::Nothing));
         recent.remember(&kill("users:1"));
         tokio::time::advance(KEPT / 2).await;
         recent.remember(&kill("users:2"));
-        let Again::These(these) = recent.again() else {
+        let Repetition::These(these) = recent.again() else {
             panic!("both are recent");
         };
         assert_eq!(these.kills.len(), 2);
         tokio::time::advance(KEPT / 2).await;
-        let Again::These(these) = recent.again() else {
+        let Repetition::These(these) = recent.again() else {
             panic!("one is recent");
         };
         assert_eq!(these.kills, ["users:2"]);
         for id in 0..=MOST {
             recent.remember(&kill(&id.to_string()));
         }
-        assert!(matches!(recent.again(), Again::Everything));
+        assert!(matches!(recent.again(), Repetition::Everything));
         tokio::time::advance(KEPT).await;
-        assert!(matches!(recent.again(), Again::Nothing));
+        assert!(matches!(recent.again(), Repetition::Nothing));
         recent.remember_everything();
-        assert!(matches!(recent.again(), Again::Everything));
+        assert!(matches!(recent.again(), Repetition::Everything));
     }
 
     /// However long it takes to connect to the next server.
     #[tokio::test(start_paused = true)]
     async fn what_was_recent_when_a_server_was_left_is_done_again_at_the_next() {
-        let recent = Recent::default();
+        let recent = RecentInvalidations::default();
         recent.remember(&kill("users:1"));
         tokio::time::advance(KEPT / 2).await;
         recent.left();
         tokio::time::advance(KEPT * 2).await;
         recent.left();
         recent.remember(&kill("users:2"));
-        let Again::These(these) = recent.again() else {
+        let Repetition::These(these) = recent.again() else {
             panic!("both may be unknown there");
         };
         assert_eq!(these.kills.len(), 2);
         recent.is_known();
-        let Again::These(these) = recent.again() else {
+        let Repetition::These(these) = recent.again() else {
             panic!("one is recent");
         };
         assert_eq!(these.kills, ["users:2"]);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::connection::Connection;
 use super::limits::STEP;
-use super::link::Link;
-use super::recent::{Again, Recent};
+use super::recent::{RecentInvalidations, Repetition};
 use super::reply::millis;
 use super::scripts::{INVALIDATE, fresh_nonce};
-use super::supervisor::Links;
+use super::supervisor::Connections;
 use super::walk::{Walk, scan};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The data of the task.
 #[derive(Clone)]
 pub(super) struct Replay {
-    pub(super) links: Arc<Links>,
-    pub(super) recent: Arc<Recent>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) recent: Arc<RecentInvalidations>,
     pub(super) namespace: String,
     pub(super) budget: Duration,
     pub(super) generation_ttl: Duration,
@@ -32,7 +32,7 @@ pub(super) struct Replay {
 impl Replay {
     /// Runs each time another server has become the primary.
     pub(super) async fn run(self, mut closing: watch::Receiver<bool>) {
-        let mut changes = self.links.changes.subscribe();
+        let mut changes = self.connections.changes.subscribe();
         loop {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
@@ -50,40 +50,40 @@ impl Replay {
 
     async fn is_done(&self) -> bool {
         let again = self.recent.again();
-        if matches!(again, Again::Nothing) {
+        if matches!(again, Repetition::Nothing) {
             return true;
         }
-        match self.links.current() {
-            Ok(link) => self.again(&link, again).await.is_ok(),
+        match self.connections.current() {
+            Ok(connection) => self.again(&connection, again).await.is_ok(),
             Err(_) => false,
         }
     }
 
-    async fn again(&self, link: &Link, again: Again) -> Result<(), Error> {
+    async fn again(&self, connection: &Connection, again: Repetition) -> Result<(), Error> {
         match again {
-            Again::Nothing => {}
-            Again::These(these) => {
+            Repetition::Nothing => {}
+            Repetition::These(these) => {
                 for kills in these.kills.chunks(STEP) {
                     let kills: Vec<_> = kills.iter().map(String::as_str).collect();
                     let none = std::iter::empty();
-                    self.invalidate(link, &kills, &[], none).await?;
+                    self.invalidate(connection, &kills, &[], none).await?;
                 }
                 for bumps in these.bumps.chunks(STEP) {
                     let nonces = bumps.iter().map(|dep| fresh_nonce(dep));
                     let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
-                    self.invalidate(link, &[], &bumps, nonces).await?;
+                    self.invalidate(connection, &[], &bumps, nonces).await?;
                 }
             }
-            Again::Everything => {
+            Repetition::Everything => {
                 let pattern = format!("{}@gen:*", glob::literal(&self.namespace));
                 let mut walk = Walk::new(pattern, false);
-                while let Some(keys) = scan(link, self.budget, &mut walk).await? {
+                while let Some(keys) = scan(connection, self.budget, &mut walk).await? {
                     for bumps in keys.chunks(STEP) {
                         let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
                         let nonces = bumps
                             .iter()
                             .map(|_| Nonce::fresh().to_string().into_bytes());
-                        self.invalidate(link, &[], &bumps, nonces).await?;
+                        self.invalidate(connection, &[], &bumps, nonces).await?;
                     }
                 }
             }
@@ -93,7 +93,7 @@ impl Replay {
 
     async fn invalidate(
         &self,
-        link: &Link,
+        connection: &Connection,
         kills: &[&str],
         bumps: &[&str],
         nonces: impl Iterator<Item = Vec<u8>>,
@@ -104,11 +104,11 @@ impl Replay {
             Vec::new(),
         ];
         let args: Vec<_> = args.into_iter().chain(nonces).collect();
-        let mode = link.capabilities.scripts;
-        let done: (u64, u64) = link
-            .ask(self.budget, async |connection| {
+        let mode = connection.capabilities.scripts;
+        let done: (u64, u64) = connection
+            .ask(self.budget, async |multiplexed| {
                 let keys = kills.iter().chain(bumps).copied();
-                INVALIDATE.run(connection, mode, keys, args).await
+                INVALIDATE.run(multiplexed, mode, keys, args).await
             })
             .await?;
         let _ = done;

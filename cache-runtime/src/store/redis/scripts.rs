@@ -82,11 +82,11 @@ impl Lua {
     /// another command. The client's own `load_async` panics in a debug build then.
     pub(super) async fn load(
         &self,
-        connection: &mut MultiplexedConnection,
+        multiplexed: &mut MultiplexedConnection,
     ) -> Result<(), RedisError> {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(&self.text);
-        let hash: String = command.query_async(connection).await?;
+        let hash: String = command.query_async(multiplexed).await?;
         if hash == self.script.get_hash() {
             return Ok(());
         }
@@ -97,17 +97,17 @@ impl Lua {
     /// Runs it. If the server does not know it any more, loads it first.
     pub(super) async fn run<'k, T: FromRedisValue>(
         &self,
-        connection: &mut MultiplexedConnection,
+        multiplexed: &mut MultiplexedConnection,
         mode: ScriptMode,
         keys: impl IntoIterator<Item = &'k str>,
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<T, RedisError> {
         let keys: Vec<_> = keys.into_iter().collect();
         let command = self.command(mode, &keys, args);
-        match command.query_async(connection).await {
+        match command.query_async(multiplexed).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.load(connection).await?;
-                command.query_async(connection).await
+                self.load(multiplexed).await?;
+                command.query_async(multiplexed).await
             }
             answer => answer,
         }

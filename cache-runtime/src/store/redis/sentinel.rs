@@ -15,10 +15,10 @@ use redis::{PushInfo, PushKind};
 use tokio::sync::Notify;
 
 use super::address;
+use super::connection::Connection;
 use super::dial::dial;
 use super::errors::described;
 use super::fence::Fence;
-use super::link::Link;
 use super::reply::info_field;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
@@ -38,7 +38,7 @@ const SWITCHED: &str = "+switch-master";
 
 /// The combined answer of the Sentinels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct SentinelAnswer {
     pub(super) host: String,
     pub(super) port: u16,
     /// The number of failovers.
@@ -71,20 +71,20 @@ impl Sentinels {
     ///
     /// # Errors
     /// If fewer than the majority answer, or none of them knows the name.
-    pub(super) async fn ask(&mut self) -> Result<Named, Error> {
+    pub(super) async fn ask(&mut self) -> Result<SentinelAnswer, Error> {
         let (config, sentinel) = (&self.config, &self.sentinel);
         let asked = self.connections.iter_mut().zip(&sentinel.addresses);
-        let asked = asked.map(|(connection, address)| {
+        let asked = asked.map(|(multiplexed, address)| {
             let switched = Arc::clone(&self.switched);
             async move {
-                let answer = answer(connection, config, sentinel, address, switched);
+                let answer = answer(multiplexed, config, sentinel, address, switched);
                 let answer = tokio::time::timeout(ANSWER_BUDGET, answer).await;
                 let answer = answer.unwrap_or_else(|_| {
                     let budget = ANSWER_BUDGET.as_millis();
                     Err(Error::unavailable(format!("no answer within {budget} ms")))
                 });
                 if answer.is_err() {
-                    *connection = None;
+                    *multiplexed = None;
                 }
                 answer.map_err(|error| format!("{}:{}: {error}", address.0, address.1))
             }
@@ -114,19 +114,19 @@ impl Sentinels {
 
     /// Closes the connection once another server is the primary, or the majority of the Sentinels
     /// is away.
-    pub(super) async fn watch(mut self, link: &Link, epoch: u64) -> Infallible {
+    pub(super) async fn watch(mut self, connection: &Connection, epoch: u64) -> Infallible {
         let mut missing: Option<Instant> = None;
         loop {
             match self.ask().await {
                 Ok(named) if named.epoch > epoch => {
-                    link.has_moved(&self.sentinel.master);
+                    connection.has_moved(&self.sentinel.master);
                 }
                 Ok(_) => missing = None,
                 Err(error) => {
                     let now = clock::now();
                     let since = *missing.get_or_insert(now);
                     if now.saturating_duration_since(since) >= MINORITY {
-                        link.give_up(|| error.to_string());
+                        connection.give_up(|| error.to_string());
                     }
                 }
             }
@@ -140,29 +140,29 @@ impl Sentinels {
 
 /// Asks one Sentinel over its connection.
 async fn answer(
-    connection: &mut Option<MultiplexedConnection>,
+    multiplexed: &mut Option<MultiplexedConnection>,
     config: &RedisConfig,
     sentinel: &SentinelConfig,
     (host, port): &(String, u16),
     switched: Arc<Notify>,
-) -> Result<Named, Error> {
-    if connection.is_none() {
+) -> Result<SentinelAnswer, Error> {
+    if multiplexed.is_none() {
         let config = RedisConfig {
             db: 0,
             username: None,
             password: sentinel.password.clone(),
             ..config.settings_at(host, *port)
         };
-        *connection = Some(connect(&config, switched).await?);
+        *multiplexed = Some(connect(&config, switched).await?);
     }
-    let Some(connection) = connection else {
+    let Some(multiplexed) = multiplexed else {
         return Err(Error::unavailable("not connected"));
     };
     let mut both = redis::pipe();
     both.cmd("SENTINEL").arg("MASTER").arg(&sentinel.master);
     both.cmd("SENTINEL").arg("REPLICAS").arg(&sentinel.master);
     type Fields = HashMap<String, String>;
-    let answered = both.query_async(connection).await;
+    let answered = both.query_async(multiplexed).await;
     let (primary, replicas): (Fields, Vec<Fields>) = answered.map_err(|error| {
         let error = described(error);
         match error.to_string().contains("No such master") {
@@ -181,7 +181,7 @@ async fn answer(
     let (Some((host, port)), Some(epoch)) = (address(&primary), epoch) else {
         return Err(Error::unavailable("it does not say where the primary is"));
     };
-    Ok(Named {
+    Ok(SentinelAnswer {
         host,
         port,
         epoch,
@@ -202,12 +202,12 @@ async fn connect(
             }
         };
         match dial(config, address, on_push).await {
-            Ok((mut connection, is_resp3)) => {
+            Ok((mut multiplexed, is_resp3)) => {
                 if is_resp3 {
                     // If this fails, the next round learns of a failover.
-                    let _ = connection.subscribe(SWITCHED).await;
+                    let _ = multiplexed.subscribe(SWITCHED).await;
                 }
-                return Ok(connection);
+                return Ok(multiplexed);
             }
             Err(error) => last = error,
         }
@@ -234,10 +234,13 @@ async fn role_at(config: &RedisConfig) -> Result<String, Error> {
     let mut last = Error::unavailable("it has no address");
     for address in address::of(config).await? {
         match dial(config, address, |_| {}).await {
-            Ok((mut connection, _)) => {
+            Ok((mut multiplexed, _)) => {
                 let mut info = redis::cmd("INFO");
                 info.arg("replication");
-                let info: String = info.query_async(&mut connection).await.map_err(described)?;
+                let info: String = info
+                    .query_async(&mut multiplexed)
+                    .await
+                    .map_err(described)?;
                 return Ok(info_field(&info, "role").unwrap_or("master").to_owned());
             }
             Err(error) => last = error,

@@ -26,20 +26,20 @@ const MOST: usize = 1024;
 pub(super) struct SetAside {
     /// Their number, so that a read usually needs no lock.
     count: AtomicUsize,
-    keys: Mutex<Keys>,
+    keys: Mutex<SetAsideKeys>,
 }
 
 #[derive(Debug, Default)]
-struct Keys {
+struct SetAsideKeys {
     /// Apart from the suspects: an outage adds many suspects at once, which must not evict known
     /// keys.
-    oversized: Recent,
-    suspects: Recent,
+    oversized: RecentKeys,
+    suspects: RecentKeys,
 }
 
 /// The latest keys, by hash, and until when each is remembered.
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentKeys {
     until: HashMap<u128, Instant>,
     /// In the order of their times. An element is outdated if `until` has no time, or a later one,
     /// for its key.
@@ -102,7 +102,7 @@ impl SetAside {
     }
 
     /// Expired keys are removed first, so that some time after an outage reads need no lock again.
-    fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut SetAsideKeys) -> T) -> T {
         let mut keys = self.keys.lock();
         let now = clock::now();
         keys.oversized.forget_old(now);
@@ -114,13 +114,13 @@ impl SetAside {
     }
 }
 
-impl Keys {
+impl SetAsideKeys {
     fn hold(&self, key: u128) -> bool {
         self.oversized.until.contains_key(&key) || self.suspects.until.contains_key(&key)
     }
 }
 
-impl Recent {
+impl RecentKeys {
     fn remember(&mut self, key: u128) {
         let now = clock::now();
         // Each read of an oversized key reports it; its time is extended when half of it is over.

@@ -117,16 +117,16 @@ pub(super) fn own_slots(text: &str) -> Option<String> {
 
 /// A node's view of itself and of the others (`CLUSTER NODES`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct View {
+pub(super) struct ClusterView {
     /// The node's own id.
     pub(super) id: String,
     /// All nodes, itself included.
-    pub(super) nodes: Vec<Seen>,
+    pub(super) nodes: Vec<NodeView>,
 }
 
 /// One node in such a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct NodeView {
     pub(super) id: String,
     /// Its address; empty if a node does not know its own.
     pub(super) host: String,
@@ -140,7 +140,7 @@ pub(super) struct Seen {
     pub(super) slots: Vec<Range<u16>>,
 }
 
-impl View {
+impl ClusterView {
     /// Reads an answer; `None` if it is something else.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut own = None;
@@ -167,7 +167,7 @@ impl View {
             let name = parts
                 .next()
                 .filter(|name| !name.is_empty() && !name.contains('='));
-            nodes.push(Seen {
+            nodes.push(NodeView {
                 id: id.to_owned(),
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: port.parse().ok()?,
@@ -182,7 +182,7 @@ impl View {
     }
 
     /// The node itself.
-    pub(super) fn own(&self) -> Option<&Seen> {
+    pub(super) fn own(&self) -> Option<&NodeView> {
         self.nodes.iter().find(|node| node.id == self.id)
     }
 
@@ -215,8 +215,8 @@ fn range(text: &str) -> Option<Range<u16>> {
 ///
 /// A node's statement about itself counts. Statements of others count if it has not answered. If
 /// two nodes claim a slot, the one with the later epoch has it.
-pub(super) fn owners(views: &[View]) -> Vec<Option<&Seen>> {
-    let mut owners: Vec<Option<&Seen>> = vec![None; SLOTS.into()];
+pub(super) fn owners(views: &[ClusterView]) -> Vec<Option<&NodeView>> {
+    let mut owners: Vec<Option<&NodeView>> = vec![None; SLOTS.into()];
     let has_answered = |id: &str| views.iter().any(|view| view.id == id);
     for view in views {
         for node in &view.nodes {
@@ -307,7 +307,7 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
 
     #[test]
     fn what_a_node_says_is_read() {
-        let view = View::parse(NODES).expect("a view");
+        let view = ClusterView::parse(NODES).expect("a view");
         let own = view.own().expect("it knows itself");
         assert_eq!((own.port, own.epoch, view.epoch()), (30001, 1, Some(1)));
         assert_eq!(own.slots, [0..5460, 5460..5461]);
@@ -319,7 +319,7 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
         assert!(!view.owns_any(&slots));
         slots.add(93);
         assert!(view.owns_any(&slots) && slots.has(93) && !slots.has(94));
-        assert_eq!(View::parse("hello"), None);
+        assert_eq!(ClusterView::parse("hello"), None);
         assert_eq!(own_slots(NODES).as_deref(), Some("1 0-5459 5460"));
         assert_eq!(
             own_slots(&NODES.replace("myself,master", "myself,slave")),
@@ -328,8 +328,8 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
         assert_eq!(own_slots("hello"), None);
     }
 
-    fn view(id: &str, nodes: &[(&str, u64, Range<u16>)]) -> View {
-        let nodes = nodes.iter().map(|(id, epoch, slots)| Seen {
+    fn view(id: &str, nodes: &[(&str, u64, Range<u16>)]) -> ClusterView {
+        let nodes = nodes.iter().map(|(id, epoch, slots)| NodeView {
             id: (*id).to_owned(),
             host: String::new(),
             port: 1,
@@ -339,13 +339,13 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
             epoch: *epoch,
             slots: vec![slots.clone()],
         });
-        View {
+        ClusterView {
             id: id.to_owned(),
             nodes: nodes.collect(),
         }
     }
 
-    fn owner(views: &[View], slot: usize) -> Option<String> {
+    fn owner(views: &[ClusterView], slot: usize) -> Option<String> {
         owners(views)[slot].map(|owner| owner.id.clone())
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::connection::Connection;
 use super::limits::{SCRIPT_SETS_IT, STEP};
-use super::link::Link;
 use super::reply::{counted, millis};
 use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
@@ -24,7 +24,7 @@ impl RedisStore {
         let Some((_, first)) = requests.first() else {
             return Ok(Vec::new());
         };
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let each = requests.iter().flat_map(|(probe, request)| {
             let (mode, seen) = match &request.seen {
                 Seen::Nothing => ("nothing", String::new()),
@@ -40,7 +40,7 @@ impl RedisStore {
         let args = std::iter::once(millis(first.length)).chain(each);
         let keys = requests.iter().map(|(probe, _)| probe.key.as_str());
         let replies: Vec<Vec<u8>> = self
-            .script(&link, &scripts::LEASE, keys.clone(), args)
+            .script(&connection, &scripts::LEASE, keys.clone(), args)
             .await?;
         self.changed(keys);
         let replies: Vec<_> = replies
@@ -64,11 +64,11 @@ impl RedisStore {
             let leases: Vec<_> = leases.collect();
             return cluster.renew_many(&leases, length).await;
         }
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let keys = leases.clone().map(|(key, _)| key);
         let tokens = leases.map(|(_, token)| token.to_string().into_bytes());
         let args = std::iter::once(millis(length)).chain(tokens);
-        self.script(&link, &scripts::RENEW, keys, args).await
+        self.script(&connection, &scripts::RENEW, keys, args).await
     }
 
     pub(super) async fn fill_step(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
@@ -79,7 +79,7 @@ impl RedisStore {
             return Ok(Vec::new());
         };
         debug_assert!(fills.iter().all(|(probe, _)| probe.deps == *deps));
-        let link = self.links.current()?;
+        let connection = self.connections.current()?;
         let entries = fills.iter().map(|(probe, _)| probe.key.as_str());
         let keys: Vec<&str> = entries.chain(deps.iter().map(|dep| dep.key())).collect();
         let count = fills.len();
@@ -106,7 +106,7 @@ impl RedisStore {
             ]);
         }
         let entries: Vec<&str> = keys.iter().copied().take(count).collect();
-        let stored: Vec<bool> = self.script(&link, &scripts::FILL, keys, args).await?;
+        let stored: Vec<bool> = self.script(&connection, &scripts::FILL, keys, args).await?;
         self.changed(entries);
         let filled = stored.into_iter().map(|stored| match stored {
             true => Filled::Stored,
@@ -117,34 +117,41 @@ impl RedisStore {
 
     pub(super) async fn invalidate_in_steps(
         &self,
-        link: &Link,
+        connection: &Connection,
         kills: &[&str],
         bumps: &[&Dep],
         withdraws: &str,
     ) -> Result<Invalidated, Error> {
         if kills.len() + bumps.len() <= STEP {
-            return self.invalidate_on(link, kills, bumps, withdraws).await;
+            return self
+                .invalidate_on(connection, kills, bumps, withdraws)
+                .await;
         }
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
         for kills in kills.chunks(STEP) {
-            let step = self.invalidate_on(link, kills, &[], withdraws).await?;
+            let step = self
+                .invalidate_on(connection, kills, &[], withdraws)
+                .await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
         }
         for bumps in bumps.chunks(STEP) {
-            done.at = self.invalidate_on(link, &[], bumps, withdraws).await?.at;
+            done.at = self
+                .invalidate_on(connection, &[], bumps, withdraws)
+                .await?
+                .at;
         }
         Ok(done)
     }
 
     pub(super) async fn invalidate_on(
         &self,
-        link: &Link,
+        connection: &Connection,
         kills: &[&str],
         bumps: &[&Dep],
         withdraws: &str,
@@ -159,7 +166,7 @@ impl RedisStore {
         ];
         let (at, removed) = self
             .script(
-                link,
+                connection,
                 &scripts::INVALIDATE,
                 keys.clone(),
                 args.into_iter().chain(nonces),

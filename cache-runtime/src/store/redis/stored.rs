@@ -117,20 +117,20 @@ impl StoredValue {
     pub(super) fn look(
         self,
         key: &str,
-        standing: &GenerationSet,
+        generation_set: &GenerationSet,
         is_off_by_others: impl FnOnce(&str, Stamp) -> bool,
         now: Millis,
     ) -> Option<Look> {
         if let Found::Entry(Header { stamp, .. }, _) = &self.found
-            && standing.base.is_of_another_key(key, *stamp)
+            && generation_set.base.is_of_another_key(key, *stamp)
             && is_off_by_others(key, *stamp)
         {
             return None;
         }
         Some(Look {
             found: self.found,
-            stamp: standing.base.stamp(key),
-            intended: self.intended.max(standing.intended),
+            stamp: generation_set.base.stamp(key),
+            intended: self.intended.max(generation_set.intended),
             now,
         })
     }

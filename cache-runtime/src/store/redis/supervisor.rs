@@ -16,17 +16,17 @@ use tokio::sync::watch;
 use super::address;
 use super::batcher::{WORKERS, Worker};
 use super::breaker::{Breaker, End};
+use super::connection::{Connection, ConnectionState};
 use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, is_no_answer, refused};
 use super::fence::Fences;
-use super::health::{self, Ailment, Health};
-use super::link::{Link, LinkState};
+use super::health::{self, Health, HealthError};
 use super::misplaced::Misplaced;
 use super::probe;
-use super::recent::Recent;
+use super::recent::RecentInvalidations;
 use super::reply::reading;
 use super::scripts::{self, ScriptMode};
-use super::sentinel::{self, Named, Sentinels};
+use super::sentinel::{self, SentinelAnswer, Sentinels};
 use super::set_aside::SetAside;
 use super::slots::SlotSet;
 use super::tracking::Tracking;
@@ -53,12 +53,12 @@ const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// blocked.
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 
-/// The current connection, which the task of [`keep`] replaces.
-pub(super) struct Links {
-    current: ArcSwapOption<Link>,
+/// The current connection to one server, which the task of [`run`] replaces.
+pub(super) struct Connections {
+    current: ArcSwapOption<Connection>,
     breaker: Breaker,
     /// For tasks that wait for the next connection.
-    pub(super) connection: ConnectionWatch,
+    pub(super) watch: ConnectionWatch,
     /// Why there was no connection, the last time.
     failure: Mutex<Option<String>>,
     /// Turns true after the first attempt to connect.
@@ -68,20 +68,20 @@ pub(super) struct Links {
     /// Counts the servers that have been the primary, for invalidations that have to be repeated.
     pub(super) changes: watch::Sender<u64>,
     /// Recent invalidations that the next primary may not know; only with Sentinels.
-    pub(super) recent: Option<Arc<Recent>>,
+    pub(super) recent: Option<Arc<RecentInvalidations>>,
 }
 
-impl Links {
+impl Connections {
     pub(super) fn new(
-        connection: ConnectionWatch,
+        watch: ConnectionWatch,
         attempted: watch::Sender<bool>,
-        recent: Option<Arc<Recent>>,
+        recent: Option<Arc<RecentInvalidations>>,
     ) -> Self {
         Self {
             recent,
             current: ArcSwapOption::default(),
             breaker: Breaker::default(),
-            connection,
+            watch,
             failure: Mutex::default(),
             attempted,
             fences: Arc::default(),
@@ -89,15 +89,18 @@ impl Links {
         }
     }
 
-    pub(super) fn current(&self) -> Result<Arc<Link>, Error> {
+    pub(super) fn current(&self) -> Result<Arc<Connection>, Error> {
         self.using(Arc::clone)
     }
 
     /// Like `current`, without a reference count, which all threads would write to.
-    pub(super) fn using<T>(&self, using: impl FnOnce(&Arc<Link>) -> T) -> Result<T, Error> {
-        let link = self.current.load();
-        let link = link.as_ref().filter(|link| link.is_usable());
-        link.map(using)
+    pub(super) fn using<T>(&self, using: impl FnOnce(&Arc<Connection>) -> T) -> Result<T, Error> {
+        let connection = self.current.load();
+        let connection = connection
+            .as_ref()
+            .filter(|connection| connection.is_usable());
+        connection
+            .map(using)
             .ok_or_else(|| Error::unavailable("Redis is not connected"))
     }
 
@@ -121,8 +124,8 @@ impl Links {
         self.failure.lock().clone()
     }
 
-    fn set(&self, link: Option<Arc<Link>>) {
-        self.current.store(link);
+    fn set(&self, connection: Option<Arc<Connection>>) {
+        self.current.store(connection);
     }
 }
 
@@ -139,7 +142,7 @@ struct RefusesWrites;
 
 /// The settings of the supervisor.
 #[derive(Clone)]
-pub(super) struct Keeper {
+pub(super) struct SupervisorSettings {
     pub(super) config: RedisConfig,
     pub(super) trust_restart: bool,
     pub(super) health: Health,
@@ -158,9 +161,9 @@ pub(super) struct Keeper {
 
 /// Why a connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum StopReason {
     /// The cache is closed, or the node has no slots any more.
-    ToTheEnd,
+    Closed,
     /// The server is a node of a cluster.
     IsCluster,
 }
@@ -175,88 +178,91 @@ pub(super) fn driving_runtime() -> Option<Handle> {
 
 /// Connects, and connects again, until `closing` is set, or the server turns out to be a node of a
 /// cluster.
-pub(super) async fn keep(
-    links: Arc<Links>,
-    mut keeper: Keeper,
+pub(super) async fn run(
+    connections: Arc<Connections>,
+    mut settings: SupervisorSettings,
     mut closing: watch::Receiver<bool>,
-) -> Kept {
+) -> StopReason {
     // The reasons that were logged in this outage.
     let mut said = Vec::new();
     // The missing capabilities that were logged.
     let mut lacking: Vec<String> = Vec::new();
     let mut former = None;
     loop {
-        links.breaker.probe();
+        connections.breaker.probe();
         let attempt = tokio::select! {
-            attempt = connect(&mut keeper) => attempt,
+            attempt = connect(&mut settings) => attempt,
             _ = closing.wait_for(|closing| *closing) => break,
         };
         let (end, reason) = match attempt {
-            Ok((link, found)) => {
+            Ok((connection, found)) => {
                 said.clear();
-                let link = Arc::new(link);
+                let connection = Arc::new(connection);
                 for number in 0..WORKERS {
-                    let way = link.round_trip;
-                    let worker = Worker::new(Arc::clone(&link), number, way, keeper.budget);
+                    let way = connection.round_trip;
+                    let worker = Worker::new(Arc::clone(&connection), number, way, settings.budget);
                     // On the same runtime, so that waking the workers need not wake another thread.
-                    link.home.spawn(worker.drive());
+                    connection.home.spawn(worker.drive());
                 }
-                if let Some(Found { named, .. }) = &found {
-                    hold_acknowledgements(&links, &keeper.config, named);
+                if let Some(NamedPrimary { named, .. }) = &found {
+                    hold_acknowledgements(&connections, &settings.config, named);
                 }
                 // Before anything is read over it. Otherwise a read would be kept in the epoch of
                 // an earlier connection.
-                link.state.opens();
-                links.set(Some(Arc::clone(&link)));
-                if let Some(tracker) = link.tracker() {
+                connection.state.opens();
+                connections.set(Some(Arc::clone(&connection)));
+                if let Some(tracker) = connection.tracker() {
                     tracker.is_ready();
                 }
                 // With the address, since servers that don't identify themselves all have the same
                 // identity.
-                let server = (link.server, link.address);
+                let server = (connection.server, connection.address);
                 match former.replace(server) {
                     Some(former) if former != server => {
-                        links.changes.send_modify(|changes| *changes += 1);
+                        connections.changes.send_modify(|changes| *changes += 1);
                     }
-                    _ => links.recent.iter().for_each(|recent| recent.is_known()),
+                    _ => connections
+                        .recent
+                        .iter()
+                        .for_each(|recent| recent.is_known()),
                 }
-                links.breaker.close(clock::now());
-                links.connection.established();
+                connections.breaker.close(clock::now());
+                connections.watch.established();
                 let config = found.as_ref().map(|found| found.config.clone());
-                let config = config.unwrap_or_else(|| keeper.config.clone());
+                let config = config.unwrap_or_else(|| settings.config.clone());
                 let RedisConfig { host, port, .. } = &config;
-                match keeper.is_node {
+                match settings.is_node {
                     true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
                     false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
                 }
-                for missing in &link.capabilities.missing {
+                for missing in &connection.capabilities.missing {
                     if !lacking.contains(missing) {
                         tracing::warn!("the server lacks {missing}");
                         lacking.push(missing.clone());
                     }
                 }
-                links.attempted.send_replace(true);
+                connections.attempted.send_replace(true);
                 // A worker that does not get to run, because all threads of its runtime are
                 // blocked.
-                let overdue = || link.state.unanswered(keeper.budget);
+                let overdue = || connection.state.unanswered(settings.budget);
                 tokio::select! {
-                    () = link.state.changed.notified() => {}
-                    never = keep_time(&link) => match never {},
-                    never = watch_address(&link, &config) => match never {},
-                    never = watch_health(&link) => match never {},
-                    never = watch_sentinels(&link, found) => match never {},
-                    never = link.batcher().watch(keeper.budget, overdue) => match never {},
+                    () = connection.state.changed.notified() => {}
+                    never = keep_time(&connection) => match never {},
+                    never = watch_address(&connection, &config) => match never {},
+                    never = watch_health(&connection) => match never {},
+                    never = watch_sentinels(&connection, found) => match never {},
+                    never = connection.batcher().watch(settings.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
-                links.set(None);
-                links.recent.iter().for_each(|recent| recent.left());
-                let given_up = link.state.reason.lock().take();
+                connections.set(None);
+                connections.recent.iter().for_each(|recent| recent.left());
+                let given_up = connection.state.reason.lock().take();
                 given_up.unwrap_or((End::Lost, String::new()))
             }
             Err(error) => {
                 let source = std::error::Error::source(&error);
                 if source.is_some_and(|it| it.is::<IsCluster>()) {
-                    return Kept::IsCluster;
+                    return StopReason::IsCluster;
                 }
                 let end = match source.is_some_and(|it| it.is::<RefusesWrites>()) {
                     true => End::RefusesWrites,
@@ -265,122 +271,128 @@ pub(super) async fn keep(
                 (end, error.to_string())
             }
         };
-        *links.failure.lock() = Some(reason.clone());
-        let pause = links.breaker.open(clock::now(), end);
+        *connections.failure.lock() = Some(reason.clone());
+        let pause = connections.breaker.open(clock::now(), end);
         if matches!(end, End::GivenUp | End::RefusesWrites | End::Failed) {
-            links.connection.failed();
+            connections.watch.failed();
         }
-        links.attempted.send_replace(true);
+        connections.attempted.send_replace(true);
         // Each reason once in an outage. A connection that was closed for one reason may be refused
         // now for another.
         if said.len() < REASONS && !said.contains(&reason) {
-            let RedisConfig { host, port, .. } = &keeper.config;
-            match keeper.is_node {
+            let RedisConfig { host, port, .. } = &settings.config;
+            match settings.is_node {
                 true => tracing::warn!("✗ the cluster's primary at {host}:{port} failed: {reason}"),
                 false => tracing::warn!("✗ Redis connection failed: {reason}"),
             }
-            if said.is_empty() && !keeper.is_node {
+            if said.is_empty() && !settings.is_node {
                 tracing::warn!("  Running without the Redis cache; reconnecting in the background");
             }
             said.push(reason);
         }
         tokio::select! {
-            () = links.connection.pause(pause.usual, pause.wanted) => {}
+            () = connections.watch.pause(pause.usual, pause.wanted) => {}
             _ = closing.wait_for(|closing| *closing) => break,
         }
     }
-    if let Ok(link) = links.current() {
-        link.state.give_up(|| "the cache was shut down".into());
+    if let Ok(connection) = connections.current() {
+        connection
+            .state
+            .give_up(|| "the cache was shut down".into());
     }
-    links.set(None);
-    Kept::ToTheEnd
+    connections.set(None);
+    StopReason::Closed
 }
 
 /// Reads the server's clock again at intervals.
-async fn keep_time(link: &Link) -> Infallible {
+async fn keep_time(connection: &Connection) -> Infallible {
     loop {
         tokio::time::sleep(TIME_INTERVAL).await;
-        let time = link.ask(CONNECT_BUDGET, async |connection| {
-            redis::cmd("TIME").query_async(connection).await
+        let time = connection.ask(CONNECT_BUDGET, async |multiplexed| {
+            redis::cmd("TIME").query_async(multiplexed).await
         });
         if let Ok(time) = time.await {
-            link.clock.read(reading(time));
+            connection.clock.read(reading(time));
         }
     }
 }
 
-async fn connect(keeper: &mut Keeper) -> Result<(Link, Option<Found>), Error> {
-    if let Some(application) = &keeper.application {
-        let mut attempt = application.spawn(open(keeper.clone()));
+async fn connect(
+    settings: &mut SupervisorSettings,
+) -> Result<(Connection, Option<NamedPrimary>), Error> {
+    if let Some(application) = &settings.application {
+        let mut attempt = application.spawn(open(settings.clone()));
         match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
-            Ok(Ok(link)) => return link,
+            Ok(Ok(connection)) => return connection,
             Ok(Err(error)) if error.is_panic() => {
                 return Err(Error::unavailable("the client panicked while it connected"));
             }
             // That runtime has ended.
-            Ok(Err(_)) => keeper.application = None,
+            Ok(Err(_)) => settings.application = None,
             // Its threads are all blocked, perhaps by a caller that waits for this. It may drive
             // the next connection.
             Err(_) => attempt.abort(),
         }
     }
-    open(keeper.clone()).await
+    open(settings.clone()).await
 }
 
 /// A primary that Sentinels have named.
-struct Found {
+struct NamedPrimary {
     config: RedisConfig,
-    named: Named,
+    named: SentinelAnswer,
     sentinels: Sentinels,
 }
 
-async fn open(mut keeper: Keeper) -> Result<(Link, Option<Found>), Error> {
-    let found = match Sentinels::of(&keeper.config) {
+async fn open(
+    mut settings: SupervisorSettings,
+) -> Result<(Connection, Option<NamedPrimary>), Error> {
+    let found = match Sentinels::of(&settings.config) {
         Some(mut sentinels) => {
             let named = sentinels.ask().await?;
-            keeper.config = keeper.config.settings_at(&named.host, named.port);
-            Some(Found {
-                config: keeper.config.clone(),
+            settings.config = settings.config.settings_at(&named.host, named.port);
+            Some(NamedPrimary {
+                config: settings.config.clone(),
                 named,
                 sentinels,
             })
         }
         None => None,
     };
-    Ok((open_server(keeper).await?, found))
+    Ok((open_server(settings).await?, found))
 }
 
 /// Watches the answers of the Sentinels, if there are any.
-async fn watch_sentinels(link: &Link, found: Option<Found>) -> Infallible {
+async fn watch_sentinels(connection: &Connection, found: Option<NamedPrimary>) -> Infallible {
     match found {
-        Some(Found {
+        Some(NamedPrimary {
             named, sentinels, ..
-        }) => sentinels.watch(link, named.epoch).await,
+        }) => sentinels.watch(connection, named.epoch).await,
         None => std::future::pending().await,
     }
 }
 
 /// Delays acknowledgements until no other server claims to be the primary. A former primary goes on
 /// answering, and taking writes, until it learns of the change.
-fn hold_acknowledgements(links: &Links, config: &RedisConfig, named: &Named) {
+fn hold_acknowledgements(connections: &Connections, config: &RedisConfig, named: &SentinelAnswer) {
     for (host, port) in &named.others {
         let mut slots = SlotSet::default();
         slots.add(0);
-        let fence = links.fences.put_up(slots);
+        let fence = connections.fences.put_up(slots);
         tokio::spawn(sentinel::look_after(config.settings_at(host, *port), fence));
     }
 }
 
-async fn open_server(keeper: Keeper) -> Result<Link, Error> {
+async fn open_server(settings: SupervisorSettings) -> Result<Connection, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
-        let addresses = address::of(&keeper.config).await?;
+        let addresses = address::of(&settings.config).await?;
         // The time is divided, so that one server that does not answer leaves time for the others.
         let budget = CONNECT_BUDGET / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut first_error = None;
         for address in &addresses {
-            let attempt = open_at(*address, &keeper);
+            let attempt = open_at(*address, &settings);
             let error = match tokio::time::timeout(budget, attempt).await {
-                Ok(Ok(link)) => return Ok(link),
+                Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
                 Err(_) => unconnected(budget),
             };
@@ -397,26 +409,26 @@ fn unconnected(budget: Duration) -> Error {
     Error::unavailable(format!("no answer within {} ms", budget.as_millis()))
 }
 
-async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
-    let Keeper {
+async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<Connection, Error> {
+    let SupervisorSettings {
         config,
         trust_restart,
         health,
         tracking,
         ..
-    } = keeper;
-    let state = Arc::new(LinkState {
+    } = settings;
+    let state = Arc::new(ConnectionState {
         tracker: tracking.as_ref().map(Tracking::tracker),
-        misplaced: Arc::clone(&keeper.misplaced),
-        set_aside: Arc::clone(&keeper.set_aside),
-        ..LinkState::default()
+        misplaced: Arc::clone(&settings.misplaced),
+        set_aside: Arc::clone(&settings.set_aside),
+        ..ConnectionState::default()
     });
-    let (mut connection, is_resp3) = dial(config, address, state.hears()).await?;
+    let (mut multiplexed, is_resp3) = dial(config, address, state.hears()).await?;
     let Identity {
         server,
         epoch,
         clock,
-    } = identify(&mut connection, *trust_restart, keeper.is_node).await?;
+    } = identify(&mut multiplexed, *trust_restart, settings.is_node).await?;
     // A server that is loading its data, or accepts the login but no reads, must not be used.
     let probe = match health.key() {
         Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
@@ -425,18 +437,18 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
     let mut round_trip = Duration::MAX;
     for _ in 0..PROBES {
         let sent = clock::now();
-        match probe.query_async::<Value>(&mut connection).await {
+        match probe.query_async::<Value>(&mut multiplexed).await {
             Ok(_) => {}
             // The slot has just moved, which says nothing about the server.
-            Err(error) if keeper.is_node && error.code() == Some("MOVED") => {}
+            Err(error) if settings.is_node && error.code() == Some("MOVED") => {}
             Err(error) => return Err(described(error)),
         }
         round_trip = round_trip.min(sent.elapsed());
     }
     state.batcher.set_round_trip(round_trip);
     let loads = scripts::all().map(|script| {
-        let mut connection = connection.clone();
-        async move { script.load(&mut connection).await }
+        let mut multiplexed = multiplexed.clone();
+        async move { script.load(&mut multiplexed).await }
     });
     // A user that may not load scripts may not run them, and each script that is run reports that.
     let out_of_step = |loaded| matches!(loaded, Err(error) if is_no_answer(&error));
@@ -444,37 +456,37 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         return Err(Error::unavailable(OUT_OF_STEP));
     }
     let mut scripts = ScriptMode::ByHash;
-    let mut checked = health.check(&mut connection, scripts, described).await;
-    if let Err(Ailment::RunsNoScripts(_)) = checked {
+    let mut checked = health.check(&mut multiplexed, scripts, described).await;
+    if let Err(HealthError::RunsNoScripts(_)) = checked {
         scripts = ScriptMode::ByText;
-        checked = health.check(&mut connection, scripts, described).await;
+        checked = health.check(&mut multiplexed, scripts, described).await;
     }
     match checked {
         Ok(()) => {}
-        Err(Ailment::RefusesWrites(reason)) => {
+        Err(HealthError::RefusesWrites(reason)) => {
             return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
         }
-        Err(Ailment::RunsNoScripts(reason)) => {
+        Err(HealthError::RunsNoScripts(reason)) => {
             // The server answers reads and takes no invalidations: the state is `reads-only`.
             let text = format!("{NO_SCRIPTS} ({reason})");
             return Err(Error::new(ErrorKind::Store, text).with_source(RefusesWrites));
         }
-        Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
+        Err(HealthError::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
     }
-    let mut capabilities = probe::examine(&mut connection, scripts, is_resp3).await;
+    let mut capabilities = probe::examine(&mut multiplexed, scripts, is_resp3).await;
     // Before anything is read over the connection.
-    health.learn(&mut connection).await;
+    health.learn(&mut multiplexed).await;
     match &state.tracker {
         Some(tracker) if is_resp3 => {
-            let started = tracker.start(&mut connection).await;
+            let started = tracker.start(&mut multiplexed).await;
             capabilities.missing.extend(probe::no_tracking(&started));
         }
         Some(tracker) => tracker.refuse("it does not speak RESP3"),
-        None if is_resp3 => state.listeners.start(&mut connection).await,
+        None if is_resp3 => state.key_watchers.start(&mut multiplexed).await,
         None => {}
     }
-    Ok(Link {
-        connection,
+    Ok(Connection {
+        multiplexed,
         server,
         epoch: AtomicU64::new(epoch),
         clock,
@@ -489,22 +501,22 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
 
 /// Other servers that answer under the same name, and the addresses that did not answer.
 pub(super) async fn others(
-    link: &Link,
+    connection: &Connection,
     config: &RedisConfig,
 ) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), Error> {
     let (mut others, mut silent) = (Vec::new(), Vec::new());
     for address in address::of(config).await? {
-        if address == link.address {
+        if address == connection.address {
             continue;
         }
         let asked = async {
-            let (mut connection, _) = dial(config, address, |_| {}).await?;
-            identify(&mut connection, false, false).await
+            let (mut multiplexed, _) = dial(config, address, |_| {}).await?;
+            identify(&mut multiplexed, false, false).await
         };
         match tokio::time::timeout(CONNECT_BUDGET, asked).await {
             // Without `run_id`s nothing tells servers apart.
-            Ok(Ok(_)) if link.server == Nonce::NONE => silent.push(address),
-            Ok(Ok(it)) if it.server == link.server => {}
+            Ok(Ok(_)) if connection.server == Nonce::NONE => silent.push(address),
+            Ok(Ok(it)) if it.server == connection.server => {}
             Ok(Ok(_)) => others.push(address),
             // A replica is skipped when a connection is made.
             Ok(Err(error)) if error.to_string() == NO_PRIMARY => {}
@@ -516,19 +528,19 @@ pub(super) async fn others(
 
 /// Checks again and again whether the server takes writes and is the primary. Closes the connection
 /// if not.
-async fn watch_health(link: &Link) -> Infallible {
+async fn watch_health(connection: &Connection) -> Infallible {
     loop {
         tokio::time::sleep(health::INTERVAL).await;
         // This closes the connection if the answer is no.
-        if link.check_health().await.is_ok() {
-            link.health.learn(&mut link.connection()).await;
+        if connection.check_health().await.is_ok() {
+            connection.health.learn(&mut connection.multiplexed()).await;
         }
     }
 }
 
 /// Closes the connection when its name no longer leads to its server. If the name can't be
 /// resolved, the connection stays.
-async fn watch_address(link: &Link, config: &RedisConfig) -> Infallible {
+async fn watch_address(connection: &Connection, config: &RedisConfig) -> Infallible {
     if config.host.parse::<IpAddr>().is_ok() {
         return std::future::pending().await;
     }
@@ -539,9 +551,9 @@ async fn watch_address(link: &Link, config: &RedisConfig) -> Infallible {
         }
         let resolved = tokio::time::timeout(address::BUDGET, address::of(config)).await;
         if let Ok(Ok(addresses)) = resolved
-            && !addresses.contains(&link.address)
+            && !addresses.contains(&connection.address)
         {
-            link.has_moved(&config.host);
+            connection.has_moved(&config.host);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use redis::Value;
 
-use super::link::Link;
+use super::connection::Connection;
 use super::reply::{info_field, text};
 use super::scripts::Lua;
 use super::walk::{Walk, scan};
@@ -39,23 +39,23 @@ static HEADS: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/heads.
 
 impl RedisStore {
     pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
-        let link = match self.cluster() {
+        let connection = match self.cluster() {
             // One of its nodes, which are all set up alike.
             Some(cluster) => cluster.any_link()?,
             None => self
-                .links
+                .connections
                 .current()
-                .map_err(|error| self.links.failure().map_or(error, Error::unavailable))?,
+                .map_err(|error| self.connections.failure().map_or(error, Error::unavailable))?,
         };
         let mut survey = Survey {
             missing: match self.cluster() {
                 Some(cluster) => cluster.missing(),
-                None => link.capabilities.missing.clone(),
+                None => connection.capabilities.missing.clone(),
             },
             ..Survey::default()
         };
         // If INFO is not permitted, the operator has vouched for the answer.
-        if let Permitted::Yes(info) = self.try_command::<String>(&link, &["INFO"]).await? {
+        if let Permitted::Yes(info) = self.try_command::<String>(&connection, &["INFO"]).await? {
             let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
             survey.version = info_field(&info, "redis_version").map(str::to_owned);
             survey.memory_limit = number("maxmemory");
@@ -66,39 +66,39 @@ impl RedisStore {
             // The address comes from the Sentinels, not from a name that may lead to several
             // servers.
             None if self.redis.sentinel.is_some() => (Vec::new(), Vec::new()),
-            None => supervisor::others(&link, &self.redis).await?,
+            None => supervisor::others(&connection, &self.redis).await?,
         };
         if !(others.is_empty() && silent.is_empty()) {
             let text = |address: SocketAddr| address.to_string();
-            survey.address = Some(link.address.to_string());
+            survey.address = Some(connection.address.to_string());
             survey.other_servers = others.into_iter().map(text).collect();
             survey.silent_addresses = silent.into_iter().map(text).collect();
         }
-        let usable = self.usable_keys(&link, inquiry, &mut survey).await?;
-        self.try_commands(&link, &usable, &mut survey).await?;
+        let usable = self.usable_keys(&connection, inquiry, &mut survey).await?;
+        self.try_commands(&connection, &usable, &mut survey).await?;
         let walks = !survey
             .missing
             .iter()
             .any(|missing| missing.starts_with("SCAN"));
         if walks && survey.refused_commands.is_empty() {
-            self.look_for_foreign_values(&link, &usable, inquiry, &mut survey)
+            self.look_for_foreign_values(&connection, &usable, inquiry, &mut survey)
                 .await?;
         }
         Ok(survey)
     }
 
     /// The connection to the server that has this key.
-    fn link_of(&self, link: &Arc<Link>, key: &str) -> Result<Arc<Link>, Error> {
+    fn link_of(&self, connection: &Arc<Connection>, key: &str) -> Result<Arc<Connection>, Error> {
         match self.cluster() {
             Some(cluster) => cluster.link_of(key),
-            None => Ok(Arc::clone(link)),
+            None => Ok(Arc::clone(connection)),
         }
     }
 
     /// The prefixes of keys that may be used; those that may not are recorded.
     async fn usable_keys(
         &self,
-        link: &Arc<Link>,
+        connection: &Arc<Connection>,
         inquiry: &Inquiry,
         survey: &mut Survey,
     ) -> Result<Vec<String>, Error> {
@@ -109,8 +109,11 @@ impl RedisStore {
         let mut usable = Vec::new();
         for beginning in beginnings {
             let probe = format!("{beginning}{PROBE}");
-            let link = self.link_of(link, &probe)?;
-            match self.try_command::<Value>(&link, &["MGET", &probe]).await? {
+            let connection = self.link_of(connection, &probe)?;
+            match self
+                .try_command::<Value>(&connection, &["MGET", &probe])
+                .await?
+            {
                 Permitted::Yes(_) | Permitted::Unknown => usable.push(beginning),
                 Permitted::No(_) => survey.refused_keys.push(format!("{beginning}*")),
             }
@@ -120,20 +123,20 @@ impl RedisStore {
 
     async fn try_commands(
         &self,
-        link: &Arc<Link>,
+        connection: &Arc<Connection>,
         usable: &[String],
         survey: &mut Survey,
     ) -> Result<(), Error> {
         let mut refused = BTreeSet::new();
         for command in [&["SCAN", "0", "COUNT", "1"][..], &["DBSIZE"]] {
-            if let Permitted::No(name) = self.try_command::<Value>(link, command).await? {
+            if let Permitted::No(name) = self.try_command::<Value>(connection, command).await? {
                 refused.insert(name.unwrap_or_else(|| command[0].to_lowercase()));
             }
         }
         if let Some(beginning) = usable.first() {
             let key = format!("{beginning}{PROBE}");
-            let link = self.link_of(link, &key)?;
-            let tried = self.script(&link, &TRY, [key.as_str()], []).await;
+            let connection = self.link_of(connection, &key)?;
+            let tried = self.script(&connection, &TRY, [key.as_str()], []).await;
             match permitted::<Vec<String>>(tried)? {
                 Permitted::Yes(refusals) => {
                     let refusals = refusals.chunks_exact(2);
@@ -153,7 +156,7 @@ impl RedisStore {
     /// Checks the generations of the resources, and a sample of all keys.
     async fn look_for_foreign_values(
         &self,
-        link: &Arc<Link>,
+        connection: &Arc<Connection>,
         usable: &[String],
         inquiry: &Inquiry,
         survey: &mut Survey,
@@ -169,7 +172,7 @@ impl RedisStore {
         }
         let mut walk = Walk::new(format!("{}*", glob::literal(&inquiry.namespace)), true);
         for _ in 0..STEPS {
-            match scan(link, self.budget, &mut walk).await? {
+            match scan(connection, self.budget, &mut walk).await? {
                 Some(step) if keys.len() < SAMPLE => keys.extend(step.into_iter().filter(|key| {
                     usable
                         .iter()
@@ -186,13 +189,13 @@ impl RedisStore {
             false if self.cluster().is_some() => {
                 let mut heads = Vec::with_capacity(keys.len());
                 for name in names {
-                    let link = self.link_of(link, name)?;
-                    let head = self.script(&link, &HEADS, [name], [length.clone()]);
+                    let connection = self.link_of(connection, name)?;
+                    let head = self.script(&connection, &HEADS, [name], [length.clone()]);
                     heads.append(&mut head.await?);
                 }
                 heads
             }
-            false => self.script(link, &HEADS, names, [length]).await?,
+            false => self.script(connection, &HEADS, names, [length]).await?,
         };
         let heads = keys
             .iter()
@@ -213,15 +216,15 @@ impl RedisStore {
 
     async fn try_command<T: redis::FromRedisValue>(
         &self,
-        link: &Link,
+        connection: &Connection,
         words: &[&str],
     ) -> Result<Permitted<T>, Error> {
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(*word);
         }
-        let answer = link.ask(self.budget, async |connection| {
-            command.query_async(connection).await
+        let answer = connection.ask(self.budget, async |multiplexed| {
+            command.query_async(multiplexed).await
         });
         permitted(answer.await)
     }

@@ -58,21 +58,21 @@ impl SwitchList {
         names.join("\n")
     }
 
-    pub(super) async fn read(&self, connection: &mut MultiplexedConnection) {
+    pub(super) async fn read(&self, multiplexed: &mut MultiplexedConnection) {
         // A value of another type is an error, and leaves the switches unchanged.
         let read = redis::cmd("GET")
             .arg(&self.key)
-            .query_async::<Option<String>>(connection)
+            .query_async::<Option<String>>(multiplexed)
             .await;
         match read {
             Ok(Some(list)) => self.learn(&list),
-            Ok(None) => self.write_back(connection).await,
+            Ok(None) => self.write_back(multiplexed).await,
             Err(_) => {}
         }
     }
 
     /// The key is missing. Writes the list back, unless it is empty or another process was faster.
-    async fn write_back(&self, connection: &mut MultiplexedConnection) {
+    async fn write_back(&self, multiplexed: &mut MultiplexedConnection) {
         let names = self.known();
         if names.is_empty() || crate::base::mutation::is_active("switches-lost-with-their-key") {
             return self.learn("");
@@ -80,7 +80,7 @@ impl SwitchList {
         let mut set = redis::cmd("SET");
         set.arg(&self.key).arg(names).arg("NX");
         // If Redis refuses it, the reads stay off in this process, and the next check tries again.
-        let _ = set.query_async::<Option<String>>(connection).await;
+        let _ = set.query_async::<Option<String>>(multiplexed).await;
     }
 
     /// Takes over a list.

@@ -15,14 +15,14 @@ use tokio::sync::Notify;
 
 use super::slots::untagged;
 use crate::base::nonce::Nonce;
-use crate::local::{Beat, Local, Session};
+use crate::local::{ConnectionId, HeartbeatId, Local};
 
 /// What the tracker of each connection is made of.
 #[derive(Clone)]
 pub(super) struct Tracking {
     local: Arc<Local>,
     /// The prefix of the heartbeats' keys, which nobody else uses; a number follows.
-    beats: Arc<str>,
+    heartbeats: Arc<str>,
     /// Notified when a connection has come into use.
     opened: Arc<Notify>,
     /// Whether it belongs to one primary of a cluster.
@@ -33,7 +33,7 @@ impl Tracking {
     pub(super) fn new(local: Arc<Local>, namespace: &str) -> Self {
         Self {
             local,
-            beats: format!("{namespace}@beat:{}:", Nonce::fresh()).into(),
+            heartbeats: format!("{namespace}@beat:{}:", Nonce::fresh()).into(),
             opened: Arc::default(),
             is_node: false,
         }
@@ -60,7 +60,7 @@ impl Tracking {
     /// The tracker of a connection that is about to be made.
     pub(super) fn tracker(&self) -> Tracker {
         Tracker {
-            session: self.local.announce(),
+            connection_id: self.local.announce(),
             tracking: self.clone(),
             is_on: AtomicBool::new(false),
             heard: AtomicU64::new(0),
@@ -72,7 +72,7 @@ impl Tracking {
 /// Passes key changes from one connection to the local tier.
 pub(super) struct Tracker {
     tracking: Tracking,
-    pub(super) session: Session,
+    pub(super) connection_id: ConnectionId,
     /// Whether the server has agreed to track.
     is_on: AtomicBool,
     /// The last heartbeat that was pushed; only for a node of a cluster.
@@ -96,17 +96,17 @@ impl Tracker {
     }
 
     /// The key of a heartbeat; on a node of a cluster it is in one of the node's slots.
-    pub(super) fn key(&self, beat: Beat, tag: Option<&str>) -> String {
-        let beats = &self.tracking.beats;
+    pub(super) fn key(&self, heartbeat: HeartbeatId, tag: Option<&str>) -> String {
+        let heartbeats = &self.tracking.heartbeats;
         match tag {
-            Some(tag) => format!("{beats}{beat}{{{tag}}}"),
-            None => format!("{beats}{beat}"),
+            Some(tag) => format!("{heartbeats}{heartbeat}{{{tag}}}"),
+            None => format!("{heartbeats}{heartbeat}"),
         }
     }
 
     /// Whether this heartbeat was pushed.
-    pub(super) fn has_heard(&self, beat: Beat) -> bool {
-        self.heard.load(Ordering::Acquire) >= beat
+    pub(super) fn has_heard(&self, heartbeat: HeartbeatId) -> bool {
+        self.heard.load(Ordering::Acquire) >= heartbeat
     }
 
     /// Stores the slots of a node. If they or its epoch have changed, all local entries are
@@ -127,9 +127,9 @@ impl Tracker {
     /// tier.
     pub(super) async fn start(
         &self,
-        connection: &mut MultiplexedConnection,
+        multiplexed: &mut MultiplexedConnection,
     ) -> Result<(), RedisError> {
-        let started = track(connection).await;
+        let started = track(multiplexed).await;
         match &started {
             Ok(()) => self.is_on.store(true, Ordering::Release),
             Err(error) => self.local().warn(error),
@@ -146,8 +146,8 @@ impl Tracker {
     /// no local entry is served.
     pub(super) fn open(&self) {
         match self.is_node() {
-            true => self.local().open_beside(self.session),
-            false if self.is_on() => self.local().open(self.session),
+            true => self.local().open_beside(self.connection_id),
+            false if self.is_on() => self.local().open(self.connection_id),
             false => {}
         }
     }
@@ -159,7 +159,7 @@ impl Tracker {
 
     /// The connection is no longer used.
     pub(super) fn lost(&self) {
-        self.local().close(self.session);
+        self.local().close(self.connection_id);
     }
 
     /// Handles a push message: the names of changed keys, or none for all keys.
@@ -178,10 +178,10 @@ impl Tracker {
     }
 
     fn changed(&self, key: &[u8]) {
-        let beat = key.strip_prefix(self.tracking.beats.as_bytes());
-        match beat.and_then(number) {
-            Some(beat) if self.is_node() => self.heard.store(beat, Ordering::Release),
-            Some(beat) => self.local().returned(self.session, beat),
+        let heartbeat = key.strip_prefix(self.tracking.heartbeats.as_bytes());
+        match heartbeat.and_then(number) {
+            Some(heartbeat) if self.is_node() => self.heard.store(heartbeat, Ordering::Release),
+            Some(heartbeat) => self.local().returned(self.connection_id, heartbeat),
             None => {
                 self.local().pushed(key);
                 if self.is_node()
@@ -195,17 +195,17 @@ impl Tracker {
 }
 
 /// The number at the end of a heartbeat's key, before a hash tag.
-fn number(beat: &[u8]) -> Option<Beat> {
-    let beat = std::str::from_utf8(beat).ok()?;
-    let (number, _) = beat.split_once('{').unwrap_or((beat, ""));
+fn number(heartbeat: &[u8]) -> Option<HeartbeatId> {
+    let heartbeat = std::str::from_utf8(heartbeat).ok()?;
+    let (number, _) = heartbeat.split_once('{').unwrap_or((heartbeat, ""));
     number.parse().ok()
 }
 
-pub(super) async fn track(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+pub(super) async fn track(multiplexed: &mut MultiplexedConnection) -> Result<(), RedisError> {
     let mut tracking = redis::cmd("CLIENT");
     tracking
         .arg("TRACKING")
         .arg("ON")
-        .query_async(connection)
+        .query_async(multiplexed)
         .await
 }

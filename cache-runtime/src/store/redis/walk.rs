@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use super::connection::Connection;
 use super::limits::{WAITED_WALK_STEP, WALK_STEP};
-use super::link::Link;
 use super::reply::info_field;
 use crate::base::error::Error;
 use crate::store::ServerFacts;
 
 /// The next step of a walk over the matching keys; `None` when it is over. A step may be empty.
 pub(super) async fn scan(
-    link: &Link,
+    connection: &Connection,
     budget: Duration,
     walk: &mut Walk,
 ) -> Result<Option<Vec<String>>, Error> {
@@ -23,9 +23,9 @@ pub(super) async fn scan(
         .arg(&walk.pattern)
         .arg("COUNT")
         .arg(walk.step);
-    let (next, keys): (String, Vec<Vec<u8>>) = link
-        .ask(budget, async |connection| {
-            scan.query_async(connection).await
+    let (next, keys): (String, Vec<Vec<u8>>) = connection
+        .ask(budget, async |multiplexed| {
+            scan.query_async(multiplexed).await
         })
         .await?;
     walk.cursor = (next != "0").then_some(next);
@@ -37,20 +37,24 @@ pub(super) async fn scan(
     ))
 }
 
-pub(super) async fn db_size(link: &Link, budget: Duration) -> Result<u64, Error> {
-    link.ask(budget, async |connection| {
-        redis::cmd("DBSIZE").query_async(connection).await
-    })
-    .await
+pub(super) async fn db_size(connection: &Connection, budget: Duration) -> Result<u64, Error> {
+    connection
+        .ask(budget, async |multiplexed| {
+            redis::cmd("DBSIZE").query_async(multiplexed).await
+        })
+        .await
 }
 
 /// The facts about one server.
-pub(super) async fn facts_of(link: &Link, budget: Duration) -> Result<ServerFacts, Error> {
-    let total_keys = db_size(link, budget).await?;
+pub(super) async fn facts_of(
+    connection: &Connection,
+    budget: Duration,
+) -> Result<ServerFacts, Error> {
+    let total_keys = db_size(connection, budget).await?;
     // If INFO is not permitted, they are unknown.
-    let info: String = link
-        .ask(budget, async |connection| {
-            redis::cmd("INFO").query_async(connection).await
+    let info: String = connection
+        .ask(budget, async |multiplexed| {
+            redis::cmd("INFO").query_async(multiplexed).await
         })
         .await
         .unwrap_or_default();

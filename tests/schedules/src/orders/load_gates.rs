@@ -9,7 +9,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Schedule;
 use crate::base::clock::Instant;
-use crate::load_gate::{Entered, GateResult, LoadGates, Run};
+use crate::load_gate::{GateLeader, GateResult, GateRole, LoadGates};
 use crate::protocol::entry::Fingerprint;
 use crate::single_flight::LoadResult;
 
@@ -73,7 +73,7 @@ fn reads_and_a_write(limit: usize) {
             .collect();
         assert!(
             runs.iter()
-                .all(|entered| matches!(entered, Entered::Lead(_)))
+                .all(|entered| matches!(entered, GateRole::Lead(_)))
         );
     });
 }
@@ -83,11 +83,11 @@ impl World {
         let oldest = self.acknowledged.load(Ordering::SeqCst);
         loop {
             let waiting = match self.load_gates.enter("key", TYPE, self.limit) {
-                Entered::Lead(run) => match self.lead(run).await {
+                GateRole::Lead(run) => match self.lead(run).await {
                     Some(version) => return assert!(version >= oldest),
                     None => continue,
                 },
-                Entered::Wait(waiting) => waiting,
+                GateRole::Wait(waiting) => waiting,
             };
             if deadline != Instant::NEVER && thread_rng().gen_range(0..2) == 0 {
                 // Dropped before it has waited.
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    async fn lead(&self, run: Run) -> Option<usize> {
+    async fn lead(&self, run: GateLeader) -> Option<usize> {
         let running = self.running.fetch_add(1, Ordering::SeqCst);
         assert!(running < self.limit, "{running} run already");
         let version = self.truth.load(Ordering::SeqCst);

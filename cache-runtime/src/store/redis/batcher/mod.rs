@@ -68,7 +68,7 @@ const MOST_ALONE: usize = 64;
 const ROUNDS: u32 = 8;
 
 /// `None` if the read has to be repeated alone.
-pub(super) type Answer = Result<Option<Look>, Error>;
+pub(super) type LookResult = Result<Option<Look>, Error>;
 
 /// The reads of one connection.
 pub(super) struct Batcher {
@@ -144,7 +144,7 @@ pub(crate) struct Waiters {
 }
 
 pub(crate) struct Request {
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) answer: oneshot::Sender<LookResult>,
     pub(super) since: Instant,
 }
 
@@ -219,7 +219,11 @@ impl Batcher {
     }
 
     /// `None` if the connection was closed.
-    pub(super) fn join(&self, probe: &Probe, since: Instant) -> Option<oneshot::Receiver<Answer>> {
+    pub(super) fn join(
+        &self,
+        probe: &Probe,
+        since: Instant,
+    ) -> Option<oneshot::Receiver<LookResult>> {
         let (answer, receiver) = oneshot::channel();
         let request = Request { answer, since };
         if self.enqueue(probe, request)? {

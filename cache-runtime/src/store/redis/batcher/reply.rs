@@ -1,6 +1,6 @@
 //! Distributes the answer to a batch to its reads.
 
-use super::super::link::Link;
+use super::super::connection::Connection;
 use super::super::reads::Value;
 use super::super::reply::miscounted;
 use super::super::stored::{GenerationSet, StoredValue, generation};
@@ -13,10 +13,10 @@ use crate::store::Look;
 /// The command's answer.
 pub(super) struct BatchReply<'r> {
     batch_keys: BatchKeys<'r>,
-    sightings: Vec<Option<StoredValue>>,
+    stored_values: Vec<Option<StoredValue>>,
     /// By list. `None` if a generation is missing; a read that is repeated alone creates it.
-    standings: Vec<Option<GenerationSet>>,
-    link: &'r Link,
+    generation_sets: Vec<Option<GenerationSet>>,
+    connection: &'r Connection,
     now: Millis,
 }
 
@@ -24,8 +24,13 @@ impl BatchReply<'_> {
     /// What the batch has returned.
     pub(super) fn outcome(&self) -> BatchOutcome {
         BatchOutcome::Brought {
-            entries: self.sightings.len(),
-            bytes: self.sightings.iter().flatten().map(StoredValue::len).sum(),
+            entries: self.stored_values.len(),
+            bytes: self
+                .stored_values
+                .iter()
+                .flatten()
+                .map(StoredValue::len)
+                .sum(),
         }
     }
 
@@ -36,16 +41,16 @@ impl BatchReply<'_> {
         let (entry, list) = *self.batch_keys.reads.get(read)?;
         let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;
         *readers = readers.saturating_sub(1);
-        let sighting = self.sightings.get_mut(entry)?;
-        let sighting = match *readers {
-            0 => sighting.take(),
-            _ => sighting.clone(),
+        let stored = self.stored_values.get_mut(entry)?;
+        let stored = match *readers {
+            0 => stored.take(),
+            _ => stored.clone(),
         };
-        let standing = self.standings.get(list)?.as_ref()?;
-        sighting?.look(
+        let generation_set = self.generation_sets.get(list)?.as_ref()?;
+        stored?.look(
             key,
-            standing,
-            |key, stamp| self.link.is_off_by_others(key, stamp),
+            generation_set,
+            |key, stamp| self.connection.is_off_by_others(key, stamp),
             self.now,
         )
     }
@@ -54,26 +59,26 @@ impl BatchReply<'_> {
 impl<'r> BatchKeys<'r> {
     pub(super) fn complete(
         self,
-        link: &'r Link,
+        connection: &'r Connection,
         mut values: Vec<Value>,
     ) -> Result<BatchReply<'r>, Error> {
         if values.len() != self.entries.len() + self.deps.len() {
-            return Err(link.answers_amiss(miscounted()));
+            return Err(connection.answers_amiss(miscounted()));
         }
         let generations = values.split_off(self.entries.len());
         let generations: Vec<_> = generations.iter().map(generation).collect();
-        let standing = |places: &Vec<usize>| {
+        let generation_set = |places: &Vec<usize>| {
             let own = places
                 .iter()
                 .map(|at| generations.get(*at).copied().flatten());
             let own: Option<Vec<_>> = own.collect();
-            own.map(|own| GenerationSet::of(link.identity(), own))
+            own.map(|own| GenerationSet::of(connection.identity(), own))
         };
         Ok(BatchReply {
-            standings: self.lists.iter().map(standing).collect(),
-            sightings: values.into_iter().map(StoredValue::of).map(Some).collect(),
-            link,
-            now: link.clock.now(),
+            generation_sets: self.lists.iter().map(generation_set).collect(),
+            stored_values: values.into_iter().map(StoredValue::of).map(Some).collect(),
+            connection,
+            now: connection.clock.now(),
             batch_keys: self,
         })
     }

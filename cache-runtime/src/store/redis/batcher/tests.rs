@@ -11,7 +11,7 @@ use crate::protocol::generation::Dep;
 const BUDGET: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_millis(87);
 
-type Waiting = oneshot::Receiver<Answer>;
+type Waiting = oneshot::Receiver<LookResult>;
 type Deps = Arc<[Arc<Dep>]>;
 
 fn probe(key: &str, deps: &Deps) -> Probe {

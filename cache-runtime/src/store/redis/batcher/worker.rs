@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use super::super::connection::Connection;
 use super::super::errors::is_forbidden;
-use super::super::link::Link;
 use super::super::mget::mget;
 use super::WORKERS;
 use super::plan::BatchPlan;
@@ -24,7 +24,7 @@ pub(super) fn at_once(round_trip: Duration) -> usize {
 
 /// Sends queued batches. However it ends, no read goes on waiting for it.
 pub(crate) struct Worker {
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     /// The slots of its batches.
     slots: Range<usize>,
     budget: Duration,
@@ -32,21 +32,21 @@ pub(crate) struct Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.link.abandon();
+        self.connection.abandon();
     }
 }
 
 impl Worker {
     /// Creates one of [`WORKERS`], on a connection with this round trip.
     pub(crate) fn new(
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         number: usize,
         round_trip: Duration,
         budget: Duration,
     ) -> Self {
         let each = at_once(round_trip) / WORKERS;
         Self {
-            link,
+            connection,
             slots: number * each..(number + 1) * each,
             budget,
         }
@@ -60,7 +60,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 Some(slot) = in_flight.next() => free.push(slot),
-                Some(next) = OptionFuture::from(slot.map(|slot| self.link.batcher().next_batch(slot))) => {
+                Some(next) = OptionFuture::from(slot.map(|slot| self.connection.batcher().next_batch(slot))) => {
                     let (Some(plan), Some(slot)) = (next, free.pop()) else {
                         return;
                     };
@@ -76,21 +76,21 @@ impl Worker {
         // The callers are likely to read again. If the batch were retired by then, each read would
         // be sent alone.
         others_first().await;
-        self.link.batcher().retire();
+        self.connection.batcher().retire();
         slot
     }
 
     /// Sends the command, and answers the requests.
     async fn send(&self, slot: usize, plan: BatchPlan) {
-        let link = &self.link;
-        let batcher = link.batcher();
+        let connection = &self.connection;
+        let batcher = connection.batcher();
         if batcher.is_abandoned(slot) {
             batcher.complete(slot, &BatchOutcome::Empty);
             return;
         }
         let batch_keys = plan.batch_keys();
-        let answer = mget(link, self.budget, batch_keys.keys()).await;
-        match answer.and_then(|values| batch_keys.complete(link, values)) {
+        let answer = mget(connection, self.budget, batch_keys.keys()).await;
+        match answer.and_then(|values| batch_keys.complete(connection, values)) {
             Ok(mut reply) => {
                 let Waiters { requests, gone } = batcher.complete(slot, &reply.outcome());
                 for at in 0..gone {

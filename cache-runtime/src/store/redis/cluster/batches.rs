@@ -21,12 +21,12 @@ use super::super::batcher::{
     BatchKeys, BatchOutcome, BatchPlan, Batcher, MOST_AT_ONCE, Request as Waiter, WORKERS,
     others_first,
 };
+use super::super::connection::Connection;
 use super::super::errors::{is_forbidden, unanswered};
-use super::super::link::Link;
 use super::super::reply::miscounted;
 use super::super::slots::slot_of;
 use super::super::stored::{GenerationSet, StoredValue, generation};
-use super::lookup::{NodeRequest, Sourced, Wanted, entry_of, request_of, standing};
+use super::lookup::{NodeRequest, Requested, Sourced, entry_of, generation_set, request_of};
 use super::routing::groups;
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock::{self, Instant};
@@ -38,12 +38,12 @@ use crate::store::{Look, Probe};
 const AT_ONCE: usize = 1;
 /// How long nodes may take, after the batch was sent or one of them has answered, before the next
 /// batch is sent without them.
-const GRACE: Duration = Duration::from_millis(1);
+const LATE_AFTER: Duration = Duration::from_millis(1);
 
 /// A read that was sent alone. It counts as in flight while this is held.
-struct Alone<'c>(&'c Batcher);
+struct InFlightRead<'c>(&'c Batcher);
 
-impl Drop for Alone<'_> {
+impl Drop for InFlightRead<'_> {
     fn drop(&mut self) {
         self.0.alone.fetch_sub(1, Ordering::Relaxed);
     }
@@ -80,7 +80,7 @@ impl Cluster {
 
     async fn look_alone(&self, probe: &Probe) -> Result<Look, Error> {
         self.batcher.alone.fetch_add(1, Ordering::Relaxed);
-        let _alone = Alone(&self.batcher);
+        let _alone = InFlightRead(&self.batcher);
         let mut looks = self.look_over(std::slice::from_ref(probe)).await?;
         looks.pop().ok_or_else(miscounted)
     }
@@ -146,9 +146,9 @@ impl Drop for Prompt<'_> {
 
 /// A batch that counts in the queue. However it ends, reads need not be queued because of it any
 /// more.
-struct Counted<'b>(&'b Batcher);
+struct QueuedBatch<'b>(&'b Batcher);
 
-impl Drop for Counted<'_> {
+impl Drop for QueuedBatch<'_> {
     fn drop(&mut self) {
         self.0.retire();
     }
@@ -188,7 +188,7 @@ impl Worker {
 
     /// Sends a batch; returns its slot, which is free again.
     async fn run(&self, slot: usize, plan: BatchPlan, mut prompt: Prompt<'_>) -> usize {
-        let _counted = Counted(&self.cluster.batcher);
+        let _counted = QueuedBatch(&self.cluster.batcher);
         self.send(slot, &plan, &mut prompt).await;
         // The callers are likely to read again. If the batch were retired by then, each read would
         // be sent alone.
@@ -202,7 +202,7 @@ impl Worker {
             cluster.batcher.complete(slot, &BatchOutcome::Empty);
             return;
         }
-        let mut batch = Batch::new(plan);
+        let mut batch = ClusterBatch::new(plan);
         let requests = batch.requests(cluster);
         let asked = requests
             .iter()
@@ -213,7 +213,7 @@ impl Worker {
             // Also before the first answer, which may come from a node that is late.
             let next = match prompt.0.is_some() && !asked.is_empty() {
                 false => asked.next().await,
-                true => match tokio::time::timeout(GRACE, asked.next()).await {
+                true => match tokio::time::timeout(LATE_AFTER, asked.next()).await {
                     Ok(next) => next,
                     Err(_) => {
                         prompt.is_over();
@@ -239,7 +239,7 @@ impl Worker {
 }
 
 /// What has arrived for one key.
-enum Part<T> {
+enum KeyAnswer<T> {
     Awaited,
     Come(T),
     /// The read has to be repeated alone: the slot has moved, or a generation is missing.
@@ -248,26 +248,34 @@ enum Part<T> {
 }
 
 /// A batch, its keys, and what has arrived for them.
-struct Batch<'p> {
+struct ClusterBatch<'p> {
     keys: BatchKeys<'p>,
     /// By entry: the connection that it is asked over, and what arrived.
-    entries: Vec<(Option<Arc<Link>>, Part<StoredValue>)>,
+    entries: Vec<(Option<Arc<Connection>>, KeyAnswer<StoredValue>)>,
     /// By dependency.
-    deps: Vec<(Option<Arc<Link>>, Part<Generation>)>,
+    deps: Vec<(Option<Arc<Connection>>, KeyAnswer<Generation>)>,
     /// The indexes of the dependencies in each group, in the order in which they were asked for.
     groups: Vec<Vec<usize>>,
     /// By list and by the connection of the entry.
-    standings: Vec<(usize, Arc<Link>, GenerationSet)>,
+    generation_sets: Vec<(usize, Arc<Connection>, GenerationSet)>,
 }
 
-impl<'p> Batch<'p> {
+impl<'p> ClusterBatch<'p> {
     fn new(plan: &'p BatchPlan) -> Self {
         let keys = plan.batch_keys();
         Self {
-            entries: keys.entries.iter().map(|_| (None, Part::Awaited)).collect(),
-            deps: keys.deps.iter().map(|_| (None, Part::Awaited)).collect(),
+            entries: keys
+                .entries
+                .iter()
+                .map(|_| (None, KeyAnswer::Awaited))
+                .collect(),
+            deps: keys
+                .deps
+                .iter()
+                .map(|_| (None, KeyAnswer::Awaited))
+                .collect(),
             groups: Vec::new(),
-            standings: Vec::new(),
+            generation_sets: Vec::new(),
             keys,
         }
     }
@@ -275,21 +283,21 @@ impl<'p> Batch<'p> {
     /// The commands for each node. Keys without a reachable node have failed.
     fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest> {
         let map = cluster.map.load();
-        let link = |slot| match map.nodes().is_empty() {
+        let connection = |slot| match map.nodes().is_empty() {
             true => Err(cluster.unknown()),
-            false => map.link(slot),
+            false => map.connection(slot),
         };
         let mut requests = Vec::with_capacity(map.nodes().len().min(8));
         for (at, entry) in self.keys.entries.iter().enumerate() {
             let Some(part) = self.entries.get_mut(at) else {
                 continue;
             };
-            match link(slot_of(entry.key)) {
-                Ok(link) => {
-                    request_of(&mut requests, &link).entry(at, entry.key);
-                    part.0 = Some(link);
+            match connection(slot_of(entry.key)) {
+                Ok(connection) => {
+                    request_of(&mut requests, &connection).entry(at, entry.key);
+                    part.0 = Some(connection);
                 }
-                Err(error) => part.1 = Part::Failed(error),
+                Err(error) => part.1 = KeyAnswer::Failed(error),
             }
         }
         for (number, group) in groups(self.keys.deps.iter().copied())
@@ -297,17 +305,17 @@ impl<'p> Batch<'p> {
             .enumerate()
         {
             let places: Vec<_> = group.deps.iter().map(|(_, at)| *at).collect();
-            let link = link(group.slot);
+            let connection = connection(group.slot);
             for at in &places {
                 if let Some(part) = self.deps.get_mut(*at) {
-                    match &link {
-                        Ok(link) => part.0 = Some(Arc::clone(link)),
-                        Err(error) => part.1 = Part::Failed(copy(error)),
+                    match &connection {
+                        Ok(connection) => part.0 = Some(Arc::clone(connection)),
+                        Err(error) => part.1 = KeyAnswer::Failed(copy(error)),
                     }
                 }
             }
-            if let Ok(link) = &link {
-                request_of(&mut requests, link).group(number, &group);
+            if let Ok(connection) = &connection {
+                request_of(&mut requests, connection).group(number, &group);
             }
             self.groups.push(places);
         }
@@ -316,7 +324,7 @@ impl<'p> Batch<'p> {
 
     /// Stores a node's answers.
     fn take_in(&mut self, request: &NodeRequest, answers: Result<Answers, Error>) {
-        let link = &request.link;
+        let connection = &request.connection;
         let (answers, error) = match answers {
             Ok(answers) => (answers.into_iter().map(Some).collect(), None),
             Err(error) => (Vec::new(), Some(error)),
@@ -325,43 +333,44 @@ impl<'p> Batch<'p> {
         answers.resize_with(request.wanted.len(), || None);
         for (wanted, answer) in request.wanted.iter().zip(answers) {
             let part = match (answer, &error) {
-                (Some(Ok(value)), _) => Part::Come(value),
-                (Some(Err(error)), _) => refused(link, error),
-                (None, Some(error)) => Part::Failed(copy(error)),
-                (None, None) => Part::Failed(miscounted()),
+                (Some(Ok(value)), _) => KeyAnswer::Come(value),
+                (Some(Err(error)), _) => refused(connection, error),
+                (None, Some(error)) => KeyAnswer::Failed(copy(error)),
+                (None, None) => KeyAnswer::Failed(miscounted()),
             };
             match *wanted {
-                Wanted::Entry(at) => {
+                Requested::Entry(at) => {
                     if let Some(entry) = self.entries.get_mut(at) {
                         entry.1 = match part {
-                            Part::Come(value) => match entry_of(value) {
-                                Some(value) => Part::Come(StoredValue::of(value)),
-                                None => Part::Failed(link.answers_amiss(miscounted())),
+                            KeyAnswer::Come(value) => match entry_of(value) {
+                                Some(value) => KeyAnswer::Come(StoredValue::of(value)),
+                                None => KeyAnswer::Failed(connection.answers_amiss(miscounted())),
                             },
-                            Part::Awaited | Part::Again => Part::Again,
-                            Part::Failed(error) => Part::Failed(error),
+                            KeyAnswer::Awaited | KeyAnswer::Again => KeyAnswer::Again,
+                            KeyAnswer::Failed(error) => KeyAnswer::Failed(error),
                         };
                     }
                 }
-                Wanted::Group(number) => self.take_in_group(link, number, part),
+                Requested::Group(number) => self.take_in_group(connection, number, part),
             }
         }
     }
 
-    fn take_in_group(&mut self, link: &Link, number: usize, part: Part<Value>) {
+    fn take_in_group(&mut self, connection: &Connection, number: usize, part: KeyAnswer<Value>) {
         let places = self.groups.get(number).map_or(&[][..], Vec::as_slice);
         let mut values = match part {
-            Part::Come(Value::Array(values)) if values.len() == places.len() => values,
+            KeyAnswer::Come(Value::Array(values)) if values.len() == places.len() => values,
             part => {
                 let error = match part {
-                    Part::Failed(error) => Some(error),
-                    Part::Come(_) => Some(link.answers_amiss(miscounted())),
-                    Part::Awaited | Part::Again => None,
+                    KeyAnswer::Failed(error) => Some(error),
+                    KeyAnswer::Come(_) => Some(connection.answers_amiss(miscounted())),
+                    KeyAnswer::Awaited | KeyAnswer::Again => None,
                 };
                 for at in places {
                     if let Some(dep) = self.deps.get_mut(*at) {
                         let error = error.as_ref();
-                        dep.1 = error.map_or(Part::Again, |error| Part::Failed(copy(error)));
+                        dep.1 =
+                            error.map_or(KeyAnswer::Again, |error| KeyAnswer::Failed(copy(error)));
                     }
                 }
                 return;
@@ -369,7 +378,7 @@ impl<'p> Batch<'p> {
         };
         for (at, value) in places.iter().zip(values.drain(..)) {
             if let Some(dep) = self.deps.get_mut(*at) {
-                dep.1 = generation(&value).map_or(Part::Again, Part::Come);
+                dep.1 = generation(&value).map_or(KeyAnswer::Again, KeyAnswer::Come);
             }
         }
     }
@@ -377,11 +386,11 @@ impl<'p> Batch<'p> {
     /// What the batch has returned.
     fn outcome(&self) -> BatchOutcome {
         let come = self.entries.iter().filter_map(|(_, part)| match part {
-            Part::Come(value) => Some(value.len()),
+            KeyAnswer::Come(value) => Some(value.len()),
             _ => None,
         });
         let entries = come.clone().count();
-        let is_unanswered = |(_, part): &(_, Part<StoredValue>)| matches!(part, Part::Failed(error) if error.kind() == ErrorKind::Unavailable);
+        let is_unanswered = |(_, part): &(_, KeyAnswer<StoredValue>)| matches!(part, KeyAnswer::Failed(error) if error.kind() == ErrorKind::Unavailable);
         match entries {
             0 if self.entries.iter().any(is_unanswered) => BatchOutcome::Unanswered {
                 reads: self.keys.reads.len(),
@@ -414,68 +423,74 @@ impl<'p> Batch<'p> {
         let deps = self.keys.lists.get(list)?;
         let mut is_to_repeat = false;
         match entry {
-            Part::Awaited => return None,
-            Part::Failed(error) => return Some(Err(copy(error))),
-            Part::Again => is_to_repeat = true,
-            Part::Come(_) => {}
+            KeyAnswer::Awaited => return None,
+            KeyAnswer::Failed(error) => return Some(Err(copy(error))),
+            KeyAnswer::Again => is_to_repeat = true,
+            KeyAnswer::Come(_) => {}
         }
         for dep in deps {
             match &self.deps.get(*dep)?.1 {
-                Part::Awaited => return None,
-                Part::Failed(error) => return Some(Err(copy(error))),
-                Part::Again => is_to_repeat = true,
-                Part::Come(_) => {}
+                KeyAnswer::Awaited => return None,
+                KeyAnswer::Failed(error) => return Some(Err(copy(error))),
+                KeyAnswer::Again => is_to_repeat = true,
+                KeyAnswer::Come(_) => {}
             }
         }
         if is_to_repeat {
             return Some(Ok(None));
         }
-        let link = Arc::clone(entry_link.as_ref()?);
+        let connection = Arc::clone(entry_link.as_ref()?);
         let known = self
-            .standings
+            .generation_sets
             .iter()
-            .position(|(of, over, _)| *of == list && Arc::ptr_eq(over, &link));
+            .position(|(of, over, _)| *of == list && Arc::ptr_eq(over, &connection));
         let known = match known {
             Some(known) => known,
             None => {
                 let sourced = deps.iter().map(|dep| match self.deps.get(*dep) {
-                    Some((Some(link), Part::Come(generation))) => Some(Sourced {
+                    Some((Some(connection), KeyAnswer::Come(generation))) => Some(Sourced {
                         generation: *generation,
-                        link: Arc::clone(link),
+                        connection: Arc::clone(connection),
                     }),
                     _ => None,
                 });
                 let sourced: Vec<_> = sourced.collect::<Option<_>>()?;
-                let set = standing(&link, &sourced);
-                self.standings.push((list, Arc::clone(&link), set));
-                self.standings.len() - 1
+                let set = generation_set(&connection, &sourced);
+                self.generation_sets
+                    .push((list, Arc::clone(&connection), set));
+                self.generation_sets.len() - 1
             }
         };
-        let (.., set) = self.standings.get(known)?;
+        let (.., set) = self.generation_sets.get(known)?;
         let asked = self.keys.entries.get_mut(at)?;
         asked.readers = asked.readers.saturating_sub(1);
         let part = &mut self.entries.get_mut(at)?.1;
         let value = match (asked.readers, &*part) {
-            (0, _) => match std::mem::replace(part, Part::Again) {
-                Part::Come(value) => value,
+            (0, _) => match std::mem::replace(part, KeyAnswer::Again) {
+                KeyAnswer::Come(value) => value,
                 _ => return Some(Ok(None)),
             },
-            (_, Part::Come(value)) => value.clone(),
+            (_, KeyAnswer::Come(value)) => value.clone(),
             _ => return Some(Ok(None)),
         };
-        let is_off = |key: &str, stamp| link.is_off_by_others(key, stamp);
+        let is_off = |key: &str, stamp| connection.is_off_by_others(key, stamp);
         // If an entry of another key was returned, it is read again over another connection.
-        Some(Ok(value.look(asked.key, set, is_off, link.clock.now())))
+        Some(Ok(value.look(
+            asked.key,
+            set,
+            is_off,
+            connection.clock.now(),
+        )))
     }
 }
 
 /// The effect of an error on the reads that need the key.
-fn refused(link: &Link, error: RedisError) -> Part<Value> {
-    match fault(link, error) {
-        Fault::Moved | Fault::Moving(_) | Fault::Split => Part::Again,
+fn refused(connection: &Connection, error: RedisError) -> KeyAnswer<Value> {
+    match fault(connection, error) {
+        Fault::Moved | Fault::Moving(_) | Fault::Split => KeyAnswer::Again,
         // One key caused the error, and perhaps another one of the same command.
-        Fault::Failed(error) if is_forbidden(&error) => Part::Again,
-        Fault::Failed(error) => Part::Failed(error),
+        Fault::Failed(error) if is_forbidden(&error) => KeyAnswer::Again,
+        Fault::Failed(error) => KeyAnswer::Failed(error),
     }
 }
 

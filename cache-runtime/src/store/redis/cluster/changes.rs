@@ -8,13 +8,13 @@ use futures_util::future::join_all;
 use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 
 use super::super::address;
+use super::super::connection::Connection;
 use super::super::dial::dial;
 use super::super::limits::{SCRIPT_SETS_IT, STEP};
-use super::super::link::Link;
 use super::super::reply::{millis, miscounted};
 use super::super::scripts::{self, Lua, ScriptMode};
 use super::super::slots::slot_of;
-use super::routing::{Step, groups, routed};
+use super::routing::{ScriptCall, groups, routed};
 use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault, is_apart};
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::{Error, ErrorKind};
@@ -30,11 +30,11 @@ use crate::store::{
 const TOUCHED: usize = 4_096;
 
 /// The result of a step: its value, and the connection that it came over.
-type Done = Result<(Value, Arc<Link>), Error>;
+type StepResult = Result<(Value, Arc<Connection>), Error>;
 
 /// What to do with a step if the slot is being moved and the key is not at its old node.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnItsWay {
+pub(super) enum OnAsk {
     /// Run it at the new node. Only for steps that remove: a value that will be read must not be
     /// stored there before the node owns the slot, since a move that is aborted and started again
     /// would bring it back.
@@ -43,27 +43,31 @@ pub(super) enum OnItsWay {
     Fail,
 }
 
-fn typed<T: FromRedisValue>(done: Done) -> Result<(T, Arc<Link>), Error> {
-    let (value, link) = done?;
+fn typed<T: FromRedisValue>(done: StepResult) -> Result<(T, Arc<Connection>), Error> {
+    let (value, connection) = done?;
     match redis::from_redis_value(value) {
-        Ok(value) => Ok((value, link)),
+        Ok(value) => Ok((value, connection)),
         Err(error) => {
             let error = Error::new(ErrorKind::Store, error.to_string());
-            Err(link.answers_amiss(error))
+            Err(connection.answers_amiss(error))
         }
     }
 }
 
 /// The same for a script that answers for each key, and has one key.
-fn only<T: FromRedisValue>(done: Done) -> Result<T, Error> {
+fn only<T: FromRedisValue>(done: StepResult) -> Result<T, Error> {
     let (mut values, _) = typed::<Vec<T>>(done)?;
     values.pop().ok_or_else(miscounted)
 }
 
 impl Cluster {
     /// Sends steps over one connection, in one pipeline.
-    pub(super) async fn send(&self, link: &Link, steps: &[&Step<'_>]) -> Result<Answers, Error> {
-        let mode = link.capabilities.scripts;
+    pub(super) async fn send(
+        &self,
+        connection: &Connection,
+        steps: &[&ScriptCall<'_>],
+    ) -> Result<Answers, Error> {
+        let mode = connection.capabilities.scripts;
         let mut commands = Pipeline::with_capacity(steps.len());
         for step in steps {
             commands.add_command(
@@ -72,17 +76,17 @@ impl Cluster {
             );
         }
         commands.ignore_errors();
-        let mut answers: Answers = link
-            .ask(self.budget, async |connection| {
-                commands.query_async(connection).await
+        let mut answers: Answers = connection
+            .ask(self.budget, async |multiplexed| {
+                commands.query_async(multiplexed).await
             })
             .await?;
         if answers.len() != steps.len() {
-            return Err(link.answers_amiss(miscounted()));
+            return Err(connection.answers_amiss(miscounted()));
         }
         for (step, answer) in steps.iter().zip(&mut answers) {
             if mode == ScriptMode::ByHash && answer.as_ref().is_err_and(is_forgotten) {
-                *answer = self.run_again(link, step).await?;
+                *answer = self.run_again(connection, step).await?;
             }
         }
         Ok(answers)
@@ -91,67 +95,72 @@ impl Cluster {
     /// Runs a script that the server has forgotten.
     async fn run_again(
         &self,
-        link: &Link,
-        step: &Step<'_>,
+        connection: &Connection,
+        step: &ScriptCall<'_>,
     ) -> Result<Result<Value, RedisError>, Error> {
         let keys = step.keys.iter().copied();
         let args = step.args.iter().cloned();
-        link.ask(self.budget, async |connection| {
-            Ok(step
-                .script
-                .run(connection, ScriptMode::ByHash, keys, args)
-                .await)
-        })
-        .await
+        connection
+            .ask(self.budget, async |multiplexed| {
+                Ok(step
+                    .script
+                    .run(multiplexed, ScriptMode::ByHash, keys, args)
+                    .await)
+            })
+            .await
     }
 
     /// Runs a step at the node that the slot is being moved to.
     async fn send_asking(
         &self,
         address: &str,
-        step: &Step<'_>,
-    ) -> Result<(Value, Arc<Link>), Fault> {
+        step: &ScriptCall<'_>,
+    ) -> Result<(Value, Arc<Connection>), Fault> {
         let map = self.map.load_full();
         let known = map.nodes().iter().find(|node| node.address() == address);
         let Some(node) = known else {
             // A node that has no slots yet, or has another name here.
             let value = self.send_asking_stranger(address, step).await?;
-            let link = map.link(step.slot).map_err(Fault::Failed)?;
-            return Ok((value, link));
+            let connection = map.connection(step.slot).map_err(Fault::Failed)?;
+            return Ok((value, connection));
         };
-        let link = node.links.current().map_err(Fault::Failed)?;
+        let connection = node.connections.current().map_err(Fault::Failed)?;
         let mut commands = redis::pipe();
         commands.cmd("ASKING");
-        let mode = link.capabilities.scripts;
+        let mode = connection.capabilities.scripts;
         commands.add_command(
             step.script
                 .command(mode, &step.keys, step.args.iter().cloned()),
         );
         commands.ignore_errors();
-        let answers: Result<Answers, Error> = link
-            .ask(self.budget, async |connection| {
-                commands.query_async(connection).await
+        let answers: Result<Answers, Error> = connection
+            .ask(self.budget, async |multiplexed| {
+                commands.query_async(multiplexed).await
             })
             .await;
         let answer = answers.map_err(Fault::Failed)?.pop();
-        let answer = answer.ok_or_else(|| Fault::Failed(link.answers_amiss(miscounted())))?;
+        let answer = answer.ok_or_else(|| Fault::Failed(connection.answers_amiss(miscounted())))?;
         match answer {
-            Ok(value) => Ok((value, link)),
+            Ok(value) => Ok((value, connection)),
             Err(error) if is_forgotten(&error) => {
-                let _ = link
-                    .ask(self.budget, async |connection| {
-                        step.script.load(connection).await
+                let _ = connection
+                    .ask(self.budget, async |multiplexed| {
+                        step.script.load(multiplexed).await
                     })
                     .await;
                 Err(Fault::Moving(Some(address.to_owned())))
             }
-            Err(error) => Err(fault(&link, error)),
+            Err(error) => Err(fault(&connection, error)),
         }
     }
 
     /// The same at a node without a connection: over a connection of its own, with the script's
     /// text.
-    async fn send_asking_stranger(&self, address: &str, step: &Step<'_>) -> Result<Value, Fault> {
+    async fn send_asking_stranger(
+        &self,
+        address: &str,
+        step: &ScriptCall<'_>,
+    ) -> Result<Value, Fault> {
         let unknown = || {
             let text = format!("the key's slot is on its way to {address}, which can't be reached");
             Fault::Failed(Error::unavailable(text))
@@ -162,14 +171,14 @@ impl Cluster {
         let config = self.redis.settings_at(host, port);
         let asked = async {
             let addresses = address::of(&config).await.ok()?;
-            let (mut connection, _) = dial(&config, *addresses.first()?, |_| {}).await.ok()?;
+            let (mut multiplexed, _) = dial(&config, *addresses.first()?, |_| {}).await.ok()?;
             let mut commands = redis::pipe();
             commands.cmd("ASKING");
             let args = step.args.iter().cloned();
             let command = step.script.command(ScriptMode::ByText, &step.keys, args);
             commands.add_command(command);
             commands.ignore_errors();
-            let answers: Answers = commands.query_async(&mut connection).await.ok()?;
+            let answers: Answers = commands.query_async(&mut multiplexed).await.ok()?;
             answers.into_iter().next_back()?.ok()
         };
         let answer = tokio::time::timeout(self.budget, asked).await;
@@ -178,9 +187,9 @@ impl Cluster {
 
     /// Runs all steps, those of different nodes at the same time. The answers are in the order of
     /// the steps.
-    pub(super) async fn run(&self, steps: &[Step<'_>], on_its_way: OnItsWay) -> Vec<Done> {
+    pub(super) async fn run(&self, steps: &[ScriptCall<'_>], on_its_way: OnAsk) -> Vec<StepResult> {
         let deadline = clock::now() + self.budget;
-        let mut done: Vec<Option<Done>> = steps.iter().map(|_| None).collect();
+        let mut done: Vec<Option<StepResult>> = steps.iter().map(|_| None).collect();
         let mut left: Vec<usize> = (0..steps.len()).collect();
         while !left.is_empty() {
             let (moved, asked) = self.run_once(steps, &left, &mut done).await;
@@ -188,13 +197,11 @@ impl Cluster {
             let is_redirected = !left.is_empty();
             for (at, address) in asked {
                 let sent = match (on_its_way, &address) {
-                    (OnItsWay::Fail, _) => Err(Fault::Failed(Error::unavailable(
+                    (OnAsk::Fail, _) => Err(Fault::Failed(Error::unavailable(
                         "the key's slot is being moved",
                     ))),
-                    (OnItsWay::Follow, Some(address)) => {
-                        self.send_asking(address, &steps[at]).await
-                    }
-                    (OnItsWay::Follow, None) => Err(Fault::Moving(None)),
+                    (OnAsk::Follow, Some(address)) => self.send_asking(address, &steps[at]).await,
+                    (OnAsk::Follow, None) => Err(Fault::Moving(None)),
                 };
                 match sent {
                     Ok(answer) => done[at] = Some(Ok(answer)),
@@ -234,33 +241,36 @@ impl Cluster {
     /// whose slot is being moved.
     async fn run_once(
         &self,
-        steps: &[Step<'_>],
+        steps: &[ScriptCall<'_>],
         which: &[usize],
-        done: &mut [Option<Done>],
+        done: &mut [Option<StepResult>],
     ) -> (Vec<usize>, Vec<(usize, Option<String>)>) {
-        let mut by_node: Vec<(Arc<Link>, Vec<usize>)> = Vec::new();
+        let mut by_node: Vec<(Arc<Connection>, Vec<usize>)> = Vec::new();
         {
             let map = self.map.load();
             for at in which {
-                let link = match map.nodes().is_empty() {
+                let connection = match map.nodes().is_empty() {
                     true => Err(self.unknown()),
-                    false => map.link(steps[*at].slot),
+                    false => map.connection(steps[*at].slot),
                 };
-                match link {
-                    Ok(link) => match by_node.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &link)) {
+                match connection {
+                    Ok(connection) => match by_node
+                        .iter_mut()
+                        .find(|(it, _)| Arc::ptr_eq(it, &connection))
+                    {
                         Some((_, of_node)) => of_node.push(*at),
-                        None => by_node.push((link, vec![*at])),
+                        None => by_node.push((connection, vec![*at])),
                     },
                     Err(error) => done[*at] = Some(Err(error)),
                 }
             }
         }
         let (mut moved, mut asked) = (Vec::new(), Vec::new());
-        let sent = by_node.iter().map(|(link, of_node)| async move {
+        let sent = by_node.iter().map(|(connection, of_node)| async move {
             let mut answers = Vec::with_capacity(of_node.len());
             for part in of_node.chunks(STEP) {
                 let part: Vec<_> = part.iter().map(|at| &steps[*at]).collect();
-                match self.send(link, &part).await {
+                match self.send(connection, &part).await {
                     Ok(part) => answers.extend(part.into_iter().map(Ok)),
                     Err(error) => answers.extend(
                         part.iter()
@@ -271,10 +281,10 @@ impl Cluster {
             answers
         });
         let sent: Vec<Vec<Result<Result<Value, RedisError>, Error>>> = join_all(sent).await;
-        for ((link, of_node), answers) in by_node.iter().zip(sent) {
+        for ((connection, of_node), answers) in by_node.iter().zip(sent) {
             for (at, answer) in of_node.iter().zip(answers) {
-                match answer.map(|answer| answer.map_err(|error| fault(link, error))) {
-                    Ok(Ok(value)) => done[*at] = Some(Ok((value, Arc::clone(link)))),
+                match answer.map(|answer| answer.map_err(|error| fault(connection, error))) {
+                    Ok(Ok(value)) => done[*at] = Some(Ok((value, Arc::clone(connection)))),
                     Ok(Err(Fault::Moved)) => moved.push(*at),
                     Ok(Err(Fault::Moving(address))) => asked.push((*at, address)),
                     Ok(Err(Fault::Split)) => done[*at] = Some(Err(apart())),
@@ -292,7 +302,7 @@ impl Cluster {
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<String, Error> {
         let steps = [step(&scripts::SWITCH, key, args)];
-        let done = self.run(&steps, OnItsWay::Fail).await.pop();
+        let done = self.run(&steps, OnAsk::Fail).await.pop();
         let (list, _) = typed(done.ok_or_else(miscounted)?)?;
         Ok(list)
     }
@@ -318,7 +328,7 @@ impl Cluster {
             )
         });
         let steps: Vec<_> = steps.collect();
-        let done = self.run(&steps, OnItsWay::Fail).await;
+        let done = self.run(&steps, OnAsk::Fail).await;
         self.changed(&steps);
         let replies = done.into_iter().map(|done| {
             let reply: Vec<u8> = only(done)?;
@@ -345,7 +355,7 @@ impl Cluster {
             )
         });
         let steps: Vec<_> = steps.collect();
-        let done = self.run(&steps, OnItsWay::Fail).await;
+        let done = self.run(&steps, OnAsk::Fail).await;
         done.into_iter().map(only::<bool>).collect()
     }
 
@@ -355,7 +365,7 @@ impl Cluster {
         token: Nonce,
     ) -> Result<(), Error> {
         let step = step(&scripts::RELEASE, key, [token.to_string().into_bytes()]);
-        let done = self.run(&[step], OnItsWay::Fail).await;
+        let done = self.run(&[step], OnAsk::Fail).await;
         done.into_iter().try_for_each(|done| done.map(drop))
     }
 
@@ -389,7 +399,7 @@ impl Cluster {
             steps.push(step(&scripts::FILL, &probe.key, args));
         }
         let mut filled = Vec::with_capacity(steps.len());
-        let done = self.run(&steps, OnItsWay::Fail).await;
+        let done = self.run(&steps, OnAsk::Fail).await;
         self.changed(&steps);
         for done in done {
             filled.push(match only::<bool>(done)? {
@@ -433,14 +443,14 @@ impl Cluster {
             return;
         }
         let groups = groups(&due);
-        let steps = groups.iter().map(|group| Step {
+        let steps = groups.iter().map(|group| ScriptCall {
             slot: group.slot,
             script: &scripts::TOUCH,
             keys: group.keys(),
             args: vec![millis(ttl)],
         });
         let steps: Vec<_> = steps.collect();
-        drop(self.run(&steps, OnItsWay::Fail).await);
+        drop(self.run(&steps, OnAsk::Fail).await);
     }
 
     /// Announces everything at once. If a row's key holds a foreign value, a second step announces
@@ -462,7 +472,7 @@ impl Cluster {
                 millis(intent.length + Duration::from_secs(1)),
                 mode.into(),
             ];
-            Step {
+            ScriptCall {
                 slot,
                 script: &scripts::INTEND,
                 args: args.into_iter().chain(nonces).collect(),
@@ -479,7 +489,7 @@ impl Cluster {
             .map(|group| step_of(group.slot, group.keys(), 0));
         let steps: Vec<_> = rows.chain(on_deps).collect();
         let (mut at, mut wholes) = (Millis(0), Vec::new());
-        let done = self.run(&steps, OnItsWay::Follow).await;
+        let done = self.run(&steps, OnAsk::Follow).await;
         self.changed(&steps);
         let mut apart = Vec::new();
         for (number, done) in done.into_iter().enumerate() {
@@ -507,7 +517,7 @@ impl Cluster {
         // One step per key, since the slot may be moving.
         apart.extend(keys.map(|(slot, key)| step_of(slot, vec![key], 0)));
         if !apart.is_empty() {
-            let done = self.run(&apart, OnItsWay::Follow).await;
+            let done = self.run(&apart, OnAsk::Follow).await;
             self.changed(&apart);
             for done in done {
                 let ((node_at, _), _) = typed::<(u64, bool)>(done)?;
@@ -532,7 +542,7 @@ impl Cluster {
                 .deps
                 .iter()
                 .map(|_| Nonce::fresh().to_string().into_bytes());
-            Step {
+            ScriptCall {
                 slot: group.slot,
                 script: &scripts::PRUNE,
                 keys: first.into_iter().chain(group.keys()).collect(),
@@ -541,7 +551,7 @@ impl Cluster {
         });
         let entry = step(&scripts::PRUNE, &probe.key, [ttl.clone()]);
         let steps: Vec<_> = std::iter::once(entry).chain(on_deps).collect();
-        let done = self.run(&steps, OnItsWay::Fail).await;
+        let done = self.run(&steps, OnAsk::Fail).await;
         self.changed(&steps);
         done.into_iter().try_for_each(|done| done.map(drop))
     }
@@ -568,7 +578,7 @@ impl Cluster {
         for (at, dep) in invalidation.bumps.iter().enumerate() {
             by_slot.entry(routed(dep).1).or_default().1.push(at);
         }
-        let mut parts: Vec<Part<'_>> = Vec::new();
+        let mut parts: Vec<SlotPart<'_>> = Vec::new();
         for (slot, (kills, bumps)) in &by_slot {
             let kills = kills.chunks(STEP).map(|kills| (*slot, kills, &[][..]));
             let bumps = bumps.chunks(STEP).map(|bumps| (*slot, &[][..], bumps));
@@ -595,7 +605,7 @@ impl Cluster {
             removed: 0,
         };
         let slots: Vec<_> = by_slot.keys().copied().collect();
-        let fenced = self.fences.standing(&slots).await;
+        let fenced = self.fences.active(&slots).await;
         let mut undone = Invalidation::default();
         let mut fault = None;
         for ((slot, kills, bumps), done) in done {
@@ -636,8 +646,8 @@ impl Cluster {
         &self,
         invalidation: &'i Invalidation,
         withdraws: &[String],
-        parts: &[Part<'i>],
-    ) -> Vec<(Part<'i>, Done)> {
+        parts: &[SlotPart<'i>],
+    ) -> Vec<(SlotPart<'i>, StepResult)> {
         // Without tokens there is still one round.
         let rounds = withdraws.len().div_ceil(STEP).max(1);
         let mut steps = Vec::with_capacity(parts.len() * rounds);
@@ -654,7 +664,7 @@ impl Cluster {
                     withdraws.into(),
                 ];
                 let nonces = bumps_of().map(|dep| scripts::fresh_nonce(dep));
-                steps.push(Step {
+                steps.push(ScriptCall {
                     slot: *slot,
                     script: &scripts::INVALIDATE,
                     keys: keys.chain(bumps_of().map(|dep| routed(dep).0)).collect(),
@@ -663,22 +673,22 @@ impl Cluster {
                 concerned.push((*slot, *kills, *bumps));
             }
         }
-        let done = self.run(&steps, OnItsWay::Follow).await;
+        let done = self.run(&steps, OnAsk::Follow).await;
         self.changed(&steps);
         concerned.into_iter().zip(done).collect()
     }
 }
 
 /// A part of an invalidation: its slot, and the indexes of its entries and generations.
-type Part<'i> = (u16, &'i [usize], &'i [usize]);
+type SlotPart<'i> = (u16, &'i [usize], &'i [usize]);
 
 /// A step over one entry.
 fn step<'k>(
     script: &'static Lua,
     key: &'k str,
     args: impl IntoIterator<Item = Vec<u8>>,
-) -> Step<'k> {
-    Step {
+) -> ScriptCall<'k> {
+    ScriptCall {
         slot: slot_of(key),
         script,
         keys: vec![key],

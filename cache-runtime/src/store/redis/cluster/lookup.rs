@@ -5,14 +5,14 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 
-use super::super::link::Link;
+use super::super::connection::Connection;
 use super::super::reply::{self, millis};
 use super::super::scripts;
 use super::super::slots::slot_of;
 use super::super::stored::{
     GenerationSet, Missing, StoredValue, generation, generations_or_unknown,
 };
-use super::routing::{Group, Step, groups};
+use super::routing::{ScriptCall, SlotGroup, groups};
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -22,23 +22,23 @@ use crate::store::{Look, Probe};
 
 /// The commands for one node.
 pub(super) struct NodeRequest {
-    pub(super) link: Arc<Link>,
+    pub(super) connection: Arc<Connection>,
     commands: Pipeline,
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<Requested>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted {
+pub(super) enum Requested {
     Entry(usize),
     Group(usize),
 }
 
 impl NodeRequest {
-    fn new(link: &Arc<Link>) -> Self {
+    fn new(connection: &Arc<Connection>) -> Self {
         let mut commands = Pipeline::new();
         commands.ignore_errors();
         Self {
-            link: Arc::clone(link),
+            connection: Arc::clone(connection),
             commands,
             wanted: Vec::new(),
         }
@@ -47,12 +47,12 @@ impl NodeRequest {
     /// Asks for an entry. With a value of another type `MGET` returns nothing, and `GET` an error.
     pub(super) fn entry(&mut self, at: usize, key: &str) {
         self.commands.cmd("MGET").arg(key);
-        self.wanted.push(Wanted::Entry(at));
+        self.wanted.push(Requested::Entry(at));
     }
 
-    pub(super) fn group(&mut self, number: usize, group: &Group<'_>) {
+    pub(super) fn group(&mut self, number: usize, group: &SlotGroup<'_>) {
         self.commands.cmd("MGET").arg(group.keys());
-        self.wanted.push(Wanted::Group(number));
+        self.wanted.push(Requested::Group(number));
     }
 }
 
@@ -67,17 +67,19 @@ pub(super) fn entry_of(answer: Value) -> Option<Value> {
 /// A generation, and the connection that it came over.
 pub(super) struct Sourced {
     pub(super) generation: Generation,
-    pub(super) link: Arc<Link>,
+    pub(super) connection: Arc<Connection>,
 }
 
 /// The request for one node, to which commands are added.
 pub(super) fn request_of<'r>(
     requests: &'r mut Vec<NodeRequest>,
-    link: &Arc<Link>,
+    connection: &Arc<Connection>,
 ) -> &'r mut NodeRequest {
-    let known = requests.iter().position(|it| Arc::ptr_eq(&it.link, link));
+    let known = requests
+        .iter()
+        .position(|it| Arc::ptr_eq(&it.connection, connection));
     let at = known.unwrap_or_else(|| {
-        requests.push(NodeRequest::new(link));
+        requests.push(NodeRequest::new(connection));
         requests.len() - 1
     });
     &mut requests[at]
@@ -123,7 +125,7 @@ impl Cluster {
         debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
         let groups = groups(deps.iter());
         let mut requests = Vec::with_capacity(2);
-        let mut links = Vec::with_capacity(probes.len());
+        let mut connections = Vec::with_capacity(probes.len());
         let mut group_links = Vec::with_capacity(groups.len());
         {
             let map = self.map.load();
@@ -131,14 +133,14 @@ impl Cluster {
                 return Err(Fault::Failed(self.unknown()));
             }
             for (at, probe) in probes.iter().enumerate() {
-                let link = map.link(slot_of(&probe.key)).map_err(Fault::Failed)?;
-                request_of(&mut requests, &link).entry(at, &probe.key);
-                links.push(link);
+                let connection = map.connection(slot_of(&probe.key)).map_err(Fault::Failed)?;
+                request_of(&mut requests, &connection).entry(at, &probe.key);
+                connections.push(connection);
             }
             for (at, group) in groups.iter().enumerate() {
-                let link = map.link(group.slot).map_err(Fault::Failed)?;
-                request_of(&mut requests, &link).group(at, group);
-                group_links.push(link);
+                let connection = map.connection(group.slot).map_err(Fault::Failed)?;
+                request_of(&mut requests, &connection).group(at, group);
+                group_links.push(connection);
             }
         }
         let mut values: Vec<Option<Value>> = probes.iter().map(|_| None).collect();
@@ -156,42 +158,46 @@ impl Cluster {
         };
         for (request, answers) in requests.iter().zip(answers) {
             for (wanted, answer) in request.wanted.iter().zip(answers.map_err(Fault::Failed)?) {
-                let value = answer.map_err(|error| fault(&request.link, error))?;
+                let value = answer.map_err(|error| fault(&request.connection, error))?;
                 match (wanted, value) {
-                    (Wanted::Entry(at), value) => {
-                        let value = entry_of(value).ok_or_else(|| miscounted(&request.link))?;
+                    (Requested::Entry(at), value) => {
+                        let value =
+                            entry_of(value).ok_or_else(|| miscounted(&request.connection))?;
                         values[*at] = Some(value);
                     }
-                    (Wanted::Group(at), Value::Array(values)) => found[*at] = Some(values),
-                    (Wanted::Group(_), _) => return Err(miscounted(&request.link)),
+                    (Requested::Group(at), Value::Array(values)) => found[*at] = Some(values),
+                    (Requested::Group(_), _) => return Err(miscounted(&request.connection)),
                 }
             }
         }
         let mut generations: Vec<Option<Sourced>> = deps.iter().map(|_| None).collect();
-        for ((group, link), values) in groups.iter().zip(&group_links).zip(found) {
+        for ((group, connection), values) in groups.iter().zip(&group_links).zip(found) {
             let values = values.filter(|values| values.len() == group.deps.len());
-            let values = values.ok_or_else(|| miscounted(link))?;
+            let values = values.ok_or_else(|| miscounted(connection))?;
             let read: Option<Vec<_>> = values.iter().map(generation).collect();
             let read = match read {
                 Some(read) => read,
                 None if missing == Missing::Unknown => generations_or_unknown(&values),
                 // Boxed, so that the future of a hit does not hold memory for it.
-                None => Box::pin(self.ensure(link, group)).await?,
+                None => Box::pin(self.ensure(connection, group)).await?,
             };
             for ((_, at), generation) in group.deps.iter().zip(read) {
-                let link = Arc::clone(link);
-                generations[*at] = Some(Sourced { generation, link });
+                let connection = Arc::clone(connection);
+                generations[*at] = Some(Sourced {
+                    generation,
+                    connection,
+                });
             }
         }
         let generations: Option<Vec<Sourced>> = generations.into_iter().collect();
         let generations = generations.unwrap_or_default();
-        let looks = probes.iter().zip(links).zip(values);
+        let looks = probes.iter().zip(connections).zip(values);
         looks
-            .map(|((probe, link), value)| {
+            .map(|((probe, connection), value)| {
                 let value = StoredValue::of(value.unwrap_or(Value::Nil));
-                let standing = standing(&link, &generations);
-                let is_off = |key: &str, stamp| link.is_off_by_others(key, stamp);
-                let look = value.look(&probe.key, &standing, is_off, link.clock.now());
+                let generation_set = generation_set(&connection, &generations);
+                let is_off = |key: &str, stamp| connection.is_off_by_others(key, stamp);
+                let look = value.look(&probe.key, &generation_set, is_off, connection.clock.now());
                 look.ok_or_else(|| {
                     let text = "Redis answered with an entry of another key";
                     Fault::Failed(Error::unavailable(text))
@@ -203,33 +209,40 @@ impl Cluster {
     pub(super) async fn ask(&self, request: &NodeRequest) -> Result<Answers, Error> {
         let commands = &request.commands;
         let answers: Answers = request
-            .link
-            .ask(self.budget, async |connection| {
-                commands.query_async(connection).await
+            .connection
+            .ask(self.budget, async |multiplexed| {
+                commands.query_async(multiplexed).await
             })
             .await?;
         match answers.len() == request.wanted.len() {
             true => Ok(answers),
-            false => Err(request.link.answers_amiss(reply::miscounted())),
+            false => Err(request.connection.answers_amiss(reply::miscounted())),
         }
     }
 
     /// The generations of one slot; missing ones are created.
-    async fn ensure(&self, link: &Arc<Link>, group: &Group<'_>) -> Result<Vec<Generation>, Fault> {
+    async fn ensure(
+        &self,
+        connection: &Arc<Connection>,
+        group: &SlotGroup<'_>,
+    ) -> Result<Vec<Generation>, Fault> {
         let ttl = millis(self.default_generation_ttl);
         let nonces = group
             .deps
             .iter()
             .map(|_| Nonce::fresh().to_string().into_bytes());
-        let step = Step {
+        let step = ScriptCall {
             slot: group.slot,
             script: &scripts::ENSURE,
             keys: group.keys(),
             args: std::iter::once(ttl).chain(nonces).collect(),
         };
-        let mut answers = self.send(link, &[&step]).await.map_err(Fault::Failed)?;
-        let answer = answers.pop().ok_or_else(|| miscounted(link))?;
-        let made = match answer.map_err(|error| fault(link, error))? {
+        let mut answers = self
+            .send(connection, &[&step])
+            .await
+            .map_err(Fault::Failed)?;
+        let answer = answers.pop().ok_or_else(|| miscounted(connection))?;
+        let made = match answer.map_err(|error| fault(connection, error))? {
             Value::Array(values) => values.iter().map(generation).collect::<Option<Vec<_>>>(),
             _ => None,
         };
@@ -241,13 +254,13 @@ impl Cluster {
     }
 }
 
-fn miscounted(link: &Link) -> Fault {
-    Fault::Failed(link.answers_amiss(reply::miscounted()))
+fn miscounted(connection: &Connection) -> Fault {
+    Fault::Failed(connection.answers_amiss(reply::miscounted()))
 }
 
 /// The generation set of an entry that came over this connection. It contains the identities of all
 /// servers concerned, unless there is only one.
-pub(super) fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
+pub(super) fn generation_set(entry: &Connection, generations: &[Sourced]) -> GenerationSet {
     let own = match crate::base::mutation::is_active("entry-node-not-in-stamp") {
         true => Nonce::NONE,
         false => entry.identity(),
@@ -255,7 +268,7 @@ pub(super) fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
     let identity =
         |it: &Sourced| match crate::base::mutation::is_active("generation-node-not-in-stamp") {
             true => own,
-            false => it.link.identity(),
+            false => it.connection.identity(),
         };
     let nonces = generations.iter().map(|it| it.generation.nonce);
     let base = match generations.iter().all(|it| identity(it) == own) {
@@ -265,7 +278,7 @@ pub(super) fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
     // Each deadline follows the clock of its node.
     let intended = generations.iter().filter_map(|it| {
         let until = it.generation.intended?;
-        Some(entry.clock.here_to(it.link.clock.to_here(until)))
+        Some(entry.clock.here_to(it.connection.clock.to_here(until)))
     });
     GenerationSet::new(base, intended.max())
 }

@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
+use super::super::connection::Connection;
 use super::super::limits::STEP;
-use super::super::link::Link;
 use super::super::reply::millis;
 use super::super::scripts;
 use super::super::slots::{SLOTS, slot_of, tag};
 use super::super::walk::{Walk, scan};
-use super::changes::OnItsWay;
+use super::changes::OnAsk;
 use super::node::SlotMap;
-use super::routing::Step;
+use super::routing::ScriptCall;
 use super::state::Cluster;
 use crate::base::clock::Millis;
 use crate::base::error::Error;
@@ -30,14 +30,14 @@ const ATTEMPTS: usize = 3;
 
 /// The slots that a walk has not done.
 #[derive(Default)]
-struct Left {
+struct RemainingSlots {
     /// They have another owner than when the walk began.
     moved: BTreeSet<u16>,
     failed: BTreeSet<u16>,
     fault: Option<Error>,
 }
 
-impl Left {
+impl RemainingSlots {
     fn fail(&mut self, slot: u16, fault: &Error) {
         self.failed.insert(slot);
         if self.fault.is_none() {
@@ -52,7 +52,7 @@ impl Left {
 }
 
 /// The nodes that have some of the slots, each with its connection; `None` for other nodes.
-type Links = Vec<Option<Result<Arc<Link>, Error>>>;
+type NodeConnections = Vec<Option<Result<Arc<Connection>, Error>>>;
 
 impl Cluster {
     pub(in crate::store::redis) async fn invalidate_namespace(
@@ -63,7 +63,7 @@ impl Cluster {
         let slots = slots_of(namespace, parts);
         let (at, mut left) = self.rotate_in(namespace, slots.clone(), true).await;
         let slots: Vec<u16> = slots.into_iter().collect();
-        let fenced = self.fences.standing(&slots).await;
+        let fenced = self.fences.active(&slots).await;
         left.fail_all(fenced, "the slot's former owner may still answer");
         NamespaceInvalidated {
             at,
@@ -90,24 +90,26 @@ impl Cluster {
         namespace: &str,
         mut slots: BTreeSet<u16>,
         is_new: bool,
-    ) -> (Option<Millis>, Left) {
+    ) -> (Option<Millis>, RemainingSlots) {
         let pattern = format!("{}@gen:*", glob::literal(namespace));
         let mut at = None;
-        let mut left = Left::default();
+        let mut left = RemainingSlots::default();
         for _ in 0..ATTEMPTS {
             let map = self.map.load_full();
-            let links = links_to(&map, &slots);
-            let known: Vec<_> = links.iter().flatten().flatten().collect();
+            let connections = links_to(&map, &slots);
+            let known: Vec<_> = connections.iter().flatten().flatten().collect();
             if is_new && !known.is_empty() {
                 // First, so that a task that repeats recent invalidations at a new owner includes
                 // this one.
                 self.recent.remember_everything();
             }
-            at = at.or(known.iter().map(|link| link.clock.now()).min());
+            at = at.or(known.iter().map(|connection| connection.clock.now()).min());
             let (pattern, walked_in) = (&pattern, &slots);
-            let walks = links.into_iter().map(|link| async move {
-                match link {
-                    Some(Ok(link)) => Some(self.rotate_at(&link, pattern, walked_in).await),
+            let walks = connections.into_iter().map(|connection| async move {
+                match connection {
+                    Some(Ok(connection)) => {
+                        Some(self.rotate_at(&connection, pattern, walked_in).await)
+                    }
                     Some(Err(error)) => Some(Err(error)),
                     None => None,
                 }
@@ -128,7 +130,13 @@ impl Cluster {
     /// A slot is done if its owner was walked over and has it still. If the slot was on its way, so
     /// that the walk has missed a generation, that generation is dead where it is now: the node
     /// that gains a slot gets another identity.
-    fn judge(&self, map: &SlotMap, slots: &BTreeSet<u16>, walked: &[Walked], left: &mut Left) {
+    fn judge(
+        &self,
+        map: &SlotMap,
+        slots: &BTreeSet<u16>,
+        walked: &[NodeOutcome],
+        left: &mut RemainingSlots,
+    ) {
         for failures in walked.iter().flatten().flatten() {
             for (slot, fault) in failures {
                 left.fail(*slot, fault);
@@ -164,13 +172,13 @@ impl Cluster {
     /// Replaces the generations in these slots that a node has. Returns those that failed.
     async fn rotate_at(
         &self,
-        link: &Link,
+        connection: &Connection,
         pattern: &str,
         slots: &BTreeSet<u16>,
     ) -> Result<Vec<(u16, Error)>, Error> {
         let mut failures = Vec::new();
         let mut walk = Walk::new(pattern.to_owned(), false);
-        while let Some(mut keys) = scan(link, self.budget, &mut walk).await? {
+        while let Some(mut keys) = scan(connection, self.budget, &mut walk).await? {
             keys.retain(|key| slots.contains(&slot_of(key)));
             for keys in keys.chunks(STEP) {
                 failures.extend(self.rotate(keys).await);
@@ -182,7 +190,7 @@ impl Cluster {
     /// Replaces generations, each with a nonce of its own. Returns those that failed.
     async fn rotate(&self, keys: &[String]) -> Vec<(u16, Error)> {
         let ttl = millis(self.default_generation_ttl);
-        let steps = keys.iter().map(|key| Step {
+        let steps = keys.iter().map(|key| ScriptCall {
             slot: slot_of(key),
             script: &scripts::INVALIDATE,
             keys: vec![key],
@@ -194,7 +202,7 @@ impl Cluster {
             ],
         });
         let steps: Vec<_> = steps.collect();
-        let done = self.run(&steps, OnItsWay::Follow).await;
+        let done = self.run(&steps, OnAsk::Follow).await;
         self.changed(&steps);
         let failures = steps.iter().zip(done);
         failures
@@ -204,7 +212,7 @@ impl Cluster {
 }
 
 /// What failed at a node; `None` if it has none of the slots.
-type Walked = Option<Result<Vec<(u16, Error)>, Error>>;
+type NodeOutcome = Option<Result<Vec<(u16, Error)>, Error>>;
 
 /// The slots that hold generations of the namespace.
 fn slots_of(namespace: &str, parts: &Parts) -> BTreeSet<u16> {
@@ -216,13 +224,13 @@ fn slots_of(namespace: &str, parts: &Parts) -> BTreeSet<u16> {
     }
 }
 
-fn links_to(map: &SlotMap, slots: &BTreeSet<u16>) -> Links {
+fn links_to(map: &SlotMap, slots: &BTreeSet<u16>) -> NodeConnections {
     let mut has_any = vec![false; map.nodes().len()];
     for node in slots.iter().filter_map(|slot| map.place_of(*slot)) {
         has_any[node] = true;
     }
     let nodes = map.nodes().iter().zip(has_any);
     nodes
-        .map(|(node, has_any)| has_any.then(|| node.links.current()))
+        .map(|(node, has_any)| has_any.then(|| node.connections.current()))
         .collect()
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::super::connection::Connection;
 use super::super::health::Health;
-use super::super::link::Link;
 use super::super::slots::{SLOTS, SlotSet};
-use super::super::supervisor::Links;
+use super::super::supervisor::Connections;
 use crate::base::error::Error;
 
 /// One primary.
@@ -17,7 +17,7 @@ pub(super) struct Node {
     pub(super) id: String,
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) links: Arc<Links>,
+    pub(super) connections: Arc<Connections>,
     pub(super) health: Health,
     /// Closes its connection, and ends the tasks that keep it.
     pub(super) closing: watch::Sender<bool>,
@@ -29,7 +29,7 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
             .field("address", &self.address())
-            .field("connected", &self.links.is_connected())
+            .field("connected", &self.connections.is_connected())
             .finish_non_exhaustive()
     }
 }
@@ -87,9 +87,9 @@ impl SlotMap {
     }
 
     /// The connection to the owner of a slot.
-    pub(super) fn link(&self, slot: u16) -> Result<Arc<Link>, Error> {
+    pub(super) fn connection(&self, slot: u16) -> Result<Arc<Connection>, Error> {
         match self.owner(slot) {
-            Some(node) => node.links.current(),
+            Some(node) => node.connections.current(),
             None => Err(Error::unavailable("no node of the cluster has the slot")),
         }
     }

@@ -17,26 +17,26 @@ pub(in crate::store::redis) fn routed(dep: &Dep) -> (&str, u16) {
 }
 
 /// The generations of one slot.
-pub(super) struct Group<'p> {
+pub(super) struct SlotGroup<'p> {
     pub(super) slot: u16,
     /// The key of each, and its index among the dependencies.
     pub(super) deps: Vec<(&'p str, usize)>,
 }
 
-impl Group<'_> {
+impl SlotGroup<'_> {
     pub(super) fn keys(&self) -> Vec<&str> {
         self.deps.iter().map(|(key, _)| *key).collect()
     }
 }
 
 /// Groups the dependencies by slot.
-pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<Group<'p>> {
-    let mut groups: Vec<Group<'p>> = Vec::with_capacity(1);
+pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<SlotGroup<'p>> {
+    let mut groups: Vec<SlotGroup<'p>> = Vec::with_capacity(1);
     for (at, dep) in deps.into_iter().enumerate() {
         let (key, slot) = routed(dep);
         match groups.iter_mut().find(|group| group.slot == slot) {
             Some(group) => group.deps.push((key, at)),
-            None => groups.push(Group {
+            None => groups.push(SlotGroup {
                 slot,
                 deps: vec![(key, at)],
             }),
@@ -46,7 +46,7 @@ pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<Gr
 }
 
 /// One call of a script, over keys of one slot.
-pub(super) struct Step<'k> {
+pub(super) struct ScriptCall<'k> {
     pub(super) slot: u16,
     pub(super) script: &'static Lua,
     pub(super) keys: Vec<&'k str>,

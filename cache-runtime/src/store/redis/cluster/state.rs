@@ -11,13 +11,13 @@ use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
 use super::super::batcher::Batcher;
+use super::super::connection::Connection;
 use super::super::errors::described;
 use super::super::fence::Fences;
-use super::super::link::Link;
-use super::super::recent::Recent;
+use super::super::recent::RecentInvalidations;
 use super::super::slots::{slot_of, untagged};
 use super::node::SlotMap;
-use super::routing::Step;
+use super::routing::ScriptCall;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::{CacheConfig, RedisConfig};
@@ -31,7 +31,7 @@ pub(super) const REDIRECT_PAUSE: Duration = Duration::from_millis(2);
 pub(in crate::store::redis) struct Cluster {
     pub(super) map: ArcSwap<SlotMap>,
     pub(super) fences: Arc<Fences>,
-    pub(super) connection: ConnectionWatch,
+    pub(super) watch: ConnectionWatch,
     /// Wakes the task that asks for the owners.
     pub(super) wake: Notify,
     /// How many times it has started to ask, and the last of these that was answered.
@@ -41,7 +41,7 @@ pub(in crate::store::redis) struct Cluster {
     /// Why there is no slot map.
     pub(super) failure: Mutex<Option<String>>,
     /// Recent invalidations that another primary may not know.
-    pub(super) recent: Recent,
+    pub(super) recent: RecentInvalidations,
     /// When generations were last extended, by hash of the key.
     pub(super) touched: Mutex<HashMap<u128, Instant>>,
     /// The local tier of this process, if there is one.
@@ -89,7 +89,7 @@ pub(super) fn is_apart(error: &Error) -> bool {
 }
 
 /// What an error says about the command, and about the connection.
-pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
+pub(super) fn fault(connection: &Connection, error: RedisError) -> Fault {
     use ServerErrorKind as Server;
     match error.kind() {
         RedisErrorKind::Server(Server::Moved) => Fault::Moved,
@@ -97,7 +97,7 @@ pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
             let node = error.redirect_node().map(|(node, _)| node);
             // Some servers omit the host if it is the same.
             let node = node.map(|node| match node.strip_prefix(':') {
-                Some(port) => format!("{}:{port}", link.address.ip()),
+                Some(port) => format!("{}:{port}", connection.address.ip()),
                 None => node.to_owned(),
             });
             Fault::Moving(node)
@@ -110,7 +110,7 @@ pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
             let text = described(error).to_string();
             Fault::Failed(Error::unavailable(text))
         }
-        _ => Fault::Failed(link.failed(error)),
+        _ => Fault::Failed(connection.failed(error)),
     }
 }
 
@@ -125,20 +125,20 @@ pub(super) type Answers = Vec<Result<Value, RedisError>>;
 impl Cluster {
     pub(in crate::store::redis) fn new(
         config: &CacheConfig,
-        connection: ConnectionWatch,
+        watch: ConnectionWatch,
         local: Option<Arc<Local>>,
         redis: RedisConfig,
     ) -> Self {
         Self {
             map: ArcSwap::default(),
             fences: Arc::default(),
-            connection,
+            watch,
             wake: Notify::new(),
             rounds: watch::Sender::default(),
             budget: config.command_budget,
             default_generation_ttl: crate::base::policy::generation_ttl(config.default_ttl),
             failure: Mutex::default(),
-            recent: Recent::default(),
+            recent: RecentInvalidations::default(),
             touched: Mutex::default(),
             local,
             redis,
@@ -149,7 +149,7 @@ impl Cluster {
     /// Applies changes of this process that the nodes have just acknowledged. They take effect on
     /// the local entries before the caller is told; the push messages about them may arrive at any
     /// time.
-    pub(super) fn changed(&self, steps: &[Step<'_>]) {
+    pub(super) fn changed(&self, steps: &[ScriptCall<'_>]) {
         let Some(local) = &self.local else {
             return;
         };
@@ -185,7 +185,7 @@ impl Cluster {
 
     pub(in crate::store::redis) fn circuit(&self) -> Circuit {
         let map = self.map.load();
-        let mut circuits = map.nodes().iter().map(|node| node.links.circuit());
+        let mut circuits = map.nodes().iter().map(|node| node.connections.circuit());
         match circuits.clone().any(|it| it == Circuit::Closed) {
             true => Circuit::Closed,
             false => circuits.next().unwrap_or(Circuit::Open),
@@ -196,8 +196,8 @@ impl Cluster {
     pub(in crate::store::redis) fn reason(&self) -> Option<String> {
         let map = self.map.load();
         let reasons = map.nodes().iter().filter_map(|node| {
-            let reason = node.links.failure()?;
-            (node.links.circuit() != Circuit::Closed)
+            let reason = node.connections.failure()?;
+            (node.connections.circuit() != Circuit::Closed)
                 .then(|| format!("{}: {reason}", node.address()))
         });
         let reasons: Vec<_> = reasons.collect();
@@ -216,9 +216,9 @@ impl Cluster {
     }
 
     pub(in crate::store::redis) async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
-        let link = self.map.load().link(slot_of(key))?;
+        let connection = self.map.load().connection(slot_of(key))?;
         // If the slot has just moved, the reader polls.
-        Ok(link.listen(key, self.budget).await.unwrap_or(None))
+        Ok(connection.listen(key, self.budget).await.unwrap_or(None))
     }
 
     /// Asks all primaries, since it is not known which of them the write concerns.
@@ -228,16 +228,16 @@ impl Cluster {
             return Err(self.unknown());
         }
         let pings = map.nodes().iter().map(|node| async {
-            let link = node.links.current()?;
-            link.check_health().await
+            let connection = node.connections.current()?;
+            connection.check_health().await
         });
         let answers = futures_util::future::join_all(pings).await;
         answers.into_iter().collect()
     }
 
     /// The connection to the owner of a key's slot.
-    pub(in crate::store::redis) fn link_of(&self, key: &str) -> Result<Arc<Link>, Error> {
-        self.map.load().link(slot_of(key))
+    pub(in crate::store::redis) fn link_of(&self, key: &str) -> Result<Arc<Connection>, Error> {
+        self.map.load().connection(slot_of(key))
     }
 
     pub(super) fn unknown(&self) -> Error {

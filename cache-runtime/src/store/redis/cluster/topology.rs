@@ -18,10 +18,10 @@ use super::super::dial::dial;
 use super::super::errors::described;
 use super::super::fence::Fence;
 use super::super::health::Health;
-use super::super::heartbeat::keep_beating;
-use super::super::recent::Again;
-use super::super::slots::{SLOTS, Seen, SlotSet, View, owners, slot_of, tag};
-use super::super::supervisor::{self, Keeper, Links};
+use super::super::heartbeat::send_heartbeats;
+use super::super::recent::Repetition;
+use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet, owners, slot_of, tag};
+use super::super::supervisor::{self, Connections, SupervisorSettings};
 use super::super::tracking::Tracking;
 use super::batches::keep_sending;
 use super::node::{Node, SlotMap};
@@ -49,9 +49,9 @@ const FENCE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The settings of the task.
 #[derive(Clone)]
-pub(in crate::store::redis) struct Plan {
+pub(in crate::store::redis) struct TopologySettings {
     /// As for a single server; for each node the address and the health check's key are replaced.
-    pub(in crate::store::redis) keeper: Keeper,
+    pub(in crate::store::redis) supervisor: SupervisorSettings,
     /// The nodes that are asked first.
     pub(in crate::store::redis) seeds: Vec<(String, u16)>,
     pub(in crate::store::redis) space: KeySpace,
@@ -61,17 +61,17 @@ pub(in crate::store::redis) struct Plan {
 /// first attempt.
 pub(in crate::store::redis) async fn run(
     cluster: Arc<Cluster>,
-    plan: Plan,
+    plan: TopologySettings,
     attempted: watch::Sender<bool>,
     mut closing: watch::Receiver<bool>,
 ) {
     for number in 0..WORKERS {
-        let (cluster, application) = (Arc::clone(&cluster), plan.keeper.application.clone());
+        let (cluster, application) = (Arc::clone(&cluster), plan.supervisor.application.clone());
         tokio::spawn(supervised("batches", move || {
             keep_sending(Arc::clone(&cluster), number, application.clone())
         }));
     }
-    let (watched, budget) = (Arc::clone(&cluster), plan.keeper.budget);
+    let (watched, budget) = (Arc::clone(&cluster), plan.supervisor.budget);
     tokio::spawn(supervised("batches' time", move || {
         let cluster = Arc::clone(&watched);
         async move {
@@ -111,7 +111,7 @@ pub(in crate::store::redis) async fn run(
 
 struct Topology {
     cluster: Arc<Cluster>,
-    plan: Plan,
+    plan: TopologySettings,
     /// The addresses of all known nodes, replicas included.
     known: HashSet<(String, u16)>,
     /// The reason that was logged.
@@ -140,24 +140,24 @@ impl Topology {
             self.said = Some(reason.clone());
         }
         *self.cluster.failure.lock() = Some(reason);
-        self.cluster.connection.failed();
+        self.cluster.watch.failed();
     }
 
     /// The answers of the primaries; if none answers, those of other known nodes.
-    async fn views(&self) -> Result<Vec<View>, Error> {
+    async fn views(&self) -> Result<Vec<ClusterView>, Error> {
         let map = self.cluster.map.load_full();
         let asked = map.nodes().iter().map(|node| async {
-            let link = node.links.current().ok()?;
-            match link.ask(ANSWER_BUDGET, ask).await {
+            let connection = node.connections.current().ok()?;
+            match connection.ask(ANSWER_BUDGET, ask).await {
                 Ok(text) => {
                     let view = read(&text, &node.host).ok()?;
                     if let Some(epoch) = view.epoch() {
-                        link.set_epoch(epoch);
+                        connection.set_epoch(epoch);
                     }
                     Some(view)
                 }
                 Err(error) => {
-                    link.give_up(|| format!("it does not say which slots it has: {error}"));
+                    connection.give_up(|| format!("it does not say which slots it has: {error}"));
                     None
                 }
             }
@@ -168,7 +168,7 @@ impl Topology {
         }
         let seeds = self.plan.seeds.iter().chain(&self.known);
         let seeds: HashSet<_> = seeds.collect();
-        let config = &self.plan.keeper.config;
+        let config = &self.plan.supervisor.config;
         let asked = seeds.iter().map(async |(host, port)| {
             view_at(&config.settings_at(host, *port))
                 .await
@@ -191,10 +191,10 @@ impl Topology {
     }
 
     /// Applies the answers of the nodes.
-    async fn adopt(&mut self, views: &[View]) {
+    async fn adopt(&mut self, views: &[ClusterView]) {
         let before = self.cluster.map.load_full();
         let owners = owners(views);
-        let mut primaries: Vec<&Seen> = Vec::new();
+        let mut primaries: Vec<&NodeView> = Vec::new();
         let places: Vec<Option<usize>> = owners
             .iter()
             .map(|owner| {
@@ -284,21 +284,21 @@ impl Topology {
     }
 
     /// The address of a node: by name if certificates are checked and it has one.
-    fn host_of(&self, node: &Seen) -> String {
+    fn host_of(&self, node: &NodeView) -> String {
         match &node.name {
-            Some(name) if self.plan.keeper.config.tls => name.clone(),
+            Some(name) if self.plan.supervisor.config.tls => name.clone(),
             _ => node.host.clone(),
         }
     }
 
-    fn is_at(&self, node: &Node, seen: &Seen) -> bool {
+    fn is_at(&self, node: &Node, seen: &NodeView) -> bool {
         node.id == seen.id && node.port == seen.port && node.host == self.host_of(seen)
     }
 
-    fn node(&self, seen: &Seen) -> Arc<Node> {
+    fn node(&self, seen: &NodeView) -> Arc<Node> {
         let (attempted_sender, attempted) = watch::channel(false);
-        let links = Arc::new(Links::new(
-            self.cluster.connection.clone(),
+        let connections = Arc::new(Connections::new(
+            self.cluster.watch.clone(),
             attempted_sender,
             None,
         ));
@@ -306,8 +306,8 @@ impl Topology {
             id: seen.id.clone(),
             host: self.host_of(seen),
             port: seen.port,
-            links,
-            health: Health::of_node(self.plan.keeper.budget, &self.plan.keeper.health),
+            connections,
+            health: Health::of_node(self.plan.supervisor.budget, &self.plan.supervisor.health),
             closing: watch::Sender::new(false),
             attempted,
         })
@@ -315,27 +315,37 @@ impl Topology {
 
     /// Connects to a node, and keeps the connection until the node is closed.
     fn start(&self, node: &Node) {
-        let config = self.plan.keeper.config.settings_at(&node.host, node.port);
-        let keeper = Keeper {
+        let config = self
+            .plan
+            .supervisor
+            .config
+            .settings_at(&node.host, node.port);
+        let settings = SupervisorSettings {
             config,
             health: node.health.clone(),
             is_node: true,
-            tracking: self.plan.keeper.tracking.as_ref().map(Tracking::of_node),
-            ..self.plan.keeper.clone()
+            tracking: self
+                .plan
+                .supervisor
+                .tracking
+                .as_ref()
+                .map(Tracking::of_node),
+            ..self.plan.supervisor.clone()
         };
-        let (links, closing) = (Arc::clone(&node.links), node.closing.subscribe());
-        if let Some(tracking) = &keeper.tracking {
-            let (links, tracking) = (Arc::clone(&links), tracking.clone());
-            let (budget, closing) = (keeper.budget, closing.clone());
+        let (connections, closing) = (Arc::clone(&node.connections), node.closing.subscribe());
+        if let Some(tracking) = &settings.tracking {
+            let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
+            let (budget, closing) = (settings.budget, closing.clone());
             tokio::spawn(supervised("heartbeat of a node", move || {
-                let (links, tracking) = (Arc::clone(&links), tracking.clone());
-                keep_beating(links, tracking, budget, closing.clone())
+                let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
+                send_heartbeats(connections, tracking, budget, closing.clone())
             }));
         }
         tokio::spawn(supervised("connection to a node", move || {
-            let (links, keeper, closing) = (Arc::clone(&links), keeper.clone(), closing.clone());
+            let (connections, settings, closing) =
+                (Arc::clone(&connections), settings.clone(), closing.clone());
             async move {
-                supervisor::keep(links, keeper, closing).await;
+                supervisor::run(connections, settings, closing).await;
             }
         }));
     }
@@ -376,7 +386,11 @@ impl Topology {
                 }
             }
             if is_any {
-                let config = self.plan.keeper.config.settings_at(&node.host, node.port);
+                let config = self
+                    .plan
+                    .supervisor
+                    .config
+                    .settings_at(&node.host, node.port);
                 fences.push((config, self.cluster.fences.put_up(moved)));
             }
         }
@@ -385,7 +399,7 @@ impl Topology {
 
     /// Nothing is known about the time before the process started: each replica may have been the
     /// primary, and each primary without slots may have owned any.
-    fn fences_at_start(&self, views: &[View], map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
+    fn fences_at_start(&self, views: &[ClusterView], map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
         let mut seen = HashSet::new();
         let mut fences = Vec::new();
         for node in views.iter().flat_map(|view| &view.nodes) {
@@ -403,7 +417,7 @@ impl Topology {
             };
             let config = self
                 .plan
-                .keeper
+                .supervisor
                 .config
                 .settings_at(&self.host_of(node), node.port);
             fences.push((config, self.cluster.fences.put_up(slots)));
@@ -418,9 +432,9 @@ async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     let mut parts = Parts::All;
     for _ in 0..AGAIN {
         let is_done = match cluster.recent.again() {
-            Again::Nothing => true,
-            Again::These(these) => cluster.invalidate_again(&these).await.undone.is_none(),
-            Again::Everything => {
+            Repetition::Nothing => true,
+            Repetition::These(these) => cluster.invalidate_again(&these).await.undone.is_none(),
+            Repetition::Everything => {
                 let undone = cluster.invalidate_namespace_again(&namespace, &parts).await;
                 let is_done = undone.is_none();
                 parts = undone.unwrap_or(Parts::All);
@@ -435,17 +449,17 @@ async fn do_again(cluster: Arc<Cluster>, namespace: String) {
 }
 
 async fn ask(
-    connection: &mut redis::aio::MultiplexedConnection,
+    multiplexed: &mut redis::aio::MultiplexedConnection,
 ) -> Result<String, redis::RedisError> {
     redis::cmd("CLUSTER")
         .arg("NODES")
-        .query_async(connection)
+        .query_async(multiplexed)
         .await
 }
 
 /// Reads a node's answer, which may omit the node's own address.
-fn read(text: &str, host: &str) -> Result<View, Error> {
-    let view = View::parse(text);
+fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
+    let view = ClusterView::parse(text);
     let mut view = view.ok_or_else(|| {
         Error::new(
             ErrorKind::Store,
@@ -461,13 +475,13 @@ fn read(text: &str, host: &str) -> Result<View, Error> {
 }
 
 /// Asks a node over a separate connection.
-async fn view_at(config: &RedisConfig) -> Result<View, Error> {
+async fn view_at(config: &RedisConfig) -> Result<ClusterView, Error> {
     let asked = async {
         let mut last = Error::unavailable("it has no address");
         for address in address::of(config).await? {
             let asked = async {
-                let (mut connection, _) = dial(config, address, |_| {}).await?;
-                let text = ask(&mut connection).await;
+                let (mut multiplexed, _) = dial(config, address, |_| {}).await?;
+                let text = ask(&mut multiplexed).await;
                 let text = text.map_err(|error| {
                     let error = described(error);
                     let hint = match error.to_string().contains("cluster support disabled") {

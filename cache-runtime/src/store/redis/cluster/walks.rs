@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use super::super::connection::Connection;
 use super::super::limits::{REMOVE_STEP, TRACKED_REMOVE_STEP};
-use super::super::link::Link;
 use super::super::scripts;
 use super::super::scripts::Lua;
 use super::super::slots::slot_of;
 use super::super::tracking::Tracker;
 use super::super::walk::{Walk, db_size, facts_of, scan};
-use super::changes::OnItsWay;
+use super::changes::OnAsk;
 use super::node::Node;
-use super::routing::Step;
+use super::routing::ScriptCall;
 use super::state::Cluster;
 use crate::base::clock;
 use crate::base::error::Error;
@@ -21,20 +21,20 @@ use crate::store::{Matching, NodeFacts, ServerFacts};
 const ATTEMPTS: usize = 3;
 
 /// Primaries, each with its connection.
-type Links = Vec<(Arc<Node>, Arc<Link>)>;
+type NodeConnections = Vec<(Arc<Node>, Arc<Connection>)>;
 
 impl Cluster {
     /// All primaries, each with its connection.
-    fn links(&self) -> Result<Links, Error> {
+    fn connections(&self) -> Result<NodeConnections, Error> {
         let map = self.map.load();
         if map.nodes().is_empty() {
             return Err(self.unknown());
         }
-        let links = map
+        let connections = map
             .nodes()
             .iter()
-            .map(|node| Ok((Arc::clone(node), node.links.current()?)));
-        links.collect()
+            .map(|node| Ok((Arc::clone(node), node.connections.current()?)));
+        connections.collect()
     }
 
     pub(in crate::store::redis) async fn remove_matching(
@@ -43,8 +43,8 @@ impl Cluster {
     ) -> Result<u64, Error> {
         if let Some(limit) = matching.unless_larger_than {
             let mut keys = 0;
-            for (_, link) in self.links()? {
-                keys += db_size(&link, self.budget).await?;
+            for (_, connection) in self.connections()? {
+                keys += db_size(&connection, self.budget).await?;
             }
             if keys > limit {
                 return Ok(0);
@@ -55,8 +55,8 @@ impl Cluster {
         // the last attempt is dead at its new node, whose identity is another one.
         for _ in 0..ATTEMPTS {
             let before = self.map.load_full();
-            for (_, link) in self.links()? {
-                removed += self.remove_on(&link, matching).await?;
+            for (_, connection) in self.connections()? {
+                removed += self.remove_on(&connection, matching).await?;
             }
             if Arc::ptr_eq(&before, &self.map.load_full()) {
                 break;
@@ -65,7 +65,7 @@ impl Cluster {
         Ok(removed)
     }
 
-    async fn remove_on(&self, link: &Link, matching: &Matching) -> Result<u64, Error> {
+    async fn remove_on(&self, connection: &Connection, matching: &Matching) -> Result<u64, Error> {
         let which = match matching.derived_only {
             true => "derived",
             false => "all",
@@ -77,15 +77,15 @@ impl Cluster {
         let args = [Vec::from(which), before.into_bytes()];
         let mut removed = 0;
         let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
-        while let Some(keys) = scan(link, self.budget, &mut walk).await? {
+        while let Some(keys) = scan(connection, self.budget, &mut walk).await? {
             let began = clock::now();
-            let step = match link.tracker().is_some_and(Tracker::is_on) {
+            let step = match connection.tracker().is_some_and(Tracker::is_on) {
                 true => TRACKED_REMOVE_STEP,
                 false => REMOVE_STEP,
             };
             for keys in keys.chunks(step) {
                 let steps = steps_over(&scripts::REMOVE, keys, &args);
-                let done = self.run(&steps, OnItsWay::Follow).await;
+                let done = self.run(&steps, OnAsk::Follow).await;
                 // A sweep removes only entries that are dead by their generations.
                 if matching.stored_before.is_none()
                     || crate::base::mutation::is_active("sweep-ends-copies")
@@ -112,8 +112,8 @@ impl Cluster {
         }
         let mut sum = ServerFacts::default();
         for node in map.nodes() {
-            let facts = match node.links.current() {
-                Ok(link) => facts_of(&link, self.budget).await.ok(),
+            let facts = match node.connections.current() {
+                Ok(connection) => facts_of(&connection, self.budget).await.ok(),
                 Err(_) => None,
             };
             let connected = facts.is_some();
@@ -156,8 +156,12 @@ impl Cluster {
     pub(in crate::store::redis) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         let map = self.map.load();
-        for link in map.nodes().iter().filter_map(|it| it.links.current().ok()) {
-            for lack in &link.capabilities.missing {
+        for connection in map
+            .nodes()
+            .iter()
+            .filter_map(|it| it.connections.current().ok())
+        {
+            for lack in &connection.capabilities.missing {
                 if !missing.contains(lack) {
                     missing.push(lack.clone());
                 }
@@ -167,19 +171,23 @@ impl Cluster {
     }
 
     /// The connection to any primary, for facts that are the same on all of them.
-    pub(in crate::store::redis) fn any_link(&self) -> Result<Arc<Link>, Error> {
+    pub(in crate::store::redis) fn any_link(&self) -> Result<Arc<Connection>, Error> {
         let map = self.map.load();
-        let mut links = map.nodes().iter().map(|node| node.links.current());
-        match links.clone().find_map(Result::ok) {
-            Some(link) => Ok(link),
-            None => links.next().unwrap_or_else(|| Err(self.unknown())),
+        let mut connections = map.nodes().iter().map(|node| node.connections.current());
+        match connections.clone().find_map(Result::ok) {
+            Some(connection) => Ok(connection),
+            None => connections.next().unwrap_or_else(|| Err(self.unknown())),
         }
     }
 }
 
 /// A script over each of these keys.
-fn steps_over<'k>(script: &'static Lua, keys: &'k [String], args: &[Vec<u8>]) -> Vec<Step<'k>> {
-    let steps = keys.iter().map(|key| Step {
+fn steps_over<'k>(
+    script: &'static Lua,
+    keys: &'k [String],
+    args: &[Vec<u8>],
+) -> Vec<ScriptCall<'k>> {
+    let steps = keys.iter().map(|key| ScriptCall {
         slot: slot_of(key),
         script,
         keys: vec![key],

@@ -3,8 +3,8 @@
 #[path = "../../../../../cache-runtime/src/store/redis/batcher/mod.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
 mod batcher;
+mod connection;
 mod errors;
-mod link;
 #[path = "../../../../../cache-runtime/src/store/redis/read_path.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
 mod read_path;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shuttle::future::yield_now;
 use shuttle::rand::{Rng, thread_rng};
 
-use super::link::{Health, Link};
+use super::connection::{Connection, Health};
 use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
@@ -20,12 +20,12 @@ pub struct Value {
 }
 
 pub async fn mget(
-    link: &Link,
+    connection: &Connection,
     budget: Duration,
     keys: impl Iterator<Item = &str>,
 ) -> Result<Vec<Value>, Error> {
     let keys: Vec<_> = keys.map(str::to_owned).collect();
-    let late = match link.health {
+    let late = match connection.health {
         // The fewer steps there are, the sooner the one order in which something is missed is found.
         Health::Stuck => 0,
         _ => thread_rng().gen_range(0..3),
@@ -33,16 +33,16 @@ pub async fn mget(
     for _ in 0..late {
         yield_now().await;
     }
-    if link.health != Health::Well {
+    if connection.health != Health::Well {
         match thread_rng().gen_range(0..6) {
             0 => return Err(Error::new(ErrorKind::Store, "refused")),
             1 => return Err(Error::unavailable("away")),
-            2 if link.health == Health::Late => time::sleep(budget * 2).await,
-            3.. if link.health == Health::Stuck => std::future::pending().await,
+            2 if connection.health == Health::Late => time::sleep(budget * 2).await,
+            3.. if connection.health == Health::Stuck => std::future::pending().await,
             _ => {}
         }
     }
-    let version = link.version.load(Ordering::SeqCst);
+    let version = connection.version.load(Ordering::SeqCst);
     let values = keys.into_iter().map(|key| Value { key, version }).collect();
     yield_now().await;
     Ok(values)

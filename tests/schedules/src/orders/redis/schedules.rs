@@ -6,7 +6,7 @@ use std::time::Duration;
 use shuttle::future::{self, block_on, yield_now};
 
 use super::batcher::{WORKERS, Worker};
-use super::link::{Health, Link};
+use super::connection::{Connection, Health};
 use super::read_path::{ReadPath, read_path};
 use crate::Schedule;
 use crate::protocol::generation::Dep;
@@ -61,26 +61,26 @@ fn the_connection_ends() {
 
 fn reads(health: Health, ends: bool) {
     block_on(async move {
-        let link = Arc::new(Link::new(health));
+        let connection = Arc::new(Connection::new(health));
         // What one reader does, one worker and the watch shows in fewer steps.
         let (readers, number) = match health {
             Health::Stuck => (1, 1),
             _ => (READERS, WORKERS),
         };
         let worker = |number| {
-            let worker = Worker::new(Arc::clone(&link), number, WAY, BUDGET);
+            let worker = Worker::new(Arc::clone(&connection), number, WAY, BUDGET);
             future::spawn(worker.drive())
         };
         let mut tasks: Vec<_> = (0..number).map(worker).collect();
         let is_over = Arc::new(Notify::new());
         // Where all is well nobody has to see to it.
         if health != Health::Well {
-            let (link, is_over) = (Arc::clone(&link), Arc::clone(&is_over));
+            let (connection, is_over) = (Arc::clone(&connection), Arc::clone(&is_over));
             tasks.push(future::spawn(async move {
                 tokio::select! {
                     biased;
                     () = is_over.notified() => {}
-                    never = link.batcher().watch(BUDGET, || ()) => match never {},
+                    never = connection.batcher().watch(BUDGET, || ()) => match never {},
                 }
             }));
         }
@@ -91,22 +91,22 @@ fn reads(health: Health, ends: bool) {
             deps: Arc::clone(&deps),
         };
         let busy: Vec<_> = (0..ALONE)
-            .map(|reader| read_path(&link, &probe(reader)))
+            .map(|reader| read_path(&connection, &probe(reader)))
             .collect();
         assert!(busy.iter().all(|path| matches!(path, ReadPath::Direct(_))));
         let readers = (0..readers).map(|reader| {
-            let (link, probe) = (Arc::clone(&link), probe(reader));
+            let (connection, probe) = (Arc::clone(&connection), probe(reader));
             future::spawn(async move {
                 for _ in 0..3 {
-                    read(&link, &probe, health == Health::Well && !ends).await;
+                    read(&connection, &probe, health == Health::Well && !ends).await;
                 }
             })
         });
         let readers: Vec<_> = readers.collect();
-        link.write();
+        connection.write();
         if ends {
             yield_now().await;
-            link.batcher().end();
+            connection.batcher().end();
         }
         for reader in readers {
             reader.await.expect("it ends");
@@ -114,13 +114,13 @@ fn reads(health: Health, ends: bool) {
         drop(busy);
         if !ends && health != Health::Stuck {
             // All batcher have come back: the next one is alone again.
-            while !matches!(read_path(&link, &probe(0)), ReadPath::Direct(_)) {
+            while !matches!(read_path(&connection, &probe(0)), ReadPath::Direct(_)) {
                 for _ in 0..50 {
                     yield_now().await;
                 }
             }
         }
-        link.batcher().end();
+        connection.batcher().end();
         is_over.notify_one();
         for task in tasks {
             if health == Health::Stuck {
@@ -132,9 +132,11 @@ fn reads(health: Health, ends: bool) {
     });
 }
 
-async fn read(link: &Arc<Link>, probe: &Probe, has_to_come: bool) {
-    let oldest = link.version.load(shuttle::sync::atomic::Ordering::SeqCst);
-    match read_path(link, probe) {
+async fn read(connection: &Arc<Connection>, probe: &Probe, has_to_come: bool) {
+    let oldest = connection
+        .version
+        .load(shuttle::sync::atomic::Ordering::SeqCst);
+    match read_path(connection, probe) {
         ReadPath::Direct(_) => {}
         ReadPath::Batched(answer, _) => match answer.await {
             Ok(Ok(Some(look))) => {

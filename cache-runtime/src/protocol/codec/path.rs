@@ -18,8 +18,8 @@ pub(super) enum Step<'a> {
 /// The path from the root to a part: a linked list of steps on the stack. Most values are stored
 /// without anybody asking for the names, so nothing is allocated.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    parent: Option<&'a Place<'a>>,
+pub(super) struct ValuePath<'a> {
+    parent: Option<&'a ValuePath<'a>>,
     step: Step<'a>,
     /// A hash of the path. All elements of a list, and all entries of a map, have the same one.
     pub(super) hash: u64,
@@ -30,8 +30,8 @@ pub(super) struct Place<'a> {
     pub(super) is_in_some: bool,
 }
 
-impl<'a> Place<'a> {
-    pub(super) const ROOT: Place<'static> = Place {
+impl<'a> ValuePath<'a> {
+    pub(super) const ROOT: ValuePath<'static> = ValuePath {
         parent: None,
         step: Step::Root,
         hash: 0x9e37_79b9_7f4a_7c15,
@@ -40,7 +40,7 @@ impl<'a> Place<'a> {
         is_in_some: false,
     };
 
-    pub(super) fn step(&'a self, step: Step<'a>) -> Place<'a> {
+    pub(super) fn step(&'a self, step: Step<'a>) -> ValuePath<'a> {
         let salt = match step {
             Step::Root => 1,
             Step::Index(_) => 2,
@@ -49,7 +49,7 @@ impl<'a> Place<'a> {
             Step::Field(name) => hash_of(&(5, name)),
             Step::Variant(name) => hash_of(&(6, name)),
         };
-        Place {
+        ValuePath {
             parent: Some(self),
             step,
             hash: mix(self.hash, salt),
@@ -67,8 +67,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    pub(super) fn in_some(&self) -> Place<'a> {
-        Place {
+    pub(super) fn in_some(&self) -> ValuePath<'a> {
+        ValuePath {
             hash: mix(self.hash, 7),
             exact: mix(self.exact, 7),
             is_in_some: true,

@@ -8,7 +8,7 @@
 use syn::Type;
 
 use crate::args::{Name, Tag, Ttl};
-use crate::model::{Batch, CachedFn, InvalidatesFn, Key, Op, Part};
+use crate::model::{Batch, CachedFn, InvalidatesFn, Key, KeyPart, Op};
 use crate::tokens::text;
 
 pub(crate) fn cached(function: &CachedFn) -> String {
@@ -22,44 +22,44 @@ pub(crate) fn cached(function: &CachedFn) -> String {
             Op::Function => format!("{name}:{}", function.item.name()),
         },
     };
-    let mut words = vec![key];
-    words.extend(function.ttl.as_ref().map(|ttl| match ttl {
+    let mut description = vec![key];
+    description.extend(function.ttl.as_ref().map(|ttl| match ttl {
         Ttl::Seconds(seconds) => format!("ttl {seconds}"),
         Ttl::Millis(millis) if millis % 1000 == 0 => format!("ttl {}", millis / 1000),
         Ttl::Millis(millis) => format!("ttl {millis}ms"),
         Ttl::Expr(value) => format!("ttl {{{}}}", text(value)),
     }));
-    words.extend(function.depends.iter().map(|on| match &on.row {
+    description.extend(function.depends.iter().map(|on| match &on.row {
         Some(id) => format!("depends {}:{}", named(&on.resource), row(id)),
         None => format!("depends {}", named(&on.resource)),
     }));
-    words.extend(function.tags.iter().map(tag));
+    description.extend(function.tags.iter().map(tag));
     if function.shared {
-        words.push("keys shared".to_owned());
+        description.push("keys shared".to_owned());
     }
     if let Key::Batch(_) = function.key {
-        words.push("a batch".to_owned());
+        description.push("a batch".to_owned());
     }
-    words.join(", ")
+    description.join(", ")
 }
 
 pub(crate) fn invalidates(function: &InvalidatesFn) -> String {
-    let mut words = Vec::new();
+    let mut description = Vec::new();
     for target in &function.targets {
         let name = named(&target.resource);
-        words.push(match target.rows.ids() {
+        description.push(match target.rows.ids() {
             Some(ids) => format!("{name}:{}", row(ids)),
             None => name,
         });
         let ops = target.ops.iter().map(|op| format!("op {}", named(op)));
-        words.extend(ops);
+        description.extend(ops);
     }
-    words.extend(function.tags.iter().map(tag));
+    description.extend(function.tags.iter().map(tag));
     if function.crash_safe {
         // A space, because a resource may have the name of any single word.
-        words.push("crash safe".to_owned());
+        description.push("crash safe".to_owned());
     }
-    words.join(", ")
+    description.join(", ")
 }
 
 fn named(name: &Name) -> String {
@@ -69,7 +69,7 @@ fn named(name: &Name) -> String {
     }
 }
 
-fn row(id: &Part) -> String {
+fn row(id: &KeyPart) -> String {
     typed(&text(&id.value), id.ty.as_ref())
 }
 

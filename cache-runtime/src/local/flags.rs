@@ -18,36 +18,36 @@ const FEW: usize = 256;
 
 /// The flag of one key, from the first read of the key to its next change.
 #[derive(Debug, Default)]
-pub(crate) struct Cell {
-    ended: AtomicBool,
+pub(crate) struct InvalidationFlag {
+    invalidated: AtomicBool,
     /// Created by the first waiter.
-    word: OnceLock<Box<Notify>>,
+    notify: OnceLock<Box<Notify>>,
 }
 
-impl Cell {
+impl InvalidationFlag {
     /// Returns true while the key has not changed.
     #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.ended.load(Ordering::Acquire)
+    pub(crate) fn is_valid(&self) -> bool {
+        !self.invalidated.load(Ordering::Acquire)
     }
 
-    pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        // Pairs with the fence in `ended`: either this sees the waiter, or the waiter sees the
-        // flag.
+    pub(crate) fn invalidate(&self) {
+        self.invalidated.store(true, Ordering::Release);
+        // Pairs with the fence in `invalidated`: either this sees the waiter, or the waiter sees
+        // the flag.
         fence(Ordering::SeqCst);
-        if let Some(word) = self.word.get() {
-            word.notify_waiters();
+        if let Some(notify) = self.notify.get() {
+            notify.notify_waiters();
         }
     }
 
     /// Returns once the key has changed.
-    pub(super) async fn ended(&self) {
-        let word = self.word.get_or_init(Box::default);
-        let mut notified = std::pin::pin!(word.notified());
+    pub(super) async fn invalidated(&self) {
+        let notify = self.notify.get_or_init(Box::default);
+        let mut notified = std::pin::pin!(notify.notified());
         notified.as_mut().enable();
         fence(Ordering::SeqCst);
-        if self.is_quiet() {
+        if self.is_valid() {
             notified.await;
         }
     }
@@ -74,17 +74,17 @@ pub(super) type ByHash = BuildHasherDefault<Unhashed>;
 
 #[derive(Default)]
 struct Shard {
-    cells: HashMap<u128, Arc<Cell>, ByHash>,
+    flags: HashMap<u128, Arc<InvalidationFlag>, ByHash>,
     /// How many flags the shard may hold before the unused ones are dropped.
     limit: usize,
 }
 
 /// The flags of all keys that are being read or belong to a local entry.
-pub(crate) struct Cells {
+pub(crate) struct InvalidationFlags {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-impl Default for Cells {
+impl Default for InvalidationFlags {
     fn default() -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -92,39 +92,39 @@ impl Default for Cells {
     }
 }
 
-impl Cells {
+impl InvalidationFlags {
     fn shard(&self, hash: u128) -> &Mutex<Shard> {
         &self.shards[hash as usize % SHARDS]
     }
 
     /// Returns the key's flag. Must be called before the read of the key is sent.
-    pub(crate) fn take(&self, hash: u128) -> Arc<Cell> {
+    pub(crate) fn take(&self, hash: u128) -> Arc<InvalidationFlag> {
         let mut shard = self.shard(hash).lock();
-        if shard.cells.len() >= shard.limit.max(FEW) {
+        if shard.flags.len() >= shard.limit.max(FEW) {
             // A flag that only this map holds belongs to no read and no entry.
-            shard.cells.retain(|_, cell| Arc::strong_count(cell) > 1);
-            shard.limit = shard.cells.len() * 2;
+            shard.flags.retain(|_, flag| Arc::strong_count(flag) > 1);
+            shard.limit = shard.flags.len() * 2;
         }
-        match shard.cells.entry(hash) {
-            MapEntry::Occupied(cell) => Arc::clone(cell.get()),
+        match shard.flags.entry(hash) {
+            MapEntry::Occupied(flag) => Arc::clone(flag.get()),
             MapEntry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
         }
     }
 
     /// Sets the flag of a key that has changed. Returns whether anybody held the flag.
-    pub(crate) fn end(&self, hash: u128) -> bool {
-        let Some(cell) = self.shard(hash).lock().cells.remove(&hash) else {
+    pub(crate) fn invalidate(&self, hash: u128) -> bool {
+        let Some(flag) = self.shard(hash).lock().flags.remove(&hash) else {
             return false;
         };
-        cell.end();
-        Arc::strong_count(&cell) > 1
+        flag.invalidate();
+        Arc::strong_count(&flag) > 1
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| shard.lock().cells.len())
+            .map(|shard| shard.lock().flags.len())
             .sum()
     }
 }
@@ -137,40 +137,43 @@ mod tests {
 
     #[test]
     fn word_ends_what_was_taken_before_it() {
-        let cells = Cells::default();
-        let (before, other) = (cells.take(1), cells.take(2));
-        assert!(Arc::ptr_eq(&before, &cells.take(1)));
-        assert!(cells.end(1));
-        assert!(!cells.end(1), "nobody has asked since");
-        assert!(!before.is_quiet());
-        assert!(other.is_quiet() && cells.take(1).is_quiet());
+        let flags = InvalidationFlags::default();
+        let (before, other) = (flags.take(1), flags.take(2));
+        assert!(Arc::ptr_eq(&before, &flags.take(1)));
+        assert!(flags.invalidate(1));
+        assert!(!flags.invalidate(1), "nobody has asked since");
+        assert!(!before.is_valid());
+        assert!(other.is_valid() && flags.take(1).is_valid());
     }
 
     #[test]
     fn cells_that_nobody_holds_are_dropped() {
-        let cells = Cells::default();
-        let held = cells.take(0);
+        let flags = InvalidationFlags::default();
+        let held = flags.take(0);
         for hash in 0..(10 * SHARDS * FEW) as u128 {
-            drop(cells.take(hash));
+            drop(flags.take(hash));
         }
-        assert!(cells.len() <= SHARDS * FEW, "{}", cells.len());
-        assert!(cells.end(0) && !held.is_quiet(), "what is held stays");
+        assert!(flags.len() <= SHARDS * FEW, "{}", flags.len());
+        assert!(
+            flags.invalidate(0) && !held.is_valid(),
+            "what is held stays"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn word_wakes_those_who_wait() {
-        let cells = Cells::default();
-        let cell = cells.take(1);
+        let flags = InvalidationFlags::default();
+        let flag = flags.take(1);
         let waiter = tokio::spawn({
-            let cell = Arc::clone(&cell);
-            async move { cell.ended().await }
+            let flag = Arc::clone(&flag);
+            async move { flag.invalidated().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
-        cells.end(1);
+        flags.invalidate(1);
         let limit = Duration::from_secs(1);
         let woken = tokio::time::timeout(limit, waiter).await;
         woken.expect("woken").expect("no panic");
-        cell.ended().await;
+        flag.invalidated().await;
     }
 }

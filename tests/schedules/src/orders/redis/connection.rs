@@ -7,7 +7,7 @@ use crate::base::nonce::Nonce;
 use crate::store::Probe;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
-pub struct Link {
+pub struct Connection {
     batcher: Batcher,
     pub server: Nonce,
     pub clock: Clock,
@@ -43,7 +43,7 @@ impl Clock {
     }
 }
 
-impl Link {
+impl Connection {
     pub fn is_off_by_others(&self, _: &str, (): ()) -> bool {
         false
     }

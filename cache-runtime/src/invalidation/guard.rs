@@ -3,76 +3,76 @@
 
 use std::time::Duration;
 
-use super::{Acknowledgement, Delivery, Order, Receipt, Running};
+use super::{Acknowledgement, InvalidationQueue, InvalidationRequest, PendingAck, Running};
 
 /// Enqueues the invalidation when dropped while it is armed: the caller has hung up, and the
 /// store may not have received the invalidation.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Owed<'d> {
-    delivery: &'d Delivery,
-    owes: Option<What>,
+pub(crate) struct InvalidationGuard<'d> {
+    invalidations: &'d InvalidationQueue,
+    armed: Option<Guarded>,
     /// Makes a shutdown wait for it, as for a write.
     _running: Running,
 }
 
 #[derive(Debug)]
-enum What {
-    Order(Order),
+enum Guarded {
+    Request(InvalidationRequest),
     /// The whole namespace.
     Everything,
 }
 
-impl Delivery {
+impl InvalidationQueue {
     /// Guards an invalidation: it will take place even if its caller is dropped.
-    pub(crate) fn owe(&self, order: Order) -> Owed<'_> {
-        self.owes(What::Order(order))
+    pub(crate) fn guard(&self, request: InvalidationRequest) -> InvalidationGuard<'_> {
+        self.arm(Guarded::Request(request))
     }
 
     /// Guards an invalidation of the whole namespace.
-    pub(crate) fn owe_everything(&self) -> Owed<'_> {
-        self.owes(What::Everything)
+    pub(crate) fn guard_namespace(&self) -> InvalidationGuard<'_> {
+        self.arm(Guarded::Everything)
     }
 
-    fn owes(&self, what: What) -> Owed<'_> {
-        Owed {
-            delivery: self,
-            owes: Some(what),
+    fn arm(&self, guarded: Guarded) -> InvalidationGuard<'_> {
+        InvalidationGuard {
+            invalidations: self,
+            armed: Some(guarded),
             _running: self.begin(),
         }
     }
 }
 
-impl Owed<'_> {
+impl InvalidationGuard<'_> {
     /// Disarms the guard, because the store has acknowledged the invalidation.
-    pub(crate) fn settle(mut self) {
-        self.owes = None;
+    pub(crate) fn disarm(mut self) {
+        self.armed = None;
     }
 
     /// Enqueues the invalidation now and waits for its acknowledgement.
-    pub(crate) async fn acknowledged(mut self, patience: Duration) -> Acknowledgement {
+    pub(crate) async fn acknowledged(mut self, limit: Duration) -> Acknowledgement {
         match self.enter() {
-            Some(receipt) => receipt.acknowledged(patience).await,
+            Some(pending_ack) => pending_ack.acknowledged(limit).await,
             None => Acknowledgement::Delivered,
         }
     }
 
-    fn enter(&mut self) -> Option<Receipt> {
-        Some(match self.owes.take()? {
-            What::Order(order) => self.delivery.enqueue(order),
-            What::Everything => self.delivery.enqueue_namespace(),
+    fn enter(&mut self) -> Option<PendingAck> {
+        Some(match self.armed.take()? {
+            Guarded::Request(request) => self.invalidations.enqueue(request),
+            Guarded::Everything => self.invalidations.enqueue_namespace(),
         })
     }
 }
 
-impl Drop for Owed<'_> {
+impl Drop for InvalidationGuard<'_> {
     fn drop(&mut self) {
         if crate::base::mutation::is_active("removal-by-hand-lost-with-its-caller")
             || crate::base::mutation::is_active("clearing-lost-with-its-caller")
         {
             return;
         }
-        // No caller waits for this receipt.
+        // No caller waits for this acknowledgement.
         drop(self.enter());
     }
 }

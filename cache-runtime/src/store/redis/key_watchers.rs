@@ -19,7 +19,7 @@ const FEW: usize = 256;
 
 /// The waiting readers, by key. They are notified by dropping their sender.
 #[derive(Default)]
-pub(super) struct Listeners {
+pub(super) struct KeyWatchers {
     by_key: Mutex<ByKey>,
     /// Whether the server tracks the keys that it is told to.
     opts_in: AtomicBool,
@@ -32,12 +32,12 @@ struct ByKey {
     limit: usize,
 }
 
-impl Listeners {
+impl KeyWatchers {
     /// Turns tracking of single keys on.
-    pub(super) async fn start(&self, connection: &mut MultiplexedConnection) {
+    pub(super) async fn start(&self, multiplexed: &mut MultiplexedConnection) {
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg("TRACKING").arg("ON").arg("OPTIN");
-        let agreed = tracking.query_async::<Value>(connection).await;
+        let agreed = tracking.query_async::<Value>(multiplexed).await;
         self.opts_in.store(agreed.is_ok(), Ordering::Release);
     }
 
@@ -70,7 +70,7 @@ impl Listeners {
     /// Tells the server to track a key. If the server refuses, it is not asked any more.
     pub(super) async fn track(
         &self,
-        connection: &mut MultiplexedConnection,
+        multiplexed: &mut MultiplexedConnection,
         key: &str,
         opts_in: bool,
     ) -> Result<(), RedisError> {
@@ -79,7 +79,7 @@ impl Listeners {
             both.cmd("CLIENT").arg("CACHING").arg("YES");
         }
         both.exists(key).ignore_errors();
-        let answers: Vec<Result<Value, RedisError>> = both.query_async(connection).await?;
+        let answers: Vec<Result<Value, RedisError>> = both.query_async(multiplexed).await?;
         let mut answers = answers.into_iter();
         if opts_in && let Some(Err(error)) = answers.next() {
             if is_refused(&error) {
@@ -94,7 +94,7 @@ impl Listeners {
     /// Handles a push message: the names of changed keys, or none for all keys.
     pub(super) fn pushed(&self, data: &[Value]) {
         let [Value::Array(keys)] = data else {
-            return self.tell_all();
+            return self.notify_all();
         };
         let mut by_key = self.by_key.lock();
         for key in keys {
@@ -105,7 +105,7 @@ impl Listeners {
     }
 
     /// Notifies everyone, since no message will come any more.
-    pub(super) fn tell_all(&self) {
+    pub(super) fn notify_all(&self) {
         self.by_key.lock().senders.clear();
     }
 }
@@ -131,35 +131,41 @@ mod tests {
 
     #[tokio::test]
     async fn word_reaches_those_who_wait_for_that_key() {
-        let listeners = Listeners::default();
-        let [mut one, mut two, mut other] = ["a", "a", "b"].map(|key| listeners.listen(key));
-        listeners.pushed(&push("a"));
+        let key_watchers = KeyWatchers::default();
+        let [mut one, mut two, mut other] = ["a", "a", "b"].map(|key| key_watchers.listen(key));
+        key_watchers.pushed(&push("a"));
         one.heard().await;
         two.heard().await;
         assert!(other.heard().now_or_never().is_none());
-        listeners.pushed(&[Value::Nil]);
+        key_watchers.pushed(&[Value::Nil]);
         other.heard().await;
     }
 
     #[test]
     fn those_who_wait_no_longer_for_one_key_are_forgotten() {
-        let listeners = Listeners::default();
-        let _held = listeners.listen("key");
+        let key_watchers = KeyWatchers::default();
+        let _held = key_watchers.listen("key");
         for _ in 0..10_000 {
-            drop(listeners.listen("key"));
+            drop(key_watchers.listen("key"));
         }
-        assert!(listeners.by_key.lock().senders[&b"key"[..]].len() <= 8);
+        assert!(key_watchers.by_key.lock().senders[&b"key"[..]].len() <= 8);
     }
 
     #[test]
     fn those_who_wait_no_longer_are_forgotten() {
-        let listeners = Listeners::default();
-        let held = listeners.listen("held");
+        let key_watchers = KeyWatchers::default();
+        let held = key_watchers.listen("held");
         for n in 0..10 * FEW {
-            drop(listeners.listen(&n.to_string()));
+            drop(key_watchers.listen(&n.to_string()));
         }
-        assert!(listeners.by_key.lock().senders.len() <= FEW);
-        assert!(listeners.by_key.lock().senders.contains_key(&b"held"[..]));
+        assert!(key_watchers.by_key.lock().senders.len() <= FEW);
+        assert!(
+            key_watchers
+                .by_key
+                .lock()
+                .senders
+                .contains_key(&b"held"[..])
+        );
         drop(held);
     }
 }

@@ -1,17 +1,17 @@
-//! The entries that a thread was last served, in memory of its own: the *front*.
+//! The entries that a thread was last served, in memory of its own: the *thread cache*.
 //!
 //! A lookup in the table needs the text of the key, a hash of it, and two writes to a lock that all
 //! threads share, and before that the checks that the function may use the key. If the same
 //! function gets an equal call again, none of this is needed: an entry is found by what the call
 //! was given, as it was given, and all of it is compared. Whether the entry may be served is not
-//! decided here: [`Keeper::again`] applies the rules of the table to the entry itself. The table is
-//! that of the local tier, or that of the store in memory.
+//! decided here: [`EntrySource::again`] applies the rules of the table to the entry itself. The
+//! table is that of the local tier, or that of the store in memory.
 //!
-//! A front is direct-mapped: each slot holds the last entry that was found twice in a row there. So
-//! a program that reads far more entries than there are slots rarely writes to it.
+//! A thread cache is direct-mapped: each slot holds the last entry that was found twice in a row
+//! there. So a program that reads far more entries than there are slots rarely writes to it.
 //!
 //! Among a thousand rows, most of the time goes into cache lines that were used too long ago. So a
-//! hit reads four of them: a slot, what the front holds, a flag, and the value.
+//! hit reads four of them: a slot, what the thread cache holds, a flag, and the value.
 
 use std::any::TypeId;
 use std::ops::Range;
@@ -19,46 +19,46 @@ use std::ops::Range;
 use super::read_options::ReadOptions;
 use crate::base::mutation;
 use crate::key::{Dependency, Given, GivenKind};
-use crate::local::{Again, Keeper, KeptEntry, Moment};
-use crate::registry::Known;
+use crate::local::{ClockReading, EntrySource, KeptEntry, KeptHit};
+use crate::registry::KnownResource;
 
 /// A power of two. The slots themselves take 64 kB per thread that has hits.
 const SLOTS: usize = 4096;
-/// The functions that a front knows. A power of two; they take up to 25 kB.
+/// The functions that a thread cache knows. A power of two; they take up to 25 kB.
 const CALLERS: usize = 256;
 /// The places where a function may be, one after the other.
 const PROBES: usize = 4;
-/// The most bytes of entries that one front holds, as the local tier weighs them. Beyond that, it
-/// starts empty again.
+/// The most bytes of entries that one thread cache holds, as the local tier weighs them. Beyond
+/// that, it starts empty again.
 const MOST_BYTES: u64 = 4 << 20;
 /// One hit in this many is shown to the table, which would otherwise evict the entry as unused.
 const TO_THE_TABLE: u8 = 32;
 
 /// The entries that a thread was last served.
 #[derive(Debug, Default)]
-pub(super) struct Front {
+pub(super) struct ThreadCache {
     /// Empty before the first hit.
-    slots: Vec<Option<Box<Held>>>,
+    slots: Vec<Option<Box<CachedHit>>>,
     callers: Vec<Option<Caller>>,
     /// The calls that were last looked up in the table, by slot.
-    last: Vec<Place>,
+    last: Vec<SlotHash>,
     /// How many callers there were so far.
     numbers: u16,
     bytes: u64,
     /// The time of the last hit.
-    now: Moment,
+    now: ClockReading,
 }
 
 /// An entry, and the call that may be served it.
 // In this order, and aligned, so that a hit reads one cache line of it.
 #[derive(Debug)]
 #[repr(C, align(64))]
-struct Held {
+struct CachedHit {
     number: u64,
     /// The version as the plan says it: the attribute's, with what the key does not show.
     version: u32,
     caller: u16,
-    sort: Sort,
+    form: CallForm,
     uses: u8,
     entry: KeptEntry,
     bytes: Box<[u8]>,
@@ -68,7 +68,7 @@ struct Held {
 /// All that tells calls of one function from those of others, with the same type parameters.
 #[derive(Debug)]
 struct Caller {
-    /// No other caller of this front has, or ever had, this number.
+    /// No other caller of this thread cache has, or ever had, this number.
     number: u16,
     /// The address of the data about the function in one cache, for one resource.
     known: usize,
@@ -84,7 +84,7 @@ impl Caller {
     // Field by field. Building a `Caller` and comparing it as a whole took 17 ns, since the
     // processor waits when it reads as a whole what was written in parts.
     #[inline(always)]
-    fn is(&self, wanted: &Wanted<'_>) -> bool {
+    fn is(&self, wanted: &ThreadLookup<'_>) -> bool {
         if mutation::is_active("front-callers-alike") {
             return true;
         }
@@ -110,9 +110,9 @@ fn same(a: Option<&'static str>, b: Option<&'static str>) -> bool {
 /// The form of what a call was given, and whether it has tags or other dependencies. One byte, so
 /// that both are compared at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sort(u8);
+struct CallForm(u8);
 
-impl Sort {
+impl CallForm {
     const EXTRAS: u8 = 1 << 7;
     /// Of an entry that has more flags than those in its first cache line.
     const MORE_FLAGS: u8 = 1 << 6;
@@ -152,24 +152,24 @@ impl Sort {
     }
 }
 
-impl Held {
+impl CachedHit {
     /// Whether the call was given the same id or arguments, and has the same dependencies.
     #[inline(always)]
-    fn is_given(&self, wanted: &Wanted<'_>) -> bool {
+    fn is_given(&self, wanted: &ThreadLookup<'_>) -> bool {
         let given = &wanted.given;
-        let sort = Sort::of(given.kind, wanted.extras);
+        let form = CallForm::of(given.kind, wanted.extras);
         let is_it = self.number == given.number
             && (self.version == wanted.version || mutation::is_active("front-without-version"))
-            && self.sort.of_call() == sort
-            && (sort.is_number()
+            && self.form.of_call() == form
+            && (form.is_number()
                 || (*self.bytes == *given.bytes && *self.extras == *wanted.extras));
         is_it || mutation::is_active("front-by-hash-alone")
     }
 }
 
-/// A call, as far as a front needs it.
-pub(super) struct Wanted<'a> {
-    pub(super) known: &'static Known,
+/// A call, as far as a thread cache needs it.
+pub(super) struct ThreadLookup<'a> {
+    pub(super) known: &'static KnownResource,
     pub(super) given: Given<'a>,
     /// The version as the plan says it.
     pub(super) version: u32,
@@ -179,40 +179,44 @@ pub(super) struct Wanted<'a> {
     pub(super) extras: &'a [Dependency],
 }
 
-impl Front {
+impl ThreadCache {
     /// The entry that this thread was served for this call before, if it may be served now.
     // Inlined, with what it calls: as functions these took a sixth of a hit's instructions.
     #[inline(always)]
-    pub(super) fn find(&mut self, keeper: &impl Keeper, wanted: &Wanted<'_>) -> Option<Again<'_>> {
+    pub(super) fn find(
+        &mut self,
+        source: &impl EntrySource,
+        wanted: &ThreadLookup<'_>,
+    ) -> Option<KeptHit<'_>> {
         let caller = self.number_of(wanted)?;
-        let place = Place::of(wanted.known, &wanted.given);
+        let place = SlotHash::of(wanted.known, &wanted.given);
         let slot = self.slots.get_mut(place.slot())?;
         let held = slot.as_mut()?;
         if held.caller != caller || !held.is_given(wanted) {
             return None;
         }
         held.uses = held.uses.wrapping_add(1);
-        if held.uses.is_multiple_of(TO_THE_TABLE) && !keeper.is_current(&held.entry) {
+        if held.uses.is_multiple_of(TO_THE_TABLE) && !source.is_current(&held.entry) {
             // The table has another entry, or none any more.
             self.bytes -= held.entry.weight();
             *slot = None;
             return None;
         }
         let held = slot.as_ref()?;
-        if held.sort.has_more_flags()
+        if held.form.has_more_flags()
             && !held.entry.is_rest_alive()
             && !mutation::is_active("front-not-checked")
         {
             return None;
         }
-        keeper.again(&held.entry, &mut self.now)
+        source.again(&held.entry, &mut self.now)
     }
 
-    /// The number of a call's function, if this front has it.
+    /// The number of a call's function, if this thread cache has it.
     // A loop, since the compiler makes a function of the iterators that say the same, and passes
     // all that is compared through memory.
     #[inline(always)]
-    fn number_of(&self, wanted: &Wanted<'_>) -> Option<u16> {
+    fn number_of(&self, wanted: &ThreadLookup<'_>) -> Option<u16> {
         for caller in self.callers.get(callers_of(wanted.known))? {
             if let Some(caller) = caller
                 && caller.is(wanted)
@@ -227,15 +231,15 @@ impl Front {
     /// returns it, and is told how many bytes are kept beside it.
     pub(super) fn note(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &ThreadLookup<'_>,
         kept: impl FnOnce(u64) -> Option<KeptEntry>,
     ) {
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS, || None);
             self.callers.resize_with(CALLERS + PROBES, || None);
-            self.last.resize(SLOTS, Place::default());
+            self.last.resize(SLOTS, SlotHash::default());
         }
-        let place = Place::of(wanted.known, &wanted.given);
+        let place = SlotHash::of(wanted.known, &wanted.given);
         let last = self.last.get_mut(place.slot());
         if last.is_none_or(|last| std::mem::replace(last, place) != place) {
             return;
@@ -245,7 +249,7 @@ impl Front {
             number,
             bytes,
         } = wanted.given;
-        let beside = size_of::<Held>() + bytes.len() + size_of_val(wanted.extras);
+        let beside = size_of::<CachedHit>() + bytes.len() + size_of_val(wanted.extras);
         let Some(entry) = kept(beside as u64) else {
             return;
         };
@@ -258,11 +262,11 @@ impl Front {
         };
         let freed = slot.as_ref().map_or(0, |held| held.entry.weight());
         self.bytes = self.bytes + entry.weight() - freed;
-        *slot = Some(Box::new(Held {
+        *slot = Some(Box::new(CachedHit {
             number,
             version: wanted.version,
             caller,
-            sort: Sort::of(kind, wanted.extras).with(&entry),
+            form: CallForm::of(kind, wanted.extras).with(&entry),
             uses: 0,
             entry,
             bytes: bytes.into(),
@@ -274,7 +278,7 @@ impl Front {
     }
 
     /// The number of a call's function. `None` once there are no numbers any more.
-    fn caller(&mut self, wanted: &Wanted<'_>) -> Option<u16> {
+    fn caller(&mut self, wanted: &ThreadLookup<'_>) -> Option<u16> {
         if let Some(number) = self.number_of(wanted) {
             return Some(number);
         }
@@ -299,7 +303,7 @@ impl Front {
 const RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline]
-fn callers_of(known: &Known) -> Range<usize> {
+fn callers_of(known: &KnownResource) -> Range<usize> {
     let hash = (std::ptr::from_ref(known).addr() as u64).wrapping_mul(RATIO);
     let first = (hash >> (u64::BITS - CALLERS.trailing_zeros())) as usize;
     first..first + PROBES
@@ -308,11 +312,11 @@ fn callers_of(known: &Known) -> Range<usize> {
 /// Where the entry for a call is, by a hash of what it was given. The hash needs no secret: calls
 /// that collide are compared, and only replace each other here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Place(u64);
+struct SlotHash(u64);
 
-impl Place {
+impl SlotHash {
     #[inline]
-    fn of(known: &Known, given: &Given<'_>) -> Self {
+    fn of(known: &KnownResource, given: &Given<'_>) -> Self {
         let start = std::ptr::from_ref(known).addr() as u64 ^ given.number;
         let hash = match given.kind {
             GivenKind::Natural | GivenKind::Negative => start,

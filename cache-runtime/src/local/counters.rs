@@ -16,7 +16,7 @@ const MILLI: u64 = 1_000_000;
 /// In cache lines of its own. Otherwise each write here would evict what hits read.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(super) struct Figures {
+pub(super) struct LocalCounters {
     pub(super) kept: Counter,
     pub(super) poisoned: Counter,
     pub(super) pushes: Counter,
@@ -29,7 +29,7 @@ pub(super) struct Figures {
 #[repr(align(128))]
 struct Oldest(AtomicU64);
 
-impl Figures {
+impl LocalCounters {
     /// Records a hit, the `n`th of the counter that the caller uses. Its age is in nanoseconds.
     #[inline]
     pub(super) fn hit(&self, n: u64, age: u64) {
@@ -115,13 +115,13 @@ mod tests {
 
     #[test]
     fn ages_by_quantile() {
-        let figures = Figures::default();
+        let counters = LocalCounters::default();
         for n in 0..100 * SAMPLE {
-            figures.hit(n, MILLI * if n < 98 * SAMPLE { 3 } else { 200 });
+            counters.hit(n, MILLI * if n < 98 * SAMPLE { 3 } else { 200 });
         }
-        let snapshot = figures.snapshot();
+        let snapshot = counters.snapshot();
         assert_eq!((snapshot.age_p50_ms, snapshot.age_max_ms), (3, 200));
         assert_eq!(snapshot.age_p99_ms, 200);
-        assert_eq!(Figures::default().snapshot(), LocalFigures::default());
+        assert_eq!(LocalCounters::default().snapshot(), LocalFigures::default());
     }
 }

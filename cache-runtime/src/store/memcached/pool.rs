@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, Notify, Semaphore, SemaphorePermit, watch};
 
 use super::clock::ServerClock;
-use super::connection::{Connection, Failure, Target, targets};
+use super::connection::{Connection, Failure, ServerAddress, targets};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::base::paused::Held;
+use crate::base::paused::PauseGuard;
 use crate::config::MemcachedConfig;
 use crate::store::{Circuit, ConnectionWatch};
 
@@ -36,7 +36,7 @@ const FIRST_SHORT_PAUSE: Duration = Duration::from_millis(5);
 const LAST_SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct ConnectionPool {
     config: MemcachedConfig,
     budget: Duration,
     pub(super) clock: ServerClock,
@@ -55,7 +55,7 @@ struct State {
     circuit: Circuit,
     reason: Option<String>,
     /// The server in use.
-    server: Option<(Target, Nonce)>,
+    server: Option<(ServerAddress, Nonce)>,
     /// The process of the last server.
     process: Nonce,
     idle: Vec<Connection>,
@@ -71,14 +71,14 @@ impl std::fmt::Debug for State {
     }
 }
 
-impl Link {
+impl ConnectionPool {
     /// Starts the watching task, and returns once it has tried the server for the first time.
     pub(super) async fn start(
         config: &MemcachedConfig,
         budget: Duration,
         runtime: &Handle,
     ) -> Arc<Self> {
-        let link = Arc::new(Self {
+        let pool = Arc::new(Self {
             config: config.clone(),
             budget,
             clock: ServerClock::default(),
@@ -98,17 +98,17 @@ impl Link {
             closed: watch::Sender::new(false),
         });
         let (tried, mut first) = watch::channel(false);
-        let (watched, mut closed) = (Arc::clone(&link), link.closed.subscribe());
+        let (watched, mut closed) = (Arc::clone(&pool), pool.closed.subscribe());
         runtime.spawn(async move {
             tokio::select! {
                 () = watched.watch_for_ever(tried) => {}
                 _ = closed.wait_for(|closed| *closed) => {}
             }
         });
-        let _held = Held::for_at_most(budget * 2);
+        let _held = PauseGuard::for_at_most(budget * 2);
         // The task ends only with the runtime.
         let _ = first.wait_for(|tried| *tried).await;
-        link
+        pool
     }
 
     pub(super) fn circuit(&self) -> Circuit {
@@ -164,7 +164,7 @@ impl Link {
         if self.circuit() != Circuit::Closed {
             return Err(self.unavailable());
         }
-        let _held = Held::for_at_most(self.budget);
+        let _held = PauseGuard::for_at_most(self.budget);
         let end = tokio::time::Instant::now() + self.budget;
         // To wait for a connection says nothing of the server.
         let Ok(_permit) = tokio::time::timeout_at(end, permit).await else {
@@ -239,9 +239,9 @@ impl Link {
     }
 
     /// Connects on the cache's own runtime: the caller's may end before the connection does.
-    async fn dial(&self, target: &Target) -> Result<Connection, Failure> {
+    async fn dial(&self, target: &ServerAddress) -> Result<Connection, Failure> {
         // The socket belongs to the runtime in whose context it is made.
-        let opened = Entered {
+        let opened = InRuntime {
             runtime: self.runtime.clone(),
             future: Connection::open(target, &self.clock),
         };
@@ -342,7 +342,10 @@ impl Link {
         Ok(connection)
     }
 
-    async fn try_target(&self, target: Target) -> Result<(Target, Connection), Failure> {
+    async fn try_target(
+        &self,
+        target: ServerAddress,
+    ) -> Result<(ServerAddress, Connection), Failure> {
         let mut connection = self.dial(&target).await?;
         let tried = tokio::time::timeout(self.budget, connection.try_commands()).await;
         tried.map_err(|_| Failure::Lost(self.late()))??;
@@ -441,14 +444,14 @@ fn the_only_one<T>(
 
 pin_project_lite::pin_project! {
     /// A future that is polled in the context of a runtime.
-    struct Entered<F> {
+    struct InRuntime<F> {
         runtime: Handle,
         #[pin]
         future: F,
     }
 }
 
-impl<F: Future> Future for Entered<F> {
+impl<F: Future> Future for InRuntime<F> {
     type Output = F::Output;
 
     fn poll(

@@ -6,9 +6,9 @@ use crate::base::clock;
 
 /// A point in time on a clock of this process. Other processes can't compare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Tick(pub(crate) u64);
+pub(crate) struct CoarseInstant(pub(crate) u64);
 
-impl Tick {
+impl CoarseInstant {
     pub(crate) fn after(self, time: Duration) -> Self {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(nanos))
@@ -31,17 +31,17 @@ impl Tick {
 /// `CLOCK_BOOTTIME` does neither, but it has no coarse form: it takes 21 ns, these take 3 ns each.
 /// The difference is a fifth of a hit.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Moment {
-    pub(crate) tick: Tick,
-    pub(crate) wall: Tick,
+pub(crate) struct ClockReading {
+    pub(crate) monotonic: CoarseInstant,
+    pub(crate) wall: CoarseInstant,
 }
 
-impl Moment {
+impl ClockReading {
     #[inline]
     pub(crate) fn now() -> Self {
         Self {
-            tick: Tick::now(),
-            wall: Tick(clock::coarse_wall_nanos()),
+            monotonic: CoarseInstant::now(),
+            wall: CoarseInstant(clock::coarse_wall_nanos()),
         }
     }
 
@@ -50,23 +50,25 @@ impl Moment {
     /// here is late by a tick at most, as the freshness bound allows, and 3 ns are saved.
     #[inline]
     pub(crate) fn go_on(&mut self) {
-        self.go_on_to(Tick::now(), || Tick(clock::coarse_wall_nanos()));
+        self.go_on_to(CoarseInstant::now(), || {
+            CoarseInstant(clock::coarse_wall_nanos())
+        });
     }
 
     #[inline(always)]
-    fn go_on_to(&mut self, tick: Tick, wall: impl FnOnce() -> Tick) {
-        if tick != self.tick {
+    fn go_on_to(&mut self, monotonic: CoarseInstant, wall: impl FnOnce() -> CoarseInstant) {
+        if monotonic != self.monotonic {
             self.wall = wall();
         }
-        self.tick = tick;
+        self.monotonic = monotonic;
     }
 }
 
 /// For a mutation: the time that a task has noted last, which stands still while the process is
 /// paused.
 #[cfg(cache_mutations)]
-pub(super) fn told_by_a_task(now: Moment) -> Moment {
-    static NOTED: parking_lot::Mutex<Option<Moment>> = parking_lot::Mutex::new(None);
+pub(super) fn told_by_a_task(now: ClockReading) -> ClockReading {
+    static NOTED: parking_lot::Mutex<Option<ClockReading>> = parking_lot::Mutex::new(None);
     if !crate::base::mutation::is_active("time-from-a-task") {
         return now;
     }
@@ -76,7 +78,7 @@ pub(super) fn told_by_a_task(now: Moment) -> Moment {
         tokio::spawn(async {
             loop {
                 tokio::time::sleep(clock::TICK).await;
-                *NOTED.lock() = Some(Moment::now());
+                *NOTED.lock() = Some(ClockReading::now());
             }
         });
         now
@@ -89,27 +91,30 @@ mod tests {
 
     #[test]
     fn the_second_clock_is_read_whenever_the_first_has_moved() {
-        let mut now = Moment::default();
-        for (tick, wall, read) in [
+        let mut now = ClockReading::default();
+        for (monotonic, wall, read) in [
             (1, 10, 10),
             (1, 11, 10),
             (2, 12, 12),
             (2, 99, 12),
             (3, 9, 9),
         ] {
-            now.go_on_to(Tick(tick), || Tick(wall));
-            assert_eq!((now.tick, now.wall), (Tick(tick), Tick(read)));
+            now.go_on_to(CoarseInstant(monotonic), || CoarseInstant(wall));
+            assert_eq!(
+                (now.monotonic, now.wall),
+                (CoarseInstant(monotonic), CoarseInstant(read))
+            );
         }
     }
 
     #[test]
     fn time_goes_on_as_if_it_was_read_anew() {
-        let mut now = Moment::default();
+        let mut now = ClockReading::default();
         for _ in 0..3 {
-            let before = Moment::now();
+            let before = ClockReading::now();
             now.go_on();
-            let after = Moment::now();
-            assert!(before.tick <= now.tick && now.tick <= after.tick);
+            let after = ClockReading::now();
+            assert!(before.monotonic <= now.monotonic && now.monotonic <= after.monotonic);
             // An hour, in case somebody sets the clock meanwhile.
             assert!(
                 now.wall.since(after.wall) + after.wall.since(now.wall) < Duration::from_hours(1)

@@ -3,7 +3,7 @@
 
 /// One item of a description.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum DescriptionItem {
     /// `users`, `users:list`, `users:{id: i64}`
     Name {
         resource: String,
@@ -19,27 +19,27 @@ pub(super) enum Word {
     CrashSafe,
 }
 
-pub(super) fn read(words: &str) -> Vec<Word> {
-    outside_braces(words, ',')
+pub(super) fn read(description: &str) -> Vec<DescriptionItem> {
+    outside_braces(description, ',')
         .into_iter()
         .map(str::trim)
         .filter(|word| !word.is_empty())
         .map(|word| match word.split_once(' ') {
-            Some(("ttl", ttl)) => Word::Ttl(ttl.to_owned()),
-            Some(("op", op)) => Word::Op(op.to_owned()),
+            Some(("ttl", ttl)) => DescriptionItem::Ttl(ttl.to_owned()),
+            Some(("op", op)) => DescriptionItem::Op(op.to_owned()),
             Some(("depends", name)) => {
                 let resource = outside_braces(name, ':').into_iter().next();
-                Word::Depends(resource.unwrap_or_default().to_owned())
+                DescriptionItem::Depends(resource.unwrap_or_default().to_owned())
             }
-            Some(("tag", tag)) => Word::Tag(tag.replace("%2C", ",")),
-            Some(("crash", "safe")) => Word::CrashSafe,
-            Some(("keys", "shared")) => Word::Shared,
-            Some(("a", "batch")) => Word::Batch,
+            Some(("tag", tag)) => DescriptionItem::Tag(tag.replace("%2C", ",")),
+            Some(("crash", "safe")) => DescriptionItem::CrashSafe,
+            Some(("keys", "shared")) => DescriptionItem::Shared,
+            Some(("a", "batch")) => DescriptionItem::Batch,
             _ => {
                 let mut parts = outside_braces(word, ':').into_iter();
                 let resource = parts.next().unwrap_or_default();
                 let rest = word.get(resource.len() + 1..);
-                Word::Name {
+                DescriptionItem::Name {
                     resource: resource.to_owned(),
                     rest: rest.map(str::to_owned),
                 }
@@ -82,8 +82,8 @@ fn outside_braces(text: &str, separator: char) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    fn name(resource: &str, rest: &str) -> Word {
-        Word::Name {
+    fn name(resource: &str, rest: &str) -> DescriptionItem {
+        DescriptionItem::Name {
             resource: resource.into(),
             rest: (!rest.is_empty()).then(|| rest.into()),
         }
@@ -97,27 +97,34 @@ mod tests {
             ),
             [
                 name("users", "{(self.tenant, id)}"),
-                Word::Ttl("300".into()),
-                Word::Depends("teams".into()),
-                Word::Tag("t:{a::b(1, 2)},x".into()),
-                Word::Shared,
+                DescriptionItem::Ttl("300".into()),
+                DescriptionItem::Depends("teams".into()),
+                DescriptionItem::Tag("t:{a::b(1, 2)},x".into()),
+                DescriptionItem::Shared,
             ]
         );
         assert_eq!(
             read("{R::RESOURCE}:filter:{id: i64}, a batch"),
-            [name("{R::RESOURCE}", "filter:{id: i64}"), Word::Batch]
+            [
+                name("{R::RESOURCE}", "filter:{id: i64}"),
+                DescriptionItem::Batch
+            ]
         );
         assert_eq!(
             read("users, teams, crash safe"),
-            [name("users", ""), name("teams", ""), Word::CrashSafe]
+            [
+                name("users", ""),
+                name("teams", ""),
+                DescriptionItem::CrashSafe
+            ]
         );
         assert_eq!(
             read("users, op list, op filter:paginated, depends authors:{author_id: i64}"),
             [
                 name("users", ""),
-                Word::Op("list".into()),
-                Word::Op("filter:paginated".into()),
-                Word::Depends("authors".into()),
+                DescriptionItem::Op("list".into()),
+                DescriptionItem::Op("filter:paginated".into()),
+                DescriptionItem::Depends("authors".into()),
             ]
         );
         // Resources with the names of options. A name has no spaces, and these options have one.

@@ -15,9 +15,9 @@ use crate::base::nonce::Nonce;
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
-use crate::coalesce::load_gate::{self, Entered, GateResult, Run};
+use crate::coalesce::load_gate::{self, GateLeader, GateResult, GateRole};
 use crate::coalesce::single_flight::{FlightRole, Leader, LoadResult, WaitResult, Waiter};
-use crate::coalesce::waits::{Noted, Wait};
+use crate::coalesce::waits::{WaitDecision, WaitEdges};
 use crate::local::ReadToken;
 use crate::protocol::circuit::Circuit;
 use crate::protocol::entry::{Header, Stamp};
@@ -49,9 +49,9 @@ pub(crate) enum Action {
 
 /// The role of a caller that has to load without a lease.
 #[derive(Debug)]
-pub(crate) enum Queued {
+pub(crate) enum UnleasedRole {
     /// Load, and hand the value to the waiters.
-    Run(Run),
+    Run(GateLeader),
     /// Serve the value that another caller has just loaded.
     Joined(LoadResult),
     /// Load for this caller only.
@@ -76,7 +76,7 @@ pub(crate) enum EntryState {
 
 /// The lookup loop of one reader. Nothing here depends on the types of the function.
 #[derive(Debug)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct LookupLoop<'a> {
     call: &'a Call,
     fingerprint: Fingerprint,
     call_budget: CallBudget,
@@ -114,7 +114,7 @@ struct RemoteLoadPoller {
     was_told: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LookupLoop<'a> {
     pub(crate) fn new(call: &'a Call, fingerprint: Fingerprint) -> Self {
         Self {
             call,
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
             if let Some(reason) = call.is_behind() {
                 return Action::Bypass(reason);
             }
-            if call.cache.delivery.is_pending(call.probe()) {
+            if call.cache.invalidations.is_pending(call.probe()) {
                 return Action::Bypass(BypassReason::Pending);
             }
             self.read_token = call.read_token();
@@ -342,13 +342,15 @@ impl<'a> Reader<'a> {
     /// Classifies an entry that was not invalidated: it is served, or kept for the case that its
     /// load fails or is slow.
     fn classify_live(&mut self, header: Header, payload: Payload, now: Millis) -> EntryState {
-        let grace = &self.call.grace;
+        let stale_policy = &self.call.stale_policy;
         let hit = Hit::new(header, payload, now);
         let past = hit.past;
         // The holder of the lease may have died.
         let is_loading = header.is_held(now, self.call.cache.config.lease);
         if now < header.fresh {
-            if header.is_leased() || !grace.is_due_early(hit.ttl, header.took(), fastrand::f64()) {
+            if header.is_leased()
+                || !stale_policy.is_due_early(hit.ttl, header.took(), fastrand::f64())
+            {
                 return EntryState::Hit(hit);
             }
             self.fallback = Some(Box::new(Fallback {
@@ -361,12 +363,12 @@ impl<'a> Reader<'a> {
             true => Seen::Leased,
             false => Seen::Past(header),
         };
-        if now < header.stale && past < grace.swr {
+        if now < header.stale && past < stale_policy.swr {
             return EntryState::Past(hit, (!is_loading).then_some(seen));
         }
         if now < header.stale {
             self.fallback = Some(Box::new(Fallback {
-                covers_errors: past < grace.stale_if_error,
+                covers_errors: past < stale_policy.stale_if_error,
                 hit,
             }));
         }
@@ -407,7 +409,7 @@ impl<'a> Reader<'a> {
         if let Some(reason) = call.is_behind() {
             return Action::Bypass(reason);
         }
-        if call.cache.delivery.is_pending(call.probe()) {
+        if call.cache.invalidations.is_pending(call.probe()) {
             return Action::Bypass(BypassReason::Pending);
         }
         let look = match self.call_budget.spend(call.look_at_all()).await {
@@ -486,8 +488,8 @@ impl<'a> Reader<'a> {
 
     fn joins(&self, waiter: Waiter) -> LeaseDecision {
         match enclosing::wait(&self.call.cache, &self.call.own.key) {
-            Wait::Fine(noted) => LeaseDecision::Joins(waiter, noted),
-            Wait::Circular => LeaseDecision::Bypass(BypassReason::OwnLoad),
+            WaitDecision::Fine(noted) => LeaseDecision::Joins(waiter, noted),
+            WaitDecision::Circular => LeaseDecision::Bypass(BypassReason::OwnLoad),
         }
     }
 
@@ -521,7 +523,7 @@ impl<'a> Reader<'a> {
     async fn wait_in_load(
         &mut self,
         lease: Nonce,
-        joined: Option<(Waiter, Option<Noted>)>,
+        joined: Option<(Waiter, Option<WaitEdges>)>,
     ) -> Option<Action> {
         let cache = &self.call.cache;
         self.asked_of = end_of(lease);
@@ -547,7 +549,7 @@ impl<'a> Reader<'a> {
     pub(super) fn wait_for_result(
         &mut self,
         waiter: Waiter,
-        noted: Option<Noted>,
+        noted: Option<WaitEdges>,
     ) -> impl Future<Output = Option<Action>> + use<> {
         self.call_budget.renew();
         let counted = Waiting::new(self.call.resource.function());
@@ -591,7 +593,7 @@ impl<'a> Reader<'a> {
         }
         let word = async {
             match (&self.read_token, &mut poller.word) {
-                (Some(read_token), _) => read_token.word().await,
+                (Some(read_token), _) => read_token.changed().await,
                 (None, Some(word)) => word.heard().await,
                 (None, None) => std::future::pending().await,
             }
@@ -622,7 +624,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Enters the load gate, for callers that load without a lease.
-    pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
+    pub(crate) async fn queue(&mut self, reason: BypassReason) -> UnleasedRole {
         // The readers that wait for this one should enter the gate too.
         if !mutation::is_active("poller-keeps-who-waits-in-an-outage") {
             self.stops_polling();
@@ -630,32 +632,32 @@ impl<'a> Reader<'a> {
         let mut limit = match reason {
             BypassReason::Unavailable | BypassReason::Pending => load_gate::WITHOUT_STORE,
             BypassReason::LoadFailed => load_gate::AFTER_FAILURE,
-            _ => return Queued::Alone,
+            _ => return UnleasedRole::Alone,
         };
         let call = self.call;
         loop {
             let load_gates = &call.cache.load_gates;
             let waiting = match load_gates.enter(&call.own.key, self.fingerprint, limit) {
-                Entered::Lead(run) => return Queued::Run(run),
-                Entered::Wait(waiting) => waiting,
+                GateRole::Lead(run) => return UnleasedRole::Run(run),
+                GateRole::Wait(waiting) => waiting,
             };
-            let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.own.key) else {
-                return Queued::Alone;
+            let WaitDecision::Fine(_noted) = enclosing::wait(&call.cache, &call.own.key) else {
+                return UnleasedRole::Alone;
             };
             let _counted = Waiting::new(call.resource.function());
             match waiting.wait(self.deadline()).await {
-                GateResult::Lead(run) => return Queued::Run(run),
+                GateResult::Lead(run) => return UnleasedRole::Run(run),
                 GateResult::LoadResult(LoadResult::Failure) => limit = load_gate::AFTER_FAILURE,
-                GateResult::LoadResult(load_result) => return Queued::Joined(load_result),
+                GateResult::LoadResult(load_result) => return UnleasedRole::Joined(load_result),
                 GateResult::Gone => {}
-                GateResult::TimedOut => return Queued::Alone,
+                GateResult::TimedOut => return UnleasedRole::Alone,
             }
         }
     }
 
     fn deadline(&mut self) -> Instant {
         let wait = self.call.cache.config.wait;
-        let wait = match self.call.grace.timeout {
+        let wait = match self.call.stale_policy.timeout {
             // A fallback can be served after the timeout.
             Some(timeout) if self.fallback.is_some() => wait.min(timeout),
             _ => wait,
@@ -699,7 +701,7 @@ enum LeaseDecision {
     LookAgain,
     Bypass(BypassReason),
     /// Waits for a load in this process, or shares the wait for one elsewhere.
-    Joins(Waiter, Option<Noted>),
+    Joins(Waiter, Option<WaitEdges>),
     /// Polls for a load elsewhere.
     Polls,
 }

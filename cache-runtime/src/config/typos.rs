@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn slips_are_told_from_the_names_of_others() {
-        for (slip, setting) in [
+        for (typo, setting) in [
             ("REDIS_ENABLE", "REDIS_ENABLED"),
             ("REDIS_ULR", "REDIS_URL"),
             ("CACHE_TIMEOUT", "CACHE_TIMEOUT_MS"),
@@ -89,7 +89,7 @@ mod tests {
             ("CACHE_LOCAL", "CACHE_LOCAL_MB"),
             ("CACHE_JITER", "CACHE_JITTER"),
         ] {
-            assert_eq!(of([slip].into_iter()).next(), Some((slip, setting)));
+            assert_eq!(of([typo].into_iter()).next(), Some((typo, setting)));
         }
         let others = [
             "CACHE_DIR",

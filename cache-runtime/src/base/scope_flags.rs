@@ -10,14 +10,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 thread_local! {
-    static MARKS: Cell<Marks> = const { Cell::new(Marks(0)) };
+    static SCOPE_FLAGS: Cell<ScopeFlags> = const { Cell::new(ScopeFlags(0)) };
 }
 
 /// A set of scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Marks(u8);
+pub(crate) struct ScopeFlags(u8);
 
-impl Marks {
+impl ScopeFlags {
     pub(crate) const NONE: Self = Self(0);
     /// `bypass` or `refresh`.
     pub(crate) const MODE: Self = Self(1);
@@ -39,7 +39,7 @@ impl Marks {
     /// The scopes around the current task.
     #[inline]
     pub(crate) fn now() -> Self {
-        MARKS.get()
+        SCOPE_FLAGS.get()
     }
 
     #[inline]
@@ -47,15 +47,15 @@ impl Marks {
         Self(self.0 | other.0)
     }
 
-    /// Sets or clears one mark; returns whether it was set.
+    /// Sets or clears one flag; returns whether it was set.
     #[inline]
-    pub(crate) fn set(mark: Self, is_set: bool) -> bool {
+    pub(crate) fn set(flag: Self, is_set: bool) -> bool {
         let Self(now) = Self::now();
-        MARKS.set(Self(match is_set {
-            true => now | mark.0,
-            false => now & !mark.0,
+        SCOPE_FLAGS.set(Self(match is_set {
+            true => now | flag.0,
+            false => now & !flag.0,
         }));
-        now & mark.0 != 0
+        now & flag.0 != 0
     }
 
     /// Whether the two sets have a scope in common.
@@ -65,57 +65,57 @@ impl Marks {
     }
 }
 
-/// Restores the marks, even if the poll panics.
-struct Restore(Marks);
+/// Restores the flags, even if the poll panics.
+struct Restore(ScopeFlags);
 
 impl Drop for Restore {
     fn drop(&mut self) {
         // Whether a key is asked for is no scope: it may have been left meanwhile.
-        let is_asked = Marks::now().has(Marks::KEY);
-        MARKS.set(self.0);
-        Marks::set(Marks::KEY, is_asked);
+        let is_asked = ScopeFlags::now().has(ScopeFlags::KEY);
+        SCOPE_FLAGS.set(self.0);
+        ScopeFlags::set(ScopeFlags::KEY, is_asked);
     }
 }
 
-/// Runs `call` with a mark.
-pub(crate) fn under<T>(mark: Marks, call: impl FnOnce() -> T) -> T {
-    let before = Marks::now();
+/// Runs `call` with a flag.
+pub(crate) fn under<T>(flag: ScopeFlags, call: impl FnOnce() -> T) -> T {
+    let before = ScopeFlags::now();
     let _restore = Restore(before);
-    MARKS.set(before.and(mark));
+    SCOPE_FLAGS.set(before.and(flag));
     call()
 }
 
-/// Polls `future` with a mark.
-pub(crate) fn marked<F: Future>(mark: Marks, future: F) -> Marked<F> {
+/// Polls `future` with a flag.
+pub(crate) fn flagged<F: Future>(flag: ScopeFlags, future: F) -> Flagged<F> {
     let future = Some(future);
-    Marked { mark, future }
+    Flagged { flag, future }
 }
 
 pin_project_lite::pin_project! {
-    /// A future that is polled with a mark.
+    /// A future that is polled with a flag.
     #[derive(Debug)]
-    pub(crate) struct Marked<F> {
-        mark: Marks,
+    pub(crate) struct Flagged<F> {
+        flag: ScopeFlags,
         #[pin]
         future: Option<F>,
     }
 
-    impl<F> PinnedDrop for Marked<F> {
-        // Under the mark, as a task-local stands while its future is dropped.
+    impl<F> PinnedDrop for Flagged<F> {
+        // Under the flag, as a task-local stands while its future is dropped.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            under(*this.mark, || this.future.set(None));
+            under(*this.flag, || this.future.set(None));
         }
     }
 }
 
-impl<F: Future> Future for Marked<F> {
+impl<F: Future> Future for Flagged<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         match this.future.as_pin_mut() {
-            Some(future) => under(*this.mark, || future.poll(cx)),
+            Some(future) => under(*this.flag, || future.poll(cx)),
             // It is there until it is dropped.
             None => Poll::Pending,
         }
@@ -130,28 +130,28 @@ mod tests {
     async fn a_mark_stands_while_its_future_is_polled() {
         let inner = async {
             tokio::task::yield_now().await;
-            Marks::now()
+            ScopeFlags::now()
         };
         let beside = async {
-            let before = Marks::now();
+            let before = ScopeFlags::now();
             tokio::task::yield_now().await;
-            (before, Marks::now())
+            (before, ScopeFlags::now())
         };
         let (inner, beside) = tokio::join!(
-            marked(Marks::MODE, marked(Marks::STRICT, inner)),
-            marked(Marks::OBSERVED, beside)
+            flagged(ScopeFlags::MODE, flagged(ScopeFlags::STRICT, inner)),
+            flagged(ScopeFlags::OBSERVED, beside)
         );
-        assert_eq!(inner, Marks::MODE.and(Marks::STRICT));
-        assert_eq!(beside, (Marks::OBSERVED, Marks::OBSERVED));
-        assert_eq!(Marks::now(), Marks(0));
+        assert_eq!(inner, ScopeFlags::MODE.and(ScopeFlags::STRICT));
+        assert_eq!(beside, (ScopeFlags::OBSERVED, ScopeFlags::OBSERVED));
+        assert_eq!(ScopeFlags::now(), ScopeFlags(0));
     }
 
     #[tokio::test]
     async fn a_mark_stands_while_its_future_is_dropped() {
-        struct Looks<'a>(&'a Cell<Option<Marks>>);
+        struct Looks<'a>(&'a Cell<Option<ScopeFlags>>);
         impl Drop for Looks<'_> {
             fn drop(&mut self) {
-                self.0.set(Some(Marks::now()));
+                self.0.set(Some(ScopeFlags::now()));
             }
         }
         let seen = Cell::new(None);
@@ -160,26 +160,26 @@ mod tests {
             let _looks = looks;
             std::future::pending::<()>().await;
         };
-        let mut waits = Box::pin(marked(Marks::TRANSACTION, waits));
+        let mut waits = Box::pin(flagged(ScopeFlags::TRANSACTION, waits));
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
         drop(waits);
-        assert_eq!(seen.get(), Some(Marks::TRANSACTION));
-        assert_eq!(Marks::now(), Marks(0));
+        assert_eq!(seen.get(), Some(ScopeFlags::TRANSACTION));
+        assert_eq!(ScopeFlags::now(), ScopeFlags(0));
     }
 
     #[test]
     fn what_is_set_by_hand_is_no_scope() {
-        assert!(!Marks::set(Marks::KEY, true));
-        under(Marks::STRICT, || {
-            assert!(Marks::set(Marks::KEY, false));
+        assert!(!ScopeFlags::set(ScopeFlags::KEY, true));
+        under(ScopeFlags::STRICT, || {
+            assert!(ScopeFlags::set(ScopeFlags::KEY, false));
         });
-        assert_eq!(Marks::now(), Marks(0), "it is not set again");
+        assert_eq!(ScopeFlags::now(), ScopeFlags(0), "it is not set again");
     }
 
     #[test]
     fn a_mark_ends_with_a_panic() {
-        let panics = || under(Marks::BODY, || panic!("on purpose"));
+        let panics = || under(ScopeFlags::BODY, || panic!("on purpose"));
         let _ = std::panic::catch_unwind(panics);
-        assert_eq!(Marks::now(), Marks(0));
+        assert_eq!(ScopeFlags::now(), ScopeFlags(0));
     }
 }

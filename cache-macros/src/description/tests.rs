@@ -6,7 +6,7 @@ use crate::testing::{cached as expand_cached, invalidates as expand_invalidates}
 #[track_caller]
 fn read(options: &str, signature: &str) -> String {
     let item = format!("async fn {signature} -> User {{ x }}");
-    words(&expand_cached(
+    description(&expand_cached(
         &format!("resource = \"users\"{options}"),
         &item,
     ))
@@ -15,7 +15,7 @@ fn read(options: &str, signature: &str) -> String {
 /// The words of a function under `#[invalidates]`.
 #[track_caller]
 fn write(options: &str, signature: &str) -> String {
-    words(&expand_invalidates(
+    description(&expand_invalidates(
         options,
         &format!("async fn {signature} -> User {{ x }}"),
     ))
@@ -23,7 +23,7 @@ fn write(options: &str, signature: &str) -> String {
 
 /// The second argument of the site, as the compiler reads it.
 #[track_caller]
-fn words(expanded: &str) -> String {
+fn description(expanded: &str) -> String {
     let block: syn::ItemFn = syn::parse_str(expanded).expect("the mistakes of a test's function");
     let site = block.block.stmts.iter().find_map(|stmt| match stmt {
         syn::Stmt::Item(syn::Item::Static(site)) => Some(&*site.expr),
@@ -32,7 +32,7 @@ fn words(expanded: &str) -> String {
     match site {
         Some(syn::Expr::Call(call)) => match call.args.get(1) {
             Some(syn::Expr::Lit(literal)) => match &literal.lit {
-                syn::Lit::Str(words) => words.value(),
+                syn::Lit::Str(description) => description.value(),
                 _ => panic!("the words are a string: {expanded}"),
             },
             _ => panic!("the words are a literal: {expanded}"),
@@ -99,7 +99,10 @@ fn what_is_not_known_yet_stands_in_braces() {
         "resource = <T as Entity>::RESOURCE",
         "async fn get(id: i64) -> User { x }",
     );
-    assert_eq!(words(&expanded), "{<T as Entity>::RESOURCE}:{id: i64}");
+    assert_eq!(
+        description(&expanded),
+        "{<T as Entity>::RESOURCE}:{id: i64}"
+    );
 }
 
 #[test]
@@ -114,8 +117,8 @@ fn options_follow_behind_commas_in_one_order() {
             "ttl 5, depends teams, depends roles, tag all, tag {{x}}, keys shared",
         ),
     ] {
-        let words = read(&format!(", {options}"), "get(id: i64)");
-        assert_eq!(words, format!("users:{{id: i64}}, {expected}"));
+        let description = read(&format!(", {options}"), "get(id: i64)");
+        assert_eq!(description, format!("users:{{id: i64}}, {expected}"));
     }
     // These are not of what depends on what.
     for silent in [
@@ -128,8 +131,8 @@ fn options_follow_behind_commas_in_one_order() {
         "cache = CACHE",
         "crate = my::own",
     ] {
-        let words = read(&format!(", {silent}"), "get(id: i64)");
-        assert_eq!(words, "users:{id: i64}", "{silent}");
+        let description = read(&format!(", {silent}"), "get(id: i64)");
+        assert_eq!(description, "users:{id: i64}", "{silent}");
     }
 }
 

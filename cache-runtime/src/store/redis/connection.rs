@@ -1,8 +1,8 @@
 //! One connection together with the identity of its server.
 //!
-//! A [`Link`] never reconnects. A command that began on one link ends on it or fails, so that an
-//! entry and the generations that it is compared with come from one server. The connection manager
-//! of the client library reconnects unseen, so it is not used here.
+//! A [`Connection`] never reconnects. A command that began on one connection ends on it or fails,
+//! so that an entry and the generations that it is compared with come from one server. The
+//! connection manager of the client library reconnects unseen, so it is not used here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use tokio::sync::Notify;
 use super::batcher::Batcher;
 use super::breaker::{End, FAILURES, Failures};
 use super::errors::{described, is_no_answer, is_read_only, is_write_refused, refused, unanswered};
-use super::health::{Ailment, Health};
-use super::listeners::Listeners;
+use super::health::{Health, HealthError};
+use super::key_watchers::KeyWatchers;
 use super::misplaced::Misplaced;
 use super::probe::Capabilities;
 use super::set_aside::SetAside;
@@ -27,13 +27,13 @@ use super::tracking::Tracker;
 use crate::base::clock::RemoteClock;
 use crate::base::error::{Error, shortened};
 use crate::base::nonce::Nonce;
-use crate::base::paused::Held;
+use crate::base::paused::PauseGuard;
 use crate::protocol::entry::Stamp;
 use crate::store::Word;
 
 /// One connection to one server.
-pub(super) struct Link {
-    pub(super) connection: MultiplexedConnection,
+pub(super) struct Connection {
+    pub(super) multiplexed: MultiplexedConnection,
     /// Identifies the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
     /// The node's epoch in a cluster; otherwise 0.
@@ -42,7 +42,7 @@ pub(super) struct Link {
     pub(super) capabilities: Capabilities,
     /// The address of the server.
     pub(super) address: SocketAddr,
-    pub(super) state: Arc<LinkState>,
+    pub(super) state: Arc<ConnectionState>,
     pub(super) health: Health,
     /// The shortest round trip that was measured.
     pub(super) round_trip: Duration,
@@ -51,7 +51,7 @@ pub(super) struct Link {
 }
 
 #[derive(Default)]
-pub(super) struct LinkState {
+pub(super) struct ConnectionState {
     pub(super) broken: AtomicBool,
     /// Why the connection was closed.
     pub(super) reason: Mutex<Option<(End, String)>>,
@@ -59,7 +59,7 @@ pub(super) struct LinkState {
     pub(super) changed: Notify,
     pub(super) batcher: Batcher,
     /// Readers that wait for another process's load.
-    pub(super) listeners: Listeners,
+    pub(super) key_watchers: KeyWatchers,
     /// Reports key changes to the local tier, if there is one.
     pub(super) tracker: Option<Tracker>,
     /// Entries that this and earlier connections have returned for a wrong key.
@@ -67,7 +67,7 @@ pub(super) struct LinkState {
     pub(super) set_aside: Arc<SetAside>,
 }
 
-impl LinkState {
+impl ConnectionState {
     pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
         self.end(End::GivenUp, reason);
     }
@@ -81,7 +81,7 @@ impl LinkState {
             tracker.lost();
         }
         self.batcher.end();
-        self.listeners.tell_all();
+        self.key_watchers.notify_all();
         self.changed.notify_one();
     }
 
@@ -107,7 +107,7 @@ impl LinkState {
                 if let Some(tracker) = &state.tracker {
                     tracker.pushed(&push.data);
                 }
-                state.listeners.pushed(&push.data);
+                state.key_watchers.pushed(&push.data);
             }
             _ => {}
         }
@@ -125,15 +125,15 @@ impl LinkState {
 
 /// A command in flight. If its caller gives up before the budget is over, because its call has used
 /// up its own budget, the command still counts as unanswered.
-struct OnItsWay<'a> {
-    state: &'a LinkState,
+struct TimeoutGuard<'a> {
+    state: &'a ConnectionState,
     budget: Duration,
     /// The system's clock: the caller may have paused Tokio's time.
     sent: std::time::Instant,
     is_over: bool,
 }
 
-impl Drop for OnItsWay<'_> {
+impl Drop for TimeoutGuard<'_> {
     fn drop(&mut self) {
         if !self.is_over && self.sent.elapsed() >= self.budget / 2 {
             self.state.unanswered(self.budget);
@@ -141,22 +141,22 @@ impl Drop for OnItsWay<'_> {
     }
 }
 
-impl Link {
+impl Connection {
     /// Runs one command, or a script, within the budget.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         budget: Duration,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
-        let mut connection = self.connection.clone();
-        let mut sent = OnItsWay {
+        let mut multiplexed = self.multiplexed.clone();
+        let mut sent = TimeoutGuard {
             state: &self.state,
             budget,
             sent: std::time::Instant::now(),
             is_over: false,
         };
-        let _held = Held::for_at_most(budget);
-        let answer = tokio::time::timeout(budget, ask(&mut connection)).await;
+        let _held = PauseGuard::for_at_most(budget);
+        let answer = tokio::time::timeout(budget, ask(&mut multiplexed)).await;
         sent.is_over = true;
         match answer {
             Ok(Ok(answer)) => {
@@ -207,8 +207,8 @@ impl Link {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    pub(super) fn connection(&self) -> MultiplexedConnection {
-        self.connection.clone()
+    pub(super) fn multiplexed(&self) -> MultiplexedConnection {
+        self.multiplexed.clone()
     }
 
     /// Closes the connection, since the server takes no invalidations.
@@ -219,16 +219,16 @@ impl Link {
     /// Writes, and asks for the role. Closes the connection if the server can't be used.
     pub(super) async fn check_health(&self) -> Result<(), Error> {
         let scripts = self.capabilities.scripts;
-        let mut connection = self.connection();
-        let checked = self.health.check(&mut connection, scripts, described);
+        let mut multiplexed = self.multiplexed();
+        let checked = self.health.check(&mut multiplexed, scripts, described);
         match checked.await {
             Ok(()) => Ok(()),
-            Err(Ailment::RefusesWrites(reason) | Ailment::RunsNoScripts(reason)) => {
+            Err(HealthError::RefusesWrites(reason) | HealthError::RunsNoScripts(reason)) => {
                 let error = Error::unavailable(refused(&reason));
                 self.refuses_writes(&reason);
                 Err(error)
             }
-            Err(Ailment::Unusable(reason)) => {
+            Err(HealthError::Unusable(reason)) => {
                 let error = Error::unavailable(reason.as_str());
                 self.give_up(|| reason);
                 Err(error)
@@ -285,13 +285,14 @@ impl Link {
 
     /// Asks to be notified of a key's next change; `None` if the server does not notify.
     pub(super) async fn listen(&self, key: &str, budget: Duration) -> Result<Option<Word>, Error> {
-        let listeners = &self.state.listeners;
-        let opts_in = listeners.opts_in();
+        let key_watchers = &self.state.key_watchers;
+        let opts_in = key_watchers.opts_in();
         if !opts_in && !self.tracker().is_some_and(Tracker::is_on) {
             return Ok(None);
         }
-        let word = listeners.listen(key);
-        let track = async |it: &mut MultiplexedConnection| listeners.track(it, key, opts_in).await;
+        let word = key_watchers.listen(key);
+        let track =
+            async |it: &mut MultiplexedConnection| key_watchers.track(it, key, opts_in).await;
         self.ask(budget, track).await.map(|()| Some(word))
     }
 

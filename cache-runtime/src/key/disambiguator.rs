@@ -7,18 +7,18 @@
 /// reach both, and neither gets the other's value. The usual spelling (the first variant, sorted entries,
 /// `0.0`) adds nothing: then the hash is 0.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Apart(u64);
+pub(crate) struct Disambiguator(u64);
 
 /// They don't tell keys apart, only the values that are stored under them.
-impl PartialEq for Apart {
+impl PartialEq for Disambiguator {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Apart {}
+impl Eq for Disambiguator {}
 
-impl Apart {
+impl Disambiguator {
     /// Adds one place where two values may be written alike, with the value that stands there. Two
     /// values of the same bytes have the same places, in the same order.
     #[inline]
