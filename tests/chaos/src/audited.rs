@@ -91,6 +91,10 @@ fn is_explained(world: &World, found: &FoundStale) -> bool {
         if write.begin.at >= found.at {
             return false;
         }
+        if !write.begin.form.covers(read.read) {
+            // A manual removal of one row: lists keep the old one until their time to live ends.
+            return world.expired(write.begin.at) >= found.at;
+        }
         let duty = world.duty(*maker, world.known_by(*maker), found.process);
         match world.in_view_of_faults(write, &read, duty) {
             Duty::Owed(from) | Duty::Behind(from) => from + WINDOW >= found.at,

@@ -241,7 +241,7 @@ impl World {
     }
 
     /// By when nothing that was loaded before the commit can be served any more.
-    fn expired(&self, from: Time) -> Time {
+    pub(crate) fn expired(&self, from: Time) -> Time {
         from + self.run.load + self.run.ttl
     }
 
