@@ -19,6 +19,7 @@ mod growth;
 mod invalidation;
 pub mod local_hits;
 mod memory;
+mod observed;
 mod redis_hits;
 mod stampede;
 
@@ -81,7 +82,7 @@ macro_rules! part {
 }
 
 /// All of them, in the order of the page.
-pub const PARTS: [Part; 12] = [
+pub const PARTS: [Part; 13] = [
     part!(
         "redis-hits",
         "Redis hits, one caller",
@@ -111,6 +112,12 @@ pub const PARTS: [Part; 12] = [
         "A cluster, many callers, slots that move, a failover",
         None,
         cluster::load
+    ),
+    part!(
+        "observed",
+        "Metrics and log on a hit",
+        None,
+        observed::run
     ),
     part!(
         "invalidation",
