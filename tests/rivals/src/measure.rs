@@ -20,6 +20,10 @@ pub struct Drive {
     pub round: Duration,
     /// Rounds of each.
     pub rounds: usize,
+    /// The most calls of a hundred that may be no hits. Entries live for an hour. A cache that runs
+    /// the function now and then, because the machine made Redis late, says so in the table; one
+    /// that does it often is not measured at what the table claims.
+    pub misses: u64,
 }
 
 /// What one contestant did in one round, or in all.
@@ -199,6 +203,7 @@ pub async fn compare(contestants: &[Contestant], drive: Drive, step: &Step) -> V
         tasks,
         round,
         rounds,
+        misses,
     } = drive;
     for contestant in contestants {
         // Connections, scripts, entries and the branch predictor.
@@ -233,10 +238,8 @@ pub async fn compare(contestants: &[Contestant], drive: Drive, step: &Step) -> V
             for sample in &samples[index] {
                 sum.add(sample);
             }
-            // Entries live for an hour. A cache that runs the function now and then, because the machine made Redis late,
-            // says so in the table; one that does it often is not measured at what the table claims.
             assert!(
-                sum.loads * 100 <= sum.calls,
+                sum.loads * 100 <= sum.calls * misses,
                 "{}: {} of {} calls were no hits",
                 contestant.name,
                 sum.loads,

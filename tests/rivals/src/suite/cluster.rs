@@ -14,7 +14,7 @@ use redis::cluster_async::ClusterConnection;
 use super::{Failed, Settings};
 use crate::data;
 use crate::figures::{Bound, Findings, Goal, Row, Table};
-use crate::measure::{Contestant, Result as Measured, compare, quantile};
+use crate::measure::{Contestant, Drive, Result as Measured, compare, quantile};
 use crate::progress::Step;
 use crate::report::time;
 use crate::rivals::hand_written::HandWritten;
@@ -192,7 +192,11 @@ async fn while_slots_move(
             }
         });
         let results = tokio::task::block_in_place(|| {
-            let drive = settings.drive(64);
+            // A slot that moves has another owner, whose entries are new.
+            let drive = Drive {
+                misses: 50,
+                ..settings.drive(64)
+            };
             tokio::runtime::Handle::current().block_on(compare(contestants, drive, step))
         });
         over.store(true, Ordering::Relaxed);

@@ -48,6 +48,7 @@ impl Settings {
             tasks,
             round: self.pick(Duration::from_millis(200), Duration::from_secs(1)),
             rounds: self.pick(4, 15),
+            misses: 1,
         }
     }
 }
