@@ -164,6 +164,14 @@ pub(super) async fn load(settings: &Settings, step: &Step) -> Result<Findings, F
     })
 }
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The hits again, while one slot after another moves there and back.
 async fn while_slots_move(
     both: &Both,
@@ -175,6 +183,8 @@ async fn while_slots_move(
     let moved = AtomicU64::new(0);
     let cluster = &both.cluster;
     std::thread::scope(|scope| {
+        // Also if the comparison panics, or the mover would go on for ever.
+        let end = SetOnDrop(&over);
         let mover = scope.spawn(|| {
             for id in (0..ROWS).cycle() {
                 if over.load(Ordering::Relaxed) {
@@ -199,7 +209,7 @@ async fn while_slots_move(
             };
             tokio::runtime::Handle::current().block_on(compare(contestants, drive, step))
         });
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         mover.join().map_err(|_| "the mover panicked")?;
         Ok((results, moved.load(Ordering::Relaxed)))
     })
