@@ -204,7 +204,12 @@ impl StampBase {
     /// or this is the answer to another command.
     #[must_use]
     pub fn is_of_another_key(self, key: &str, stamp: Stamp) -> bool {
-        (stamp.0 ^ self.0) & SHARED_HALF == 0 && stamp != self.stamp(key)
+        self.is_base_of(stamp) && stamp != self.stamp(key)
+    }
+
+    /// Whether a stamp is of these generations, of whatever key.
+    pub(crate) fn is_base_of(self, stamp: Stamp) -> bool {
+        (stamp.0 ^ self.0) & SHARED_HALF == 0
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::patient;
-use crate::shop::Shop;
+use crate::shop::{DbError, Shop, User};
 use crate::{bounded, over};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +44,93 @@ async fn an_entry_that_was_copied_or_renamed_is_never_served() {
         server.cli(&["COPY", "users:2", "users:3", "REPLACE"]);
         let many = remote.get_many(&[1, 2, 3]).await.expect("read");
         assert_eq!((&*many[&1].name, &*many[&3].name), ("user 1", "user 3"));
+    })
+    .await;
+}
+
+/// As after a script that renames live entries, or a change of what a stamp is made of.
+#[tokio::test]
+async fn thousands_of_renamed_entries_cost_no_connection() {
+    const ROWS: i64 = 2_000;
+    bounded(async {
+        let server = RedisServer::start();
+        for local_mb in [0, 16] {
+            server.cli(&["FLUSHALL"]);
+            let proxy = Proxy::start(server.port());
+            let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+            let shop = Shop::new(&Cache::new(config.local_mb(local_mb)).await);
+            let ids: Vec<i64> = (1..=2 * ROWS).collect();
+            for id in &ids {
+                shop.commit(*id, &format!("user {id}"));
+            }
+            let (here, elsewhere) = ids.split_at(ROWS as usize);
+            shop.get_many(here).await.expect("read");
+            let copy = "for id = 1, tonumber(ARGV[1]) do redis.call('COPY', 'users:' .. id, 'users:' .. id + ARGV[1]) end";
+            server.cli(&["EVAL", copy, "0", &ROWS.to_string()]);
+            assert!(server.cli(&["GET", "users:2001"]).contains("user 1\""));
+
+            let connections = proxy.accepted();
+            let is_right = |id: i64, user: Result<Option<User>, DbError>, status: Status| {
+                assert_eq!(user.expect("read").expect("there").name, format!("user {id}"));
+                assert!(!matches!(status, Status::Bypass(_)), "{id}: {status:?}");
+            };
+            let (in_turn, rest) = elsewhere.split_at(200);
+            let (at_once, in_a_batch) = rest.split_at(800);
+            for id in in_turn {
+                let (user, outcomes) = observe(shop.get(*id)).await;
+                is_right(*id, user, outcomes[0].status);
+            }
+            let reads: Vec<_> = at_once
+                .iter()
+                .map(|id| {
+                    let (id, shop) = (*id, shop.clone());
+                    tokio::spawn(async move { (id, observe(shop.get(id)).await) })
+                })
+                .collect();
+            for read in reads {
+                let (id, (user, outcomes)) = read.await.expect("answered");
+                is_right(id, user, outcomes[0].status);
+            }
+            let many = shop.get_many(in_a_batch).await.expect("read");
+            for id in in_a_batch {
+                assert_eq!(many[id].name, format!("user {id}"));
+            }
+            assert_eq!(proxy.accepted(), connections);
+            // They were found, and are overwritten.
+            assert!(server.calls("echo") > 0);
+            let asked = server.calls("echo");
+            for id in elsewhere {
+                assert_eq!(shop.name(*id).await, format!("user {id}"));
+            }
+            assert_eq!(server.calls("echo"), asked);
+        }
+    })
+    .await;
+}
+
+/// The list of permissions that an operator has made for an earlier version.
+#[tokio::test]
+async fn without_permission_for_echo_its_refusal_is_as_good() {
+    bounded(async {
+        let server = RedisServer::start();
+        server.cli(&["ACL", "SETUSER", "default", "-echo"]);
+        let proxy = Proxy::start(server.port());
+        let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+        let shop = Shop::new(&Cache::new(config).await);
+        let connections = proxy.accepted();
+        for id in [2, 1] {
+            assert_eq!(shop.name(id).await, format!("user {id}"));
+        }
+        server.cli(&["COPY", "users:2", "users:1", "REPLACE"]);
+        let (user, outcomes) = observe(shop.get(1)).await;
+        assert_eq!(user.expect("read").expect("there").name, "user 1");
+        assert!(
+            !matches!(outcomes[0].status, Status::Bypass(_)),
+            "{:?}",
+            outcomes[0].status
+        );
+        assert!(is_right_hit(&shop).await);
+        assert_eq!(proxy.accepted(), connections);
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::store::{RedisStore, Store};
 use cache_runtime::testing::check_store;
-use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig, Status, observe};
+use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig, Status, cached, observe};
 use cache_tests::{RedisCluster, RedisOptions, RedisServer, eventually};
 use tokio::runtime::Handle;
 
@@ -72,6 +72,70 @@ async fn a_server_that_is_no_cluster_is_said_to_be_none() {
     assert!(!is_hit(&shop, 1).await);
     let reason = shop.cache.get_stats().await.reason.expect("it is not used");
     assert!(reason.contains("not in cluster mode"), "{reason}");
+}
+
+#[cached(resource = "rows", ttl = 300, cache = cache, skip(cache))]
+async fn row(id: i64, cache: &Cache) -> String {
+    format!("row {id}")
+}
+
+/// The connections of others than `redis-cli`.
+fn clients(server: &RedisServer) -> Vec<String> {
+    let list = server.cli(&["CLIENT", "LIST"]);
+    let others = list
+        .lines()
+        .filter(|line| !line.contains("cmd=client|list"));
+    others
+        .filter_map(|line| Some(line.split(' ').next()?.to_owned()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renamed_entries_cost_no_connection() {
+    const ROWS: i64 = 300;
+    let cluster = RedisCluster::start(3, 0);
+    for local_mb in [0, 16] {
+        // All keys in one slot, since entries can be copied only within it.
+        let namespace = format!("{{rows{local_mb}}}");
+        let config = settings(&cluster).namespace(&namespace).local_mb(local_mb);
+        let cache = Cache::new(config).await;
+        let node = cluster.node(cluster.owner(cluster.slot(&namespace)));
+        for id in 1..=ROWS {
+            row(id, &cache).await;
+        }
+        let copy =
+            "for id = 1, tonumber(ARGV[2]) do redis.call('COPY', ARGV[1] .. id, ARGV[1] .. id + ARGV[2]) end";
+        let prefix = format!("{namespace}:rows:");
+        node.cli(&["EVAL", copy, "1", &prefix, &prefix, &ROWS.to_string()]);
+        let copied = node.cli(&["GET", &format!("{prefix}301")]);
+        assert!(copied.contains("\"row 1\""), "{copied}");
+
+        let before = clients(node);
+        let ids: Vec<i64> = (ROWS + 1..=2 * ROWS).collect();
+        let (in_turn, at_once) = ids.split_at(50);
+        for id in in_turn {
+            assert_eq!(row(*id, &cache).await, format!("row {id}"));
+        }
+        let reads: Vec<_> = at_once
+            .iter()
+            .map(|id| {
+                let (id, cache) = (*id, cache.clone());
+                tokio::spawn(async move { (id, observe(row(id, &cache)).await) })
+            })
+            .collect();
+        for read in reads {
+            let (id, (text, outcomes)) = read.await.expect("answered");
+            assert_eq!(text, format!("row {id}"));
+            let status = outcomes[0].status;
+            assert!(!matches!(status, Status::Bypass(_)), "{id}: {status:?}");
+        }
+        let after = clients(node);
+        assert!(
+            before.iter().all(|it| after.contains(it)),
+            "{before:?} {after:?}"
+        );
+        assert!(node.calls("echo") > 0);
+    }
 }
 
 #[tokio::test]

@@ -20,15 +20,14 @@ use super::breaker::{End, FAILURES, Failures};
 use super::errors::{described, is_no_answer, is_read_only, is_write_refused, refused, unanswered};
 use super::health::{Health, HealthError};
 use super::key_watchers::KeyWatchers;
-use super::misplaced::Misplaced;
 use super::probe::Capabilities;
 use super::set_aside::SetAside;
+use super::sync_check::SyncCheck;
 use super::tracking::Tracker;
 use crate::base::clock::RemoteClock;
-use crate::base::error::{Error, shortened};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::paused::PauseGuard;
-use crate::protocol::entry::Stamp;
 use crate::store::Word;
 
 /// One connection to one server.
@@ -62,8 +61,9 @@ pub(super) struct ConnectionState {
     pub(super) key_watchers: KeyWatchers,
     /// Reports key changes to the local tier, if there is one.
     pub(super) tracker: Option<Tracker>,
-    /// Entries that this and earlier connections have returned for a wrong key.
-    pub(super) misplaced: Arc<Misplaced>,
+    pub(super) sync_check: SyncCheck,
+    /// Whether an entry under another key than its own was logged.
+    pub(super) is_renaming_told: AtomicBool,
     pub(super) set_aside: Arc<SetAside>,
 }
 
@@ -80,6 +80,7 @@ impl ConnectionState {
         if let Some(tracker) = &self.tracker {
             tracker.lost();
         }
+        self.sync_check.end();
         self.batcher.end();
         self.key_watchers.notify_all();
         self.changed.notify_one();
@@ -142,7 +143,8 @@ impl Drop for TimeoutGuard<'_> {
 }
 
 impl Connection {
-    /// Runs one command, or a script, within the budget.
+    /// Runs one command, or a script, within the budget. Its answer is held back while it is
+    /// doubtful whether answers belong to their commands.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         budget: Duration,
@@ -156,14 +158,21 @@ impl Connection {
             is_over: false,
         };
         let _held = PauseGuard::for_at_most(budget);
-        let answer = tokio::time::timeout(budget, ask(&mut multiplexed)).await;
+        let answered = async {
+            (
+                ask(&mut multiplexed).await,
+                self.state.sync_check.in_sync().await,
+            )
+        };
+        let answer = tokio::time::timeout(budget, answered).await;
         sent.is_over = true;
         match answer {
-            Ok(Ok(answer)) => {
+            Ok((_, Err(error))) => Err(error),
+            Ok((Ok(answer), Ok(()))) => {
                 self.state.failures.answered();
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.failed(error)),
+            Ok((Err(error), Ok(()))) => Err(self.failed(error)),
             Err(_) => {
                 self.state.unanswered(budget);
                 Err(unanswered(budget))
@@ -221,7 +230,9 @@ impl Connection {
         let scripts = self.capabilities.scripts;
         let mut multiplexed = self.multiplexed();
         let checked = self.health.check(&mut multiplexed, scripts, described);
-        match checked.await {
+        let checked = checked.await;
+        self.state.sync_check.in_sync().await?;
+        match checked {
             Ok(()) => Ok(()),
             Err(HealthError::RefusesWrites(reason) | HealthError::RunsNoScripts(reason)) => {
                 let error = Error::unavailable(refused(&reason));
@@ -267,20 +278,6 @@ impl Connection {
     pub(super) fn answers_amiss(&self, error: Error) -> Error {
         self.state.end(End::Lost, || error.to_string());
         error
-    }
-
-    /// Whether to close the connection because it returned an entry of another key. It is closed
-    /// the first time that the entry is seen. If the next connection returns it again, it really is
-    /// stored under this key.
-    pub(super) fn is_off_by_others(&self, key: &str, stamp: Stamp) -> bool {
-        let is_news = self.state.misplaced.is_news(key, stamp);
-        if is_news {
-            self.state.end(End::Lost, || {
-                let key = shortened(key);
-                format!("for `{key}` came an entry of another key; answers may belong to others")
-            });
-        }
-        is_news
     }
 
     /// Asks to be notified of a key's next change; `None` if the server does not notify.

@@ -6,6 +6,7 @@ mod breaker;
 mod cluster;
 mod connection;
 mod dial;
+mod echo;
 mod errors;
 mod fence;
 mod health;
@@ -13,7 +14,6 @@ mod heartbeat;
 mod key_watchers;
 mod limits;
 mod mget;
-mod misplaced;
 mod probe;
 mod read_path;
 mod reads;
@@ -29,6 +29,7 @@ mod stored;
 mod supervisor;
 mod survey;
 mod switches;
+mod sync_check;
 mod tracking;
 mod walk;
 
@@ -137,7 +138,6 @@ impl RedisStore {
                 Arc::clone(&switches),
             ),
             tracking,
-            misplaced: Arc::default(),
             set_aside: Arc::default(),
             budget: config.command_budget,
             application: supervisor::driving_runtime(),

@@ -100,16 +100,19 @@ impl RedisStore {
         };
         let generation_set = GenerationSet::of(connection.identity(), generations);
         let now = connection.clock.now();
+        let mut misplaced = None;
         let looks = values.into_iter().zip(probes).map(|(value, probe)| {
-            let look = StoredValue::of(value).look(
-                &probe.key,
-                &generation_set,
-                |key, stamp| connection.is_off_by_others(key, stamp),
-                now,
-            );
-            look.ok_or_else(|| Error::unavailable("Redis answered with an entry of another key"))
+            let look = StoredValue::of(value).look(&probe.key, &generation_set, now);
+            if generation_set.is_misplaced(&look) {
+                misplaced = Some(probe.key.as_str());
+            }
+            look
         });
-        looks.collect()
+        let looks = looks.collect();
+        if let Some(key) = misplaced {
+            Box::pin(connection.check_sync(key, self.budget)).await?;
+        }
+        Ok(looks)
     }
 
     /// The generations in `values`. Those that are missing or invalid are created.

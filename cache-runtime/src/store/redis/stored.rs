@@ -7,7 +7,7 @@ use super::limits::{INTENTS, READ_LIMIT};
 use super::reply::text;
 use crate::base::clock::Millis;
 use crate::base::nonce::Nonce;
-use crate::protocol::entry::{Content, Header, Stamp};
+use crate::protocol::entry::{Content, Header};
 use crate::protocol::generation::{Generation, StampBase, last_deadline};
 use crate::store::{Found, Look, Payload};
 
@@ -56,6 +56,16 @@ impl GenerationSet {
         });
         let base = StampBase::of(server, nonces);
         Self { base, intended }
+    }
+
+    /// Whether the read has found an entry of another key, which is not invalidated.
+    pub(super) fn is_misplaced(&self, look: &Look) -> bool {
+        match &look.found {
+            Found::Entry(Header { stamp, .. }, _) => {
+                *stamp != look.stamp && self.base.is_base_of(*stamp)
+            }
+            Found::Nothing | Found::Foreign => false,
+        }
     }
 }
 
@@ -112,27 +122,14 @@ impl StoredValue {
         }
     }
 
-    /// What the read has found under this key. `None` if an entry of another key was returned, and
-    /// the connection was closed because of it.
-    pub(super) fn look(
-        self,
-        key: &str,
-        generation_set: &GenerationSet,
-        is_off_by_others: impl FnOnce(&str, Stamp) -> bool,
-        now: Millis,
-    ) -> Option<Look> {
-        if let Found::Entry(Header { stamp, .. }, _) = &self.found
-            && generation_set.base.is_of_another_key(key, *stamp)
-            && is_off_by_others(key, *stamp)
-        {
-            return None;
-        }
-        Some(Look {
+    /// What the read has found under this key.
+    pub(super) fn look(self, key: &str, generation_set: &GenerationSet, now: Millis) -> Look {
+        Look {
             found: self.found,
             stamp: generation_set.base.stamp(key),
             intended: self.intended.max(generation_set.intended),
             now,
-        })
+        }
     }
 }
 

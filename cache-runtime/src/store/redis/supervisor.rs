@@ -21,7 +21,6 @@ use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, is_no_answer, refused};
 use super::fence::Fences;
 use super::health::{self, Health, HealthError};
-use super::misplaced::Misplaced;
 use super::probe;
 use super::recent::RecentInvalidations;
 use super::reply::reading;
@@ -147,7 +146,6 @@ pub(super) struct SupervisorSettings {
     pub(super) trust_restart: bool,
     pub(super) health: Health,
     pub(super) tracking: Option<Tracking>,
-    pub(super) misplaced: Arc<Misplaced>,
     pub(super) set_aside: Arc<SetAside>,
     /// The budget of one command.
     pub(super) budget: Duration,
@@ -251,6 +249,7 @@ pub(super) async fn run(
                     never = watch_address(&connection, &config) => match never {},
                     never = watch_health(&connection) => match never {},
                     never = watch_sentinels(&connection, found) => match never {},
+                    never = connection.check_sync_when_needed(settings.budget) => match never {},
                     never = connection.batcher().watch(settings.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
@@ -419,7 +418,6 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     } = settings;
     let state = Arc::new(ConnectionState {
         tracker: tracking.as_ref().map(Tracking::tracker),
-        misplaced: Arc::clone(&settings.misplaced),
         set_aside: Arc::clone(&settings.set_aside),
         ..ConnectionState::default()
     });

@@ -1,5 +1,7 @@
 //! Distributes the answer to a batch to its reads.
 
+use std::time::Duration;
+
 use super::super::connection::Connection;
 use super::super::reads::Value;
 use super::super::reply::miscounted;
@@ -18,11 +20,31 @@ pub(super) struct BatchReply<'r> {
     generation_sets: Vec<Option<GenerationSet>>,
     connection: &'r Connection,
     now: Millis,
+    /// The key of an entry that is of another key.
+    misplaced: Option<&'r str>,
 }
 
 impl BatchReply<'_> {
+    /// What the batch has returned, and the result of each read; `None` for a read that has to be
+    /// repeated alone.
+    ///
+    /// # Errors
+    /// If the answer belongs to another command.
+    pub(super) async fn looks(
+        mut self,
+        budget: Duration,
+    ) -> Result<(BatchOutcome, Vec<Option<Look>>), Error> {
+        let outcome = self.outcome();
+        let reads = 0..self.batch_keys.reads.len();
+        let looks = reads.map(|read| self.look(read)).collect();
+        if let Some(key) = self.misplaced {
+            self.connection.check_sync(key, budget).await?;
+        }
+        Ok((outcome, looks))
+    }
+
     /// What the batch has returned.
-    pub(super) fn outcome(&self) -> BatchOutcome {
+    fn outcome(&self) -> BatchOutcome {
         BatchOutcome::Brought {
             entries: self.stored_values.len(),
             bytes: self
@@ -34,10 +56,9 @@ impl BatchReply<'_> {
         }
     }
 
-    /// The result of the next read; `None` if it has to be repeated alone. Has to be called in the
-    /// order in which the reads were added, once for each. Values are moved, and copied only if
-    /// several reads asked for the same key.
-    pub(super) fn look(&mut self, read: usize) -> Option<Look> {
+    /// The result of the next read. Has to be called in the order in which the reads were added,
+    /// once for each. Values are moved, and copied only if several reads asked for the same key.
+    fn look(&mut self, read: usize) -> Option<Look> {
         let (entry, list) = *self.batch_keys.reads.get(read)?;
         let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;
         *readers = readers.saturating_sub(1);
@@ -47,12 +68,11 @@ impl BatchReply<'_> {
             _ => stored.clone(),
         };
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
-        stored?.look(
-            key,
-            generation_set,
-            |key, stamp| self.connection.is_off_by_others(key, stamp),
-            self.now,
-        )
+        let look = stored?.look(key, generation_set, self.now);
+        if generation_set.is_misplaced(&look) {
+            self.misplaced = Some(key);
+        }
+        Some(look)
     }
 }
 
@@ -79,6 +99,7 @@ impl<'r> BatchKeys<'r> {
             stored_values: values.into_iter().map(StoredValue::of).map(Some).collect(),
             connection,
             now: connection.clock.now(),
+            misplaced: None,
             batch_keys: self,
         })
     }

@@ -90,15 +90,17 @@ impl Worker {
         }
         let batch_keys = plan.batch_keys();
         let answer = mget(connection, self.budget, batch_keys.keys()).await;
-        match answer.and_then(|values| batch_keys.complete(connection, values)) {
-            Ok(mut reply) => {
-                let Waiters { requests, gone } = batcher.complete(slot, &reply.outcome());
-                for at in 0..gone {
-                    reply.look(at);
-                }
-                for (at, request) in requests.into_iter().enumerate() {
+        let answer = answer.and_then(|values| batch_keys.complete(connection, values));
+        let answer = match answer {
+            Ok(reply) => reply.looks(self.budget).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok((outcome, looks)) => {
+                let Waiters { requests, gone } = batcher.complete(slot, &outcome);
+                for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
                     // A request that has timed out wants no answer.
-                    let _ = request.answer.send(Ok(reply.look(gone + at)));
+                    let _ = request.answer.send(Ok(look));
                 }
             }
             Err(error) => {

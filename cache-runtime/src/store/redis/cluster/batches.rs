@@ -18,15 +18,17 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::super::batcher::{
-    BatchKeys, BatchOutcome, BatchPlan, Batcher, MOST_AT_ONCE, Request as Waiter, WORKERS,
-    others_first,
+    BatchKeys, BatchOutcome, BatchPlan, Batcher, LookResult, MOST_AT_ONCE, Request as Waiter,
+    WORKERS, others_first,
 };
 use super::super::connection::Connection;
 use super::super::errors::{is_forbidden, unanswered};
 use super::super::reply::miscounted;
 use super::super::slots::slot_of;
 use super::super::stored::{GenerationSet, StoredValue, generation};
-use super::lookup::{NodeRequest, Requested, Sourced, entry_of, generation_set, request_of};
+use super::lookup::{
+    Misplaced, NodeRequest, Requested, Sourced, entry_of, generation_set, request_of,
+};
 use super::routing::groups;
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock::{self, Instant};
@@ -230,7 +232,15 @@ impl Worker {
                 let gone = (0..waiters.gone).map(|_| None);
                 gone.chain(waiters.requests.into_iter().map(Some)).collect()
             });
-            batch.answer(waiters);
+            let answers = batch.answers(waiters);
+            let is_in_sync = batch.misplaced.check(cluster.budget).await.is_ok();
+            for (read, answer) in answers {
+                let waiter = waiters.get_mut(read).and_then(Option::take);
+                // If an answer belongs to another command, all are asked for again.
+                let answer = if is_in_sync { answer } else { Ok(None) };
+                // A read that has timed out wants no answer.
+                let _ = waiter.map(|waiter| waiter.answer.send(answer));
+            }
             if is_last {
                 return;
             }
@@ -258,6 +268,7 @@ struct ClusterBatch<'p> {
     groups: Vec<Vec<usize>>,
     /// By list and by the connection of the entry.
     generation_sets: Vec<(usize, Arc<Connection>, GenerationSet)>,
+    misplaced: Misplaced,
 }
 
 impl<'p> ClusterBatch<'p> {
@@ -276,6 +287,7 @@ impl<'p> ClusterBatch<'p> {
                 .collect(),
             groups: Vec::new(),
             generation_sets: Vec::new(),
+            misplaced: Misplaced::default(),
             keys,
         }
     }
@@ -403,17 +415,12 @@ impl<'p> ClusterBatch<'p> {
         }
     }
 
-    /// Answers the reads whose parts have all arrived.
-    fn answer(&mut self, waiters: &mut [Option<Waiter>]) {
-        for (read, waiter) in waiters.iter_mut().enumerate() {
-            if waiter.is_some()
-                && let Some(answer) = self.look(read)
-                && let Some(waiter) = waiter.take()
-            {
-                // A read that has timed out wants no answer.
-                let _ = waiter.answer.send(answer);
-            }
-        }
+    /// The results of the waiting reads whose parts have all arrived.
+    fn answers(&mut self, waiters: &[Option<Waiter>]) -> Vec<(usize, LookResult)> {
+        let waiting = waiters.iter().enumerate().filter(|(_, it)| it.is_some());
+        waiting
+            .filter_map(|(read, _)| Some((read, self.look(read)?)))
+            .collect()
     }
 
     /// The result of a read; `None` while parts of it are missing.
@@ -473,14 +480,11 @@ impl<'p> ClusterBatch<'p> {
             (_, KeyAnswer::Come(value)) => value.clone(),
             _ => return Some(Ok(None)),
         };
-        let is_off = |key: &str, stamp| connection.is_off_by_others(key, stamp);
-        // If an entry of another key was returned, it is read again over another connection.
-        Some(Ok(value.look(
-            asked.key,
-            set,
-            is_off,
-            connection.clock.now(),
-        )))
+        let look = value.look(asked.key, set, connection.clock.now());
+        if set.is_misplaced(&look) {
+            self.misplaced.add(&connection, asked.key);
+        }
+        Some(Ok(Some(look)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads in a cluster: an entry from its node and its generations from theirs, in one round trip.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Pipeline, Value};
@@ -83,6 +84,39 @@ pub(super) fn request_of<'r>(
         requests.len() - 1
     });
     &mut requests[at]
+}
+
+/// Entries that were returned for another key than their own: one for each connection.
+#[derive(Default)]
+pub(super) struct Misplaced(Vec<(Arc<Connection>, String)>);
+
+impl Misplaced {
+    pub(super) fn add(&mut self, connection: &Arc<Connection>, key: &str) {
+        if !self
+            .0
+            .iter()
+            .any(|(known, _)| Arc::ptr_eq(known, connection))
+        {
+            self.0.push((Arc::clone(connection), key.to_owned()));
+        }
+    }
+
+    /// Returns once it is known that the entries really are stored under these keys.
+    ///
+    /// # Errors
+    /// If a connection was closed, because its answers belong to other commands.
+    pub(super) async fn check(&mut self, budget: Duration) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let misplaced = std::mem::take(&mut self.0);
+        let checks = misplaced
+            .iter()
+            .map(|(connection, key)| connection.check_sync(key, budget));
+        // Boxed, so that the future of a hit does not hold memory for it.
+        let checked = Box::pin(join_all(checks)).await;
+        checked.into_iter().collect()
+    }
 }
 
 impl Cluster {
@@ -191,19 +225,20 @@ impl Cluster {
         }
         let generations: Option<Vec<Sourced>> = generations.into_iter().collect();
         let generations = generations.unwrap_or_default();
-        let looks = probes.iter().zip(connections).zip(values);
-        looks
-            .map(|((probe, connection), value)| {
-                let value = StoredValue::of(value.unwrap_or(Value::Nil));
-                let generation_set = generation_set(&connection, &generations);
-                let is_off = |key: &str, stamp| connection.is_off_by_others(key, stamp);
-                let look = value.look(&probe.key, &generation_set, is_off, connection.clock.now());
-                look.ok_or_else(|| {
-                    let text = "Redis answered with an entry of another key";
-                    Fault::Failed(Error::unavailable(text))
-                })
-            })
-            .collect()
+        let mut misplaced = Misplaced::default();
+        let looks = probes.iter().zip(&connections).zip(values);
+        let looks = looks.map(|((probe, connection), value)| {
+            let value = StoredValue::of(value.unwrap_or(Value::Nil));
+            let generation_set = generation_set(connection, &generations);
+            let look = value.look(&probe.key, &generation_set, connection.clock.now());
+            if generation_set.is_misplaced(&look) {
+                misplaced.add(connection, &probe.key);
+            }
+            look
+        });
+        let looks = looks.collect();
+        misplaced.check(self.budget).await.map_err(Fault::Failed)?;
+        Ok(looks)
     }
 
     pub(super) async fn ask(&self, request: &NodeRequest) -> Result<Answers, Error> {

@@ -1,5 +1,7 @@
 //! A connection, as far as batcher know of it.
 
+use std::time::Duration;
+
 use super::batcher::Batcher;
 use crate::base::clock::Millis;
 use crate::base::error::Error;
@@ -44,8 +46,8 @@ impl Clock {
 }
 
 impl Connection {
-    pub fn is_off_by_others(&self, _: &str, (): ()) -> bool {
-        false
+    pub async fn check_sync(&self, _: &str, _: Duration) -> Result<(), Error> {
+        Ok(())
     }
 
     pub fn new(health: Health) -> Self {
