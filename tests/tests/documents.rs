@@ -146,6 +146,60 @@ fn every_page_of_the_book_is_in_its_summary() {
     assert!(forgotten.is_empty(), "not in SUMMARY.md: {forgotten:?}");
 }
 
+/// The texts behind `is_active(` in this source.
+fn switches(source: &str) -> impl Iterator<Item = &str> {
+    source.split("is_active(").skip(1).filter_map(|rest| {
+        let (name, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+        Some(name)
+    })
+}
+
+#[test]
+fn every_mutation_has_a_file_a_switch_and_a_row() {
+    let mut sources = Vec::new();
+    let crates = ["cache-runtime", "cache-macros"];
+    let mut folders: Vec<_> = crates.map(|it| root().join(it).join("src")).into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => sources.push(std::fs::read_to_string(path).expect("a source is text")),
+            }
+        }
+    }
+    let mutations = root().join("tests/mutations");
+    let guarantees = root().join("docs/guarantees.md");
+    let guarantees = std::fs::read_to_string(guarantees).expect("a document is text");
+    let mut wrong = Vec::new();
+    for name in sources.iter().flat_map(|source| switches(source)) {
+        if !mutations.join(format!("{name}.switch")).exists() {
+            wrong.push(format!(
+                "the switch `{name}` has no file in tests/mutations"
+            ));
+        }
+    }
+    for entry in std::fs::read_dir(&mutations).expect("a folder").flatten() {
+        let path = entry.path();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_switch = path.extension().is_some_and(|it| it == "switch");
+        let quoted = format!("\"{name}\"");
+        if is_switch && !sources.iter().any(|source| source.contains(&quoted)) {
+            wrong.push(format!("no source has a switch `{name}`"));
+        }
+        if !guarantees.contains(&format!("`{name}`")) {
+            wrong.push(format!(
+                "docs/guarantees.md does not name the mutation `{name}`"
+            ));
+        }
+    }
+    wrong.sort_unstable();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_readme_is_short() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");

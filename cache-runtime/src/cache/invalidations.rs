@@ -288,11 +288,16 @@ impl Cache {
         transaction::defer_everything(&cache);
         // A shutdown waits for the invalidation and the scan.
         let _running = cache.invalidations.begin();
-        let guard = cache.invalidations.guard_namespace();
+        if crate::base::mutation::is_active("clearing-lost-with-its-caller") {
+            let namespace = &cache.space.namespace;
+            cache.store.invalidate_namespace(namespace).await?;
+        }
+        // In the queue before anything is awaited, so that it takes place without its caller.
+        let pending_ack = cache.invalidations.enqueue_namespace();
         let walk = cache.invalidations.join_walk();
         // Invalidated first, because removing the entries takes time in proportion to the keys in
         // the store.
-        let acknowledged = guard.acknowledged(ACK_TIMEOUT).await;
+        let acknowledged = pending_ack.acknowledged(ACK_TIMEOUT).await;
         observe::record_invalidation(acknowledged);
         match acknowledged {
             Acknowledgement::Delivered => cache.invalidations.walked(walk).await,
@@ -337,8 +342,8 @@ async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> 
             pending_ack.acknowledged(ACK_TIMEOUT).await
         }
         None => {
-            let guard = cache.invalidations.guard_namespace();
-            guard.acknowledged(ACK_TIMEOUT).await
+            let pending_ack = cache.invalidations.enqueue_namespace();
+            pending_ack.acknowledged(ACK_TIMEOUT).await
         }
     };
     observe::record_invalidation(acknowledged);

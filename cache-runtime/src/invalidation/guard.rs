@@ -11,33 +11,17 @@ use super::{Acknowledgement, InvalidationQueue, InvalidationRequest, PendingAck,
 #[must_use]
 pub(crate) struct InvalidationGuard<'d> {
     invalidations: &'d InvalidationQueue,
-    armed: Option<Guarded>,
+    armed: Option<InvalidationRequest>,
     /// Makes a shutdown wait for it, as for a write.
     _running: Running,
-}
-
-#[derive(Debug)]
-enum Guarded {
-    Request(InvalidationRequest),
-    /// The whole namespace.
-    Everything,
 }
 
 impl InvalidationQueue {
     /// Guards an invalidation: it will take place even if its caller is dropped.
     pub(crate) fn guard(&self, request: InvalidationRequest) -> InvalidationGuard<'_> {
-        self.arm(Guarded::Request(request))
-    }
-
-    /// Guards an invalidation of the whole namespace.
-    pub(crate) fn guard_namespace(&self) -> InvalidationGuard<'_> {
-        self.arm(Guarded::Everything)
-    }
-
-    fn arm(&self, guarded: Guarded) -> InvalidationGuard<'_> {
         InvalidationGuard {
             invalidations: self,
-            armed: Some(guarded),
+            armed: Some(request),
             _running: self.begin(),
         }
     }
@@ -58,18 +42,13 @@ impl InvalidationGuard<'_> {
     }
 
     fn enter(&mut self) -> Option<PendingAck> {
-        Some(match self.armed.take()? {
-            Guarded::Request(request) => self.invalidations.enqueue(request),
-            Guarded::Everything => self.invalidations.enqueue_namespace(),
-        })
+        Some(self.invalidations.enqueue(self.armed.take()?))
     }
 }
 
 impl Drop for InvalidationGuard<'_> {
     fn drop(&mut self) {
-        if crate::base::mutation::is_active("removal-by-hand-lost-with-its-caller")
-            || crate::base::mutation::is_active("clearing-lost-with-its-caller")
-        {
+        if crate::base::mutation::is_active("removal-by-hand-lost-with-its-caller") {
             return;
         }
         // No caller waits for this acknowledgement.

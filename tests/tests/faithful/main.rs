@@ -25,6 +25,15 @@ struct Tiers {
 
 impl Tiers {
     async fn new() -> Self {
+        Self::with(|config| config).await
+    }
+
+    /// As in production: of a function's values, only some are decoded again.
+    async fn verifying_a_few() -> Self {
+        Self::with(|config| config.verify_all(false)).await
+    }
+
+    async fn with(config: impl Fn(CacheConfig) -> CacheConfig) -> Self {
         let server = RedisServer::start();
         let vars = [
             ("REDIS_ENABLED", "1".to_owned()),
@@ -33,12 +42,12 @@ impl Tiers {
             ("CACHE_TIMEOUT_MS", "10000".to_owned()),
         ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value));
-        let config = CacheConfig::from_vars(vars).expect("a configuration");
+        let redis = CacheConfig::from_vars(vars).expect("a configuration");
         Self {
-            tests: TestCache::new(),
-            decoded: TestCache::decoded(CacheConfig::default()),
-            memory: Cache::new(CacheConfig::default().local_mb(4)).await,
-            redis: Cache::new(config).await,
+            tests: TestCache::with(config(CacheConfig::default())),
+            decoded: TestCache::decoded(config(CacheConfig::default())),
+            memory: Cache::new(config(CacheConfig::default().local_mb(4))).await,
+            redis: Cache::new(config(redis)).await,
             _server: server,
         }
     }

@@ -1,6 +1,7 @@
 //! What only happens with Memcached: it forgets what it likes, can't list its keys, and has limits of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cache_runtime::{
@@ -9,6 +10,8 @@ use cache_runtime::{
 };
 use cache_tests::{MemcachedServer, Mode, Proxy, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::shop::{Gate, Shop};
 use crate::{bounded, over_memcached, patient};
@@ -107,6 +110,73 @@ async fn while_it_is_away_calls_run_and_nothing_stale_comes_back() {
         })
         .await;
         assert_eq!(cache.get_stats().await.counters.pending, 0);
+    })
+    .await;
+}
+
+/// Passes everything on to the server, but requests that name a row only when they are let through.
+async fn hold_rows(
+    listener: TcpListener,
+    server: u16,
+    held: Arc<AtomicUsize>,
+    rows: Arc<Semaphore>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+            return;
+        };
+        let (mut requests, mut to_client) = client.into_split();
+        let (mut answers, mut to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to_client).await });
+        let (held, rows) = (Arc::clone(&held), Arc::clone(&rows));
+        tokio::spawn(async move {
+            let mut piece = vec![0; 1 << 16];
+            while let Ok(length @ 1..) = requests.read(&mut piece).await {
+                let piece = &piece[..length];
+                if piece.windows(6).any(|it| it == b"users:") {
+                    held.fetch_add(1, Ordering::SeqCst);
+                    rows.acquire().await.expect("never closed").forget();
+                }
+                if to_server.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_write_does_not_wait_behind_reads() {
+    /// More than there are connections.
+    const READS: i64 = 24;
+    bounded(async {
+        let server = MemcachedServer::start();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let (held, rows) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
+        tokio::spawn(hold_rows(
+            listener,
+            server.port(),
+            Arc::clone(&held),
+            Arc::clone(&rows),
+        ));
+        let config = over_memcached(port).command_budget(PATIENCE);
+        let shop = Shop::new(&Cache::new(config).await);
+        let reads: Vec<_> = (1..=READS)
+            .map(|id| {
+                let shop = shop.clone();
+                tokio::spawn(async move { shop.get(id).await })
+            })
+            .collect();
+        // All connections for reads are taken.
+        eventually(PATIENCE, async || held.load(Ordering::SeqCst) >= 16).await;
+        let done = shop.cache.invalidate_all("users").await;
+        assert_eq!(done, Acknowledgement::Delivered);
+        assert!(reads.iter().all(|read| !read.is_finished()));
+        rows.add_permits(Semaphore::MAX_PERMITS);
+        for read in reads {
+            read.await.expect("answered").expect("read");
+        }
     })
     .await;
 }

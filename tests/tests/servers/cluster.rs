@@ -103,8 +103,7 @@ async fn renamed_entries_cost_no_connection() {
         for id in 1..=ROWS {
             row(id, &cache).await;
         }
-        let copy =
-            "for id = 1, tonumber(ARGV[2]) do redis.call('COPY', ARGV[1] .. id, ARGV[1] .. id + ARGV[2]) end";
+        let copy = "for id = 1, tonumber(ARGV[2]) do redis.call('COPY', ARGV[1] .. id, ARGV[1] .. id + ARGV[2]) end";
         let prefix = format!("{namespace}:rows:");
         node.cli(&["EVAL", copy, "1", &prefix, &prefix, &ROWS.to_string()]);
         let copied = node.cli(&["GET", &format!("{prefix}301")]);
