@@ -3,7 +3,10 @@
 //!
 //! Names: locals start with two underscores and are hygienic. Items are never hygienic, so the two
 //! items, `__crt` and `__CRT`, have names that are unlikely elsewhere. Paths are absolute, so that
-//! they mean the same whatever the user's module calls `core` or `Result`.
+//! they mean the same whatever the user's module calls `core` or `Result`. A method that is found
+//! through a chain of `Deref`s (`__read`, `__known`) can't be named by a path, and a trait that the
+//! user implements for all types comes before the chain; so its name starts with two underscores,
+//! too. Other methods belong to the receiver's own type, which comes before any trait.
 //!
 //! Spans: a value in a key has the spans of the parameter's type, and the shape those of the return
 //! type, because the compiler underlines these if a bound isn't met.
@@ -36,7 +39,7 @@ use crate::model::{
 //     #[unsafe(link_section = "linkme_SITES")]
 //     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300", || ());
 //     __crt::Shape::<Result<Option<User>, DbError>>::OF
-//         .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
+//         .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
 //             #[allow(clippy::diverging_sub_expression)]
 //             let _ = __kind.unreached() && return __kind.value();
@@ -77,7 +80,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         Key::Batch(_) => shape("BatchShape", &item),
         _ => shape("Shape", &item),
     };
-    let (read, cache) = env.method("read");
+    let (read, cache) = env.method("__read");
     // At the closure, which the compiler underlines if the closure takes another type.
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
@@ -86,7 +89,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         .map(|context| quote_spanned!(mixed()=> .context(&#context)));
     let context =
         context.map(|context| quote_spanned!(mixed()=> let #context = __crt::LoadContext::new();));
-    let checks = reads_through.iter().map(|it| it.check("committed"));
+    let checks = reads_through.iter().map(|it| it.check("__committed"));
     let before = checks.chain(context).collect::<TokenStream>();
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
         #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #says
@@ -113,9 +116,9 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 //     use ::cache_runtime::__private as __crt;
 //     #[used] ..
 //     static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
-//     __crt::through_type::<NewUser>().settled();
+//     __crt::through_type::<NewUser>().__settled();
 //     __crt::Shape::<Result<User, DbError>>::OF
-//         .write(&__CRT, |__p| __p.resource("users").resource("teams"))
+//         .__write(&__CRT, |__p| __p.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
 //         .result(move |__p, result| __p.resource("users").id(&result.id).resource("teams"))
 //         .run(async move |__kind| { .. BODY })
@@ -135,7 +138,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         result,
         on,
     } = function;
-    let checks = writes_through.iter().map(|it| it.check("settled"));
+    let checks = writes_through.iter().map(|it| it.check("__settled"));
     let checks: TokenStream = checks.collect();
     let tags: TokenStream = tags.iter().map(Tag::call).collect();
     let known_before = targets.iter().map(Target::before);
@@ -153,7 +156,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     };
     let result = result.map(|result| result.call(&targets));
     let shape = shape("Shape", &item);
-    let (write, cache) = env.method("write");
+    let (write, cache) = env.method("__write");
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
         #shape.#write(#cache &__CRT, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
@@ -359,14 +362,14 @@ impl Tag {
                 let place = mixed().located_at(text.span());
                 let parts = values.iter().map(|value| {
                     let value = borrowed(value, value.span());
-                    quote_spanned!(place=> __crt::part(#value).text())
+                    quote_spanned!(place=> __crt::part(#value).__text())
                 });
                 quote_spanned!(mixed()=> .tag(::core::format_args!(#text, #(#parts),*)))
             }
             Self::Value(value) => {
                 let place = mixed().located_at(value.span());
                 let value = borrowed(value, value.span());
-                quote_spanned!(place=> .tag(__crt::part(#value).text()))
+                quote_spanned!(place=> .tag(__crt::part(#value).__text()))
             }
         }
     }
@@ -447,7 +450,7 @@ impl Batch {
         }
         let ids = &self.ids.ident;
         let place = mixed().located_at(self.ids.place);
-        let known = quote_spanned!(place=> |__id| __crt::argument(__id).known());
+        let known = quote_spanned!(place=> |__id| __crt::argument(__id).__known());
         quote_spanned!(mixed()=> .each_of(&#ids, #known))
     }
 }
@@ -486,7 +489,7 @@ impl KeyPart {
         };
         // With the author's own span, so that an unmet bound is reported there, without the macro
         // around it.
-        let value = quote_spanned!(self.place=> __crt::argument(#value).known());
+        let value = quote_spanned!(self.place=> __crt::argument(#value).__known());
         quote_spanned!(mixed()=> .#method(#value))
     }
 
@@ -495,7 +498,7 @@ impl KeyPart {
         let value = match &self.value {
             value @ (Expr::Path(_) | Expr::Field(_)) => {
                 let value = borrowed(value, self.place);
-                quote_spanned!(mixed().located_at(self.place)=> __crt::each(#value).each())
+                quote_spanned!(mixed().located_at(self.place)=> __crt::each(#value).__each())
             }
             value => value.to_token_stream(),
         };

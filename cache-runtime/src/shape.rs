@@ -84,7 +84,7 @@ macro_rules! shapes {
             /// Starts a call of a cached function on the process-wide cache. `plan` runs only if
             /// that is on, and before the arguments move into the body.
             #[inline]
-            pub fn read(
+            pub fn __read(
                 &self,
                 site: &'static Site,
                 resource: &'static str,
@@ -96,9 +96,9 @@ macro_rules! shapes {
                 Read::new(process().engine(), site, resource, plan)
             }
 
-            /// Like [`read`](Self::read), on the given cache.
+            /// Like [`__read`](Self::__read), on the given cache.
             #[inline]
-            pub fn read_in(
+            pub fn __read_in(
                 &self,
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,
@@ -113,7 +113,7 @@ macro_rules! shapes {
 
             /// Starts a call of an invalidating function on the process-wide cache.
             #[inline]
-            pub fn write(
+            pub fn __write(
                 &self,
                 site: &'static Site,
                 plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
@@ -121,9 +121,9 @@ macro_rules! shapes {
                 Write::new(process().handle(), site, plan)
             }
 
-            /// Like [`write`](Self::write), on the given cache.
+            /// Like [`__write`](Self::__write), on the given cache.
             #[inline]
-            pub fn write_in(
+            pub fn __write_in(
                 &self,
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,
@@ -197,7 +197,7 @@ macro_rules! batch_shapes {
         impl<$($generic $(: $bound $(+ $also)?)?),*> $link<$form> {
             /// Starts a call of a cached function on the process-wide cache. `plan` runs only if
             /// that is on, and before the arguments move into the body.
-            pub fn read<Id: KeyPart + Clone>(
+            pub fn __read<Id: KeyPart + Clone>(
                 &self,
                 site: &'static Site,
                 resource: &'static str,
@@ -207,8 +207,8 @@ macro_rules! batch_shapes {
                 Batch::new(process().handle(), site, resource, ids, plan)
             }
 
-            /// Like [`read`](Self::read), on the given cache.
-            pub fn read_in<Id: KeyPart + Clone>(
+            /// Like [`__read`](Self::__read), on the given cache.
+            pub fn __read_in<Id: KeyPart + Clone>(
                 &self,
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,

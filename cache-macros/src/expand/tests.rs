@@ -10,7 +10,7 @@ fn plan(options: &str, item: &str) -> String {
     // `.arg_of(&x)` for short.
     let plan = plans(&expanded).swap_remove(0);
     plan.replace("__crt::argument(", "")
-        .replace(").known())", ")")
+        .replace(").__known())", ")")
 }
 
 /// What is called on each `__p` of an expansion, without spaces and line breaks.
@@ -52,7 +52,7 @@ pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     use ::cache_runtime::__private as __crt;
     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300", || ());
     __crt::Shape::<Result<Option<User>, DbError>>::OF
-        .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
+        .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
         .run(async move |__kind| {
             #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
@@ -75,9 +75,9 @@ fn an_invalidating_function_is_the_one_in_the_design() {
         r#"async fn create(&self, new: NewUser) -> Result<User, DbError> {
     use ::cache_runtime::__private as __crt;
     static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
-    __crt::through_type::<NewUser>().settled();
+    __crt::through_type::<NewUser>().__settled();
     __crt::Shape::<Result<User, DbError>>::OF
-        .write(&__CRT, |__p| __p.resource("users").resource("teams"))
+        .__write(&__CRT, |__p| __p.resource("users").resource("teams"))
         .rejected(|e| matches!(e, DbError::Conflict))
         .result(move |__p, result| {
             __p.resource("users").id(&result.id).resource("teams")
@@ -192,7 +192,7 @@ fn a_type_that_may_leave_something_out_is_looked_at() {
     .split_whitespace()
     .collect();
     assert!(
-        expanded.contains("|__p|__p.id_of(__crt::argument(&id).known())"),
+        expanded.contains("|__p|__p.id_of(__crt::argument(&id).__known())"),
         "{expanded}"
     );
     let many = |ids: &str| {
@@ -202,7 +202,7 @@ fn a_type_that_may_leave_something_out_is_looked_at() {
     assert_eq!(many("i64"), "");
     assert_eq!(
         many("UserId"),
-        ".each_of(&ids,|__id|__crt::argument(__id).known())"
+        ".each_of(&ids,|__id|__crt::argument(__id).__known())"
     );
 }
 
@@ -262,7 +262,7 @@ fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
     ] {
         let item = format!("async fn {signature} -> User {{ x }}");
         let expanded = cached(&format!("resource = \"users\"{options}"), &item);
-        let asked = asked(&expanded, "committed");
+        let asked = asked(&expanded, "__committed");
         assert_eq!(asked, expected, "{options} {signature}");
     }
 }
@@ -271,7 +271,7 @@ fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
 fn what_may_be_a_connection_is_asked_for_its_type() {
     let asked = |args: &str, signature: &str, body: &str| {
         let item = format!("async fn {signature} {{ {body} }}");
-        asked(&invalidates(&format!("\"users\"{args}"), &item), "settled")
+        asked(&invalidates(&format!("\"users\"{args}"), &item), "__settled")
     };
     let signature =
         "w(&self, link: &mut Link, db: &impl Db, of: Of<'_>, rows: &mut Vec<u8>, id: UserId)";
@@ -362,7 +362,7 @@ fn the_crate_and_the_cache_can_be_named() {
     .collect();
     assert!(!expanded.contains("::cache_runtime"), "{expanded}");
     assert!(
-        expanded.contains(".read_in(&self.caches[0],&__CRT,USERS,|__p|__p.id(&id))"),
+        expanded.contains(".__read_in(&self.caches[0],&__CRT,USERS,|__p|__p.id(&id))"),
         "{expanded}"
     );
 }
@@ -387,14 +387,14 @@ fn ids_of_a_write_know_the_arguments_and_the_result() {
             "w(&self, ids: &[i64])"
         ),
         [
-            ".resource(\"users\").ids(__crt::each(&self.ids).each()).op(\"list\").op(OP).resource(\"teams\").ids(ids.iter())"
+            ".resource(\"users\").ids(__crt::each(&self.ids).__each()).op(\"list\").op(OP).resource(\"teams\").ids(ids.iter())"
         ]
     );
     assert_eq!(
         write("\"users\", ids = result", "w() -> Result<Vec<i64>, E>"),
         [
             ".resource(\"users\")",
-            ".resource(\"users\").ids(__crt::each(&result).each())"
+            ".resource(\"users\").ids(__crt::each(&result).__each())"
         ]
     );
     assert_eq!(

@@ -9,7 +9,7 @@ async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> 
         || (),
     );
     __crt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
-        .read(&__CRT, "users", &ids, |__p| __p)
+        .__read(&__CRT, "users", &ids, |__p| __p)
         .run(async move |__kind, ids| {
             #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();

@@ -8,14 +8,14 @@ impl Users {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::cached("list", "users:list", || ());
         __crt::Shape::<Vec<String>>::OF
-            .read(
+            .__read(
                 &__CRT,
                 "users",
                 |__p| {
                     __p
                         .arg(&skip)
                         .arg(&limit)
-                        .arg_of(__crt::argument(&self.tenant).known())
+                        .arg_of(__crt::argument(&self.tenant).__known())
                 },
             )
             .run(async move |__kind| {

@@ -10,7 +10,7 @@ impl Users {
             || (),
         );
         __crt::Shape::<Result<Option<String>, std::fmt::Error>>::OF
-            .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
+            .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();

@@ -4,10 +4,10 @@ pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usi
     use ::cache_runtime::__private as __crt;
     static __CRT: __crt::Site = __crt::cached("first", "pages:first", || ());
     __crt::Shape::<Option<usize>>::OF
-        .read(
+        .__read(
             &__CRT,
             "pages",
-            |__p| __p.type_param::<T>().arg(&N).arg_of(__crt::argument(&*all).known()),
+            |__p| __p.type_param::<T>().arg(&N).arg_of(__crt::argument(&*all).__known()),
         )
         .run(async move |__kind| {
             #[allow(clippy::diverging_sub_expression)]

@@ -9,7 +9,7 @@ impl Prices {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::cached("price", "prices:in", || ());
         __crt::Shape::<Result<u32, String>>::OF
-            .read(
+            .__read(
                 &__CRT,
                 "prices",
                 |__p| __p.op("in").arg(&market).arg(&id).swr(300u64).timeout(2u64),
@@ -32,7 +32,7 @@ impl Prices {
         static __CRT: __crt::Site = __crt::cached("rate", "prices:{id: i64}", || ());
         let load = __crt::LoadContext::new();
         __crt::Shape::<Result<u32, String>>::OF
-            .read(&__CRT, "prices", |__p| __p.id(&id).early(1.0).jitter(0.1f64))
+            .__read(&__CRT, "prices", |__p| __p.id(&id).early(1.0).jitter(0.1f64))
             .context(&load)
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]

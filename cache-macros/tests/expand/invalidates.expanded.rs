@@ -4,7 +4,7 @@ pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Erro
     use ::cache_runtime::__private as __crt;
     static __CRT: __crt::Site = __crt::invalidates("rename", "users:{id: i64}, teams");
     __crt::Shape::<Result<String, std::fmt::Error>>::OF
-        .write(&__CRT, |__p| __p.resource("users").id(&id).resource("teams"))
+        .__write(&__CRT, |__p| __p.resource("users").id(&id).resource("teams"))
         .run(async move |__kind| {
             #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();

@@ -5,7 +5,7 @@ impl Users {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.len()}");
         __crt::Shape::<Result<String, String>>::OF
-            .write(&__CRT, |__p| __p.resource("users"))
+            .__write(&__CRT, |__p| __p.resource("users"))
             .result(move |__p, result| __p.resource("users").id(&result.len()))
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]

@@ -13,11 +13,11 @@ impl Users {
             || (),
         );
         __crt::Shape::<Option<String>>::OF
-            .read_in(
+            .__read_in(
                 &self.cache,
                 &__CRT,
                 "users",
-                |__p| __p.id_of(__crt::argument(&(&self.tenant, &user)).known()),
+                |__p| __p.id_of(__crt::argument(&(&self.tenant, &user)).__known()),
             )
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]

@@ -43,14 +43,14 @@ where
     &'a T: IntoIterator,
 {
     /// The ids.
-    pub fn each(&self) -> <&'a T as IntoIterator>::IntoIter {
+    pub fn __each(&self) -> <&'a T as IntoIterator>::IntoIter {
         self.0.0.0.0.into_iter()
     }
 }
 
 impl<T: Copy + IntoIterator> Copied<'_, T> {
     /// The ids.
-    pub fn each(&self) -> T::IntoIter {
+    pub fn __each(&self) -> T::IntoIter {
         (*self.0.0.0).into_iter()
     }
 }
@@ -60,7 +60,7 @@ where
     &'a T::Target: IntoIterator,
 {
     /// The ids.
-    pub fn each(&self) -> <&'a T::Target as IntoIterator>::IntoIter {
+    pub fn __each(&self) -> <&'a T::Target as IntoIterator>::IntoIter {
         let ids: &'a T = self.0.0;
         (&**ids).into_iter()
     }
@@ -68,7 +68,7 @@ where
 
 impl<T: ?Sized> Unknown<'_, T> {
     /// There are no ids.
-    pub fn each(&self) -> Empty<()>
+    pub fn __each(&self) -> Empty<()>
     where
         T: ManyIds,
     {
@@ -117,14 +117,14 @@ mod tests {
         let (shared, boxed): (Arc<[i64]>, Box<[i64]>) = ([1, 2].into(), [1, 2].into());
         let (of_list, of_set) = (&list, &set);
         let one = Some(1);
-        assert_eq!(all(each(&list).each()), [1, 2]);
-        assert_eq!(all(each(&slice).each()), [1, 2]);
-        assert_eq!(all(each(&array).each()), [1, 2]);
-        assert_eq!(all(each(&set).each()), [1, 2]);
-        assert_eq!(all(each(&shared).each()), [1, 2]);
-        assert_eq!(all(each(&boxed).each()), [1, 2]);
-        assert_eq!(all(each(&of_list).each()), [1, 2]);
-        assert_eq!(all(each(&of_set).each()), [1, 2]);
-        assert_eq!(all(each(&one).each()), [1]);
+        assert_eq!(all(each(&list).__each()), [1, 2]);
+        assert_eq!(all(each(&slice).__each()), [1, 2]);
+        assert_eq!(all(each(&array).__each()), [1, 2]);
+        assert_eq!(all(each(&set).__each()), [1, 2]);
+        assert_eq!(all(each(&shared).__each()), [1, 2]);
+        assert_eq!(all(each(&boxed).__each()), [1, 2]);
+        assert_eq!(all(each(&of_list).__each()), [1, 2]);
+        assert_eq!(all(each(&of_set).__each()), [1, 2]);
+        assert_eq!(all(each(&one).__each()), [1]);
     }
 }

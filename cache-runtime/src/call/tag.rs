@@ -20,7 +20,7 @@ pub fn part<T: ?Sized>(value: &T) -> Part<'_, T> {
     Part(Plain(value))
 }
 
-/// A value in a tag. [`text`](Part::text) returns the text to write.
+/// A value in a tag. [`__text`](Part::__text) returns the text to write.
 #[derive(Debug)]
 pub struct Part<'a, T: ?Sized>(Plain<'a, T>);
 
@@ -34,14 +34,14 @@ pub struct Optional<'a, T>(Option<&'a T>);
 
 impl<'a, T> Part<'a, Option<T>> {
     /// The value, or a note that there is no tag.
-    pub fn text(&self) -> Optional<'a, T> {
+    pub fn __text(&self) -> Optional<'a, T> {
         Optional(self.0.0.as_ref())
     }
 }
 
 impl<'a, T> Part<'a, &Option<T>> {
     /// Like that of the `Option`.
-    pub fn text(&self) -> Optional<'a, T> {
+    pub fn __text(&self) -> Optional<'a, T> {
         Optional(self.0.0.as_ref())
     }
 }
@@ -56,7 +56,7 @@ impl<'a, T: ?Sized> Deref for Part<'a, T> {
 
 impl<'a, T: ?Sized> Plain<'a, T> {
     /// The value.
-    pub fn text(&self) -> &'a T {
+    pub fn __text(&self) -> &'a T {
         self.0
     }
 }
@@ -87,20 +87,20 @@ mod tests {
     #[test]
     fn a_tag_of_none_is_none() {
         let (there, absent): (_, Option<i64>) = (Some(7), None);
-        let of = |team: &Option<i64>| written(format_args!("team:{}", part(team).text()));
+        let of = |team: &Option<i64>| written(format_args!("team:{}", part(team).__text()));
         assert_eq!(of(&there).as_deref(), Some("team:7"));
         assert_eq!(of(&absent), None);
         // An absence does not affect the next tag.
         assert_eq!(
-            written(format_args!("{}", part("a").text())).as_deref(),
+            written(format_args!("{}", part("a").__text())).as_deref(),
             Some("a")
         );
-        assert_eq!(written(part(&there).text()).as_deref(), Some("7"));
-        assert_eq!(written(part(&&absent).text()), None);
-        assert_eq!(written(part(&7).text()).as_deref(), Some("7"));
-        assert_eq!(written(part("text").text()).as_deref(), Some("text"));
+        assert_eq!(written(part(&there).__text()).as_deref(), Some("7"));
+        assert_eq!(written(part(&&absent).__text()), None);
+        assert_eq!(written(part(&7).__text()).as_deref(), Some("7"));
+        assert_eq!(written(part("text").__text()).as_deref(), Some("text"));
         let own = String::from("own");
-        assert_eq!(written(part(&own).text()).as_deref(), Some("own"));
-        assert_eq!(written(part(&own.as_str()).text()).as_deref(), Some("own"));
+        assert_eq!(written(part(&own).__text()).as_deref(), Some("own"));
+        assert_eq!(written(part(&own.as_str()).__text()).as_deref(), Some("own"));
     }
 }

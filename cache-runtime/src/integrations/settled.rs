@@ -111,14 +111,14 @@ macro_rules! refused {
         #[cfg(feature = "sqlx")]
         impl<$($param),*> $link<$of> where $($bounds)+ {
             /// Does not compile: no type meets the bound.
-            pub fn settled(&self)
+            pub fn __settled(&self)
             where
                 $of: CommitsByItself,
             {
             }
 
             /// Does not compile: no type meets the bound.
-            pub fn committed(&self)
+            pub fn __committed(&self)
             where
                 $of: ReadsWhatIsCommitted,
             {
@@ -156,10 +156,10 @@ macro_rules! accepted {
         $(#[$when])?
         impl<$($param),*> $link<$of> where $($bounds)+ {
             /// Each statement commits by itself.
-            pub fn settled(&self) {}
+            pub fn __settled(&self) {}
 
             /// What is read is committed.
-            pub fn committed(&self) {}
+            pub fn __committed(&self) {}
 
             /// Whether the type is refused.
             pub fn is_refused(&self) -> bool {

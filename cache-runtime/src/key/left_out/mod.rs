@@ -62,7 +62,7 @@ impl<T: ?Sized> fmt::Debug for Argument<'_, T> {
     }
 }
 
-/// The start of a chain of methods named `known`. The compiler chooses one by the traits of
+/// The start of a chain of methods named `__known`. The compiler chooses one by the traits of
 /// `value`: `Debug`, else `Hash`, else neither. The elements of a list are examined one by one,
 /// because serde hands out references to them, which have another size.
 pub fn argument<T: ?Sized>(value: &T) -> ByBoth<'_, T> {
@@ -100,11 +100,11 @@ pub struct Plain<'a, T: ?Sized>(&'a T);
 impl<'a, T: fmt::Debug + Hash + ?Sized> ByBoth<'a, T> {
     /// With the text of `Debug` and the hash by `Hash`.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, T> {
+    pub fn __known(&self) -> Argument<'a, T> {
         Argument {
             text: Some(<T as fmt::Debug>::fmt),
             hash: Some(|value, hasher| value.hash(hasher)),
-            ..Plain::known(self)
+            ..Plain::__known(self)
         }
     }
 }
@@ -112,10 +112,10 @@ impl<'a, T: fmt::Debug + Hash + ?Sized> ByBoth<'a, T> {
 impl<'a, T: fmt::Debug + ?Sized> ByText<'a, T> {
     /// With the text of `Debug`.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, T> {
+    pub fn __known(&self) -> Argument<'a, T> {
         Argument {
             text: Some(<T as fmt::Debug>::fmt),
-            ..Plain::known(self)
+            ..Plain::__known(self)
         }
     }
 }
@@ -123,10 +123,10 @@ impl<'a, T: fmt::Debug + ?Sized> ByText<'a, T> {
 impl<'a, X: Hash + Serialize> ByHashes<'a, [X]> {
     /// With the `Hash` of its elements.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, [X]> {
+    pub fn __known(&self) -> Argument<'a, [X]> {
         Argument {
             hash: Some(|value, hasher| value.hash(hasher)),
-            ..Plains::<[X]>::known(self)
+            ..Plains::<[X]>::__known(self)
         }
     }
 }
@@ -134,10 +134,10 @@ impl<'a, X: Hash + Serialize> ByHashes<'a, [X]> {
 impl<'a, X: Hash + Serialize> ByHashes<'a, Vec<X>> {
     /// With the `Hash` of its elements.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, Vec<X>> {
+    pub fn __known(&self) -> Argument<'a, Vec<X>> {
         Argument {
             hash: Some(|value, hasher| value.hash(hasher)),
-            ..Plains::<Vec<X>>::known(self)
+            ..Plains::<Vec<X>>::__known(self)
         }
     }
 }
@@ -145,10 +145,10 @@ impl<'a, X: Hash + Serialize> ByHashes<'a, Vec<X>> {
 impl<'a, T: Hash + ?Sized> ByHash<'a, T> {
     /// With the hash by `Hash`.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, T> {
+    pub fn __known(&self) -> Argument<'a, T> {
         Argument {
             hash: Some(|value, hasher| value.hash(hasher)),
-            ..Plain::known(self)
+            ..Plain::__known(self)
         }
     }
 }
@@ -156,10 +156,10 @@ impl<'a, T: Hash + ?Sized> ByHash<'a, T> {
 impl<'a, X: Serialize> Plains<'a, [X]> {
     /// With its elements.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, [X]> {
+    pub fn __known(&self) -> Argument<'a, [X]> {
         Argument {
             elements: Some(|value, each| value.iter().filter_map(record::record).for_each(each)),
-            ..Plain::known(self)
+            ..Plain::__known(self)
         }
     }
 }
@@ -167,10 +167,10 @@ impl<'a, X: Serialize> Plains<'a, [X]> {
 impl<'a, X: Serialize> Plains<'a, Vec<X>> {
     /// With its elements.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, Vec<X>> {
+    pub fn __known(&self) -> Argument<'a, Vec<X>> {
         Argument {
             elements: Some(|value, each| value.iter().filter_map(record::record).for_each(each)),
-            ..Plain::known(self)
+            ..Plain::__known(self)
         }
     }
 }
@@ -178,7 +178,7 @@ impl<'a, X: Serialize> Plains<'a, Vec<X>> {
 impl<'a, T: ?Sized> Plain<'a, T> {
     /// With `Serialize` only.
     #[must_use]
-    pub fn known(&self) -> Argument<'a, T> {
+    pub fn __known(&self) -> Argument<'a, T> {
         Argument {
             value: self.0,
             text: None,
