@@ -78,8 +78,8 @@ use crate::item::Item;
 /// one of them gets the other one's data.
 ///
 /// A parameter `_` is not in the key, since the body can't read it. An argument in a key implements
-/// `Serialize`. `-0.0` and `0.0` are the same argument, and a call with NaN bypasses the cache. A
-/// `HashSet` has another order each time: use a `BTreeSet`.
+/// `Serialize`. `-0.0` and `0.0` are the same argument, and a call with NaN bypasses the cache. The
+/// order of a `HashSet` or `HashMap` does not matter.
 ///
 /// A function whose parameter is a transaction, or a connection or an executor that may be in one,
 /// is refused: what it reads may never be committed. See `autocommit`.

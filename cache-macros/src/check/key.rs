@@ -41,7 +41,6 @@ pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option
         return with_id(args, part(id, &bindings), item, errors);
     }
     if args.key.is_absent() {
-        ordered(&keyed, errors);
         known(&keyed, errors);
     }
     let parts = match args.key.value() {
@@ -323,18 +322,6 @@ fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
     }
 }
 
-/// The first `HashSet` in a type.
-fn hash_set(ty: &Type) -> Option<Ident> {
-    fn find(tokens: TokenStream) -> Option<Ident> {
-        tokens.into_iter().find_map(|token| match token {
-            TokenTree::Ident(ident) if ident == "HashSet" => Some(ident),
-            TokenTree::Group(group) => find(group.stream()),
-            _ => None,
-        })
-    }
-    find(ty.to_token_stream())
-}
-
 /// Nothing tells which type is behind a `dyn Trait`.
 fn known(keyed: &[&Binding], errors: &mut Errors) {
     for binding in keyed {
@@ -346,19 +333,6 @@ fn known(keyed: &[&Binding], errors: &mut Errors) {
                 "which type is behind this `dyn` is not in the key, so values of different types would share an entry; take `impl` in its place, name what tells calls apart with `key(..)`, or leave it out with `skip({name})`"
             );
             errors.on(ty, message);
-        }
-    }
-}
-
-/// A set with another order each time would have another key each time.
-fn ordered(keyed: &[&Binding], errors: &mut Errors) {
-    for binding in keyed {
-        if let Some(set) = binding.ty.as_ref().and_then(hash_set) {
-            let name = binding.name();
-            let message = format!(
-                "a `HashSet` has no order, so the same set would give another key each time; take a `BTreeSet`, or leave it out with `skip({name})`"
-            );
-            errors.on(set, message);
         }
     }
 }

@@ -271,7 +271,10 @@ fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
 fn what_may_be_a_connection_is_asked_for_its_type() {
     let asked = |args: &str, signature: &str, body: &str| {
         let item = format!("async fn {signature} {{ {body} }}");
-        asked(&invalidates(&format!("\"users\"{args}"), &item), "__settled")
+        asked(
+            &invalidates(&format!("\"users\"{args}"), &item),
+            "__settled",
+        )
     };
     let signature =
         "w(&self, link: &mut Link, db: &impl Db, of: Of<'_>, rows: &mut Vec<u8>, id: UserId)";

@@ -101,6 +101,9 @@ mod tests {
         assert_eq!(written(part("text").__text()).as_deref(), Some("text"));
         let own = String::from("own");
         assert_eq!(written(part(&own).__text()).as_deref(), Some("own"));
-        assert_eq!(written(part(&own.as_str()).__text()).as_deref(), Some("own"));
+        assert_eq!(
+            written(part(&own.as_str()).__text()).as_deref(),
+            Some("own")
+        );
     }
 }

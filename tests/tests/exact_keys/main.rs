@@ -719,6 +719,37 @@ async fn tagged(filter: &Tagged) -> usize {
     filter.tags.len() + usize::from(filter.limit)
 }
 
+#[cached(resource = "with-roles")]
+async fn with_roles(roles: &HashSet<String>, limit: Option<HashSet<u8>>) -> usize {
+    roles.len() + limit.map_or(0, |limit| limit.len())
+}
+
+#[tokio::test]
+async fn equal_sets_as_parameters_are_one_key() {
+    TestCache::new()
+        .scope(async {
+            let roles = |names: &mut dyn Iterator<Item = u32>| -> HashSet<String> {
+                names.map(|name| name.to_string()).collect()
+            };
+            let limit = HashSet::from([1, 2]);
+            assert_eq!(with_roles(&roles(&mut (0..50)), Some(limit)).await, 52);
+            for _ in 0..5 {
+                let limit = Some(HashSet::from([2, 1]));
+                assert!(is_hit(
+                    status(with_roles(&roles(&mut (0..50).rev()), limit)).await
+                ));
+            }
+            let other = roles(&mut (1..51));
+            assert!(!is_hit(
+                status(with_roles(&other, Some(HashSet::from([1, 2])))).await
+            ));
+            assert!(!is_hit(
+                status(with_roles(&roles(&mut (0..50)), None)).await
+            ));
+        })
+        .await;
+}
+
 /// A set has no order, so its elements are sorted in the key.
 #[tokio::test]
 async fn equal_sets_inside_an_argument_are_one_key() {

@@ -99,19 +99,6 @@ fn blocking(id: u8) -> u8 {
     id
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let users = Users {
-        cache: Cache::disabled(),
-        tenant: "a".into(),
-    };
-    assert_eq!(users.get(1).await, Ok(Some("a 1".into())));
-    let filter = Filter { team: Some(1) };
-    assert_eq!(users.list(filter.clone(), Some(1)).await, [filter.clone()]);
-    assert_eq!(users.slow(&filter).await, Some(filter));
-    assert_eq!(users.update("b".into()).await, Ok(1));
-    assert_eq!(users.remove(vec![1]).await, Ok(()));
-    assert_eq!(many(&[1]).await.len(), 1);
-    assert_eq!(many_owned(vec!["a".into()]).await.map(|found| found.len()), Ok(1));
-    assert_eq!((boxed(1).await, blocking(2)), (1, 2));
+fn main() {
+    assert_eq!(blocking(2), 2);
 }
