@@ -9,6 +9,7 @@ mod bound_keys;
 mod clear;
 mod clock;
 mod health;
+mod hostile;
 mod inside;
 mod learnt;
 mod loader;

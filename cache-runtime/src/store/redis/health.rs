@@ -5,14 +5,15 @@
 //! `CLIENT PAUSE WRITE`, or for a user without the permission. A demoted primary keeps its
 //! connections and goes on answering. So each process *writes* once a second, with the script of an
 //! invalidation, and asks for the role. It writes a key of its own among the generations. The key
-//! expires after the process has ended.
+//! expires after the process has ended. The script also removes an entry and replaces a row's
+//! generation, neither of which exists, so that a permission that only these need is not missing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::RedisError;
 use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::errors::NO_PRIMARY;
 use super::probe::refuses_scripts;
@@ -144,15 +145,37 @@ impl Health {
         multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
     ) -> Result<(), RedisError> {
-        let nonce = Nonce::fresh().to_string();
-        let args = [b"0".into(), millis(TIME_TO_LIVE), Vec::new(), nonce.into()];
         let Some(key) = self.key() else {
             return Ok(());
         };
-        let key = [key.as_str()];
-        let written: (u64, u64) = INVALIDATE.run(multiplexed, scripts, key, args).await?;
-        let _ = written;
-        Ok(())
+        let (absent, nonce) = (format!("{key}~"), Nonce::fresh().to_string());
+        let keys = [absent.as_str(), absent.as_str(), key.as_str()];
+        let args = [
+            b"1".into(),
+            millis(TIME_TO_LIVE),
+            Vec::new(),
+            format!("?{nonce}").into(),
+            nonce.clone().into(),
+        ];
+        let written: Result<(u64, u64), _> =
+            match crate::base::mutation::is_active("health-writes-one-key") {
+                false => INVALIDATE.run(multiplexed, scripts, keys, args).await,
+                true => Err(RedisError::from((
+                    ErrorKind::Server(ServerErrorKind::TryAgain),
+                    "",
+                ))),
+            };
+        match written {
+            // The slot is being moved, and what is absent may be on the other node.
+            Err(error) if error.code() == Some("TRYAGAIN") => {
+                let args = [b"0".into(), millis(TIME_TO_LIVE), Vec::new(), nonce.into()];
+                let key = [key.as_str()];
+                let written: (u64, u64) = INVALIDATE.run(multiplexed, scripts, key, args).await?;
+                let _ = written;
+                Ok(())
+            }
+            written => written.map(drop),
+        }
     }
 }
 

@@ -176,6 +176,11 @@ fn mutated(mut script: String) -> String {
             "token(there) == ''",
         ),
         ("leases-never-lapse", "'PX', length)", "'PX', 3600000)"),
+        (
+            "refusals-taken-for-foreign",
+            "then redis.call('GETRANGE', key, first, last) end",
+            "then return text end",
+        ),
     ] {
         if crate::base::mutation::is_active(mutation) {
             script = script.replace(with, without);

@@ -59,12 +59,32 @@ impl SwitchList {
     }
 
     pub(super) async fn read(&self, multiplexed: &mut MultiplexedConnection) {
+        // One byte more than the longest list. The value may be another program's, and so large
+        // that its transfer would hold up all other commands.
+        let mut read = redis::cmd("GETRANGE");
+        read.arg(&self.key).arg(0).arg(LONGEST);
+        if crate::base::mutation::is_active("switches-read-at-any-length") {
+            read = redis::cmd("GET");
+            read.arg(&self.key);
+        }
         // A value of another type is an error, and leaves the switches unchanged.
-        let read = redis::cmd("GET")
+        match read.query_async::<Vec<u8>>(multiplexed).await {
+            Ok(list) if !list.is_empty() => self.learn(&String::from_utf8_lossy(&list)),
+            Ok(_) => self.read_empty(multiplexed).await,
+            Err(_) => {}
+        }
+    }
+
+    /// There is no list, or an empty one, which is told apart only if it matters.
+    async fn read_empty(&self, multiplexed: &mut MultiplexedConnection) {
+        if self.off.borrow().is_empty() {
+            return self.learn("");
+        }
+        let mut get = redis::cmd("GET");
+        let read = get
             .arg(&self.key)
-            .query_async::<Option<String>>(multiplexed)
-            .await;
-        match read {
+            .query_async::<Option<String>>(multiplexed);
+        match read.await {
             Ok(Some(list)) => self.learn(&list),
             Ok(None) => self.write_back(multiplexed).await,
             Err(_) => {}
@@ -89,10 +109,10 @@ impl SwitchList {
         let is_known = self.is_long.swap(is_long, Ordering::Relaxed);
         if is_long {
             if !is_known {
-                let (key, bytes) = (&self.key, list.len());
+                let (key, limit) = (&self.key, LONGEST);
                 tracing::error!(
                     key,
-                    bytes,
+                    limit,
                     "the list of switched-off reads is too long, so it is not used"
                 );
             }

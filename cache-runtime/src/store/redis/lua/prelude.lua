@@ -10,9 +10,17 @@ end
 
 local function time(ms) return string.format('%0' .. TIME_LEN .. '.0f', ms) end
 
+-- A part of a string, and something else for a value of another type. Any other error ends the script: if the user
+-- lacks the permission, nothing shows whether the value is somebody else's.
+local function range(key, first, last)
+  local text = redis.pcall('GETRANGE', key, first, last)
+  if type(text) == 'table' and not text.err:find('WRONGTYPE', 1, true) then redis.call('GETRANGE', key, first, last) end
+  return text
+end
+
 -- The header under a key; nil if there is nothing, false if it is somebody else's.
 local function header(key)
-  local h = redis.pcall('GETRANGE', key, 0, LEN - 1)
+  local h = range(key, 0, LEN - 1)
   if type(h) ~= 'string' then return false end
   if h == '' then
     if redis.call('EXISTS', key) == 1 then return false end
@@ -25,16 +33,16 @@ end
 -- Whether the key holds an entry of this framework, of whatever version: an older program must be able to
 -- invalidate what a newer one has stored.
 local function is_ours(key)
-  local start = redis.pcall('GETRANGE', key, 0, #MAGIC)
+  local start = range(key, 0, #MAGIC)
   return type(start) == 'string' and start:find('^' .. MAGIC:sub(1, -2) .. '%d ') ~= nil
 end
 
 -- Whether the key holds write intents in place of an entry.
-local function is_intent(key) return redis.pcall('GETRANGE', key, 0, #INTENTS - 1) == INTENTS end
+local function is_intent(key) return range(key, 0, #INTENTS - 1) == INTENTS end
 
 -- A whole value; without its content if it is longer than anything of ours, and nil for what is no string.
 local function whole(key)
-  local beyond = redis.pcall('GETRANGE', key, READ_LIMIT, READ_LIMIT)
+  local beyond = range(key, READ_LIMIT, READ_LIMIT)
   if type(beyond) ~= 'string' then return nil end
   return beyond == '' and redis.call('GET', key) or ''
 end

@@ -1,5 +1,10 @@
+-- Not more than may be read: the value may be somebody else's.
+local names, list = {}, redis.call('GETRANGE', KEYS[1], 0, ARGV[4])
 -- Where the list was lost, it is what the caller knew of it.
-local names, list = {}, redis.call('GET', KEYS[1]) or ARGV[3]
+if list == '' then list = redis.call('GET', KEYS[1]) or ARGV[3] end
+if #list > tonumber(ARGV[4]) then
+  return redis.error_reply('ERR the list of switched-off reads is longer than ' .. ARGV[4] .. ' bytes')
+end
 for name in list:gmatch('[^\n]+') do
   if name ~= ARGV[1] then names[#names + 1] = name end
 end
