@@ -327,7 +327,7 @@ fn options_become_calls() {
         (", tags(\"all\")", ".tag(\"all\")"),
         (
             ", tags(\"{{a}}:{id}:{self.team}\", self.tag())",
-            ".tag(::core::format_args!(\"{{a}}:{}:{}\",__crt::part(&id).text(),__crt::part(&self.team).text())).tag(__crt::part(&self.tag()).text())",
+            ".tag(::core::format_args!(\"{{a}}:{}:{}\",__crt::part(&id).__text(),__crt::part(&self.team).__text())).tag(__crt::part(&self.tag()).__text())",
         ),
         (
             ", depends(\"teams\", T::NAME)",
@@ -381,7 +381,7 @@ fn ids_of_a_write_know_the_arguments_and_the_result() {
             "w(&self, id: i64) -> R"
         ),
         [
-            ".resource(\"users\").id(&(&self.tenant,&id)).resource(TEAMS).tag(::core::format_args!(\"t:{}\",__crt::part(&id).text()))"
+            ".resource(\"users\").id(&(&self.tenant,&id)).resource(TEAMS).tag(::core::format_args!(\"t:{}\",__crt::part(&id).__text()))"
         ]
     );
     assert_eq!(

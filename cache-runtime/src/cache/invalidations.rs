@@ -292,9 +292,10 @@ impl Cache {
             let namespace = &cache.space.namespace;
             cache.store.invalidate_namespace(namespace).await?;
         }
+        // Joined first, since the scan starts with the acknowledgement, if a caller waits for it.
+        let walk = cache.invalidations.join_walk();
         // In the queue before anything is awaited, so that it takes place without its caller.
         let pending_ack = cache.invalidations.enqueue_namespace();
-        let walk = cache.invalidations.join_walk();
         // Invalidated first, because removing the entries takes time in proportion to the keys in
         // the store.
         let acknowledged = pending_ack.acknowledged(ACK_TIMEOUT).await;

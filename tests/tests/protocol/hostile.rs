@@ -49,8 +49,11 @@ async fn without_one_command_of_an_invalidation_nothing_is_served() {
             // One that only reads finds out with its next health check.
             eventually(PATIENCE, async || is_bypassed(&reader, 1).await).await;
             assert_eq!(reader.name(1).await, name);
-            let circuit = reader.cache.get_stats().await.circuit;
-            assert_eq!(circuit, Some(Circuit::ReadsOnly), "{command}");
+            eventually(PATIENCE, async || {
+                reader.cache.get_stats().await.circuit == Some(Circuit::ReadsOnly)
+            })
+            .await;
+            assert_eq!(reader.name(1).await, name);
             // One that starts then is told, too.
             let late = shop.node(&Cache::new(over(&server).advice(false)).await);
             assert!(is_bypassed(&late, 1).await, "{command}");
@@ -138,7 +141,8 @@ async fn values_of_other_types_make_nothing_stale_and_stay_where_rows_are() {
                     .await;
                 }
                 assert!(is_hit(&shop, 2).await || is_hit(&shop, 2).await, "{name}");
-                shop.cache.invalidate_all("users").await;
+                let told = shop.cache.invalidate_all("users").await;
+                assert_eq!(told, Acknowledgement::Delivered, "{name}");
                 shop.cache.clear_all().await.expect("cleared");
                 if !key.starts_with("@gen") {
                     assert_eq!(server.cli(&["TYPE", key]), kind, "{key} is left alone");
@@ -214,8 +218,12 @@ async fn ids_of_a_megabyte_make_short_keys_everywhere() {
                         long.write(id).await;
                     }
                 }
-                cache.invalidate("longs", &id).await;
-                cache.invalidate_tag(&id).await;
+                for told in [
+                    cache.invalidate("longs", &id).await,
+                    cache.invalidate_tag(&id).await,
+                ] {
+                    assert_eq!(told, Acknowledgement::Delivered);
+                }
                 let key = Key::entity("longs", &id).expect("a key");
                 cache.set(&key, &1_usize, 60).await.expect("stored");
                 assert_eq!(cache.get::<usize>(&key).await, Some(1));

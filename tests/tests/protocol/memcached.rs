@@ -277,7 +277,7 @@ async fn wrong_answers_are_never_served() {
 #[tokio::test]
 async fn what_is_no_memcached_is_not_used() {
     bounded(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let server = tokio::spawn(async move {
@@ -565,7 +565,7 @@ fn its_address_comes_from_the_environment() {
 /// Two servers that tell the same pid and start, as in containers, where each has the pid 1. Connections lead to
 /// the one and the other in turn.
 async fn alike_at_one_address(servers: [u16; 2]) -> u16 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a port");
     let port = listener.local_addr().expect("bound").port();
     tokio::spawn(async move {
@@ -574,7 +574,7 @@ async fn alike_at_one_address(servers: [u16; 2]) -> u16 {
                 return;
             };
             tokio::spawn(async move {
-                let server = tokio::net::TcpStream::connect(("127.0.0.1", server)).await;
+                let server = TcpStream::connect(("127.0.0.1", server)).await;
                 let (mut answers, mut requests) = server.expect("it listens").into_split();
                 let (mut from_client, mut to_client) = client.into_split();
                 let passes = async { tokio::io::copy(&mut from_client, &mut requests).await };

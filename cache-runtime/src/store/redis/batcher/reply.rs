@@ -70,7 +70,7 @@ impl BatchReply<'_> {
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
         let look = stored?.look(key, generation_set, self.now);
         if generation_set.is_misplaced(&look) {
-            self.misplaced = Some(key);
+            self.misplaced = Some(*key);
         }
         Some(look)
     }

@@ -238,8 +238,10 @@ impl Worker {
                 let waiter = waiters.get_mut(read).and_then(Option::take);
                 // If an answer belongs to another command, all are asked for again.
                 let answer = if is_in_sync { answer } else { Ok(None) };
-                // A read that has timed out wants no answer.
-                let _ = waiter.map(|waiter| waiter.answer.send(answer));
+                if let Some(waiter) = waiter {
+                    // A read that has timed out wants no answer.
+                    let _ = waiter.answer.send(answer);
+                }
             }
             if is_last {
                 return;

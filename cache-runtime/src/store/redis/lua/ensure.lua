@@ -9,11 +9,11 @@ local values = {}
 for i, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[i + 1], 'NX', 'PX', ARGV[1])
   local value = whole(key)
-  if value and not is_generation(value) then
-    -- Nothing depends on it.
+  if not value or not is_generation(value) then
+    -- Nothing depends on it, whatever its type is.
     value = ARGV[i + 1]
     redis.call('SET', key, value, 'PX', ARGV[1])
   end
-  values[i] = value or ''
+  values[i] = value
 end
 return values
