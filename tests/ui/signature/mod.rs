@@ -1,0 +1,29 @@
+//! Functions that the attributes refuse, or their options do.
+
+mod autocommit_beside_after_commit;
+mod batch_of_one;
+mod batch_that_is_mut;
+mod batch_with_another_parameter;
+mod borrowed_result;
+mod cached_beside_invalidates;
+mod connection_of_a_reader;
+mod connection_of_a_writer;
+mod executor_of_a_reader;
+mod executor_of_a_writer;
+mod mutable_of_a_reader;
+mod name_that_fits_no_key;
+mod nameless_return_type;
+mod never_returns;
+mod no_body;
+mod not_a_function;
+mod not_a_future;
+mod not_async;
+mod nothing_returned;
+mod pattern_behind_a_macro;
+mod rejected_without_an_error;
+mod result_in_an_option;
+mod row_of_any_type;
+mod swr_of_a_returned_future;
+mod swr_of_borrowed_arguments;
+mod transaction_of_a_reader;
+mod transaction_of_a_writer;
