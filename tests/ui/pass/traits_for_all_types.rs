@@ -84,7 +84,7 @@ async fn many(ids: &[i64]) -> HashMap<i64, String> {
     ids.iter().map(|id| (*id, String::new())).collect()
 }
 
-#[cached(resource = "users", op = "owned", batch = ids)]
+#[cached(resource = "owned", batch = ids)]
 async fn many_owned(ids: Vec<String>) -> Result<BTreeMap<String, Filter>, String> {
     Ok(ids
         .into_iter()
