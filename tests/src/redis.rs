@@ -244,6 +244,18 @@ impl RedisServer {
         calls.unwrap_or(0)
     }
 
+    /// How many connections programs have to it over RESP3, as the cache has all of its own. That of `redis-cli`, and
+    /// those that servers keep to each other for a while after `MIGRATE`, are of RESP2.
+    ///
+    /// # Panics
+    ///
+    /// When there is no `redis-cli`.
+    pub fn connections(&self) -> usize {
+        let clients = self.cli(&["CLIENT", "LIST"]);
+        let is_ours = |line: &&str| line.contains(" resp=3");
+        clients.lines().filter(is_ours).count()
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> Vec<String> {
         self.process

@@ -32,12 +32,27 @@ impl Sentinels {
     /// # Panics
     /// When a server does not start, or they don't find each other.
     pub fn start_with(options: &RedisOptions, password: Option<&str>) -> Self {
+        Self::start_all(options, password, 1)
+    }
+
+    /// The same with so many replicas.
+    ///
+    /// # Panics
+    /// When a server does not start, or they don't find each other.
+    pub fn with_replicas(replicas: usize) -> Self {
+        Self::start_all(&RedisOptions::default(), None, replicas)
+    }
+
+    fn start_all(options: &RedisOptions, password: Option<&str>, replicas: usize) -> Self {
         let primary = options.clone().config("repl-diskless-sync-delay 0").start();
-        let replica = options
-            .clone()
-            .config("repl-diskless-sync-delay 0")
-            .config(&format!("replicaof 127.0.0.1 {}", primary.service_port()))
-            .start();
+        let replica = |number| {
+            let options = options.clone().config("repl-diskless-sync-delay 0");
+            let of = format!("replicaof 127.0.0.1 {}", primary.service_port());
+            // The first is the first to be promoted.
+            let priority = format!("replica-priority {}", 100 + number);
+            options.config(&of).config(&priority).start()
+        };
+        let followers: Vec<_> = (0..replicas).map(replica).collect();
         let name = Self::NAME;
         let sentinels = (0..3).map(|_| {
             let mut sentinel = RedisOptions::default()
@@ -61,9 +76,10 @@ impl Sentinels {
             }
             sentinel.start()
         });
+        let sentinels: Vec<_> = sentinels.collect();
         let sentinels = Self {
-            sentinels: sentinels.collect(),
-            servers: vec![primary, replica],
+            sentinels,
+            servers: std::iter::once(primary).chain(followers).collect(),
         };
         for sentinel in &sentinels.sentinels {
             let is_ready = poll(START, || {
@@ -72,7 +88,8 @@ impl Sentinels {
                     let mut lines = known.lines().skip_while(|line| *line != field);
                     lines.nth(1).unwrap_or_default().to_owned()
                 };
-                (value("num-other-sentinels") == "2" && value("num-slaves") == "1").then_some(())
+                let is_known = value("num-slaves") == replicas.to_string();
+                (value("num-other-sentinels") == "2" && is_known).then_some(())
             });
             assert!(
                 is_ready.is_some(),

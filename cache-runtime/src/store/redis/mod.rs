@@ -142,6 +142,7 @@ impl RedisStore {
             budget: config.command_budget,
             application: supervisor::driving_runtime(),
             is_node: false,
+            latest: Arc::default(),
         };
         if let Some(recent) = &recent {
             let replay = Replay {

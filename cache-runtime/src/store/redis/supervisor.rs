@@ -25,7 +25,7 @@ use super::probe;
 use super::recent::RecentInvalidations;
 use super::reply::reading;
 use super::scripts::{self, ScriptMode};
-use super::sentinel::{self, SentinelAnswer, Sentinels};
+use super::sentinel::{self, LatestEpoch, SentinelAnswer, Sentinels};
 use super::set_aside::SetAside;
 use super::slots::SlotSet;
 use super::tracking::Tracking;
@@ -155,6 +155,8 @@ pub(super) struct SupervisorSettings {
     pub(super) application: Option<Handle>,
     /// Whether the server is a node of a cluster, whose messages are logged by other code.
     pub(super) is_node: bool,
+    /// The latest failover that Sentinels have told of.
+    pub(super) latest: Arc<LatestEpoch>,
 }
 
 /// Why a connection has ended.
@@ -346,9 +348,9 @@ struct NamedPrimary {
 async fn open(
     mut settings: SupervisorSettings,
 ) -> Result<(Connection, Option<NamedPrimary>), Error> {
-    let found = match Sentinels::of(&settings.config) {
+    let found = match Sentinels::of(&settings.config, &settings.latest) {
         Some(mut sentinels) => {
-            let named = sentinels.ask().await?;
+            let named = sentinels.primary().await?;
             settings.config = settings.config.settings_at(&named.host, named.port);
             Some(NamedPrimary {
                 config: settings.config.clone(),
@@ -366,7 +368,7 @@ async fn watch_sentinels(connection: &Connection, found: Option<NamedPrimary>) -
     match found {
         Some(NamedPrimary {
             named, sentinels, ..
-        }) => sentinels.watch(connection, named.epoch).await,
+        }) => sentinels.watch(connection, named).await,
         None => std::future::pending().await,
     }
 }

@@ -164,6 +164,17 @@ fn lone_sentinel(server: &RedisServer) -> RedisServer {
         .start()
 }
 
+/// From now on it takes this server for the primary; of a failover it knows nothing.
+fn names(sentinel: &RedisServer, server: &RedisServer) {
+    let (name, port) = (Sentinels::NAME, server.port().to_string());
+    for command in [
+        &["SENTINEL", "REMOVE", name][..],
+        &["SENTINEL", "MONITOR", name, "127.0.0.1", &port, "1"],
+    ] {
+        assert_eq!(sentinel.cli(command), "OK");
+    }
+}
+
 /// The first Sentinel has heard of no failover, and names a server that answers as a primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_answer_may_be_an_old_one() {
@@ -211,20 +222,7 @@ async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
         shop.user(1).await < row,
         "the servers know nothing of each other"
     );
-    let port = new.port().to_string();
-    for command in [
-        &["SENTINEL", "REMOVE", Sentinels::NAME][..],
-        &[
-            "SENTINEL",
-            "MONITOR",
-            Sentinels::NAME,
-            "127.0.0.1",
-            &port,
-            "1",
-        ],
-    ] {
-        assert_eq!(behind.cli(command), "OK");
-    }
+    names(&behind, &new);
     former.stop();
     eventually(PATIENCE, async || shop.user(1).await == row).await;
 }
@@ -276,4 +274,62 @@ async fn a_connection_lasts_while_sentinels_are_named() {
     let checkup = shop.cache.checkup().await.to_string();
     let sentinels = format!(":{}", sentinel.port());
     assert!(!checkup.contains(&sentinels), "{checkup}");
+}
+
+/// The former primary goes on answering, and nobody counts this as a failover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_is_left_when_another_is_named() {
+    let (former, new) = (RedisServer::start(), RedisServer::start());
+    let sentinel = lone_sentinel(&former);
+    let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
+    let shop = Shop::over(over(redis)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    names(&sentinel, &new);
+    eventually(PATIENCE, async || former.connections() == 0).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    assert_eq!(new.cli(&["EXISTS", "users:1"]), "1");
+}
+
+/// From the promotion of a replica to the end of the failover the Sentinel that makes it shows the new epoch beside the
+/// former primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_while_a_failover_is_being_made_uses_the_new_primary() {
+    let mut sentinels = Sentinels::with_replicas(2);
+    // Nobody else follows the new primary, so that it takes a second to the end.
+    sentinels.server_mut(2).pause();
+    let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
+    assert_eq!(sentinels.sentinel(0).cli(&failover), "OK");
+    let new = sentinels.server(1).port();
+    eventually(PATIENCE, async || sentinels.primary_port() == new).await;
+    let shop = Shop::over(settings(&sentinels)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    let scan = ["--scan", "--pattern", "users:*"];
+    assert_eq!(sentinels.server(0).cli(&scan), "");
+    assert_eq!(sentinels.server(1).cli(&scan), "users:1");
+    sentinels.server_mut(2).resume();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_connection_is_left_behind_by_failovers() {
+    let sentinels = Sentinels::start();
+    let shop = Shop::over(settings(&sentinels).local_mb(16)).await;
+    let _other = shop.node(settings(&sentinels)).await;
+    let mut wanted = [2, 0];
+    for _ in 0..3 {
+        eventually(PATIENCE, async || {
+            let of_servers = [0, 1].map(|number| sentinels.server(number).connections());
+            let of_sentinels = [0, 1, 2].map(|number| sentinels.sentinel(number).connections());
+            of_servers == wanted && of_sentinels == [2; 3]
+        })
+        .await;
+        sentinels.wait_until_whole();
+        // Refused soon after another one.
+        eventually(PATIENCE, async || {
+            let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
+            sentinels.sentinel(0).cli(&failover) == "OK"
+        })
+        .await;
+        wanted.reverse();
+        sentinels.wait_until_whole();
+    }
 }
