@@ -17,6 +17,7 @@ use std::time::Duration;
 use self::bounds::LONGEST;
 pub use self::error::ConfigError;
 pub use self::memcached::MemcachedConfig;
+pub(crate) use self::redis::HostPort;
 pub use self::redis::{RedisConfig, SentinelConfig};
 use crate::base::error::shortened;
 use crate::base::nonce::hash128;

@@ -24,7 +24,13 @@ pub struct RedisConfig {
     pub cluster: Vec<(String, u16)>,
     /// The Sentinels that name the primary; the host and port above are not used then.
     pub sentinel: Option<SentinelConfig>,
+    /// Addresses that the nodes of a cluster, or Sentinels, name and this program can't reach, each
+    /// with the address to use in its place. `REDIS_NAT_MAP`, default none.
+    pub nat_map: Vec<(HostPort, HostPort)>,
 }
+
+/// A host and a port.
+pub(crate) type HostPort = (String, u16);
 
 /// The addresses of the Sentinels, and their name for the primary.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +65,7 @@ impl Default for RedisConfig {
             tls: false,
             cluster: Vec::new(),
             sentinel: None,
+            nat_map: Vec::new(),
         }
     }
 }
@@ -124,9 +131,26 @@ impl RedisConfig {
         self
     }
 
-    /// The same settings for a server elsewhere.
+    /// Connects to the second address of each pair where a cluster or Sentinels name the first:
+    /// for programs outside of the network in which the servers have their addresses (NAT, port
+    /// forwarding, containers).
+    #[must_use]
+    pub fn nat_map<A: Into<String>, B: Into<String>>(
+        mut self,
+        pairs: impl IntoIterator<Item = ((A, u16), (B, u16))>,
+    ) -> Self {
+        let pairs = pairs.into_iter();
+        let pairs = pairs.map(|(named, used)| ((named.0.into(), named.1), (used.0.into(), used.1)));
+        self.nat_map = pairs.collect();
+        self
+    }
+
+    /// The same settings for a server elsewhere, at the address that others name.
     #[cfg(feature = "redis")]
     pub(crate) fn settings_at(&self, host: &str, port: u16) -> Self {
+        let mut pairs = self.nat_map.iter();
+        let pair = pairs.find(|((named, at), _)| named == host && *at == port);
+        let (host, port) = pair.map_or((host, port), |(_, (host, port))| (host, *port));
         let mut settings = self.clone();
         host.clone_into(&mut settings.host);
         settings.port = port;
@@ -167,6 +191,7 @@ impl fmt::Debug for RedisConfig {
             .field("tls", &self.tls)
             .field("cluster", &self.cluster)
             .field("sentinel", &self.sentinel)
+            .field("nat_map", &self.nat_map)
             .finish()
     }
 }

@@ -3,7 +3,7 @@
 use super::parse::{TRUE_OR_FALSE, boolean, port};
 use super::vars::Vars;
 use crate::config::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
-use crate::config::{RedisConfig, SentinelConfig};
+use crate::config::{HostPort, RedisConfig, SentinelConfig};
 
 pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     let defaults = RedisConfig::default();
@@ -92,6 +92,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     };
     let redis = with_cluster(vars, redis);
     let redis = with_sentinels(vars, redis);
+    let redis = with_nat_map(vars, redis);
     if redis.tls && !cfg!(feature = "redis-tls") {
         let (variable, held, may_hold) = if tls == Some(true) {
             ("REDIS_TLS", "true", "false")
@@ -180,6 +181,29 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     });
     redis
 }
+
+/// With the addresses that `REDIS_NAT_MAP` replaces. A server that turns out to be a node of a cluster
+/// needs them too, so the variable has an effect with any other.
+fn with_nat_map(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
+    if let Some(pairs) = vars.take("REDIS_NAT_MAP", NAMED_AND_USED, nat_map) {
+        redis.nat_map = pairs;
+    }
+    redis
+}
+
+fn nat_map(text: &str) -> Option<Vec<(HostPort, HostPort)>> {
+    let one = |text: &str| match &mut nodes(text)?[..] {
+        [one] => Some(std::mem::take(one)),
+        _ => None,
+    };
+    let pair = |text: &str| {
+        let (named, used) = text.split_once('=')?;
+        Some((one(named)?, one(used)?))
+    };
+    text.split(',').map(|text| pair(text.trim())).collect()
+}
+
+const NAMED_AND_USED: &str = "named=used,named=used,.. with a host:port on each side";
 
 fn nodes(text: &str) -> Option<Vec<(String, u16)>> {
     addresses(text, RedisConfig::default().port)

@@ -229,6 +229,24 @@ fn what_has_no_effect_stops_nobody() {
 }
 
 #[test]
+fn addresses_that_cannot_be_reached_are_replaced() {
+    let pairs = "10.0.0.5:7000=localhost:30001, [fd00::1]:7001=redis-2:7001,10.0.0.7=redis-3";
+    let redis = redis(&[("REDIS_CLUSTER", "redis-1"), ("REDIS_NAT_MAP", pairs)]);
+    let used = |host, port| {
+        let RedisConfig { host, port, .. } = redis.settings_at(host, port);
+        (host, port)
+    };
+    assert_eq!(used("10.0.0.5", 7000), ("localhost".into(), 30001));
+    assert_eq!(used("fd00::1", 7001), ("redis-2".into(), 7001));
+    assert_eq!(used("10.0.0.7", 6379), ("redis-3".into(), 6379));
+    assert_eq!(used("10.0.0.5", 7001), ("10.0.0.5".into(), 7001));
+    for wrong in ["a:1", "a:1=", "=b:1", "a:1=b:1=c:1", "a:x=b:1", "a:1=b:1,"] {
+        let variables = [("REDIS_ENABLED", "1"), ("REDIS_NAT_MAP", wrong)];
+        assert!(config(&variables).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_service_link_is_an_address() {
     let link = ("REDIS_PORT", "tcp://10.0.0.5:6380");
     assert_eq!(redis(&[link]), RedisConfig::at("10.0.0.5", 6380));
