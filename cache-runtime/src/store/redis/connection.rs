@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::batcher::Batcher;
 use super::breaker::{End, FAILURES, Failures};
+use super::confirmation::Confirmation;
 use super::errors::{described, is_no_answer, is_read_only, is_write_refused, refused, unanswered};
 use super::health::{Health, HealthError};
 use super::key_watchers::KeyWatchers;
@@ -65,6 +66,8 @@ pub(super) struct ConnectionState {
     /// Whether an entry under another key than its own was logged.
     pub(super) is_renaming_told: AtomicBool,
     pub(super) set_aside: Arc<SetAside>,
+    /// Until when the server may be used, if Sentinels name it.
+    pub(super) confirmation: Confirmation,
 }
 
 impl ConnectionState {
@@ -295,5 +298,23 @@ impl Connection {
 
     pub(super) fn is_usable(&self) -> bool {
         !self.state.broken.load(Ordering::Acquire)
+    }
+
+    /// Whether the server is still the primary as far as is known.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.state.confirmation.is_valid()
+    }
+
+    /// Has to be called after an answer, before it is used.
+    ///
+    /// # Errors
+    /// If Sentinels have not named the server for too long: another may be the primary.
+    pub(super) fn check_confirmed(&self) -> Result<(), Error> {
+        match self.is_confirmed() {
+            true => Ok(()),
+            false => Err(Error::unavailable(
+                "the Sentinels have not named the primary for too long",
+            )),
+        }
     }
 }

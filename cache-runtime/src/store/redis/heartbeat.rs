@@ -116,6 +116,11 @@ pub(super) async fn send_heartbeats(
             answered = None;
             continue;
         };
+        if !connection.is_confirmed() {
+            // A former primary still answers, and reports nothing of what changes at the new one.
+            answered = None;
+            continue;
+        }
         let Some(tracker) = connection.tracker().filter(|it| it.is_on()) else {
             continue;
         };

@@ -4,6 +4,7 @@ mod address;
 mod batcher;
 mod breaker;
 mod cluster;
+mod confirmation;
 mod connection;
 mod dial;
 mod echo;
@@ -279,26 +280,22 @@ impl RedisStore {
         if on_whole {
             self.changed(rows.iter().map(|row| row.whole.key()));
         }
-        self.confirmed(connection).await?;
+        self.confirmed(connection)?;
         Ok(Intended {
             at: Millis(at),
             on_whole,
         })
     }
 
-    /// Returns once a change made over this connection may be acknowledged: no former primary is in
-    /// use any more.
+    /// Whether a change made over this connection may be acknowledged.
     ///
     /// # Errors
-    /// If Sentinels name the primary and the connection was closed meanwhile: it may have led to a
-    /// former primary.
-    async fn confirmed(&self, connection: &Connection) -> Result<(), Error> {
-        self.connections.fences.passed(&[0]).await;
-        let is_left = self.recent.is_some() && !connection.is_usable();
-        match is_left {
-            true => Err(Error::unavailable("the primary was left meanwhile")),
-            false => Ok(()),
+    /// If Sentinels name the primary, and it may not be the primary any more.
+    fn confirmed(&self, connection: &Connection) -> Result<(), Error> {
+        if self.recent.is_some() && !connection.is_usable() {
+            return Err(Error::unavailable("the primary was left meanwhile"));
         }
+        connection.check_confirmed()
     }
 }
 
@@ -570,7 +567,7 @@ impl Store for RedisStore {
                 removed: done.removed + step.removed,
             };
         }
-        self.confirmed(&connection).await?;
+        self.confirmed(&connection)?;
         Ok(done)
     }
 
@@ -659,7 +656,7 @@ impl Store for RedisStore {
                 done = self.invalidate_on(&connection, &[], &bumps, "").await?.at;
             }
         }
-        self.confirmed(&connection).await?;
+        self.confirmed(&connection)?;
         Ok(done)
     }
 

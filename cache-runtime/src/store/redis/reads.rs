@@ -98,6 +98,7 @@ impl RedisStore {
             Missing::Created => self.generations(connection, deps, &generations).await?,
             Missing::Unknown => generations_or_unknown(&generations),
         };
+        connection.check_confirmed()?;
         let generation_set = GenerationSet::of(connection.identity(), generations);
         let now = connection.clock.now();
         let mut misplaced = None;

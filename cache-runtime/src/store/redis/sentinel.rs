@@ -3,6 +3,10 @@
 //! All of them are asked, and the answer with the highest epoch counts: the first usable one may
 //! come from a Sentinel that was cut off. Without answers of the majority nothing is served, since
 //! a failover may have taken place on the other side.
+//!
+//! After a failover the former primary goes on as if nothing had happened, for ten seconds if the
+//! failover was asked for by hand. So an answer holds for a short time only, and who finds a new
+//! primary does not use it before the answers that other processes may have got hold no more.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,10 +20,10 @@ use redis::{PushInfo, PushKind};
 use tokio::sync::Notify;
 
 use super::address;
+use super::confirmation::{Asked, VALID};
 use super::connection::Connection;
 use super::dial::dial;
 use super::errors::described;
-use super::fence::Fence;
 use super::reply::info_field;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
@@ -29,11 +33,17 @@ use crate::config::{RedisConfig, SentinelConfig};
 const INTERVAL: Duration = Duration::from_millis(750);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
-/// How long the majority may be missing before nothing is served any more.
-const MINORITY: Duration = Duration::from_secs(2);
-/// How long former primaries are watched that don't answer.
-const FENCE: Duration = Duration::from_secs(4);
-const FENCE_PAUSE: Duration = Duration::from_millis(10);
+/// The pause after a round without the majority: a second question comes before the last answer
+/// has lost its validity.
+const RETRY: Duration = Duration::from_millis(250);
+/// How long Sentinels may take to tell each other of a failover. They do so at once, and every two
+/// seconds (`SENTINEL_PUBLISH_PERIOD`).
+const TOLD: Duration = Duration::from_secs(2);
+/// How long after a failover no other process uses the former primary any more.
+const LEFT: Duration = TOLD.saturating_add(VALID);
+/// A primary of this age needs no wait: with room for the clocks of the Sentinels.
+const SETTLED: Duration = LEFT.saturating_add(Duration::from_secs(2));
+const ROLE_PAUSE: Duration = Duration::from_millis(10);
 /// The message of a Sentinel when another server has become the primary.
 const SWITCHED: &str = "+switch-master";
 /// How long the others may take to learn of a failover from the Sentinel that made it.
@@ -73,6 +83,8 @@ pub(super) struct SentinelAnswer {
     pub(super) epoch: u64,
     /// The other servers. One of them may have been the primary.
     pub(super) others: Vec<(String, u16)>,
+    /// How long the server has been the primary, at least.
+    pub(super) age: Duration,
 }
 
 impl SentinelAnswer {
@@ -121,18 +133,19 @@ impl Sentinels {
         })
     }
 
-    /// The primary to connect to.
+    /// The primary to connect to, and when the Sentinels were asked.
     ///
     /// # Errors
     /// As `ask`, and if those that answer have not heard of the last failover.
-    pub(super) async fn primary(&mut self) -> Result<SentinelAnswer, Error> {
+    pub(super) async fn primary(&mut self) -> Result<(SentinelAnswer, Asked), Error> {
+        let asked = Asked::now();
         let named = self.ask(None).await?;
         if !self.latest.admits(named.epoch) {
             let text = "the Sentinels that answer have not heard of the last failover";
             return Err(Error::unavailable(text));
         }
         self.latest.note(named.epoch);
-        Ok(named)
+        Ok((named, asked))
     }
 
     /// Asks all of them; `before` is the primary in use.
@@ -175,8 +188,8 @@ impl Sentinels {
         latest(named, before).ok_or_else(|| Error::unavailable("no Sentinel is named"))
     }
 
-    /// Closes the connection once another server is the primary, or the majority of the Sentinels
-    /// is away.
+    /// Confirms the connection as long as the Sentinels name its server. Closes it once another
+    /// server is the primary, or the majority of the Sentinels is away.
     pub(super) async fn watch(
         mut self,
         connection: &Connection,
@@ -184,22 +197,28 @@ impl Sentinels {
     ) -> Infallible {
         let mut missing: Option<Instant> = None;
         loop {
-            match self.ask(Some(&primary)).await {
+            let asked = Asked::now();
+            let named = self.ask(Some(&primary)).await;
+            let pause = if named.is_ok() { INTERVAL } else { RETRY };
+            match named {
                 Ok(named) if named.replaces(&primary) => {
                     self.latest.note(named.epoch);
                     connection.has_moved(&self.sentinel.master);
                 }
-                Ok(_) => missing = None,
+                Ok(_) => {
+                    connection.state.confirmation.confirm(asked);
+                    missing = None;
+                }
                 Err(error) => {
                     let now = clock::now();
                     let since = *missing.get_or_insert(now);
-                    if now.saturating_duration_since(since) >= MINORITY {
+                    if now.saturating_duration_since(since) >= VALID {
                         connection.give_up(|| error.to_string());
                     }
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.switched.notified() => {}
             }
         }
@@ -249,23 +268,25 @@ async fn answer(
     })?;
     let address =
         |fields: &Fields| Some((fields.get("ip")?.clone(), fields.get("port")?.parse().ok()?));
-    let epoch = primary
-        .get("config-epoch")
-        .and_then(|epoch| epoch.parse().ok());
+    let number = |field: &str| primary.get(field).and_then(|it| it.parse().ok());
+    let shown = address(&primary);
     let named = match crate::base::mutation::is_active("sentinel-names-who-was-primary") {
-        true => address(&primary),
+        true => shown.clone(),
         false => named,
     };
-    let (Some((host, port)), Some(epoch)) = (named, epoch) else {
+    let (Some((host, port)), Some(epoch)) = (named, number("config-epoch")) else {
         return Err(Error::unavailable("it does not say where the primary is"));
     };
-    let others = std::iter::once(&primary).chain(&replicas);
-    let others = others.filter_map(address);
+    // While a failover is being made, the time is that of the former primary.
+    let is_over = shown.as_ref() == Some(&(host.clone(), port));
+    let age = number("role-reported-time").filter(|_| is_over);
+    let others = replicas.iter().filter_map(address).chain(shown);
     Ok(SentinelAnswer {
         others: others.filter(|it| (&it.0, it.1) != (&host, port)).collect(),
         host,
         port,
         epoch,
+        age: Duration::from_millis(age.unwrap_or(0)),
     })
 }
 
@@ -295,22 +316,34 @@ async fn connect(
     Err(last)
 }
 
-/// Holds a fence until the server is no primary any more, can't answer anybody, or the time is
-/// over.
-pub(super) async fn look_after(config: RedisConfig, fence: Fence) {
-    let end = clock::now() + FENCE;
+/// Returns once no process uses another server than the one that was named: all others say that
+/// they are replicas, or can't answer anybody, or so much time has passed since the failover that
+/// the answers that named them hold no more.
+pub(super) async fn former_primaries_left(config: &RedisConfig, named: &SentinelAnswer) {
+    if named.age >= SETTLED || crate::base::mutation::is_active("former-primary-not-awaited") {
+        return;
+    }
+    let others = named.others.iter();
+    let left = others.map(|(host, port)| is_left(config.settings_at(host, *port)));
+    // A timeout is the usual end where a former primary is cut off.
+    let _ = tokio::time::timeout(LEFT, join_all(left)).await;
+}
+
+/// Returns once this server is no primary any more, or can't answer anybody.
+///
+/// A Sentinel that makes a server a replica closes its connections in the same transaction.
+async fn is_left(config: RedisConfig) {
     let mut kept = None;
-    while clock::now() < end {
+    loop {
         let asked = role_at(&config, kept.take());
         match tokio::time::timeout(ANSWER_BUDGET, asked).await {
-            Ok(Ok((role, _))) if role != "master" => break,
+            Ok(Ok((role, _))) if role != "master" => return,
             Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
-            Ok(Err(error)) if is_refusal(&error) => break,
+            Ok(Err(error)) if is_refusal(&error) => return,
             _ => {}
         }
-        tokio::time::sleep(FENCE_PAUSE).await;
+        tokio::time::sleep(ROLE_PAUSE).await;
     }
-    drop(fence);
 }
 
 /// Asks a server for its role, over this connection or a new one, which is returned.
@@ -359,6 +392,7 @@ mod tests {
             port,
             epoch,
             others: Vec::new(),
+            age: Duration::ZERO,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,18 +17,17 @@ use tokio::sync::watch;
 use super::address;
 use super::batcher::{WORKERS, Worker};
 use super::breaker::{Breaker, End};
+use super::confirmation::Asked;
 use super::connection::{Connection, ConnectionState};
 use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, is_no_answer, refused};
-use super::fence::Fences;
 use super::health::{self, Health, HealthError};
 use super::probe;
 use super::recent::RecentInvalidations;
 use super::reply::reading;
 use super::scripts::{self, ScriptMode};
-use super::sentinel::{self, LatestEpoch, SentinelAnswer, Sentinels};
+use super::sentinel::{LatestEpoch, SentinelAnswer, Sentinels, former_primaries_left};
 use super::set_aside::SetAside;
-use super::slots::SlotSet;
 use super::tracking::Tracking;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -62,8 +62,6 @@ pub(super) struct Connections {
     failure: Mutex<Option<String>>,
     /// Turns true after the first attempt to connect.
     attempted: watch::Sender<bool>,
-    /// Delays acknowledgements while a former primary may still answer.
-    pub(super) fences: Arc<Fences>,
     /// Counts the servers that have been the primary, for invalidations that have to be repeated.
     pub(super) changes: watch::Sender<u64>,
     /// Recent invalidations that the next primary may not know; only with Sentinels.
@@ -83,7 +81,6 @@ impl Connections {
             watch,
             failure: Mutex::default(),
             attempted,
-            fences: Arc::default(),
             changes: watch::Sender::default(),
         }
     }
@@ -133,6 +130,10 @@ const NO_SCRIPTS: &str = "the server runs no scripts by EVALSHA or EVAL, which e
 
 /// The error for a peer whose answers belong to other commands.
 const OUT_OF_STEP: &str = "the peer's answers are not those to what it was asked";
+
+/// Why a new primary is not in use yet.
+const AWAITED: &str =
+    "the Sentinels name a new primary, which is used once no process uses the former one";
 
 /// Marks the error of a server that answers reads and takes no writes.
 #[derive(Debug, thiserror::Error)]
@@ -185,9 +186,7 @@ pub(super) async fn run(
 ) -> StopReason {
     // The reasons that were logged in this outage.
     let mut said = Vec::new();
-    // The missing capabilities that were logged.
-    let mut lacking: Vec<String> = Vec::new();
-    let mut former = None;
+    let mut past = Past::default();
     loop {
         connections.breaker.probe();
         let attempt = tokio::select! {
@@ -197,68 +196,11 @@ pub(super) async fn run(
         let (end, reason) = match attempt {
             Ok((connection, found)) => {
                 said.clear();
-                let connection = Arc::new(connection);
-                for number in 0..WORKERS {
-                    let way = connection.round_trip;
-                    let worker = Worker::new(Arc::clone(&connection), number, way, settings.budget);
-                    // On the same runtime, so that waking the workers need not wake another thread.
-                    connection.home.spawn(worker.drive());
-                }
-                if let Some(NamedPrimary { named, .. }) = &found {
-                    hold_acknowledgements(&connections, &settings.config, named);
-                }
-                // Before anything is read over it. Otherwise a read would be kept in the epoch of
-                // an earlier connection.
-                connection.state.opens();
-                connections.set(Some(Arc::clone(&connection)));
-                if let Some(tracker) = connection.tracker() {
-                    tracker.is_ready();
-                }
-                // With the address, since servers that don't identify themselves all have the same
-                // identity.
-                let server = (connection.server, connection.address);
-                match former.replace(server) {
-                    Some(former) if former != server => {
-                        connections.changes.send_modify(|changes| *changes += 1);
-                    }
-                    _ => connections
-                        .recent
-                        .iter()
-                        .for_each(|recent| recent.is_known()),
-                }
-                connections.breaker.close(clock::now());
-                connections.watch.established();
-                let config = found.as_ref().map(|found| found.config.clone());
-                let config = config.unwrap_or_else(|| settings.config.clone());
-                let RedisConfig { host, port, .. } = &config;
-                match settings.is_node {
-                    true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
-                    false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
-                }
-                for missing in &connection.capabilities.missing {
-                    if !lacking.contains(missing) {
-                        tracing::warn!("the server lacks {missing}");
-                        lacking.push(missing.clone());
-                    }
-                }
-                connections.attempted.send_replace(true);
-                // A worker that does not get to run, because all threads of its runtime are
-                // blocked.
-                let overdue = || connection.state.unanswered(settings.budget);
+                let ended = keep(&connections, &settings, connection, found, &mut past);
                 tokio::select! {
-                    () = connection.state.changed.notified() => {}
-                    never = keep_time(&connection) => match never {},
-                    never = watch_address(&connection, &config) => match never {},
-                    never = watch_health(&connection) => match never {},
-                    never = watch_sentinels(&connection, found) => match never {},
-                    never = connection.check_sync_when_needed(settings.budget) => match never {},
-                    never = connection.batcher().watch(settings.budget, overdue) => match never {},
+                    end = ended => end,
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
-                connections.set(None);
-                connections.recent.iter().for_each(|recent| recent.left());
-                let given_up = connection.state.reason.lock().take();
-                given_up.unwrap_or((End::Lost, String::new()))
             }
             Err(error) => {
                 let source = std::error::Error::source(&error);
@@ -296,13 +238,131 @@ pub(super) async fn run(
             _ = closing.wait_for(|closing| *closing) => break,
         }
     }
-    if let Ok(connection) = connections.current() {
-        connection
-            .state
-            .give_up(|| "the cache was shut down".into());
-    }
     connections.set(None);
     StopReason::Closed
+}
+
+/// What is known of earlier connections.
+#[derive(Debug, Default)]
+struct Past {
+    /// The last server, and its address.
+    server: Option<(Nonce, SocketAddr)>,
+    /// The missing capabilities that were logged.
+    lacking: Vec<String>,
+}
+
+/// Ends a connection that is not used any more, so that its workers end.
+struct EndOnDrop(Arc<Connection>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.give_up(|| "the cache was shut down".into());
+    }
+}
+
+/// Uses a connection until it ends; returns why.
+async fn keep(
+    connections: &Connections,
+    settings: &SupervisorSettings,
+    connection: Connection,
+    found: Option<NamedPrimary>,
+    past: &mut Past,
+) -> (End, String) {
+    let connection = Arc::new(connection);
+    let _ends = EndOnDrop(Arc::clone(&connection));
+    for number in 0..WORKERS {
+        let way = connection.round_trip;
+        let worker = Worker::new(Arc::clone(&connection), number, way, settings.budget);
+        // On the same runtime, so that waking the workers need not wake another thread.
+        connection.home.spawn(worker.drive());
+    }
+    let config = found.as_ref().map(|found| found.config.clone());
+    let config = config.unwrap_or_else(|| settings.config.clone());
+    let named = found.as_ref().map(|found| found.named.clone());
+    // A worker that does not get to run, because all threads of its runtime are blocked.
+    let overdue = || connection.state.unanswered(settings.budget);
+    let watchers = async {
+        tokio::select! {
+            never = keep_time(&connection) => never,
+            never = watch_address(&connection, &config) => never,
+            never = watch_health(&connection) => never,
+            never = watch_sentinels(&connection, found) => never,
+            never = connection.check_sync_when_needed(settings.budget) => never,
+            never = connection.batcher().watch(settings.budget, overdue) => never,
+        }
+    };
+    let mut watchers = pin!(watchers);
+    if let Some(named) = named {
+        tokio::select! {
+            () = await_former(connections, &settings.config, &named) => {}
+            () = connection.state.changed.notified() => {}
+            never = &mut watchers => match never {},
+        }
+    }
+    // It may have ended meanwhile.
+    if connection.is_usable() {
+        use_it(connections, &connection, past);
+        let RedisConfig { host, port, .. } = &config;
+        match settings.is_node {
+            true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
+            false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
+        }
+        for missing in &connection.capabilities.missing {
+            if !past.lacking.contains(missing) {
+                tracing::warn!("the server lacks {missing}");
+                past.lacking.push(missing.clone());
+            }
+        }
+        connections.attempted.send_replace(true);
+        tokio::select! {
+            () = connection.state.changed.notified() => {}
+            never = &mut watchers => match never {},
+        }
+        connections.set(None);
+        connections.recent.iter().for_each(|recent| recent.left());
+    }
+    let given_up = connection.state.reason.lock().take();
+    given_up.unwrap_or((End::Lost, String::new()))
+}
+
+/// Lets callers use a connection.
+fn use_it(connections: &Connections, connection: &Arc<Connection>, past: &mut Past) {
+    // Before anything is read over it. Otherwise a read would be kept in the epoch of an earlier
+    // connection.
+    connection.state.opens();
+    connections.set(Some(Arc::clone(connection)));
+    if let Some(tracker) = connection.tracker() {
+        tracker.is_ready();
+    }
+    // With the address, since servers that don't identify themselves all have the same identity.
+    let server = (connection.server, connection.address);
+    match past.server.replace(server) {
+        Some(former) if former != server => {
+            connections.changes.send_modify(|changes| *changes += 1);
+        }
+        _ => connections
+            .recent
+            .iter()
+            .for_each(|recent| recent.is_known()),
+    }
+    connections.breaker.close(clock::now());
+    connections.watch.established();
+}
+
+/// Returns once no process uses a former primary. The application does not wait for that before it
+/// starts.
+async fn await_former(connections: &Connections, config: &RedisConfig, named: &SentinelAnswer) {
+    let mut left = pin!(former_primaries_left(config, named));
+    if tokio::time::timeout(CONNECT_BUDGET, &mut left)
+        .await
+        .is_ok()
+    {
+        return;
+    }
+    tracing::info!("{AWAITED}");
+    *connections.failure.lock() = Some(AWAITED.into());
+    connections.attempted.send_replace(true);
+    left.await;
 }
 
 /// Reads the server's clock again at intervals.
@@ -341,6 +401,7 @@ async fn connect(
 /// A primary that Sentinels have named.
 struct NamedPrimary {
     config: RedisConfig,
+    asked: Asked,
     named: SentinelAnswer,
     sentinels: Sentinels,
 }
@@ -350,17 +411,22 @@ async fn open(
 ) -> Result<(Connection, Option<NamedPrimary>), Error> {
     let found = match Sentinels::of(&settings.config, &settings.latest) {
         Some(mut sentinels) => {
-            let named = sentinels.primary().await?;
+            let (named, asked) = sentinels.primary().await?;
             settings.config = settings.config.settings_at(&named.host, named.port);
             Some(NamedPrimary {
                 config: settings.config.clone(),
+                asked,
                 named,
                 sentinels,
             })
         }
         None => None,
     };
-    Ok((open_server(settings).await?, found))
+    let connection = open_server(settings).await?;
+    if let Some(NamedPrimary { asked, .. }) = &found {
+        connection.state.confirmation.confirm(*asked);
+    }
+    Ok((connection, found))
 }
 
 /// Watches the answers of the Sentinels, if there are any.
@@ -370,17 +436,6 @@ async fn watch_sentinels(connection: &Connection, found: Option<NamedPrimary>) -
             named, sentinels, ..
         }) => sentinels.watch(connection, named).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Delays acknowledgements until no other server claims to be the primary. A former primary goes on
-/// answering, and taking writes, until it learns of the change.
-fn hold_acknowledgements(connections: &Connections, config: &RedisConfig, named: &SentinelAnswer) {
-    for (host, port) in &named.others {
-        let mut slots = SlotSet::default();
-        slots.add(0);
-        let fence = connections.fences.put_up(slots);
-        tokio::spawn(sentinel::look_after(config.settings_at(host, *port), fence));
     }
 }
 

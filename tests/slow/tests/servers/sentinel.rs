@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::testing::internals::resolve;
 use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig};
-use cache_tests::{RedisOptions, RedisServer, Sentinels, eventually};
+use cache_tests::{Demo, RedisOptions, RedisServer, Sentinels, eventually};
+use serde_json::json;
 
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
@@ -73,6 +74,7 @@ async fn nothing_stale_while_sentinels_fail_over() {
     .await;
     assert!(hits > 0, "{hits} of {reads}");
     let shop = Shop::over(settings(&sentinels)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
     is_used(&shop).await;
     assert_ne!(sentinels.server(1).cli(&["DBSIZE"]), "0");
 }
@@ -143,6 +145,7 @@ async fn the_latest_answer_counts() {
     .await;
     // What the former primary would answer is no longer the primary's word, whatever the first Sentinel says.
     let shop = Shop::over(settings(&sentinels)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
     is_used(&shop).await;
     assert_ne!(
         sentinels.server(1).cli(&["--scan", "--pattern", "users:*"]),
@@ -200,6 +203,57 @@ async fn the_first_answer_may_be_an_old_one() {
     assert_eq!(former.cli(&["--scan", "--pattern", "users:*"]), "");
     let keys = sentinels.server(1).cli(&["--scan", "--pattern", "users:*"]);
     assert_eq!(keys, "users:1");
+}
+
+/// A former primary answers for ten seconds after a failover by hand. Processes that have not learnt of it use it meanwhile,
+/// for four of them at most, so a process that has learnt of it stores and serves nothing until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_primary_is_used_once_the_former_one_is_left() {
+    let sentinels = Sentinels::start();
+    let began = Instant::now();
+    sentinels.fail_over();
+    let shop = Shop::over(settings(&sentinels)).await;
+    let is_left = || !sentinels.server(0).cli(&["ROLE"]).starts_with("master");
+    let mut waited = false;
+    while !is_hit(&shop, 1).await {
+        waited |= !is_left();
+        assert!(began.elapsed() < PATIENCE, "it is never used");
+    }
+    let after = began.elapsed();
+    assert!(waited, "the former primary was a replica at once");
+    assert!(is_left() || after > Duration::from_secs(4), "{after:?}");
+}
+
+/// What Sentinels say holds for two seconds. A process that was stopped for longer does not know whether its server still is
+/// the primary, although it answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_stopped_asks_first() {
+    let mut sentinels = Sentinels::start();
+    let addresses = sentinels.addresses();
+    for local in ["0", "16"] {
+        let mut demo = Demo::start([
+            ("REDIS_SENTINELS", addresses.as_str()),
+            ("CACHE_LOCAL_MB", local),
+        ]);
+        let body = json!({"name": "Ann", "email": format!("ann{local}@example.com"), "age": 30});
+        let user = demo.post("/users", &body).await.json();
+        let path = format!("/users/{}", user["id"]);
+        let is_hit = async || demo.get(&path).await.cache_status().hit;
+        eventually(PATIENCE, is_hit).await;
+        demo.pause();
+        for number in 0..3 {
+            sentinels.sentinel_mut(number).pause();
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        demo.resume();
+        let status = demo.get(&path).await.cache_status();
+        assert!(!status.hit, "{local}: {status:?}");
+        for number in 0..3 {
+            sentinels.sentinel_mut(number).resume();
+        }
+        let is_hit = async || demo.get(&path).await.cache_status().hit;
+        eventually(PATIENCE, is_hit).await;
+    }
 }
 
 /// Two processes hear of a failover at different times: one keeps a row at the new primary, the other changes it and is told by

@@ -85,6 +85,7 @@ impl<'r> BatchKeys<'r> {
         if values.len() != self.entries.len() + self.deps.len() {
             return Err(connection.answers_amiss(miscounted()));
         }
+        connection.check_confirmed()?;
         let generations = values.split_off(self.entries.len());
         let generations: Vec<_> = generations.iter().map(generation).collect();
         let generation_set = |places: &Vec<usize>| {
