@@ -232,6 +232,7 @@ async fn a_process_that_was_stopped_asks_first() {
     let addresses = sentinels.addresses();
     for local in ["0", "16"] {
         let mut demo = Demo::start([
+            ("REDIS_ENABLED", "True"),
             ("REDIS_SENTINELS", addresses.as_str()),
             ("CACHE_LOCAL_MB", local),
         ]);
