@@ -6,8 +6,14 @@ use cache_tests::{Answer, Demo, MemcachedServer, Postgres, RedisServer, eventual
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const ROUNDS: usize = 200;
 const SOON: Duration = Duration::from_secs(20);
+
+/// How many rounds of writes and reads there are. `scripts/test --slow` asks for more.
+fn rounds() -> usize {
+    let asked = std::env::var("CACHE_TEST_ROUNDS").ok();
+    let asked = asked.map(|text| text.parse().expect("CACHE_TEST_ROUNDS is a number"));
+    asked.unwrap_or(40)
+}
 
 /// Both processes and what they share.
 struct Pair<S = RedisServer> {
@@ -185,12 +191,12 @@ fn by_id(id: i64) -> Value {
 
 #[tokio::test]
 async fn the_next_read_through_the_other_process_shows_a_write_sqlite() {
-    Pair::on_sqlite().rounds(0..ROUNDS).await;
+    Pair::on_sqlite().rounds(0..rounds()).await;
 }
 
 #[tokio::test]
 async fn the_next_read_through_the_other_process_shows_a_write_postgres() {
-    Pair::on_postgres().rounds(0..ROUNDS).await;
+    Pair::on_postgres().rounds(0..rounds()).await;
 }
 
 /// Redis goes and comes back, empty, between rounds: as long as it is away the database answers.
@@ -214,7 +220,7 @@ async fn redis_goes_and_comes_back() {
 
 #[tokio::test]
 async fn the_next_read_through_the_other_process_shows_a_write_memcached() {
-    Pair::on_memcached().rounds(0..ROUNDS / 2).await;
+    Pair::on_memcached().rounds(0..rounds() / 2).await;
 }
 
 /// Memcached is killed and comes back, empty, between rounds.
