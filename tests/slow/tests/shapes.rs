@@ -1,6 +1,7 @@
 //! Annotated functions as other macros, other runtimes and other hands write them, compiled and run on the in-process
 //! tier. What a plain `async fn` may look like is in `macros.rs`.
 
+#[path = "../../tests/calls/mod.rs"]
 mod calls;
 
 use std::cell::Cell;
