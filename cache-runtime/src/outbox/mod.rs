@@ -32,6 +32,7 @@
 //! chapter "The database invalidates" of the book has the promises, the cost and how to remove it.
 
 mod bulk;
+mod checked_table;
 mod followed;
 mod install;
 mod migration;
@@ -43,6 +44,8 @@ mod session;
 mod shared;
 #[cfg(feature = "outbox-sqlite")]
 pub mod sqlite;
+mod statement;
+mod table;
 mod triggers;
 mod walk;
 mod write;
@@ -50,7 +53,8 @@ mod write;
 pub use self::install::{Status, install, remove, reset, status};
 pub use self::migration::{VERSION, migration, removal};
 pub(crate) use self::session::start as start_relay;
-pub use self::triggers::{Columns, Table, Triggers, table, triggers};
+pub use self::table::{Columns, Table, table};
+pub use self::triggers::{Triggers, triggers};
 pub use self::write::{Outbox, OutboxConnection};
 pub(crate) use self::write::{covers, write_collected};
 pub use crate::config::outbox::{DEFAULT_TABLE, OutboxConfig};

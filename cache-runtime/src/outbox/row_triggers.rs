@@ -10,7 +10,8 @@
 
 use std::fmt::Write as _;
 
-use super::triggers::{Followed, IdKind, Tag, TagPart, Triggers};
+use super::checked_table::{Followed, IdKind, Tag, TagPart};
+use super::triggers::Triggers;
 use crate::config::outbox::{OutboxTable, quote_name, quote_text};
 
 impl Triggers {
