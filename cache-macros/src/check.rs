@@ -1,6 +1,8 @@
 //! The rules that combine an option with another option, or with the signature.
 
 mod combined;
+mod connection_candidates;
+mod connection_names;
 mod detached;
 mod key;
 mod left_out;
@@ -76,8 +78,9 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         let message = "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
         errors.on(option, message);
     }
-    let reads_through =
-        transactions::to_ask_of_reads(&item, &args.autocommit, |name| is_left_out(&args, name));
+    let reads_through = connection_candidates::to_ask_of_reads(&item, &args.autocommit, |name| {
+        is_left_out(&args, name)
+    });
     let absence = absence(args.cache_none, args.none_ttl, errors);
     let local_options = match in_process {
         true => LocalOptions::InProcess,
@@ -157,7 +160,7 @@ pub(crate) fn invalidates(
             .filter_map(only_ident)
             .cloned()
             .collect();
-        writes_through = transactions::to_ask(&item, &args.autocommit, &ids);
+        writes_through = connection_candidates::to_ask(&item, &args.autocommit, &ids);
     } else if let Some(autocommit) = args.autocommit.key() {
         let message = "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them";
         errors.on(autocommit, message);

@@ -12,6 +12,7 @@ mod audit;
 mod audit_report;
 mod audited;
 mod batch;
+mod batch_lookup;
 mod blocking;
 mod call;
 mod context;

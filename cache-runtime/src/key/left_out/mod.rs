@@ -24,10 +24,12 @@
 //! Most types are examined once: what holds for all values of a type, or of a variant, is kept in
 //! [`facts`]. Later calls only check which types and variants a value contains.
 
+mod comparer;
 mod debug_text;
 mod facts;
 mod hash;
-mod judge;
+mod node_type;
+mod reason;
 mod record;
 mod unordered;
 mod walk;
@@ -39,9 +41,10 @@ use std::ops::Deref;
 use serde::Serialize;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+use self::comparer::ValueComparer;
 use self::debug_text::Shown;
 use self::hash::hash64;
-use self::judge::{Reason, ValueComparer};
+use self::reason::Reason;
 use self::record::Node;
 use self::unordered::Unordered;
 
@@ -252,7 +255,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
                 None => ArgumentCheck::Unknown(reason.unknown()),
             };
         }
-        let mut judge = ValueComparer::new(self.text.is_some());
+        let mut comparer = ValueComparer::new(self.text.is_some());
         let text = match text {
             Text::Of(text) => Some(text),
             Text::None => None,
@@ -260,12 +263,12 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         };
         let Some(text) = text else {
             match self.elements {
-                Some(elements) => elements(self.value, &mut |node| judge.by_size(&node)),
+                Some(elements) => elements(self.value, &mut |node| comparer.by_size(&node)),
                 None => {
-                    judge.by_size(&node);
+                    comparer.by_size(&node);
                 }
             }
-            let Some(reason) = judge.reason else {
+            let Some(reason) = comparer.reason else {
                 return ArgumentCheck::Whole;
             };
             return match self.hashed() {
@@ -274,9 +277,9 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
             };
         };
         let shown = Shown::parse(&text);
-        let is_whole = judge.by_text(&node, &shown);
+        let is_whole = comparer.by_text(&node, &shown);
         let shows_more = matches!(
-            judge.reason,
+            comparer.reason,
             Some(Reason::Field { .. } | Reason::Variant { .. })
         );
         // Neither the text nor the serialised value contains it.
@@ -297,7 +300,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
             true => ArgumentCheck::Whole,
             false => ArgumentCheck::Apart(
                 Unordered::of(&node, &shown).hash(&shown),
-                judge.reason.and_then(|reason| reason.told()),
+                comparer.reason.and_then(|reason| reason.told()),
             ),
         }
     }

@@ -873,7 +873,7 @@ fn what_other_crates_write_less_of_is_not_trusted() {
         ("[core::net::socket_addr::SocketAddr; 2]", false),
         ("&core::net::socket_addr::SocketAddrV6", false),
     ] {
-        assert_eq!(judge::is_unsure(ty), !is_sure, "{ty}");
+        assert_eq!(node_type::is_unsure(ty), !is_sure, "{ty}");
     }
     let zoned = Reason::Blind {
         ty: "chrono::datetime::DateTime<chrono_tz::timezones::Tz>".into(),
@@ -897,7 +897,7 @@ fn a_variants_usual_name() {
         ("USER-ID", "UserId"),
         ("v2", "V2"),
     ] {
-        assert_eq!(judge::usual_name(tag), name);
+        assert_eq!(comparer::usual_name(tag), name);
     }
 }
 
