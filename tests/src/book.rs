@@ -25,6 +25,7 @@ pages! {
     cached: "cached.md";
     invalidates: "invalidates.md";
     keys: "keys.md";
+    both_tiers: "both-tiers.md";
     transactions: "transactions.md";
     outbox: "outbox.md";
     batches: "batches.md";
