@@ -65,7 +65,7 @@ impl Engine {
         static ENGINES: AtomicU64 = AtomicU64::new(1);
 
         let space = config.key_space();
-        let telemetry = Arc::new(Telemetry::default());
+        let telemetry = Arc::new(Telemetry::of(config.store_server()));
         let auditor = Auditor::new(config.audit_limit);
         let invalidations = InvalidationQueue::start(
             Arc::clone(&store),

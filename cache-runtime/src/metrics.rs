@@ -147,7 +147,7 @@ metrics! {
     FAILED_LOADS = "cache_failed_loads_total", Counter, "", ["resource", "op"],
         "Bodies of cached functions that returned an error.";
     LOOKUP_DURATION = "cache_lookup_duration_seconds", Histogram, "seconds", ["resource", "op", "tier"],
-        "How long the store takes to answer a look. Of the lookups that find an entry in this process, one in 64 is timed.";
+        "How long the store takes to answer a lookup. Of the lookups that find an entry in this process, one in 64 is timed.";
     LOAD_DURATION = "cache_load_duration_seconds", Histogram, "seconds", ["resource", "op"],
         "How long bodies of cached functions take.";
     FILL_DURATION = "cache_fill_duration_seconds", Histogram, "seconds", ["resource", "op", "tier"],
@@ -214,6 +214,12 @@ metrics! {
         "How long ago this process last read the outbox, or was started.";
     OUTBOX_DEAD = "cache_outbox_dead_rows", Gauge, "", [],
         "Deleted rows of the outbox that can't be cleaned up yet; many if a transaction is open for long. NaN while it is not known.";
+    OUTBOX_TRANSACTION = "cache_outbox_oldest_transaction_seconds", Gauge, "seconds", [],
+        "How long the oldest transaction of the database has been open that keeps them; 0 if there is none. NaN while it is not known.";
+    OUTBOX_PREPARED = "cache_outbox_prepared_transactions", Gauge, "", [],
+        "Transactions that are prepared and not committed: what they have changed is invalidated when they are.";
+    OUTBOX_NOT_FOLLOWED = "cache_outbox_not_followed_tables", Gauge, "", [],
+        "Tables that should be followed and are not, 20 at most: triggers are missing or switched off, or a column has gone.";
     OUTBOX_SLOW = "cache_outbox_slow_statements_total", Counter, "", [],
         "Statements of this process's relay that the database did not finish in time, and that were tried again.";
     OUTBOX_SET_ASIDE = "cache_outbox_set_aside_rows", Gauge, "", [],
@@ -607,6 +613,13 @@ impl Publication<'_> {
         self.gauge(OUTBOX_OLDEST, &[], known(oldest) / 1000.0);
         self.gauge(OUTBOX_UNREAD, &[], outbox.unread_ms as f64 / 1000.0);
         self.gauge(OUTBOX_DEAD, &[], known(outbox.dead));
+        // None is open, or nobody has looked.
+        let open = outbox
+            .depth
+            .map(|_| outbox.oldest_transaction_ms.unwrap_or(0));
+        self.gauge(OUTBOX_TRANSACTION, &[], known(open) / 1000.0);
+        self.gauge(OUTBOX_PREPARED, &[], outbox.prepared as f64);
+        self.gauge(OUTBOX_NOT_FOLLOWED, &[], outbox.not_followed.len() as f64);
         self.counter(OUTBOX_SLOW, &[], outbox.slow);
         self.gauge(OUTBOX_SET_ASIDE, &[], outbox.set_aside as f64);
         self.gauge(OUTBOX_DROPPED, &[], outbox.set_aside_dropped as f64);

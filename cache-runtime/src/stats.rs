@@ -91,6 +91,15 @@ pub struct OutboxStats {
     /// Rows that are deleted and that the database can't clean up yet, as far as it knows. Many of
     /// them are the sign of a transaction that has been open for long.
     pub dead: Option<u64>,
+    /// How long the oldest transaction of the database has been open that keeps them, in
+    /// milliseconds, as far as the relay's user may know. `None` if there is none, or as `depth`.
+    pub oldest_transaction_ms: Option<u64>,
+    /// Transactions that are prepared and not committed (`PREPARE TRANSACTION`). What they have
+    /// changed is invalidated when they are.
+    pub prepared: u64,
+    /// Tables that should be followed, and whose changes are not: the first 20, with the reason if
+    /// it is not that triggers are missing or switched off.
+    pub not_followed: Vec<String>,
     /// How long ago the relay last read the table, or the cache was made, in milliseconds.
     pub unread_ms: u64,
     /// Statements of the relay that the database did not finish in time; they were tried again.

@@ -7,7 +7,7 @@
 //! # Bounds
 //!
 //! `Shared`: two transactions of writers, two relays, each of which dies once at most; Redis is away as it likes. `Followed`:
-//! three transactions, which begin in order and end in any, one reader, one horizon that is noted, one lost connection, one failover
+//! three transactions, which begin in order and end in any, one reader, one snapshot that is noted, one lost connection, one failover
 //! that loses the last commit, whose number the next transaction gets again.
 //!
 //! # What is not modelled
@@ -290,8 +290,8 @@ struct Log {
     applied: Set,
     /// What had been committed when the last read was sent that has come back.
     promised: Set,
-    /// Rows before this may be deleted once the retention is over.
-    noted: Option<usize>,
+    /// Rows of these may be deleted once the retention is over.
+    noted: Option<Set>,
     has_read_since: bool,
     is_over: bool,
     is_away: bool,
@@ -308,7 +308,7 @@ enum Step {
     Send,
     Answer,
     Apply,
-    /// `Horizons::note`
+    /// `Snapshots::note`
     Note,
     /// The retention is over.
     Over,
@@ -432,11 +432,10 @@ impl Model for Followed {
                 log.query = Query::No;
             }
             Step::Note => {
-                let is_before = |tx: &&Tx| match self.0 {
-                    Reading::DeletedByWhenWritten => **tx != Tx::NotBegun,
-                    _ => matches!(tx, Tx::Committed | Tx::Aborted),
-                };
-                log.noted = Some(log.txs.iter().take_while(is_before).count());
+                log.noted = Some(match self.0 {
+                    Reading::DeletedByWhenWritten => set(&log.txs, |tx| tx != Tx::NotBegun),
+                    _ => committed(&log),
+                });
                 log.has_read_since = false;
             }
             Step::Over => {
@@ -444,8 +443,8 @@ impl Model for Followed {
                 log.is_away = !log.has_read_since;
             }
             Step::Delete => {
-                let until = log.noted?;
-                for at in 0..until {
+                let noted = log.noted?;
+                for at in (0..TRANSACTIONS).filter(|at| noted[*at]) {
                     log.deleted[at] |= log.txs[at] == Tx::Committed;
                 }
             }

@@ -30,6 +30,7 @@ pub struct Postgres {
     directory: TempDir,
     port: u16,
     databases: AtomicU32,
+    settings: Vec<String>,
 }
 
 impl Postgres {
@@ -49,6 +50,15 @@ impl Postgres {
     ///
     /// When PostgreSQL is not installed, or does not start.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A cluster of one's own with settings of its own, `name=value`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Postgres::start`].
+    pub fn start_with(settings: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory for PostgreSQL");
         let user = Unprivileged::needed();
         if let Some(user) = &user {
@@ -72,22 +82,24 @@ impl Postgres {
             "initdb failed:\n{}",
             String::from_utf8_lossy(&made.stderr)
         );
-        Self::launched(user.as_ref(), directory)
+        let settings = settings.iter().map(|it| (*it).to_owned());
+        Self::launched(user.as_ref(), directory, settings.collect())
     }
 
     /// On the first free port on which it starts.
-    fn launched(user: Option<&Unprivileged>, directory: TempDir) -> Self {
+    fn launched(user: Option<&Unprivileged>, directory: TempDir, settings: Vec<String>) -> Self {
         let data = directory.path().join("data");
         let mut refusal = String::new();
         for _ in 0..ATTEMPTS {
             let port = free_port();
-            match launch(user, directory.path(), &data, port) {
+            match launch(user, directory.path(), &data, port, &settings) {
                 Ok(process) => {
                     return Self {
                         process,
                         directory,
                         port,
                         databases: AtomicU32::new(0),
+                        settings,
                     };
                 }
                 Err(lines) => refusal = lines,
@@ -119,7 +131,7 @@ impl Postgres {
             .expect("pg_basebackup can be run");
         let errors = String::from_utf8_lossy(&copied.stderr);
         assert!(copied.status.success(), "pg_basebackup failed:\n{errors}");
-        Self::launched(user.as_ref(), directory)
+        Self::launched(user.as_ref(), directory, self.settings.clone())
     }
 
     /// Makes a primary of a standby.
@@ -177,6 +189,60 @@ impl Postgres {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// The database at `url` as SQL, which also drops what is there when it is [restored](Self::restore).
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn dump(&self, url: &str) -> String {
+        let output = Command::new(program("pg_dump"))
+            .args(["--clean", "--if-exists", "-d", url])
+            .output()
+            .expect("pg_dump can be run");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "pg_dump failed:\n{errors}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Runs a [dump](Self::dump) in the database at `url`, in one transaction.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn restore(&self, url: &str, dump: &str) {
+        let file = self.directory.path().join("dump.sql");
+        fs::write(&file, dump).expect("a file in a directory of its own");
+        let output = Command::new(program("psql"))
+            .args(["--no-psqlrc", "--quiet", "--single-transaction"])
+            .args(["-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
+            .arg(&file)
+            .output()
+            .expect("psql can be run");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "a dump was not restored:\n{errors}"
+        );
+    }
+
+    /// Begins to count transactions anew in this epoch, each of which is 2^32 of them.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn begin_epoch(&mut self, epoch: u32) {
+        self.shut_down();
+        let user = Unprivileged::needed();
+        let done = user_command(user.as_ref(), program("pg_resetwal"), self.directory.path())
+            .arg(format!("--epoch={epoch}"))
+            .arg(self.directory.path().join("data"))
+            .output()
+            .expect("pg_resetwal can be run");
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "pg_resetwal failed:\n{errors}");
+        self.start_again();
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
@@ -204,7 +270,13 @@ impl Postgres {
     pub fn start_again(&mut self) {
         let user = Unprivileged::needed();
         let data = self.directory.path().join("data");
-        let started = launch(user.as_ref(), self.directory.path(), &data, self.port);
+        let started = launch(
+            user.as_ref(),
+            self.directory.path(),
+            &data,
+            self.port,
+            &self.settings,
+        );
         self.process = started.unwrap_or_else(|log| panic!("postgres did not start again:\n{log}"));
     }
 
@@ -219,6 +291,7 @@ fn launch(
     directory: &Path,
     data: &Path,
     port: u16,
+    settings: &[String],
 ) -> Result<Process, String> {
     let port = port.to_string();
     let mut command = user_command(user, program("postgres"), directory);
@@ -232,7 +305,10 @@ fn launch(
         "shared_buffers=16MB",
         "max_wal_size=256MB",
         "timezone=UTC",
-    ] {
+    ]
+    .into_iter()
+    .chain(settings.iter().map(String::as_str))
+    {
         command.args(["-c", setting]);
     }
     // SIGQUIT is its immediate shutdown: its children end too, and nothing is written.

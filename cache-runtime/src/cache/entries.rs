@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::Cache;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -322,8 +324,9 @@ impl Cache {
         let guard = invalidations.guard(request);
         let store = &call.cache.store;
         let began = clock::now();
+        let span = invalidations.direct_span(&invalidation);
         let removed = invalidations.persist(|| store.invalidate(&invalidation));
-        match removed.await {
+        match removed.instrument(span).await {
             Ok(done) => {
                 guard.disarm();
                 observe::record_invalidation(Acknowledgement::Delivered);

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use tracing::Instrument as _;
+
 use super::Cache;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind, shortened};
@@ -242,13 +244,14 @@ impl Cache {
         let matching = Matching::all(&cache.space.namespace, &pattern);
         let walk = || cache.store.remove_matching(&matching);
         let began = clock::now();
-        let removed = cache.invalidations.persist(walk).await;
+        let done = Invalidation {
+            kills: vec![format!("{}{pattern}", cache.space.namespace)],
+            ..Invalidation::default()
+        };
+        let span = cache.invalidations.direct_span(&done);
+        let removed = cache.invalidations.persist(walk).instrument(span).await;
         if removed.is_ok() {
             let resource = pattern.split(':').next().unwrap_or_default();
-            let done = Invalidation {
-                kills: vec![format!("{}{pattern}", cache.space.namespace)],
-                ..Invalidation::default()
-            };
             cache
                 .invalidations
                 .done_directly(resource, &done, began.elapsed());

@@ -25,6 +25,7 @@ pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{MAX_TTL, StalePolicy};
 use crate::key::{KeySpace, is_resource};
 use crate::registry::ResourceSettings;
+use crate::telemetry::StoreServer;
 use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, OnStale, threshold};
 
 /// The bounds of settings. The store counts in milliseconds, so shorter times mean nothing; longer
@@ -500,6 +501,25 @@ impl CacheConfig {
         KeySpace {
             namespace: self.namespace.clone(),
             hash_key: self.hash_key,
+        }
+    }
+
+    /// The server, for spans.
+    pub(crate) fn store_server(&self) -> StoreServer {
+        match (&self.redis, &self.memcached) {
+            (Some(redis), _) => StoreServer {
+                system: Some("redis"),
+                host: Some(redis.host.as_str().into()),
+                port: Some(redis.port),
+                namespace: Some(redis.db.to_string().into()),
+            },
+            (None, Some(memcached)) => StoreServer {
+                system: Some("memcached"),
+                host: Some(memcached.host.as_str().into()),
+                port: Some(memcached.port),
+                namespace: None,
+            },
+            (None, None) => StoreServer::default(),
         }
     }
 

@@ -262,6 +262,8 @@ pub(super) fn memcached(
 
 /// How long a row may wait, in milliseconds. One is taken within two seconds if all is well.
 const LONGEST_WAIT_MS: u64 = 60_000;
+/// A transaction that is open for longer has been forgotten.
+const LONGEST_TRANSACTION_MS: u64 = 60 * 60_000;
 
 /// More deleted rows than this that are still there are the sign of a transaction that is open for long.
 const MOST_DEAD: u64 = 500_000;
@@ -285,9 +287,28 @@ pub(super) fn outbox(checkup: &mut Checkup, outbox: &OutboxStats) {
             "a failover of the database of the outbox {table} will not be noticed, and entries may be left that were loaded after commits that are gone; let the relay's user run pg_control_system()"
         ));
     }
+    if !outbox.not_followed.is_empty() {
+        advise(format!(
+            "tables with changes that the outbox {table} does not follow: {}; install the triggers again",
+            outbox.not_followed.join(", ")
+        ));
+    }
     if let Some(dead) = outbox.dead.filter(|dead| *dead > MOST_DEAD) {
         advise(format!(
-            "{dead} deleted rows of the outbox {table} can't be cleaned up; look in pg_stat_activity for a transaction that has been open for long"
+            "{dead} deleted rows of the outbox {table} can't be cleaned up; look in pg_stat_activity for a transaction that has been open for long, and in pg_prepared_xacts for one that nobody has ended"
+        ));
+    }
+    if let Some(open) = outbox
+        .oldest_transaction_ms
+        .filter(|open| *open > LONGEST_TRANSACTION_MS)
+    {
+        let prepared = match outbox.prepared {
+            0 => String::new(),
+            prepared => format!(", and {prepared} are prepared (pg_prepared_xacts)"),
+        };
+        advise(format!(
+            "a transaction in the database of the outbox {table} has been open for {} min{prepared}: what it has changed is invalidated when it ends, and the database can't clean up until then",
+            open / 60_000
         ));
     }
     if outbox.set_aside > 0 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot, watch};
+use tracing::Span;
 
 use super::acknowledgement::Acknowledgement;
 use super::batch::InvalidationRequest;
@@ -95,6 +96,11 @@ impl InvalidationQueue {
             counters.invalidations.add_one();
         }
         self.enter(Some(request))
+    }
+
+    /// The span around an invalidation of a caller who does not use the queue.
+    pub(crate) fn direct_span(&self, invalidation: &Invalidation) -> Span {
+        report::direct_span(&self.shared.telemetry, invalidation)
     }
 
     /// Reports that the store has taken an invalidation of this resource from a caller who did not

@@ -1,6 +1,7 @@
 //! State that the relay of the database's outbox shares with the writers of rows and the
 //! statistics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,7 +16,22 @@ const MOST_DONE: usize = 10_000;
 /// For how long they are collected, so that one statement deletes those of many transactions. It is
 /// shorter than the time during which rows belong to their writer.
 const COLLECTED: Duration = Duration::from_millis(100);
+/// So many tables are named that are not followed.
+const MOST_NAMED: usize = 20;
 const UNKNOWN: u64 = u64::MAX;
+
+/// Transactions that keep what was deleted.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct OpenTransactions {
+    /// How long the oldest has been open.
+    pub(crate) oldest_ms: Option<u64>,
+    /// How many are prepared.
+    pub(crate) prepared: u64,
+}
+
+/// What was seen of followed tables: of each, by its number, what it looks like, and the resources that depend on it, if they
+/// are known.
+pub(crate) type Shapes = BTreeMap<i64, (String, Option<Vec<String>>)>;
 
 /// One outbox of one cache.
 #[derive(Debug)]
@@ -34,6 +50,9 @@ pub(crate) struct OutboxState {
     oldest_ms: AtomicU64,
     /// Deleted rows that can't be vacuumed yet, as far as the database knows.
     dead: AtomicU64,
+    /// How long the oldest open transaction has been open, and how many are prepared.
+    oldest_transaction_ms: AtomicU64,
+    prepared: AtomicU64,
     /// When the table was last read, or else when the cache was made.
     read: Mutex<Instant>,
     /// Statements that were too slow and are tried again.
@@ -45,6 +64,10 @@ pub(crate) struct OutboxState {
     cold_starts: AtomicU64,
     /// Rows of this process whose invalidation the store has acknowledged already.
     done: Mutex<Vec<i64>>,
+    /// Tables whose changes are not followed, and why.
+    not_followed: Mutex<Vec<String>>,
+    /// What the followed tables looked like, and what depends on them.
+    shapes: Mutex<Option<Shapes>>,
     /// Which server the database was: its cluster and timeline.
     server: Mutex<Option<String>>,
     /// Whether the relay's user may not ask that.
@@ -66,6 +89,8 @@ impl OutboxState {
             depth: unknown(),
             oldest_ms: unknown(),
             dead: unknown(),
+            oldest_transaction_ms: unknown(),
+            prepared: AtomicU64::new(0),
             read: Mutex::new(clock::now()),
             slow: AtomicU64::new(0),
             is_slow: AtomicBool::new(false),
@@ -74,6 +99,8 @@ impl OutboxState {
             connections: AtomicU64::new(0),
             cold_starts: AtomicU64::new(0),
             done: Mutex::default(),
+            not_followed: Mutex::default(),
+            shapes: Mutex::default(),
             server: Mutex::default(),
             failovers_unknown: AtomicBool::new(false),
             wake: Notify::new(),
@@ -83,6 +110,9 @@ impl OutboxState {
     /// Records that the relay now reads the table.
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+        if !crate::base::mutation::is_active("outbox-done-at-another-server") {
+            self.done.lock().clear();
+        }
         self.connected.store(true, Ordering::Relaxed);
         self.is_slow.store(false, Ordering::Relaxed);
         self.usable.store(true, Ordering::Release);
@@ -140,12 +170,32 @@ impl OutboxState {
         self.cold_starts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Records how many rows are in the table, and the age of the oldest.
-    pub(crate) fn walked(&self, depth: u64, oldest_ms: Option<u64>, dead: Option<u64>) {
+    /// Records how many rows are in the table, the age of the oldest, and what may keep them.
+    pub(crate) fn walked(
+        &self,
+        depth: u64,
+        oldest_ms: Option<u64>,
+        dead: Option<u64>,
+        open: OpenTransactions,
+    ) {
         self.depth.store(depth, Ordering::Relaxed);
         let known = |value: Option<u64>| value.unwrap_or(UNKNOWN);
         self.oldest_ms.store(known(oldest_ms), Ordering::Relaxed);
         self.dead.store(known(dead), Ordering::Relaxed);
+        self.oldest_transaction_ms
+            .store(known(open.oldest_ms), Ordering::Relaxed);
+        self.prepared.store(open.prepared, Ordering::Relaxed);
+    }
+
+    /// Records which tables are not followed.
+    pub(crate) fn not_followed(&self, mut tables: Vec<String>) {
+        tables.truncate(MOST_NAMED);
+        *self.not_followed.lock() = tables;
+    }
+
+    /// Remembers what the followed tables look like, and returns what they looked like before.
+    pub(crate) fn shapes(&self, now: Shapes) -> Option<Shapes> {
+        self.shapes.lock().replace(now)
     }
 
     /// Forgets these figures: nobody can say any more whether they are right.
@@ -153,7 +203,12 @@ impl OutboxState {
         if crate::base::mutation::is_active("outbox-figures-kept") {
             return;
         }
-        for figure in [&self.depth, &self.oldest_ms, &self.dead] {
+        for figure in [
+            &self.depth,
+            &self.oldest_ms,
+            &self.dead,
+            &self.oldest_transaction_ms,
+        ] {
             figure.store(UNKNOWN, Ordering::Relaxed);
         }
     }
@@ -164,9 +219,17 @@ impl OutboxState {
         self.dropped.store(dropped, Ordering::Relaxed);
     }
 
-    /// The store has what these rows of this process say: the relay is to delete them.
-    pub(crate) fn done(&self, rows: Vec<i64>) {
-        if rows.is_empty() {
+    /// Which connection of the relay this is, for [`done`](Self::done).
+    pub(crate) fn connection(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The store has what these rows of this process say: the relay is to delete them, if it still has the connection that it had
+    /// when they were written. Another one may lead to a server that has lost them, and that gives their numbers to others.
+    pub(crate) fn done(&self, rows: Vec<i64>, connection: u64) {
+        let is_another = connection != self.connection()
+            && !crate::base::mutation::is_active("outbox-done-at-another-server");
+        if rows.is_empty() || is_another {
             return;
         }
         let mut done = self.done.lock();
@@ -204,6 +267,9 @@ impl OutboxState {
             depth: known(&self.depth),
             oldest_ms: known(&self.oldest_ms),
             dead: known(&self.dead),
+            oldest_transaction_ms: known(&self.oldest_transaction_ms),
+            prepared: self.prepared.load(Ordering::Relaxed),
+            not_followed: self.not_followed.lock().clone(),
             unread_ms: u64::try_from(self.read.lock().elapsed().as_millis()).unwrap_or(u64::MAX),
             slow: self.slow.load(Ordering::Relaxed),
             set_aside: self.set_aside.load(Ordering::Relaxed),
@@ -212,5 +278,29 @@ impl OutboxState {
             connections: self.connections.load(Ordering::Relaxed),
             cold_starts: self.cold_starts.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another server may have lost the rows, and gives their numbers to others.
+    #[test]
+    fn rows_of_another_connection_are_not_deleted() {
+        let state = OutboxState::new("outbox".into(), true);
+        state.connected();
+        let before = state.connection();
+        state.done(vec![1], before);
+        assert_eq!(state.take_done(), [1]);
+        state.done(vec![2], before);
+        state.disconnected();
+        state.connected();
+        assert_eq!(state.take_done(), [0; 0]);
+        // Its writer hears of the acknowledgement later than the relay of the new connection.
+        state.done(vec![3], before);
+        assert_eq!(state.take_done(), [0; 0]);
+        state.done(vec![4], state.connection());
+        assert_eq!(state.take_done(), [4]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::Span;
+use tracing::{Id, Span};
 
 use super::acknowledgement::Acknowledgement;
 use super::batch::InvalidationRequest;
@@ -57,24 +57,51 @@ fn is_on() -> bool {
 }
 
 /// Around the delivery of what has waited, with links from the writes that asked for it.
-pub(super) fn delivery_span(outgoing: &OutgoingBatch) -> Span {
-    if !is_on() {
-        return Span::none();
-    }
-    let invalidation = &outgoing.invalidation;
-    let span = tracing::debug_span!(
-        target: "cache_runtime::invalidation",
-        parent: None,
-        "cache.invalidate",
-        otel.kind = "client",
-        cache.keys = ?names(&invalidation.kills),
-        cache.dependencies = ?dependencies(invalidation),
-        cache.everything = outgoing.whole_namespace,
-    );
+pub(super) fn delivery_span(telemetry: &Telemetry, outgoing: &OutgoingBatch) -> Span {
+    let (invalidation, everything) = (&outgoing.invalidation, outgoing.whole_namespace);
+    let span = invalidation_span(telemetry, invalidation, everything, None);
     for write in outgoing.spans.iter().take(LINKS) {
         span.follows_from(write);
     }
     span
+}
+
+/// Around an invalidation of a caller who does not use the queue. It is a part of what the caller does, and has a link like
+/// those of others.
+pub(super) fn direct_span(telemetry: &Telemetry, invalidation: &Invalidation) -> Span {
+    if crate::base::mutation::is_active("removals-by-hand-not-told") {
+        return Span::none();
+    }
+    let caller = Span::current().id();
+    let span = invalidation_span(telemetry, invalidation, false, caller.clone());
+    span.follows_from(caller);
+    span
+}
+
+/// The fields of the server are those of OpenTelemetry's database spans.
+fn invalidation_span(
+    telemetry: &Telemetry,
+    invalidation: &Invalidation,
+    everything: bool,
+    parent: Option<Id>,
+) -> Span {
+    if !is_on() {
+        return Span::none();
+    }
+    let server = &telemetry.server;
+    tracing::debug_span!(
+        target: "cache_runtime::invalidation",
+        parent: parent,
+        "cache.invalidate",
+        otel.kind = "client",
+        db.system.name = server.system,
+        db.namespace = server.namespace.as_deref(),
+        server.address = server.host.as_deref(),
+        server.port = server.port,
+        cache.keys = ?names(&invalidation.kills),
+        cache.dependencies = ?dependencies(invalidation),
+        cache.everything = everything,
+    )
 }
 
 /// The store has taken all of it.

@@ -130,7 +130,7 @@ impl Worker {
                 }
                 return Ok(());
             };
-            let span = report::delivery_span(&outgoing);
+            let span = report::delivery_span(&self.shared.telemetry, &outgoing);
             if let Err(error) = self.deliver(&outgoing).instrument(span).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Retry at once over the next connection, which may be there already.

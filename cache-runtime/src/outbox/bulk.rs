@@ -110,11 +110,8 @@ pub(super) fn all_in_place_of(kind: &str, resource: Option<String>, age_ms: i64)
         _ => false,
     };
     is_known.then(|| Row {
-        id: 0,
-        resource,
-        kind: "all".to_owned(),
-        value: None,
         age_ms,
+        ..Row::whole(resource)
     })
 }
 

@@ -18,9 +18,11 @@ use std::time::Duration;
 use ::sqlx::Row as _;
 use ::sqlx::postgres::PgRow;
 
+use super::coverage::Coverage;
+use super::delivery::deliver;
 use super::relay::{ACKNOWLEDGEMENT, Connection, EACH, Relay, RelayError};
 use super::row::{Row, meaning};
-use super::shared::{deliver, lag_of};
+use super::shared::lag_of;
 use super::walk::{SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
@@ -66,9 +68,12 @@ struct FollowPosition {
     position: Option<Position>,
     /// Reads in a row that were too slow.
     slow: u32,
-    horizons: Horizons,
+    old: Snapshots,
+    /// The snapshot whose rows were deleted last.
+    deleted: Option<String>,
     walks: Walks,
     set_aside: SetAside,
+    coverage: Coverage,
 }
 
 /// Reads rows until the connection is lost.
@@ -79,8 +84,8 @@ pub(super) async fn run(
     connection_id: ConnectionId,
 ) -> Result<Infallible, RelayError> {
     let mut known = FollowPosition::default();
-    // Those of another cluster's transactions, which came with a dump: to delete them first is to read them never.
-    delete_old(relay, connection, "0").await?;
+    // To delete them first is to read them never.
+    delete_of_another_cluster(relay, connection).await?;
     loop {
         let done = known
             .turn(relay, connection, freshness, connection_id)
@@ -106,7 +111,8 @@ impl FollowPosition {
         connection_id: ConnectionId,
     ) -> Result<(), RelayError> {
         let heartbeat = freshness.start_heartbeat(connection_id, ClockReading::now());
-        let (read, horizon) = read(relay, connection, self.position.as_ref()).await?;
+        let read = read(relay, connection, self.position.as_ref()).await?;
+        let snapshot = read.snapshot.clone();
         // Others may need the rows for longer.
         let retention = match crate::base::mutation::is_active("outbox-own-retention") {
             true => relay.config.retention,
@@ -122,22 +128,23 @@ impl FollowPosition {
         if !is_told {
             relay.claim(connection).await?;
         }
-        if let Some(old) = self.horizons.note(horizon, retention) {
-            delete_old(relay, connection, &old).await?;
+        if let Some(old) = self.old.note(snapshot, retention) {
+            delete_old(relay, connection, self.deleted.as_deref(), &old).await?;
+            self.deleted = Some(old);
         }
+        self.coverage.look(relay, connection).await?;
         self.walks.next(relay, connection).await?;
         self.set_aside.look(relay, connection).await
     }
 }
 
-/// Applies the rows that were committed since the last position; returns the new position, and its
-/// horizon.
+/// Applies the rows that were committed since the last position; returns the new position.
 async fn read(
     relay: &Relay,
     connection: &mut Connection,
     last: Option<&Position>,
-) -> Result<(Position, String), RelayError> {
-    let (outbox, state) = (relay.table().quoted(), relay.table().beside("_state"));
+) -> Result<Position, RelayError> {
+    let outbox = relay.table().quoted();
     let columns = Row::columns();
     let rows_where =
         |condition: &str| format!("SELECT {columns} FROM {outbox} AS r WHERE {condition}");
@@ -154,17 +161,17 @@ async fn read(
         false => "0::bigint".to_owned(),
     };
     let sql = format!(
-        "SELECT now.snapshot::text, pg_snapshot_xmin(now.snapshot)::text,
-            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, {last_id}, (SELECT relay FROM {state}), new.*
+        "SELECT now.snapshot::text, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, {last_id}, {state}, new.*
         FROM (SELECT pg_current_snapshot() AS snapshot) AS now
         LEFT JOIN ({unseen} LIMIT {limit}) AS new(id, resource, kind, value, age_ms) ON true",
+        state = relay.state_sql(),
         limit = MOST_READ + 1,
     );
     let snapshot = last.map_or("", |last| &last.snapshot);
     let read = connection.rows(&sql, &[snapshot]).await?;
     let first = read.first().ok_or(RelayError::Closed)?;
-    relay.is_shared_alike(first.try_get(4)?)?;
-    let (position, horizon) = position_of(first)?;
+    connection.is_the_same(relay, first, 3)?;
+    let position = position_of(first)?;
     let rows = read.iter().map(|row| Row::read(row, 5));
     let rows: Vec<Row> = rows
         .filter_map(Result::transpose)
@@ -182,10 +189,10 @@ async fn read(
     let cache = relay.cache()?;
     if let Some(reason) = reason {
         start_cold(relay, &cache, reason).await?;
-        return Ok((position, horizon));
+        return Ok(position);
     }
     if rows.is_empty() {
-        return Ok((position, horizon));
+        return Ok(position);
     }
     let (number, lag) = (rows.len(), lag_of(&rows));
     let meaning = meaning(&cache, rows);
@@ -205,17 +212,16 @@ async fn read(
         return Err(RelayError::NotAcknowledged);
     }
     relay.state.delivered(number, lag);
-    Ok((position, horizon))
+    Ok(position)
 }
 
-fn position_of(row: &PgRow) -> Result<(Position, String), RelayError> {
-    let position = Position {
+fn position_of(row: &PgRow) -> Result<Position, RelayError> {
+    Ok(Position {
         snapshot: row.try_get(0)?,
-        at_ms: row.try_get(2)?,
-        retention: retention_of(row.try_get(4)?),
-        last_id: row.try_get::<Option<i64>, _>(3)?.unwrap_or(0),
-    };
-    Ok((position, row.try_get(1)?))
+        at_ms: row.try_get(1)?,
+        retention: retention_of(row.try_get(3)?),
+        last_id: row.try_get::<Option<i64>, _>(2)?.unwrap_or(0),
+    })
 }
 
 /// The retention time in the state table.
@@ -234,15 +240,15 @@ fn is_away(last_ms: i64, now_ms: i64, retention: Duration) -> bool {
     !(0..half).contains(&(now_ms - last_ms))
 }
 
-/// The horizons, by the time they were seen. Everything before a horizon had been committed by
-/// then, so every process that has read since has seen it. The time at which a row was written
-/// proves less: its transaction may have been open for a long time.
+/// Snapshots, or positions in SQLite, by the time they were seen. What was visible then has been read by
+/// every process that has read since. The time at which a row was written proves less: its
+/// transaction may have been open for a long time.
 #[derive(Debug, Default)]
-pub(super) struct Horizons(VecDeque<(Instant, String)>);
+pub(super) struct Snapshots(VecDeque<(Instant, String)>);
 
-impl Horizons {
-    /// Adds a horizon; returns one that was seen a retention time ago.
-    pub(super) fn note(&mut self, horizon: String, retention: Duration) -> Option<String> {
+impl Snapshots {
+    /// Adds a snapshot; returns one that was seen a retention time ago.
+    pub(super) fn note(&mut self, snapshot: String, retention: Duration) -> Option<String> {
         let now = clock::now();
         let step = retention / 10;
         if self
@@ -250,34 +256,81 @@ impl Horizons {
             .back()
             .is_none_or(|(at, _)| now.duration_since(*at) >= step)
         {
-            self.0.push_back((now, horizon));
+            self.0.push_back((now, snapshot));
         }
         let mut old = None;
         while let Some((at, _)) = self.0.front()
             && now.duration_since(*at) >= retention
         {
-            old = self.0.pop_front().map(|(_, horizon)| horizon);
+            old = self.0.pop_front().map(|(_, snapshot)| snapshot);
         }
         old
     }
 }
 
-/// Deletes the rows that every process has read. A visible row belongs to a transaction before the
-/// snapshot's end. Any other row came with a dump of another database cluster, and would be new to
-/// each read.
+/// Deletes the rows that every process has read: those that were visible in the snapshot `old`, which was taken a retention time ago.
+/// What was committed since, by a transaction that was open then, stays. So a transaction that nobody ends keeps no rows but its own.
+///
+/// Those that were visible in `deleted` have gone already: what is left of them in the index, as long as a transaction is open, is
+/// not looked at again.
 async fn delete_old(
     relay: &Relay,
     connection: &mut Connection,
-    horizon: &str,
+    deleted: Option<&str>,
+    old: &str,
+) -> Result<(), RelayError> {
+    let until = match crate::base::mutation::is_active("outbox-open-transactions-keep-rows") {
+        true => "r.xid < pg_snapshot_xmin($2::pg_snapshot)",
+        false => {
+            "r.xid < pg_snapshot_xmax($2::pg_snapshot) AND pg_visible_in_snapshot(r.xid, $2::pg_snapshot)"
+        }
+    };
+    let outbox = relay.table().quoted();
+    let id = format!("SELECT r.id FROM {outbox} AS r WHERE");
+    let visible = match deleted {
+        None => format!("{id} $1 = '' AND {until}"),
+        Some(_) => format!(
+            "{id} r.xid >= pg_snapshot_xmax($1::pg_snapshot) AND {until}
+            UNION ALL {id} r.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot))) AND {until}"
+        ),
+    };
+    delete(
+        relay,
+        connection,
+        &visible,
+        &[deleted.unwrap_or_default(), old],
+    )
+    .await
+}
+
+/// A visible row belongs to a transaction before the snapshot's end. Any other row came with a dump
+/// of another database cluster, and would be new to each read.
+async fn delete_of_another_cluster(
+    relay: &Relay,
+    connection: &mut Connection,
+) -> Result<(), RelayError> {
+    let outbox = relay.table().quoted();
+    let ids = format!(
+        "SELECT r.id FROM {outbox} AS r WHERE r.xid >= pg_snapshot_xmax(pg_current_snapshot())"
+    );
+    delete(relay, connection, &ids, &[]).await
+}
+
+/// Deletes rows by a query for their ids. Others may do the same: nobody waits for them.
+async fn delete(
+    relay: &Relay,
+    connection: &mut Connection,
+    ids: &str,
+    texts: &[&str],
 ) -> Result<(), RelayError> {
     let outbox = relay.table().quoted();
     let sql = format!(
-        "WITH old AS MATERIALIZED (
-            SELECT id FROM {outbox} WHERE xid < $1::xid8 OR xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY id LIMIT {MOST_READ} FOR UPDATE SKIP LOCKED
-        ) DELETE FROM {outbox} AS r USING old WHERE r.id = old.id RETURNING 1"
+        "WITH old AS MATERIALIZED ({ids} LIMIT {MOST_READ}), taken AS MATERIALIZED (
+            SELECT id FROM {outbox} WHERE id IN (SELECT id FROM old) ORDER BY id FOR UPDATE SKIP LOCKED
+        ) DELETE FROM {outbox} AS r USING taken WHERE r.id = taken.id RETURNING 1"
     );
     loop {
-        let deleted = connection.rows(&sql, &[horizon]).await?;
+        let deleted = connection.rows(&sql, texts).await?;
         if deleted.len() < MOST_READ {
             return Ok(());
         }
@@ -289,20 +342,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn rows_go_by_a_horizon_that_was_seen_a_retention_ago() {
-        let mut horizons = Horizons::default();
+    async fn rows_go_by_a_snapshot_that_was_seen_a_retention_ago() {
+        let mut snapshots = Snapshots::default();
         let retention = Duration::from_secs(100);
         let mut deleted = Vec::new();
         for second in 0..220u32 {
-            let old = horizons.note(second.to_string(), retention);
+            let old = snapshots.note(second.to_string(), retention);
             deleted.extend(old.map(|it| (second, it)));
-            assert!(horizons.0.len() <= 12);
+            assert!(snapshots.0.len() <= 12);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         let first = deleted.first().expect("deleted");
         assert_eq!(first, &(100, "0".to_owned()));
-        for (second, horizon) in deleted {
-            let seen: u32 = horizon.parse().expect("a number");
+        for (second, snapshot) in deleted {
+            let seen: u32 = snapshot.parse().expect("a number");
             assert!(second - seen >= 100, "{second} {seen}");
         }
     }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use super::coverage::{CoveredTable, coverage_sql};
 use super::migration::{migration_of, removal_of, reset_of};
 use super::relay::{EACH, NAME};
 use super::row::Row;
-use super::triggers::{Triggers, removal_of_triggers, signature, trigger_names};
+use super::triggers::{Triggers, removal_of_triggers};
+use super::walk::OPEN_TRANSACTIONS;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 
 /// Two processes that install at the same time do so in turn. Whoever holds a lock on a table for long is not waited for, since all
@@ -114,10 +116,15 @@ pub struct Status {
     pub dead: u64,
     /// For how long the oldest transaction has been open that keeps them; `None` also if the user may not know.
     pub oldest_transaction: Option<Duration>,
+    /// Transactions that are prepared and not committed: what they have changed is invalidated when they are.
+    pub prepared: u64,
+    /// Whether new rows are notified. Otherwise the relays find them by polling; those of SQLite always do.
+    pub notifies: bool,
     /// Tables whose changes are followed.
     pub followed: Vec<String>,
     /// Partitions of these tables that are not followed: a statement that names one of them writes
-    /// nothing to the outbox. Also tables some of whose triggers are missing or switched off.
+    /// nothing to the outbox. Also tables some of whose triggers are missing or switched off, or not
+    /// `ENABLE ALWAYS`; those of a subscription whose rows are not followed; and those that lack a column.
     pub not_followed: Vec<String>,
     /// Followed tables whose triggers another version of this crate has written: install again.
     pub older: Vec<String>,
@@ -138,6 +145,8 @@ impl Status {
             slow_relays: 0,
             dead: 0,
             oldest_transaction: None,
+            prepared: 0,
+            notifies: false,
             knows_relays: false,
             followed: Vec::new(),
             not_followed: Vec::new(),
@@ -173,12 +182,13 @@ pub async fn status(
             (to_jsonb(state) ->> 'dropped')::bigint,
             (SELECT count(*) FROM {relays} AND state = 'active' AND query_start < clock_timestamp() - interval '1 s'),
             pg_stat_get_dead_tuples({outbox_text}::regclass),
-            (SELECT (extract(epoch FROM max(clock_timestamp() - xact_start)) * 1000)::bigint
-                FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid())
+            (SELECT oldest_ms FROM ({OPEN_TRANSACTIONS}) AS open), (SELECT prepared FROM ({OPEN_TRANSACTIONS}) AS open),
+            coalesce((SELECT tgenabled = 'A' FROM pg_trigger WHERE tgrelid = {outbox_text}::regclass AND tgname = {notify}), false)
         FROM {state} AS state WHERE $1 IS NOT NULL",
         age = Row::AGE_MS,
         set_aside = table.beside("_set_aside"),
         outbox_text = quote_text(&outbox),
+        notify = quote_text(&format!("{}_notify", table.name())),
         relays = format_args!("pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database()"),
     );
     let row = one(connection, &sql, "").await?;
@@ -196,6 +206,8 @@ pub async fn status(
     status.dead = natural(row.try_get::<Option<i64>, _>(8)?.unwrap_or(0));
     let oldest: Option<i64> = row.try_get(9)?;
     status.oldest_transaction = oldest.map(|ms| Duration::from_millis(natural(ms)));
+    status.prepared = natural(row.try_get(10)?);
+    status.notifies = row.try_get(11)?;
     tables_of(connection, table, &mut status).await?;
     Ok(status)
 }
@@ -206,42 +218,19 @@ async fn tables_of(
     table: &OutboxTable,
     status: &mut Status,
 ) -> Result<(), ::sqlx::Error> {
-    // A table of which one event is not followed counts as not followed.
-    let followed = "WITH RECURSIVE known AS (
-            SELECT t.tgrelid AS oid, count(*) FILTER (WHERE t.tgenabled <> 'D') AS events,
-                bool_or(obj_description(p.oid, 'pg_proc') IS DISTINCT FROM $4) AS is_older
-            FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
-            WHERE t.tgname::text = ANY ($1) AND n.nspname = $2 AND starts_with(p.proname::text, $3)
-            GROUP BY 1
-        ), followed AS (
-            SELECT oid FROM known WHERE events = cardinality($1)
-        ), tree AS (
-            SELECT oid FROM known
-            UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
-        )
-        SELECT tree.oid::regclass || CASE c.relkind WHEN 'f' THEN ' (a foreign table)' ELSE '' END,
-            tree.oid IN (SELECT oid FROM followed), coalesce((SELECT is_older FROM known WHERE known.oid = tree.oid), false)
-        FROM tree JOIN pg_class c ON c.oid = tree.oid ORDER BY 1";
-    for row in ::sqlx::query(followed)
-        // As they are in the database's catalog, without quotes.
-        .bind(
-            trigger_names(table)
-                .map(|name| name.trim_matches('"').replace("\"\"", "\""))
-                .to_vec(),
-        )
-        .bind(table.schema())
-        .bind(format!("{}_", table.name()))
-        .bind(signature())
+    let read = ::sqlx::query(AssertSqlSafe(coverage_sql(table)))
         .fetch_all(connection)
-        .await?
-    {
-        let table: String = row.try_get(0)?;
-        if row.try_get(2)? {
-            status.older.push(table.clone());
+        .await?;
+    let tables = read.iter().map(CoveredTable::read);
+    let mut tables = tables.collect::<Result<Vec<_>, _>>()?;
+    tables.sort_by(|one, other| one.name.cmp(&other.name));
+    for table in tables {
+        if table.is_older {
+            status.older.push(table.name.clone());
         }
-        match row.try_get(1)? {
-            true => status.followed.push(table),
-            false => status.not_followed.push(table),
+        match table.with_problem() {
+            None => status.followed.push(table.name),
+            Some(problem) => status.not_followed.push(problem),
         }
     }
     Ok(())
@@ -274,6 +263,16 @@ impl fmt::Display for Status {
                     f,
                     ", of which {slow} wait for the database for more than 1 s"
                 )?,
+            }
+            if !self.notifies {
+                writeln!(f, "Notified:   no, the relays poll")?;
+            }
+            if self.prepared > 0 {
+                writeln!(
+                    f,
+                    "Prepared:   {} transactions wait for COMMIT PREPARED or ROLLBACK PREPARED, see pg_prepared_xacts",
+                    self.prepared
+                )?;
             }
             write!(f, "Dead rows:  {}", self.dead)?;
             match self.oldest_transaction {

@@ -43,6 +43,9 @@ pub(super) fn migration_of(table: &OutboxTable) -> String {
         quote_text(&format!("{}_notify", table.name())),
         quote_text(&table.beside("_xid")),
     );
+    let hint = quote_text(&format!(
+        "if programs use two-phase commit: ALTER TABLE {outbox} DISABLE TRIGGER {trigger}, and the relays poll"
+    ));
     let (outbox_text, state_text) = (quote_text(&outbox), quote_text(&state));
     let objects = [&outbox, &set_aside, &state]
         .map(|it| quote_text(it))
@@ -113,6 +116,11 @@ BEGIN
         CREATE TRIGGER {trigger} AFTER INSERT ON {outbox} REFERENCING NEW TABLE AS new_rows
             FOR EACH STATEMENT EXECUTE FUNCTION {notify}();
         ALTER TABLE {outbox} ENABLE ALWAYS TRIGGER {trigger};
+    END IF;
+    IF current_setting('max_prepared_transactions')::int > 0 AND EXISTS (SELECT FROM pg_catalog.pg_trigger
+            WHERE tgrelid = {outbox_text}::pg_catalog.regclass AND tgname = {trigger_text} AND tgenabled <> 'D') THEN
+        RAISE WARNING 'a transaction that changes a followed table can''t be prepared (PREPARE TRANSACTION), since it notifies'
+            USING HINT = {hint};
     END IF;
 END
 $cache_outbox$;

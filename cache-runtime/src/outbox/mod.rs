@@ -33,6 +33,8 @@
 
 mod bulk;
 mod checked_table;
+mod coverage;
+mod delivery;
 mod followed;
 mod install;
 mod migration;
@@ -46,6 +48,7 @@ mod shared;
 pub mod sqlite;
 mod statement;
 mod table;
+mod trigger_notes;
 mod triggers;
 mod walk;
 mod write;

@@ -115,9 +115,34 @@ impl fmt::Display for RelayError {
 /// One connection.
 pub(super) struct Connection {
     listener: PgListener,
+    /// The number of the state table, once it is known.
+    table: Option<i64>,
 }
 
 impl Connection {
+    /// Refuses to go on if the rows are shared in another way than this process would, or if the tables are others than when it
+    /// connected: a dump was restored over them, or they were installed anew, and nobody knows what has changed meanwhile. Reads
+    /// [`state_sql`](Relay::state_sql) from column `at` on.
+    pub(super) fn is_the_same(
+        &mut self,
+        relay: &Relay,
+        read: &PgRow,
+        at: usize,
+    ) -> Result<(), RelayError> {
+        relay.is_shared_alike(read.try_get(at)?)?;
+        let table: Option<i64> = read.try_get(at + 1)?;
+        let is_another = *self.table.get_or_insert(table.unwrap_or_default())
+            != table.unwrap_or_default()
+            && !crate::base::mutation::is_active("outbox-restored-unnoticed");
+        match is_another {
+            false => Ok(()),
+            true => Err(RelayError::Unusable(format!(
+                "the table {} is another one than before: it is connected to anew",
+                relay.table().quoted()
+            ))),
+        }
+    }
+
     /// Runs a query, and reads all its rows. `None` parameters are not bound.
     pub(super) async fn rows(
         &mut self,
@@ -253,7 +278,10 @@ impl Relay {
         listener.ignore_pool_close_event(true);
         // Before the first read, so that later commits are notified.
         listener.listen(&self.table().channel()).await?;
-        let mut connection = Connection { listener };
+        let mut connection = Connection {
+            listener,
+            table: None,
+        };
         self.check(&mut connection).await?;
         Ok(connection)
     }
@@ -283,17 +311,22 @@ impl Relay {
         // Who may not read the rows has no use for the connection.
         let sql = format!("SELECT 1 FROM {outbox} LIMIT 0");
         connection.rows(&sql, &[]).await?;
-        let read = connection
-            .rows(&format!("SELECT version, relay FROM {state}"), &[])
-            .await?;
+        let sql = format!("SELECT version, {} FROM {state}", self.state_sql());
+        let read = connection.rows(&sql, &[]).await?;
         let read = read.first().ok_or(RelayError::Closed)?;
-        let (version, relay): (i32, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+        let version: i32 = read.try_get(0)?;
         if version != VERSION {
             return Err(RelayError::Unusable(format!(
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
-        self.is_shared_alike(relay.as_deref())
+        connection.is_the_same(self, read, 1)
+    }
+
+    /// Two columns, for [`Connection::is_the_same`].
+    pub(super) fn state_sql(&self) -> String {
+        let state = self.table().beside("_state");
+        format!("(SELECT relay FROM {state}), (SELECT tableoid::bigint FROM {state})")
     }
 
     /// How this process shares the rows, as the state says it.

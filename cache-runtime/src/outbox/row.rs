@@ -44,6 +44,17 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// One for everything of a resource, or for everything, that is in no table.
+    pub(super) fn whole(resource: Option<String>) -> Self {
+        Self {
+            id: 0,
+            resource,
+            kind: "all".to_owned(),
+            value: None,
+            age_ms: 0,
+        }
+    }
+
     /// The age of the row `r`; `None` if its time is not finite.
     pub(super) const AGE_MS: &'static str = "CASE WHEN isfinite(r.created) \
         THEN (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint ELSE 0 END";

@@ -21,13 +21,14 @@ use ::sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
 
 use super::bulk::{self, Bulk, MANY};
+use super::coverage::Coverage;
+use super::delivery::deliver;
 use super::relay::{ACKNOWLEDGEMENT, Connection, Relay, RelayError, rows, within};
 use super::row::{BATCH, Row, meaning};
 use super::walk::{MOST_TOLD, SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
-use crate::invalidation::{Acknowledgement, InvalidationRequest};
-use crate::outbox::row::Meaning;
+use crate::invalidation::Acknowledgement;
 use crate::store::{Circuit, ConnectionStatus};
 
 /// The most ids that are remembered.
@@ -47,6 +48,7 @@ struct RelayPosition {
     tried: Option<Instant>,
     walks: Walks,
     set_aside: SetAside,
+    coverage: Coverage,
 }
 
 /// Takes rows until the connection is lost.
@@ -77,6 +79,7 @@ impl RelayPosition {
         let new = self.notice(relay, connection).await?;
         relay.state.read();
         self.take(relay, connection, new).await?;
+        self.coverage.look(relay, connection).await?;
         self.retry(relay, connection).await?;
         self.delete_covered(relay, connection).await?;
         self.set_aside.look(relay, connection).await
@@ -153,16 +156,16 @@ impl RelayPosition {
             None => "SELECT 1::bigint WHERE $1 IS NULL".to_owned(),
         };
         let sql = format!(
-            "SELECT pg_current_snapshot()::text, (SELECT relay FROM {state}), new.id
+            "SELECT pg_current_snapshot()::text, new.id, {state}
             FROM (SELECT 1) AS one LEFT JOIN ({unseen} LIMIT {limit}) AS new(id) ON true",
-            state = relay.table().beside("_state"),
+            state = relay.state_sql(),
             limit = MOST_LEFT + 1,
         );
         let position = self.position.as_deref().unwrap_or_default();
         let read = connection.rows(&sql, &[position]).await?;
         let first = read.first().ok_or(RelayError::Closed)?;
-        relay.is_shared_alike(first.try_get(1)?)?;
-        let ids = read.iter().map(|row| row.try_get::<Option<i64>, _>(2));
+        connection.is_the_same(relay, first, 2)?;
+        let ids = read.iter().map(|row| row.try_get::<Option<i64>, _>(1));
         let ids: Vec<i64> = ids
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
@@ -222,14 +225,19 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover commits may be gone that entries were loaded after: then everything is invalidated. Which server this was is in
-/// the database, and so on a standby, too: processes that start later find it there. Whoever finds another one invalidates first, and
-/// says then which one it is.
+/// After a failover commits may be gone that entries were loaded after, and so they may after a dump was restored: then everything
+/// is invalidated. Which server and which table this was is in the database, and so on a standby and in a dump, too: processes that
+/// start later find it there. Whoever finds another one invalidates first, and says then which one it is.
 async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
     let state = relay.table().beside("_state");
+    // A restored table has another number.
+    let table = format!(
+        "{}::regclass::oid",
+        crate::config::outbox::quote_text(&state)
+    );
     // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
     let sql = format!(
-        "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8), (SELECT server FROM {state})
+        "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || {table}, (SELECT server FROM {state})
         FROM pg_control_system()"
     );
     let read = match connection.rows(&sql, &[]).await {
@@ -242,7 +250,7 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
                     "a failover of the database will not be noticed: the relay's user needs EXECUTE on pg_control_system()"
                 );
             }
-            return Ok(());
+            return forget_if_restored(relay, connection, &table).await;
         }
         read => read?,
     };
@@ -265,10 +273,27 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     connection.rows(&sql, &[&server]).await.map(drop)
 }
 
+/// What is known without that right: whether it is the table that this process has seen before.
+async fn forget_if_restored(
+    relay: &Relay,
+    connection: &mut Connection,
+    table: &str,
+) -> Result<(), RelayError> {
+    let read = connection
+        .rows(&format!("SELECT {table}::text"), &[])
+        .await?;
+    let read = read.first().ok_or(RelayError::Closed)?;
+    let table: String = read.try_get(0)?;
+    if relay.state.is_another_server(&table) {
+        forget(relay).await?;
+    }
+    Ok(())
+}
+
 /// Whether the store has acknowledged that everything is invalidated.
 async fn forget(relay: &Relay) -> Result<bool, RelayError> {
     tracing::warn!(
-        "the database has failed over: everything is invalidated, since commits may be lost"
+        "the outbox's database or table is another one than before, as after a failover or a restored dump: everything is invalidated, since commits may be lost"
     );
     relay.state.cold_start();
     let pending_ack = relay.cache()?.invalidations.enqueue_namespace();
@@ -391,27 +416,6 @@ async fn set_aside(
 pub(super) fn lag_of(rows: &[Row]) -> u64 {
     let oldest = rows.iter().map(|row| row.age_ms).max().unwrap_or(0);
     u64::try_from(oldest).unwrap_or(0)
-}
-
-/// Invalidates what rows mean; returns whether the store has acknowledged all of it. Anything else
-/// stays in the queue too, so that this process does not read it meanwhile.
-pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
-    let Meaning {
-        request,
-        everything,
-        ..
-    } = meaning;
-    let everything = everything.then(|| cache.invalidations.enqueue_namespace());
-    let request =
-        (!InvalidationRequest::is_empty(&request)).then(|| cache.invalidations.enqueue(request));
-    let until = clock::now() + ACKNOWLEDGEMENT;
-    for pending_ack in everything.into_iter().chain(request) {
-        let left = until.saturating_duration_since(clock::now());
-        if pending_ack.acknowledged(left).await != Acknowledgement::Delivered {
-            return false;
-        }
-    }
-    true
 }
 
 /// Deletes the rows of this process whose invalidation was acknowledged already.

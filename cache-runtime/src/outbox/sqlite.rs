@@ -17,17 +17,19 @@ use ::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::bulk::{MOST_GROUPS, all_in_place_of};
-use super::followed::{Horizons, MOST_READ, start_cold};
+use super::delivery::deliver;
+use super::followed::{MOST_READ, Snapshots, start_cold};
 use super::install::Status;
 use super::relay::{CONNECT, MOST_SET_ASIDE, Relay, RelayError, within};
 use super::row::{BATCH, LONGEST_VALUE, MOST_ROWS, Row, lossy, meaning};
-use super::shared::{changed, deliver, lag_of};
+use super::shared::{changed, lag_of};
 use super::triggers::Triggers;
 use super::walk::SURVEY;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 use crate::engine::Handle;
+use crate::invalidation::outbox::OpenTransactions;
 use crate::local::{ClockReading, ConnectionId, FreshnessBound};
 use crate::store::Circuit;
 
@@ -500,10 +502,7 @@ impl SqliteRelay<'_> {
         if let Some(heartbeat) = heartbeat {
             freshness.returned(connection_id, heartbeat);
         }
-        if let Some(old) = known
-            .horizons
-            .note(read.to_string(), relay.config.retention)
-        {
+        if let Some(old) = known.old.note(read.to_string(), relay.config.retention) {
             self.delete_old(&old).await?;
         }
         self.survey(&mut known.surveyed).await
@@ -629,7 +628,12 @@ impl SqliteRelay<'_> {
         let read = read.first().ok_or(RelayError::Closed)?;
         let oldest = read.try_get::<Option<i64>, _>(1)?.map(natural);
         let state = &self.relay.state;
-        state.walked(natural(read.try_get(0)?), oldest, None);
+        state.walked(
+            natural(read.try_get(0)?),
+            oldest,
+            None,
+            OpenTransactions::default(),
+        );
         state.set_aside(natural(read.try_get(2)?), natural(read.try_get(3)?));
         if read.try_get::<i64, _>(4)? != 0 {
             self.drop_set_aside().await?;
@@ -642,7 +646,7 @@ impl SqliteRelay<'_> {
 #[derive(Default)]
 struct Known {
     position: Option<i64>,
-    horizons: Horizons,
+    old: Snapshots,
     surveyed: Option<Instant>,
 }
 

@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use super::checked_table::{Followed, IdKind, Tag, TagPart};
 use super::statement::OutboxStatement;
 use super::table::{Table, table};
+use super::trigger_notes::{Notes, is_subscribed};
 use crate::base::error::{Error, ErrorKind, shortened};
 use crate::base::nonce::hash128;
 use crate::config::outbox::{DEFAULT_TABLE, OutboxTable, quote_name, quote_text};
@@ -143,18 +144,53 @@ impl Followed {
     fn install_sql(&self, outbox: &OutboxTable) -> String {
         let target = self.table.quoted();
         let shown: String = target.chars().filter(|it| !it.is_control()).collect();
+        let notes = Notes {
+            columns: self.needed_columns().into_iter().cloned().collect(),
+            resources: self.wholes().into_iter().cloned().collect(),
+        };
         format!(
             "-- Changes of {shown}.
-CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 AS {body};
+{create}
 REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
-COMMENT ON FUNCTION {function}() IS {signature};
+COMMENT ON FUNCTION {function}() IS {comment};
 DO {block};\n",
+            create = self.create_sql(outbox),
             function = self.function(outbox),
-            body = dollars(&self.body(outbox)),
-            signature = quote_text(signature()),
+            comment = quote_text(&format!(
+                "{}; {}",
+                signature(),
+                serde_json::to_string(&notes).unwrap_or_default()
+            )),
             block = dollars(&self.install_block(outbox)),
         )
+    }
+
+    /// The function. It has the search path and the forms of values that it needs, whoever runs it: rows are compared as texts, and
+    /// in another form than ISO's two points of time may have the same text.
+    fn create_sql(&self, outbox: &OutboxTable) -> String {
+        format!(
+            "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1{datestyle} AS {body};",
+            function = self.function(outbox),
+            datestyle = match crate::base::mutation::is_active("outbox-dates-by-the-session") {
+                true => "",
+                false => " SET datestyle = 'ISO'",
+            },
+            body = dollars(&self.body(outbox)),
+        )
+    }
+
+    /// The columns without which the function can't tell what has changed.
+    fn needed_columns(&self) -> BTreeSet<&String> {
+        let compared = self.table.compared.iter().flatten();
+        self.columns.iter().chain(compared).collect()
+    }
+
+    /// What is invalidated in place of rows and tags that are too many, or not known.
+    fn wholes(&self) -> BTreeSet<&String> {
+        let own = self.table.resources.iter().map(|(resource, _)| resource);
+        own.chain(self.tags.iter().flat_map(|tag| &tag.resources))
+            .collect()
     }
 
     fn function(&self, outbox: &OutboxTable) -> String {
@@ -167,6 +203,7 @@ DO {block};\n",
         let triggers = trigger_names(outbox);
         let triggers = triggers.iter().zip(EVENTS);
         let triggers = triggers.map(|(name, event)| trigger_sql(name, event, &function));
+        let replica = trigger_sql(&replica_trigger_name(outbox), REPLICA, &function);
         format!(
             "DECLARE
     target pg_catalog.regclass;
@@ -191,17 +228,20 @@ BEGIN
         ) SELECT tree.oid::pg_catalog.regclass FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
         WHERE c.relkind <> 'f'
     LOOP
-{triggers}    END LOOP;
+{triggers}        IF (SELECT relkind FROM pg_catalog.pg_class WHERE oid = target) = 'r' AND {is_subscribed} THEN
+{replica}        END IF;
+    END LOOP;
 EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the triggers of % are not installed: a transaction that is open holds it for more than %',
         {target}, current_setting('lock_timeout')
-        USING ERRCODE = 'lock_not_available', HINT = 'end that transaction, which pg_stat_activity shows, or install later';
+        USING ERRCODE = 'lock_not_available', HINT = 'end that transaction, which pg_stat_activity or pg_prepared_xacts shows, or install later';
 END
 ",
             target = quote_text(&self.table.quoted()),
             columns = self.check_columns(),
             fits = self.check_fits(),
             triggers = triggers.collect::<String>(),
+            is_subscribed = is_subscribed("target"),
         )
     }
 
@@ -280,7 +320,8 @@ END
         ) SELECT tree.oid::pg_catalog.regclass FROM tree WHERE tree.oid IS NOT NULL
     LOOP\n"
         );
-        for name in trigger_names(outbox) {
+        let names = trigger_names(outbox).into_iter();
+        for name in names.chain([replica_trigger_name(outbox)]) {
             let name = quote_text(&name);
             let _ = writeln!(
                 block,
@@ -297,33 +338,62 @@ END
 
     /// The body of the function.
     fn body(&self, outbox: &OutboxTable) -> String {
-        let own = self.table.resources.iter().map(|(resource, _)| resource);
-        let wholes: BTreeSet<&String> = own
-            .chain(self.tags.iter().flat_map(|tag| &tag.resources))
-            .collect();
-        let wholes = wholes
-            .into_iter()
-            .map(|resource| format!("('all', {})", quote_text(resource)));
+        let wholes = self.wholes().into_iter();
+        let wholes = wholes.map(|resource| format!("('all', {})", quote_text(resource)));
         format!(
             "
 BEGIN
-    IF TG_OP = 'INSERT' THEN
+    IF {lacks_columns}TG_OP = 'TRUNCATE' THEN
+        INSERT INTO {outbox} (kind, resource) VALUES {wholes};
+    ELSIF TG_LEVEL = 'ROW' THEN
+        {of_row}
+    ELSIF TG_OP = 'INSERT' THEN
         {inserted}
     ELSIF TG_OP = 'UPDATE' THEN
         {updated}
-    ELSIF TG_OP = 'DELETE' THEN
-        {deleted}
     ELSE
-        INSERT INTO {outbox} (kind, resource) VALUES {wholes};
+        {deleted}
     END IF;
     RETURN NULL;
 END
 ",
+            lacks_columns = self.lacks_columns(),
+            of_row = self.insert(outbox, &self.of_row()),
             inserted = self.insert(outbox, &self.selected("1 AS c", "new_rows")),
             updated = self.insert(outbox, &self.difference()),
             deleted = self.insert(outbox, &self.selected("1 AS c", "old_rows")),
             outbox = outbox.quoted(),
             wholes = wholes.collect::<Vec<_>>().join(", "),
+        )
+    }
+
+    /// Whether a column has been renamed or dropped since the triggers were installed. Then nobody can tell which rows have changed,
+    /// but that is no reason to let a write fail.
+    fn lacks_columns(&self) -> String {
+        let columns = self.needed_columns();
+        if columns.is_empty() || crate::base::mutation::is_active("outbox-renamed-columns-fail") {
+            return String::new();
+        }
+        let (number, columns) = (columns.len(), columns.into_iter());
+        let columns: Vec<String> = columns.map(|column| quote_text(column)).collect();
+        format!(
+            "(SELECT count(*) FROM pg_attribute WHERE attrelid = TG_RELID AND NOT attisdropped AND attname IN ({})) < {number} OR ",
+            columns.join(", ")
+        )
+    }
+
+    /// The columns that ids and tags are made of, of one row, as it was and as it is.
+    fn of_row(&self) -> String {
+        let of = |row: &str| {
+            let columns = self.columns.iter().enumerate();
+            columns
+                .map(|(at, column)| format!(", {row}.{} AS c{at}", quote_name(column)))
+                .collect::<String>()
+        };
+        format!(
+            "SELECT 1 AS c{} WHERE TG_OP <> 'INSERT' UNION ALL SELECT 1{} WHERE TG_OP <> 'DELETE'",
+            of("OLD"),
+            of("NEW")
         )
     }
 
@@ -443,11 +513,19 @@ END
 
 /// One trigger of the table `target`, in a block of PL/pgSQL. One that is there stays: to replace it would wait for all who read
 /// the table, and make others wait.
-fn trigger_sql(name: &str, (event, rows): (&str, &str), function: &str) -> String {
+fn trigger_sql(name: &str, event: TriggerEvent, function: &str) -> String {
+    let TriggerEvent {
+        event,
+        rows,
+        level,
+        mode,
+    } = event;
     let bare = name.trim_matches('"').replace("\"\"", "\"");
+    let enabled = &mode[..1];
+    let there = format!("t.tgfoid = mine AND t.tgenabled = '{enabled}'");
     let (is_there, is_another) = match crate::base::mutation::is_active("outbox-installs-anew") {
         true => ("false", "true"),
-        false => ("t.tgfoid = mine AND t.tgenabled = 'A'", "t.tgfoid <> mine"),
+        false => (there.as_str(), "t.tgfoid <> mine"),
     };
     format!(
         "        IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare} AND {is_there}) THEN
@@ -456,9 +534,9 @@ fn trigger_sql(name: &str, (event, rows): (&str, &str), function: &str) -> Strin
                 EXECUTE format('DROP TRIGGER %s ON %s', {name}, target);
             END IF;
             IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare}) THEN
-                EXECUTE format('CREATE TRIGGER %s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', {name}, {event}, target, {rows}, {function});
+                EXECUTE format('CREATE TRIGGER %s AFTER %s ON %s %s FOR EACH {level} EXECUTE FUNCTION %s()', {name}, {event}, target, {rows}, {function});
             END IF;
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', target, {name});
+            EXECUTE format('ALTER TABLE %s ENABLE {mode} TRIGGER %s', target, {name});
         END IF;\n",
         bare = quote_text(&bare),
         name = quote_text(name),
@@ -480,27 +558,61 @@ pub(super) fn signature() -> &'static str {
             plain: BTreeMap::from([("r".into(), IdKind::Integer)]),
             tags: vec![tag],
         };
-        let body = any.body(&OutboxTable::default());
-        let hash = hash128(b"cache-runtime 20", body.as_bytes()) as u32;
+        let outbox = OutboxTable::default();
+        let replica = trigger_sql(&replica_trigger_name(&outbox), REPLICA, "f");
+        let words = any.create_sql(&outbox) + &replica;
+        let hash = hash128(b"cache-runtime 20", words.as_bytes()) as u32;
         format!("cache-runtime outbox {hash:08x}")
     });
     &SIGNATURE
 }
 
-/// The events, and which of their rows a trigger sees.
-const EVENTS: [(&str, &str); 4] = [
-    ("INSERT", "REFERENCING NEW TABLE AS new_rows"),
-    (
+/// When a trigger runs, and which rows it sees.
+#[derive(Debug, Clone, Copy)]
+struct TriggerEvent {
+    event: &'static str,
+    rows: &'static str,
+    level: &'static str,
+    /// `ALWAYS`, or only where `session_replication_role` is `replica`. By its first letter in the database's catalog.
+    mode: &'static str,
+}
+
+const fn statement(event: &'static str, rows: &'static str) -> TriggerEvent {
+    TriggerEvent {
+        event,
+        rows,
+        level: "STATEMENT",
+        mode: "ALWAYS",
+    }
+}
+
+const EVENTS: [TriggerEvent; 4] = [
+    statement("INSERT", "REFERENCING NEW TABLE AS new_rows"),
+    statement(
         "UPDATE",
         "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
     ),
-    ("DELETE", "REFERENCING OLD TABLE AS old_rows"),
-    ("TRUNCATE", ""),
+    statement("DELETE", "REFERENCING OLD TABLE AS old_rows"),
+    statement("TRUNCATE", ""),
 ];
+
+/// Logical replication runs no triggers of statements but that of TRUNCATE. Only tables that a subscription writes to have this
+/// one: elsewhere a bulk load with `session_replication_role = replica` would write each row twice.
+const REPLICA: TriggerEvent = TriggerEvent {
+    event: "INSERT OR UPDATE OR DELETE",
+    rows: "",
+    level: "ROW",
+    mode: "REPLICA",
+};
 
 /// The triggers' names, the same on each table.
 pub(super) fn trigger_names(outbox: &OutboxTable) -> [String; 4] {
     ["_insert", "_update", "_delete", "_truncate"].map(|suffix| outbox.trigger(suffix))
+}
+
+/// That of rows that a subscription brings.
+pub(super) fn replica_trigger_name(outbox: &OutboxTable) -> String {
+    outbox.trigger("_replica")
 }
 
 /// Removes all triggers that write to an outbox, and their functions. Triggers of tables that have

@@ -15,6 +15,7 @@ use super::relay::{Connection, NAME, Relay, RelayError, TOO_OLD, relay_options, 
 use super::row::{Row, ids_of};
 use crate::base::clock::{self, Instant};
 use crate::config::outbox::{OutboxLocation, quote_text};
+use crate::invalidation::outbox::OpenTransactions;
 
 /// How often the table is walked over, if that is quick.
 pub(super) const SURVEY: Duration = Duration::from_secs(5);
@@ -29,12 +30,22 @@ const MOST_COUNTED: usize = 100_000;
 /// So many ids are told; the rest is for the next walk, which goes on behind them.
 pub(super) const MOST_TOLD: usize = 10_000;
 
+/// How long the oldest transaction is open that keeps what was deleted, as far as the user may know; and how many have been
+/// prepared, which nobody's connection shows.
+pub(super) const OPEN_TRANSACTIONS: &str = "SELECT (extract(epoch FROM max(clock_timestamp() - since)) * 1000)::bigint AS oldest_ms, \
+    count(*) FILTER (WHERE is_prepared) AS prepared FROM (\
+        SELECT xact_start AS since, false AS is_prepared FROM pg_stat_activity \
+            WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid() AND backend_type IS DISTINCT FROM 'autovacuum worker' \
+        UNION ALL SELECT prepared, true FROM pg_prepared_xacts WHERE database = current_database()\
+    ) AS transactions";
+
 /// What a walk has seen.
 #[derive(Debug, Default)]
 struct WalkResult {
     depth: u64,
     oldest_ms: Option<u64>,
     dead: Option<u64>,
+    open: OpenTransactions,
     ids: Vec<i64>,
     took: Duration,
 }
@@ -99,7 +110,7 @@ impl Walks {
         if self.from == 0 {
             relay
                 .state
-                .walked(walked.depth, walked.oldest_ms, walked.dead);
+                .walked(walked.depth, walked.oldest_ms, walked.dead, walked.open);
         }
         self.is_slow = walked.took > QUICK;
         self.pause = SURVEY.max(walked.took * SHARE);
@@ -134,7 +145,8 @@ fn sql(relay: &Relay, from: i64) -> String {
     };
     let outbox = relay.table().quoted();
     format!(
-        "SELECT count(*), max(age), (array_agg(id ORDER BY id))[1:{told}]::text, pg_stat_get_dead_tuples({name}::regclass)
+        "SELECT count(*), max(age), (array_agg(id ORDER BY id))[1:{told}]::text, pg_stat_get_dead_tuples({name}::regclass),
+            (SELECT oldest_ms FROM ({OPEN_TRANSACTIONS}) AS open), (SELECT prepared FROM ({OPEN_TRANSACTIONS}) AS open)
         FROM (SELECT r.id, {age} AS age FROM {outbox} AS r WHERE r.id > {from} ORDER BY r.id LIMIT {MOST_COUNTED}) AS walked",
         name = quote_text(&outbox),
         age = Row::AGE_MS,
@@ -186,6 +198,10 @@ fn walked(read: &[PgRow], begun: Instant) -> Result<WalkResult, RelayError> {
         oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
         ids: ids_of(&ids.unwrap_or_default()),
         dead: read.try_get::<Option<i64>, _>(3)?.map(natural),
+        open: OpenTransactions {
+            oldest_ms: read.try_get::<Option<i64>, _>(4)?.map(natural),
+            prepared: natural(read.try_get(5)?),
+        },
         took: begun.elapsed(),
     })
 }

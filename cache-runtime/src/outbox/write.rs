@@ -246,14 +246,18 @@ fn insert_sql(config: &OutboxConfig, is_own: bool) -> String {
 
 /// The rows that a transaction has written for its invalidations.
 #[derive(Debug, Default)]
-pub(crate) struct CommitRows(Vec<i64>);
+pub(crate) struct CommitRows {
+    ids: Vec<i64>,
+    /// The relay's connection when they were written.
+    connection: u64,
+}
 
 impl CommitRows {
     /// The store has acknowledged these invalidations: the rows are deleted in the background.
     pub(crate) fn done(self, cache: &Handle) {
         // Without Redis the other processes have to read them.
         if let Some(link) = cache.outbox.as_ref().filter(|link| link.is_shared) {
-            link.done(self.0);
+            link.done(self.ids, self.connection);
         }
     }
 }
@@ -341,6 +345,7 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
         return Ok(CommitRows::default());
     };
     let known = cache.outbox.as_ref().is_some_and(|it| it.is_usable());
+    let relay = cache.outbox.as_ref().map_or(0, |it| it.connection());
     if !known && !exists(connection_of(connection), config).await? {
         // A process that follows it later starts with an empty cache.
         return Ok(CommitRows::default());
@@ -350,7 +355,11 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
     };
     // Without Redis the other processes wait for it.
     let sql = insert_sql(config, cache.freshness.is_none());
-    insert(link, sql, &rows).await.map(CommitRows)
+    let ids = insert(link, sql, &rows).await?;
+    Ok(CommitRows {
+        ids,
+        connection: relay,
+    })
 }
 
 fn connection_of<C: Connection + 'static>(connection: &mut C) -> Option<DatabaseConnection<'_>> {

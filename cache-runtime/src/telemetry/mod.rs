@@ -7,7 +7,9 @@ pub(crate) mod histogram;
 #[cfg(feature = "metrics")]
 pub(crate) mod published;
 mod record;
+mod server;
 pub(crate) mod switches;
 
 pub(crate) use self::histogram::micros;
 pub(crate) use self::record::Telemetry;
+pub(crate) use self::server::StoreServer;

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::events::EventBus;
 use super::histogram::Histogram;
+use super::server::StoreServer;
 use super::switches::Switches;
 use crate::base::clock::{self, Instant};
 use crate::base::counters::Counter;
@@ -20,6 +21,8 @@ pub(crate) struct Telemetry {
     pub(crate) events: EventBus,
     pub(crate) switches: Switches,
     pub(crate) invalidations: InvalidationStats,
+    /// The store's server.
+    pub(crate) server: StoreServer,
     /// How often the circuit breaker was seen to open.
     pub(crate) circuit_opened: Counter,
     /// When each resource was last invalidated by this process; kept once something is audited.
@@ -27,6 +30,14 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
+    /// Those of a cache over a store at this server.
+    pub(crate) fn of(server: StoreServer) -> Self {
+        Self {
+            server,
+            ..Self::default()
+        }
+    }
+
     /// Records from now on when resources are invalidated.
     pub(crate) fn note_invalidations(&self) {
         if self.last_invalidations.read().is_none() {

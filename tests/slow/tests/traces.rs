@@ -359,6 +359,13 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     }
     .instrument(request)
     .await;
+    let by_hand = tracing::info_span!("by hand");
+    async {
+        cache.delete("users:7").await.expect("removed");
+        cache.invalidate_pattern("users:*").await.expect("removed");
+    }
+    .instrument(by_hand)
+    .await;
     cache.shutdown().await;
     provider.force_flush().expect("exported");
 
@@ -388,13 +395,20 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     assert_eq!(field(batch, "cache.op").as_deref(), Some("many"));
     assert_eq!(batch.events[0].name, "inside the batch");
 
-    let lookup = named("cache.lookup")[0];
-    assert_eq!(lookup.span_kind, SpanKind::Client);
-    assert_eq!(field(lookup, "db.system.name").as_deref(), Some("redis"));
-    assert_eq!(
-        field(lookup, "server.port"),
-        Some(server.port().to_string())
-    );
+    let is_of_redis = |span: &SpanData| {
+        assert_eq!(span.span_kind, SpanKind::Client);
+        assert_eq!(field(span, "db.system.name").as_deref(), Some("redis"));
+        let port = field(span, "server.port");
+        assert_eq!(port, Some(server.port().to_string()));
+        // A text, as OpenTelemetry's conventions have it.
+        let namespace = span
+            .attributes
+            .iter()
+            .find(|it| it.key.as_str() == "db.namespace");
+        let namespace = namespace.map(|it| it.value.clone());
+        assert_eq!(namespace, Some(opentelemetry::Value::from("0")));
+    };
+    is_of_redis(named("cache.lookup")[0]);
 
     let write = named("cache.write")[0];
     assert_eq!(write.parent_span_id, id(request));
@@ -406,6 +420,20 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     });
     let delivery = delivery.expect("a delivery with a link from the write");
     assert!(field(delivery, "cache.keys").is_some_and(|keys| keys.contains("users:7")));
+
+    is_of_redis(delivery);
+
+    // What does not wait in the queue is a part of what its caller does, and has the link as well.
+    let by_hand = named("by hand")[0];
+    for keys in [r#"["users:7"]"#, r#"["users:*"]"#] {
+        let direct = deliveries.iter().find(|span| {
+            field(span, "cache.keys").as_deref() == Some(keys) && span.parent_span_id == id(by_hand)
+        });
+        let direct = direct.expect("a span of its own");
+        is_of_redis(direct);
+        let links: Vec<_> = direct.links.iter().collect();
+        assert_eq!(links[0].span_context.span_id(), id(by_hand));
+    }
 
     let invalidated = lines.of("cache_runtime::invalidation");
     assert!(

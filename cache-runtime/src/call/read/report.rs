@@ -146,23 +146,16 @@ impl Call {
 
 /// The span of one lookup in the store; the fields are those of OpenTelemetry's database spans.
 fn lookup_span(call: &Call) -> Span {
-    let redis = call.cache.config.redis.as_ref();
-    let memcached = call.cache.config.memcached.as_ref();
+    let server = &call.cache.telemetry.server;
     tracing::debug_span!(
         target: "cache_runtime::call",
         "cache.lookup",
         otel.kind = "client",
-        db.system.name = redis
-            .map(|_| "redis")
-            .or(memcached.map(|_| "memcached")),
-        db.operation.name = redis.map(|_| "MGET"),
-        db.namespace = redis.map(|redis| redis.db),
-        server.address = redis
-            .map(|redis| redis.host.as_str())
-            .or(memcached.map(|memcached| memcached.host.as_str())),
-        server.port = redis
-            .map(|redis| redis.port)
-            .or(memcached.map(|memcached| memcached.port)),
+        db.system.name = server.system,
+        db.operation.name = (server.system == Some("redis")).then_some("MGET"),
+        db.namespace = server.namespace.as_deref(),
+        server.address = server.host.as_deref(),
+        server.port = server.port,
         cache.key = call.own.key,
         cache.resource = &*call.resource.name,
     )

@@ -113,6 +113,29 @@ fn an_outbox_that_is_not_read_is_told() {
             },
             1,
         ),
+        (
+            OutboxStats {
+                not_followed: vec!["users".into()],
+                ..well.clone()
+            },
+            1,
+        ),
+        (
+            OutboxStats {
+                oldest_transaction_ms: Some(3_600_001),
+                prepared: 1,
+                ..well.clone()
+            },
+            1,
+        ),
+        (
+            OutboxStats {
+                oldest_transaction_ms: Some(60_000),
+                prepared: 1,
+                ..well.clone()
+            },
+            0,
+        ),
         // Each process reads all rows, and they stay for a while.
         (
             OutboxStats {

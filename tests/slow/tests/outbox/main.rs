@@ -7,6 +7,7 @@
 
 mod chaos;
 mod costs;
+mod coverage;
 mod demo;
 mod followed;
 mod installing;
@@ -14,6 +15,7 @@ mod rows;
 mod shared;
 mod slow;
 mod sqlite;
+mod transactions;
 mod triggers;
 mod writers;
 

@@ -70,8 +70,12 @@ async fn an_id_in_a_row_is_the_id_in_the_key() {
     )
     .await;
     let node = Node::new(config(&redis), &url).await;
-    let outbox = node.cache.outbox().expect("an outbox");
     let mut connection = PgConnection::connect(&url).await.expect("connects");
+    // By hand, without triggers.
+    let bare_url = database(postgres, []).await;
+    let bare = Node::new(config(&redis).namespace("bare"), &bare_url).await;
+    let outbox = bare.cache.outbox().expect("an outbox");
+    let mut bare_connection = PgConnection::connect(&bare_url).await.expect("connects");
     for tenant in ["plain", "", "a:b,c 'd' %é", "1", "~", &"long ".repeat(100)] {
         let insert = sqlx::query("INSERT INTO orders VALUES ($1, 5, 'first')").bind(tenant);
         insert.execute(&mut connection).await.expect("written");
@@ -91,21 +95,23 @@ async fn an_id_in_a_row_is_the_id_in_the_key() {
             .expect("written");
         eventually(PATIENCE, async || text().await == "second").await;
         eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
-        // By hand, behind the triggers' back.
-        postgres.psql(&url, "ALTER TABLE orders DISABLE TRIGGER USER");
+
+        let insert = sqlx::query("INSERT INTO orders VALUES ($1, 5, 'second')").bind(tenant);
+        insert.execute(&mut bare_connection).await.expect("written");
+        let text = async || bare.order(tenant, 5).await.expect("read");
         assert_eq!(text().await, "second");
         let update = sqlx::query("UPDATE orders SET text = 'third' WHERE tenant = $1 AND id = 5");
         update
             .bind(tenant)
-            .execute(&mut connection)
+            .execute(&mut bare_connection)
             .await
             .expect("written");
+        assert_eq!(text().await, "second");
         outbox
-            .invalidate(&mut connection, "orders", (tenant, 5))
+            .invalidate(&mut bare_connection, "orders", (tenant, 5))
             .await
             .expect("written");
         eventually(PATIENCE, async || text().await == "third").await;
-        postgres.psql(&url, "ALTER TABLE orders ENABLE TRIGGER USER");
     }
 }
 
@@ -320,12 +326,12 @@ async fn what_is_not_notified_is_found_by_polling() {
 #[tokio::test]
 async fn rows_that_a_stopped_relay_has_locked_are_taken_by_others() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
-    let url = database(postgres, [users()]).await;
+    let url = database(postgres, []).await;
     let node = Node::new(config(&redis), &url).await;
     node.warm(1).await;
     postgres.psql(
         &url,
-        "ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'new' WHERE id = 1;
+        "UPDATE users SET name = 'new' WHERE id = 1;
          INSERT INTO cache_outbox (kind, resource, value, due) VALUES ('row', 'users', '1', clock_timestamp() + interval '5 s')",
     );
     // As a relay does that has been stopped behind its first statement. The limit comes last: until then nobody waits.

@@ -34,6 +34,11 @@ async fn statements_that_name_another_table_are_followed() {
             $$ BEGIN UPDATE users SET name = NEW.name WHERE id = OLD.id; RETURN NEW; END $$;
          CREATE TRIGGER written INSTEAD OF UPDATE ON joined FOR EACH ROW EXECUTE FUNCTION written();
          CREATE TABLE notes (id bigint);
+         CREATE FUNCTION at_the_end() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN UPDATE users SET name = 'late' WHERE id = NEW.id; RETURN NULL; END $$;
+         CREATE TABLE letters (id bigint);
+         CREATE CONSTRAINT TRIGGER at_the_end AFTER INSERT ON letters DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION at_the_end();
          CREATE RULE noted AS ON INSERT TO notes DO ALSO UPDATE users SET name = 'noted' WHERE id = NEW.id;
          INSERT INTO parents VALUES (1)",
     )
@@ -54,6 +59,8 @@ async fn statements_that_name_another_table_are_followed() {
             vec!["row users 2"],
         ),
         ("INSERT INTO notes VALUES (2)", vec!["row users 2"]),
+        // When the transaction ends.
+        ("INSERT INTO letters VALUES (2)", vec!["row users 2"]),
         (
             "INSERT INTO users OVERRIDING SYSTEM VALUE VALUES (9, 'e')",
             vec!["row users 9"],
@@ -128,6 +135,15 @@ async fn a_table_that_is_altered_meanwhile_is_followed() {
     // A type whose text is not that of a number any more.
     let sql = "ALTER TABLE users ALTER COLUMN id TYPE text; UPDATE users SET id = '007'";
     assert_eq!(after(&url, sql), ["all users -"]);
+}
+
+/// In the form of the session both points of time have the same text, since a clock was set back between them.
+#[tokio::test]
+async fn rows_are_compared_in_a_form_of_their_own() {
+    let url = made("CREATE TABLE users (id bigint, seen timestamptz); INSERT INTO users VALUES (1, '2014-10-25 21:30Z')").await;
+    let sql = "SET datestyle = 'SQL, DMY'; SET timezone = 'Europe/Moscow'; UPDATE users SET seen = '2014-10-25 22:30Z'";
+    assert_eq!(after(&url, sql), ["row users 1"]);
+    assert_eq!(after(&url, sql), [""; 0]);
 }
 
 #[tokio::test]

@@ -1,0 +1,20 @@
+//! What the triggers leave in the database's catalog, and what is asked there.
+
+use serde::{Deserialize, Serialize};
+
+/// What is written beside a trigger function, in its comment, for those who look at the table later.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Notes {
+    /// The columns that the function reads.
+    pub(super) columns: Vec<String>,
+    /// The resources that are invalidated in place of rows that are not known.
+    pub(super) resources: Vec<String>,
+}
+
+/// Whether rows of a table arrive by logical replication, under its own name or that of a table that it is a partition of.
+pub(super) fn is_subscribed(oid: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = {oid}
+            OR s.srrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors({oid})))"
+    )
+}
