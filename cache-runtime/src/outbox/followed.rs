@@ -326,8 +326,8 @@ async fn delete(
     let outbox = relay.table().quoted();
     let sql = format!(
         "WITH old AS MATERIALIZED ({ids} LIMIT {MOST_READ}), taken AS MATERIALIZED (
-            SELECT id FROM {outbox} WHERE id IN (SELECT id FROM old) ORDER BY id FOR UPDATE SKIP LOCKED
-        ) DELETE FROM {outbox} AS r USING taken WHERE r.id = taken.id RETURNING 1"
+            SELECT id FROM {outbox} WHERE id = ANY (ARRAY(SELECT id FROM old)) ORDER BY id FOR UPDATE SKIP LOCKED
+        ) DELETE FROM {outbox} AS r WHERE r.id = ANY (ARRAY(SELECT id FROM taken)) RETURNING 1"
     );
     loop {
         let deleted = connection.rows(&sql, texts).await?;

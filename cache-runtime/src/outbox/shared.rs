@@ -366,6 +366,8 @@ async fn take(
 /// Deletes the rows `$1` that are due and that nobody else has locked. Each row that was there comes with its id, and with what
 /// it says if it was deleted. A time that is further away than any writer asks for is a clock's, or somebody's mistake. Processes that
 /// share the rows in another way than `$2` must not lose them.
+///
+/// By an array, and not by a join: where statistics say that the table is empty, as they often do, a join may go over the whole index.
 fn take_sql(relay: &Relay) -> String {
     let is_due = match crate::base::mutation::is_active("outbox-due-believed") {
         true => "true",
@@ -378,7 +380,7 @@ fn take_sql(relay: &Relay) -> String {
                 AND (SELECT relay FROM {state}) = $2
             ORDER BY id FOR UPDATE SKIP LOCKED
         ), deleted(id, resource, kind, value, age_ms) AS (
-            DELETE FROM {outbox} AS r USING taken WHERE r.id = taken.id RETURNING {columns}
+            DELETE FROM {outbox} AS r WHERE r.id = ANY (ARRAY(SELECT id FROM taken)) RETURNING {columns}
         )
         SELECT seen.id, deleted.* FROM {outbox} AS seen LEFT JOIN deleted ON deleted.id = seen.id
         WHERE seen.id = ANY ($1::bigint[])",
