@@ -1,7 +1,9 @@
 //! A private cluster.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use crate::proxy::{Mode, Proxy};
 use crate::redis::{RedisOptions, RedisServer};
 use crate::wait::{free_port, poll};
 
@@ -16,6 +18,9 @@ pub struct RedisCluster {
     nodes: Vec<RedisServer>,
     primaries: usize,
     options: RedisOptions,
+    /// What the nodes say to each other goes over these, if one of them is to be isolated: one in
+    /// front of each.
+    buses: Vec<Proxy>,
 }
 
 impl RedisCluster {
@@ -32,14 +37,68 @@ impl RedisCluster {
     /// # Panics
     /// When a server does not start, or the cluster does not form.
     pub fn start_with(primaries: usize, replicas: usize, options: RedisOptions) -> Self {
-        let nodes = (0..primaries * (1 + replicas)).map(|_| start_node(&options));
+        let nodes = (0..primaries * (1 + replicas)).map(|_| start_node(&options, free_port()));
         let cluster = Self {
             nodes: nodes.collect(),
             primaries,
             options,
+            buses: Vec::new(),
         };
         cluster.form(replicas);
         cluster
+    }
+
+    /// A cluster whose nodes can be [isolated](Self::isolate).
+    ///
+    /// # Panics
+    /// When a server does not start, or the cluster does not form.
+    pub fn of_islands(primaries: usize, replicas: usize) -> Self {
+        let options = RedisOptions::default();
+        let (mut nodes, mut buses) = (Vec::new(), Vec::new());
+        for number in 0..primaries * (1 + replicas) {
+            let port = free_port();
+            let bus = Proxy::start(port);
+            // Each has an address of its own to speak from, by which the others' proxies know it.
+            let options = options
+                .clone()
+                .config("protected-mode no")
+                .config("cluster-announce-ip 127.0.0.1")
+                .config(&format!("cluster-announce-bus-port {}", bus.port()))
+                .config(&format!("bind-source-addr {}", island(number)));
+            nodes.push(start_node(&options, port));
+            buses.push(bus);
+        }
+        let cluster = Self {
+            nodes,
+            primaries,
+            options,
+            buses,
+        };
+        cluster.form(replicas);
+        cluster
+    }
+
+    /// Cuts a node off from all others, as where the network between them is broken. Clients reach
+    /// it as before.
+    pub fn isolate(&self, node: usize) {
+        for (number, bus) in self.buses.iter().enumerate() {
+            match number == node {
+                true => bus.set(Mode::Cut),
+                false => bus.refuse(Some(island(node))),
+            }
+        }
+        let replication = ["-psync", "-sync", "-replconf"];
+        self.nodes[node].cli(&[&["ACL", "SETUSER", "default"], &replication[..]].concat());
+        self.nodes[node].cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+    }
+
+    /// Ends its isolation.
+    pub fn rejoin(&self, node: usize) {
+        self.nodes[node].cli(&["ACL", "SETUSER", "default", "+@all"]);
+        for bus in &self.buses {
+            bus.set(Mode::Pass);
+            bus.refuse(None);
+        }
     }
 
     fn form(&self, replicas: usize) {
@@ -53,8 +112,10 @@ impl RedisCluster {
                 assert_eq!(added, "OK");
             }
             let first = &self.nodes[0];
-            let info = first.cli(&["CONFIG", "GET", "cluster-port"]);
-            let bus = info.lines().last().unwrap_or_default().to_owned();
+            let bus = match self.buses.first() {
+                Some(bus) => bus.port().to_string(),
+                None => bus_of(first),
+            };
             node.cli(&[
                 "CLUSTER",
                 "MEET",
@@ -93,9 +154,8 @@ impl RedisCluster {
     /// # Panics
     /// When the server does not start, or the others don't hear of it.
     pub fn join(&mut self) -> usize {
-        let node = start_node(&self.options);
-        let bus = node.cli(&["CONFIG", "GET", "cluster-port"]);
-        let bus = bus.lines().last().unwrap_or_default().to_owned();
+        let node = start_node(&self.options, free_port());
+        let bus = bus_of(&node);
         let port = node.port().to_string();
         self.nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
         self.nodes.push(node);
@@ -229,16 +289,32 @@ impl RedisCluster {
         let owns = |node: &RedisServer| {
             let nodes = node.cli(&["CLUSTER", "NODES"]);
             let own = nodes.lines().find(|line| line.contains("myself,master"));
-            own.is_some_and(|own| {
-                own.split(' ').skip(8).any(|range| {
-                    let (first, last) = range.split_once('-').unwrap_or((range, range));
-                    let (first, last) = (first.parse::<u16>(), last.parse::<u16>());
-                    matches!((first, last), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
-                })
-            })
+            own.is_some_and(|own| has_slot(own, slot))
         };
         let owner = poll(START, || self.nodes.iter().position(owns));
         owner.unwrap_or_else(|| panic!("nobody owns slot {slot}"))
+    }
+
+    /// Returns when a node has heard that the slot belongs to that other one.
+    ///
+    /// # Panics
+    /// When it does not hear of it.
+    pub fn wait_until_heard(&self, node: usize, slot: u16, owner: usize) {
+        let id = self.id(owner);
+        let has_heard = || {
+            let nodes = self.nodes[node].cli(&["CLUSTER", "NODES"]);
+            let line = nodes.lines().find(|line| line.starts_with(&id));
+            line.is_some_and(|line| has_slot(line, slot)).then_some(())
+        };
+        let view = || self.nodes[node].cli(&["CLUSTER", "NODES"]);
+        assert!(poll(START, has_heard).is_some(), "{}", view());
+    }
+
+    /// Whether slots can be [moved at once](Self::move_at_once).
+    pub fn moves_at_once(&self) -> bool {
+        self.nodes[0]
+            .cli(&["CLUSTER", "HELP"])
+            .contains("MIGRATESLOTS")
     }
 
     /// Whether this node owns the slot of a key, in its own view.
@@ -310,8 +386,57 @@ impl RedisCluster {
         let (text, id) = (slot.to_string(), self.id(to));
         for node in [to, from] {
             let moved = self.nodes[node].cli(&["CLUSTER", "SETSLOT", &text, "NODE", &id]);
-            assert_eq!(moved, "OK");
+            // A node that has heard that its last slot has left it is a replica by then.
+            let is_replica = node == from && moved.contains("only with masters");
+            assert!(moved == "OK" || is_replica, "{moved}");
         }
+    }
+
+    /// Moves a range of slots to another primary in one step, as Valkey 9 does; returns when both
+    /// nodes say so.
+    ///
+    /// # Panics
+    /// When a node refuses, or the slots don't arrive.
+    pub fn move_at_once(&self, slots: (u16, u16), to: usize) {
+        let from = self.owner(slots.0);
+        if from == to {
+            return;
+        }
+        let (first, last) = (slots.0.to_string(), slots.1.to_string());
+        let id = self.id(to);
+        let command = [
+            "CLUSTER",
+            "MIGRATESLOTS",
+            "SLOTSRANGE",
+            &first,
+            &last,
+            "NODE",
+            &id,
+        ];
+        // Refused as long as an earlier move is not over.
+        let begun = poll(START, || {
+            let answer = self.nodes[from].cli(&command);
+            assert!(!answer.contains("unknown subcommand"), "{answer}");
+            (answer == "OK").then_some(())
+        });
+        let jobs = || self.nodes[from].cli(&["CLUSTER", "GETSLOTMIGRATIONS"]);
+        assert!(begun.is_some(), "{}", jobs());
+        let has_arrived = || (self.owner(slots.0) == to && self.owner(slots.1) == to).then_some(());
+        assert!(poll(START, has_arrived).is_some(), "{}", jobs());
+    }
+
+    /// The slots of a primary in its own view, the first of its ranges.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn first_range(&self, node: usize) -> (u16, u16) {
+        let nodes = self.nodes[node].cli(&["CLUSTER", "NODES"]);
+        let own = nodes.lines().find(|line| line.contains("myself,master"));
+        let range = own.and_then(|own| own.split(' ').nth(8));
+        let range = range.unwrap_or_else(|| panic!("node {node} has no slots: {nodes}"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let slot = |text: &str| text.parse().expect("a slot");
+        (slot(first), slot(last))
     }
 
     /// Makes a replica the primary; returns when it is.
@@ -373,8 +498,27 @@ impl RedisCluster {
     }
 }
 
-fn start_node(options: &RedisOptions) -> RedisServer {
-    let bus = free_port();
+/// The address that a node which can be isolated speaks from.
+fn island(node: usize) -> IpAddr {
+    let number = u8::try_from(node).expect("few nodes");
+    Ipv4Addr::new(127, 0, 1, number + 1).into()
+}
+
+fn bus_of(node: &RedisServer) -> String {
+    let info = node.cli(&["CONFIG", "GET", "cluster-port"]);
+    info.lines().last().unwrap_or_default().to_owned()
+}
+
+/// Whether a line of `CLUSTER NODES` has this slot.
+fn has_slot(line: &str, slot: u16) -> bool {
+    line.split(' ').skip(8).any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u16>(), last.parse::<u16>());
+        matches!((first, last), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+    })
+}
+
+fn start_node(options: &RedisOptions, bus: u16) -> RedisServer {
     options
         .clone()
         .config("cluster-enabled yes")

@@ -2,8 +2,8 @@
 
 use crate::proxy::Proxy;
 
-/// A proxy in front of each of several servers, for one program alone: the servers name their own ports, and the
-/// program connects to the proxies in their place.
+/// A proxy in front of each of several servers, for one program alone: the servers name their own
+/// ports, and the program connects to the proxies in their place.
 #[derive(Debug)]
 pub struct Links(Vec<(u16, Proxy)>);
 

@@ -1,6 +1,6 @@
 //! A proxy that misbehaves on request.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -52,6 +52,8 @@ struct ModeEpoch {
     mode: Mode,
     /// Connections of an earlier one are closed.
     epoch: usize,
+    /// Nothing passes from this address.
+    refused: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ impl Proxy {
         let (mode_epoch, changes) = watch::channel(ModeEpoch {
             mode: Mode::Pass,
             epoch: 0,
+            refused: None,
         });
         let (stop, stopped) = oneshot::channel();
         let state = Arc::new(State::default());
@@ -147,6 +150,12 @@ impl Proxy {
         });
     }
 
+    /// From now on connections from this address are closed, and no others.
+    pub fn refuse(&self, address: Option<IpAddr>) {
+        self.mode_epoch
+            .send_modify(|mode_epoch| mode_epoch.refused = address);
+    }
+
     /// Lets the piece at the gate of [`Mode::Hold`] or [`Mode::HoldAnswers`] pass, and holds what comes behind it.
     pub fn pass_one(&self) {
         self.state.tickets.add_permits(1);
@@ -186,15 +195,24 @@ impl Drop for Proxy {
 }
 
 async fn accept(listener: TcpListener, changes: watch::Receiver<ModeEpoch>, state: Arc<State>) {
-    while let Ok((client, _)) = listener.accept().await {
+    while let Ok((client, from)) = listener.accept().await {
         state.accepted.fetch_add(1, Ordering::SeqCst);
         let (changes, state) = (changes.clone(), Arc::clone(&state));
         tokio::spawn(async move {
-            let ModeEpoch { mode, epoch } = *changes.borrow();
-            if mode == Mode::Cut {
+            let ModeEpoch {
+                mode,
+                epoch,
+                refused,
+            } = *changes.borrow();
+            if mode == Mode::Cut || refused == Some(from.ip()) {
                 return;
             }
-            let proxied = ProxiedConnection { changes, epoch };
+            let client_ip = from.ip();
+            let proxied = ProxiedConnection {
+                changes,
+                epoch,
+                client_ip,
+            };
             let server = state.server.load(Ordering::SeqCst);
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
                 return;
@@ -227,12 +245,17 @@ async fn accept(listener: TcpListener, changes: watch::Receiver<ModeEpoch>, stat
 struct ProxiedConnection {
     changes: watch::Receiver<ModeEpoch>,
     epoch: usize,
+    client_ip: IpAddr,
 }
 
 impl ProxiedConnection {
     fn fate(&mut self, direction: Direction) -> Fate {
-        let ModeEpoch { mode, epoch } = *self.changes.borrow_and_update();
-        if epoch == self.epoch {
+        let ModeEpoch {
+            mode,
+            epoch,
+            refused,
+        } = *self.changes.borrow_and_update();
+        if epoch == self.epoch && refused != Some(self.client_ip) {
             direction.fate(mode)
         } else {
             Fate::End

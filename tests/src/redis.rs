@@ -244,8 +244,9 @@ impl RedisServer {
         calls.unwrap_or(0)
     }
 
-    /// How many connections programs have to it over RESP3, as the cache has all of its own. That of `redis-cli`, and
-    /// those that servers keep to each other for a while after `MIGRATE`, are of RESP2.
+    /// How many connections programs have to it over RESP3, as the cache has all of its own. That
+    /// of `redis-cli`, and those that servers keep to each other for a while after `MIGRATE`, are
+    /// of RESP2.
     ///
     /// # Panics
     ///

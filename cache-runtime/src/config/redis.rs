@@ -195,3 +195,20 @@ impl fmt::Debug for RedisConfig {
             .finish()
     }
 }
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_replaced_as_a_whole() {
+        let redis = RedisConfig::at("seed", 1).nat_map([(("a", 1), ("b", 2))]);
+        let used = |host, port| {
+            let RedisConfig { host, port, .. } = redis.settings_at(host, port);
+            (host, port)
+        };
+        assert_eq!(used("a", 1), ("b".into(), 2));
+        assert_eq!(used("a", 2), ("a".into(), 2));
+        assert_eq!(used("b", 1), ("b".into(), 1));
+    }
+}

@@ -182,8 +182,8 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     redis
 }
 
-/// With the addresses that `REDIS_NAT_MAP` replaces. A server that turns out to be a node of a cluster
-/// needs them too, so the variable has an effect with any other.
+/// With the addresses that `REDIS_NAT_MAP` replaces. A server that turns out to be a node of a
+/// cluster needs them too, so the variable has an effect with any other.
 fn with_nat_map(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     if let Some(pairs) = vars.take("REDIS_NAT_MAP", NAMED_AND_USED, nat_map) {
         redis.nat_map = pairs;

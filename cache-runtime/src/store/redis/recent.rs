@@ -34,8 +34,9 @@ struct Remembered {
     limit: usize,
     /// When there were too many of them, or everything was invalidated.
     overflowed: Option<Instant>,
-    /// When the connection to the server that acknowledged them ended. Invalidations that were
-    /// recent then are kept until the next server knows them.
+    /// When the connection to the server that acknowledged them ended, or to a primary of a
+    /// cluster. Invalidations that were recent then are kept until it is known who is the primary,
+    /// and knows them.
     left: Option<Instant>,
 }
 

@@ -2,7 +2,11 @@
 
 mod capabilities;
 mod cluster;
+mod cluster_atomic;
+mod cluster_connections;
 mod cluster_copies;
+mod cluster_cut;
 mod cluster_operators;
+mod cluster_partition;
 mod sentinel;
 mod shop;

@@ -345,8 +345,8 @@ async fn a_primary_is_left_when_another_is_named() {
     assert_eq!(new.cli(&["EXISTS", "users:1"]), "1");
 }
 
-/// From the promotion of a replica to the end of the failover the Sentinel that makes it shows the new epoch beside the
-/// former primary.
+/// From the promotion of a replica to the end of the failover the Sentinel that makes it shows the
+/// new epoch beside the former primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_connects_while_a_failover_is_being_made_uses_the_new_primary() {
     let mut sentinels = Sentinels::with_replicas(2);

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::super::address;
 use super::super::batcher::WORKERS;
@@ -84,6 +86,7 @@ pub(in crate::store::redis) async fn run(
         plan,
         known: HashSet::new(),
         said: None,
+        repeating: None,
     };
     let at_work = async {
         // Once more, since one node may not have learnt what others know.
@@ -116,6 +119,8 @@ struct Topology {
     known: HashSet<(String, u16)>,
     /// The reason that was logged.
     said: Option<String>,
+    /// The task that repeats recent invalidations after the last change.
+    repeating: Option<JoinHandle<()>>,
 }
 
 impl Topology {
@@ -163,6 +168,12 @@ impl Topology {
             }
         });
         let views: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        if views.len() < map.nodes().len() {
+            // It may be this process that is cut off, with a primary that goes on acknowledging.
+            if !crate::base::mutation::is_active("cut-off-not-remembered") {
+                self.cluster.recent.left();
+            }
+        }
         if !views.is_empty() {
             return Ok(views);
         }
@@ -170,12 +181,13 @@ impl Topology {
         let seeds: HashSet<_> = seeds.collect();
         let config = &self.plan.supervisor.config;
         let asked = seeds.iter().map(async |(host, port)| {
-            view_at(&config.settings_at(host, *port))
-                .await
-                .map_err(|error| {
+            match view_at(&config.settings_at(host, *port), host).await {
+                Ok((view, _)) => Ok(view),
+                Err(error) => {
                     let text = format!("{host}:{port}: {error}");
-                    Error::new(error.kind(), text)
-                })
+                    Err(Error::new(error.kind(), text))
+                }
+            }
         });
         let (mut views, mut fault) = (Vec::new(), None);
         for view in join_all(asked).await {
@@ -210,9 +222,9 @@ impl Topology {
             let error = "its nodes have no slots: `redis-cli --cluster create` gives them some";
             return self.unreachable(&Error::unavailable(error));
         }
-        for node in views.iter().flat_map(|view| &view.nodes) {
-            self.known.insert((self.host_of(node), node.port));
-        }
+        // Not those of earlier answers: an address that has left may be that of another cluster.
+        let known = views.iter().flat_map(|view| &view.nodes);
+        self.known = known.map(|it| (self.host_of(it), it.port)).collect();
         let is_unchanged = before.nodes().len() == primaries.len()
             && (0..SLOTS).all(|slot| {
                 let owner = owners[usize::from(slot)];
@@ -223,6 +235,11 @@ impl Topology {
                 }
             });
         if is_unchanged {
+            let has_answered = |id: &str| views.iter().any(|view| view.id == id);
+            let is_repeating = self.repeating.as_ref().is_some_and(|it| !it.is_finished());
+            if !is_repeating && before.nodes().iter().all(|node| has_answered(&node.id)) {
+                self.cluster.recent.is_known();
+            }
             return;
         }
         let mut new = Vec::new();
@@ -256,13 +273,15 @@ impl Topology {
             self.start(node);
         }
         for node in before.nodes() {
-            if !map.nodes().iter().any(|it| Arc::ptr_eq(it, node)) {
+            let is_left = !map.nodes().iter().any(|it| Arc::ptr_eq(it, node));
+            if is_left && !crate::base::mutation::is_active("former-primaries-kept") {
                 node.closing.send_replace(true);
             }
         }
         if !before.nodes().is_empty() {
             let namespace = self.plan.space.namespace.clone();
-            tokio::spawn(do_again(Arc::clone(&self.cluster), namespace));
+            let repeating = do_again(Arc::clone(&self.cluster), namespace);
+            self.repeating = Some(tokio::spawn(repeating));
         }
         let connected = new.iter().map(|node| async {
             let mut attempted = node.attempted.clone();
@@ -448,9 +467,7 @@ async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     }
 }
 
-async fn ask(
-    multiplexed: &mut redis::aio::MultiplexedConnection,
-) -> Result<String, redis::RedisError> {
+async fn ask(multiplexed: &mut MultiplexedConnection) -> Result<String, redis::RedisError> {
     redis::cmd("CLUSTER")
         .arg("NODES")
         .query_async(multiplexed)
@@ -474,26 +491,33 @@ fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
     Ok(view)
 }
 
-/// Asks a node over a separate connection.
-async fn view_at(config: &RedisConfig) -> Result<ClusterView, Error> {
+/// The view of a node, and the separate connection that it was asked over. `host` is the node's
+/// name in the cluster.
+type Asked = Result<(ClusterView, MultiplexedConnection), Error>;
+
+async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> Asked {
+    let text = ask(&mut multiplexed).await.map_err(|error| {
+        let error = described(error);
+        let hint = match error.to_string().contains("cluster support disabled") {
+            true => "; it is not in cluster mode: name it in REDIS_HOST and REDIS_PORT",
+            false => "; CLUSTER NODES is needed to find the owners of slots",
+        };
+        Error::new(error.kind(), format!("{error}{hint}"))
+    })?;
+    Ok((read(&text, host)?, multiplexed))
+}
+
+/// Asks a node over a new connection.
+async fn view_at(config: &RedisConfig, host: &str) -> Asked {
     let asked = async {
         let mut last = Error::unavailable("it has no address");
         for address in address::of(config).await? {
-            let asked = async {
-                let (mut multiplexed, _) = dial(config, address, |_| {}).await?;
-                let text = ask(&mut multiplexed).await;
-                let text = text.map_err(|error| {
-                    let error = described(error);
-                    let hint = match error.to_string().contains("cluster support disabled") {
-                        true => "; it is not in cluster mode: name it in REDIS_HOST and REDIS_PORT",
-                        false => "; CLUSTER NODES is needed to find the owners of slots",
-                    };
-                    Error::new(error.kind(), format!("{error}{hint}"))
-                })?;
-                read(&text, &config.host)
+            let asked = match dial(config, address, |_| {}).await {
+                Ok((multiplexed, _)) => view_over(multiplexed, host).await,
+                Err(error) => Err(error),
             };
-            match asked.await {
-                Ok(view) => return Ok(view),
+            match asked {
+                Ok(asked) => return Ok(asked),
                 Err(error) => last = error,
             }
         }
@@ -514,10 +538,17 @@ async fn view_at(config: &RedisConfig) -> Result<ClusterView, Error> {
 /// time is over.
 async fn look_after(config: RedisConfig, fence: Fence) {
     let end = clock::now() + FENCE;
+    let mut kept = None;
     while clock::now() < end {
-        let answer = tokio::time::timeout(ANSWER_BUDGET, view_at(&config)).await;
-        match answer {
-            Ok(Ok(view)) if !view.owns_any(fence.slots()) => break,
+        let asked = async {
+            match kept.take() {
+                Some(multiplexed) => view_over(multiplexed, &config.host).await,
+                None => view_at(&config, &config.host).await,
+            }
+        };
+        match tokio::time::timeout(ANSWER_BUDGET, asked).await {
+            Ok(Ok((view, _))) if !view.owns_any(fence.slots()) => break,
+            Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
             Ok(Err(error)) if is_refusal(&error) => break,
             _ => {}
         }

@@ -1,0 +1,144 @@
+//! A process that can't reach one of the nodes, which all others reach.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig};
+use cache_tests::{Links, Mode, RedisCluster, eventually};
+
+use crate::cluster::settings;
+use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing arrives, in one way or another.
+const CUTS: [Mode; 5] = [
+    Mode::Cut,
+    Mode::Hold,
+    Mode::HalfClose,
+    Mode::SwallowRequests,
+    Mode::SwallowAnswers,
+];
+
+fn links_to(cluster: &RedisCluster) -> Links {
+    Links::to((0..cluster.len()).map(|node| cluster.node(node).port()))
+}
+
+/// Settings of the process that has these links.
+fn over(cluster: &RedisCluster, links: &Links) -> CacheConfig {
+    let seeds = (0..cluster.len()).map(|node| ("127.0.0.1", cluster.node(node).port()));
+    settings(cluster).redis(RedisConfig::cluster(seeds).nat_map(links.nat_map()))
+}
+
+/// All addresses are replaced: those of seeds, of the nodes that the seeds name, and of one that
+/// joins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_used_at_the_addresses_that_replace_theirs() {
+    let mut cluster = RedisCluster::start(2, 1);
+    let joined = cluster.join();
+    let links = links_to(&cluster);
+    let shop = Shop::over(over(&cluster, &links)).await;
+    is_used(&shop).await;
+    let replica = cluster.shards()[0].1[0];
+    cluster.fail_over(replica, &[]);
+    let slot = cluster.slot("users:1");
+    let from = cluster.owner(slot);
+    cluster.begin_to_move(slot, joined);
+    cluster.move_keys(slot, from, joined);
+    // It is sent after the key, to a node that has no slots yet.
+    let acknowledged = shop.cache.invalidate("users", &1_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    cluster.end_move(slot, from, joined);
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    // The addresses in the figures are the cluster's own.
+    let stats = shop.cache.get_stats().await;
+    let ports: Vec<_> = stats.nodes.iter().map(|node| node.port).collect();
+    assert!(ports.contains(&cluster.node(joined).port()), "{ports:?}");
+    // There is no other way to any of them.
+    for (_, link) in links.iter() {
+        link.set(Mode::Cut);
+    }
+    eventually(PATIENCE, async || {
+        let stats = shop.cache.get_stats().await;
+        stats.nodes.iter().all(|node| !node.connected)
+    })
+    .await;
+    for (_, link) in links.iter() {
+        link.set(Mode::Pass);
+    }
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_on_a_node_that_is_cut_off_is_pending_and_nothing_else() {
+    let cluster = RedisCluster::start(3, 0);
+    let links = links_to(&cluster);
+    let config = over(&cluster, &links).command_budget(Duration::from_millis(500));
+    let shop = Shop::over(config).await;
+    let other = shop.node(settings(&cluster)).await;
+    is_used(&shop).await;
+    let generations = cluster.owner(cluster.slot("@gen:{users}"));
+    let away = (generations + 1) % 3;
+    let id_on = |node: usize| {
+        let on = (0..100).find(|id| cluster.is_owner(node, &format!("users:{id}")));
+        on.expect("an id of each node")
+    };
+    let (here, there) = (id_on(generations), id_on(away));
+    let port = cluster.node(away).port();
+    for cut in CUTS {
+        eventually(PATIENCE, async || is_hit(&other, there).await).await;
+        links.link(port).set(cut);
+        // Until then its commands wait for an answer.
+        eventually(PATIENCE, async || {
+            let reason = shop.cache.get_stats().await.reason;
+            reason.is_some_and(|reason| reason.contains(&port.to_string()))
+        })
+        .await;
+        let row = shop.rename(there).await;
+        assert_eq!(shop.user(there).await, row, "{cut:?}");
+        assert!(!is_hit(&shop, there).await, "{cut:?}");
+        assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
+        // Nobody else is held up, nor anything elsewhere.
+        assert!(is_hit(&other, there).await, "{cut:?}");
+        let acknowledged = shop.cache.invalidate("users", &here).await;
+        assert_eq!(acknowledged, Acknowledgement::Delivered, "{cut:?}");
+        assert_eq!(shop.user(here).await, row);
+        assert!(is_hit(&shop, here).await, "{cut:?}");
+        links.link(port).cut_then(Mode::Pass);
+        eventually(PATIENCE, async || {
+            shop.cache.get_stats().await.counters.pending == 0
+        })
+        .await;
+        assert_eq!(other.user(there).await, row, "{cut:?}");
+        eventually(PATIENCE, async || is_hit(&shop, there).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_while_one_process_loses_one_node_after_the_other() {
+    let cluster = RedisCluster::start(3, 0);
+    let links = links_to(&cluster);
+    let plain = settings(&cluster).command_budget(Duration::from_millis(200));
+    let linked = over(&cluster, &links).command_budget(Duration::from_millis(200));
+    // Two processes, the first of which has the links.
+    let is_first = Arc::new(AtomicBool::new(true));
+    let (hits, reads, _) = nothing_stale_while(
+        move || match is_first.swap(false, Ordering::SeqCst) {
+            true => linked.clone(),
+            false => plain.clone(),
+        },
+        move || {
+            for cut in CUTS {
+                for (_, link) in links.iter() {
+                    link.set(cut);
+                    std::thread::sleep(Duration::from_millis(300));
+                    link.cut_then(Mode::Pass);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+            (cluster, links)
+        },
+    )
+    .await;
+    assert!(hits > 0, "{hits} of {reads}");
+}

@@ -1,0 +1,144 @@
+//! A process that a broken network leaves alone with a primary, which is replaced on the other
+//! side.
+
+use std::time::{Duration, Instant};
+
+use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig};
+use cache_tests::{Links, Mode, RedisCluster, eventually};
+
+use crate::cluster::settings;
+use crate::shop::{Shop, is_hit};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A primary that hears from no other one refuses all commands after its node timeout, here one
+/// second, and 0.4 s as measured.
+const ANSWERS_FOR: Duration = Duration::from_millis(1_400);
+/// How long the machine may take for what a test does.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// All keys are in one slot, so that one node suffices to serve everything.
+fn pinned(cluster: &RedisCluster) -> CacheConfig {
+    settings(cluster)
+        .namespace("{shop}")
+        .command_budget(Duration::from_millis(500))
+}
+
+struct Parted {
+    cluster: RedisCluster,
+    /// Those of the process that is cut off.
+    links: Links,
+    alone: Shop,
+    other: Shop,
+    primary: usize,
+}
+
+/// Two processes over a cluster, before anything happens.
+async fn whole() -> Parted {
+    let cluster = RedisCluster::of_islands(3, 1);
+    let ports: Vec<_> = (0..cluster.len())
+        .map(|it| cluster.node(it).port())
+        .collect();
+    let links = Links::to(ports.iter().copied());
+    let seeds = ports.iter().map(|port| ("127.0.0.1", *port));
+    let redis = RedisConfig::cluster(seeds).nat_map(links.nat_map());
+    let alone = Shop::over(pinned(&cluster).redis(redis)).await;
+    let other = alone.node(pinned(&cluster)).await;
+    let primary = cluster.owner(cluster.slot("{shop}"));
+    for shop in [&alone, &other] {
+        eventually(PATIENCE, async || is_hit(shop, 1).await).await;
+    }
+    Parted {
+        cluster,
+        links,
+        alone,
+        other,
+        primary,
+    }
+}
+
+impl Parted {
+    /// The process that has the links reaches this primary and nothing else, and so does nobody
+    /// else.
+    fn part(&self) {
+        let port = self.cluster.node(self.primary).port();
+        for (server, link) in self.links.iter() {
+            if server != port {
+                link.set(Mode::Cut);
+            }
+        }
+        self.cluster.isolate(self.primary);
+    }
+
+    fn heal(&self) {
+        self.cluster.rejoin(self.primary);
+        for (_, link) in self.links.iter() {
+            link.set(Mode::Pass);
+        }
+    }
+
+    /// Returns when the replica has replaced the primary.
+    fn wait_for_replacement(&self) {
+        self.cluster.wait_for_primary(self.primary + 3);
+    }
+}
+
+/// The process is served what it knows until its primary gives up, and nothing of that after an
+/// invalidation on the other side has been acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_cut_off_with_a_replaced_primary_is_served_until_that_gives_up() {
+    let parted = whole().await;
+    let before = parted.alone.user(1).await;
+    parted.part();
+    let began = Instant::now();
+    // As long as the primary answers, the process can't know.
+    let mut last = began;
+    let mut hits = 0;
+    while last.elapsed() < SLACK {
+        if is_hit(&parted.alone, 1).await {
+            hits += 1;
+            last = Instant::now();
+        }
+        tokio::task::yield_now().await;
+    }
+    let served = last - began;
+    assert!(hits > 0, "it was never cut off with it");
+    assert!(served < ANSWERS_FOR + SLACK, "served for {served:?}");
+    parted.wait_for_replacement();
+    let row = parted.other.commit();
+    assert!(row > before);
+    eventually(PATIENCE, async || {
+        parted.other.cache.invalidate("users", &1_i64).await == Acknowledgement::Delivered
+    })
+    .await;
+    assert_eq!(parted.alone.user(1).await, row);
+    assert!(!is_hit(&parted.alone, 1).await);
+    parted.heal();
+    eventually(PATIENCE, async || {
+        assert_eq!(parted.alone.user(1).await, row);
+        is_hit(&parted.alone, 1).await
+    })
+    .await;
+}
+
+/// Its invalidations are acknowledged by a primary that is being replaced, and lost with it.
+/// However long it is cut off, it repeats them when it learns who the primary is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replaced_primary_acknowledged_is_done_again() {
+    /// Longer than an invalidation counts as recent.
+    const LONG: Duration = Duration::from_secs(6);
+    let parted = whole().await;
+    parted.part();
+    let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    parted.wait_for_replacement();
+    // The other process has an entry of before the commit that was invalidated on the wrong side.
+    eventually(PATIENCE, async || is_hit(&parted.other, 1).await).await;
+    let row = parted.alone.commit();
+    assert!(parted.other.user(1).await < row);
+    tokio::time::sleep(LONG).await;
+    assert!(parted.other.user(1).await < row, "nobody has told it");
+    parted.heal();
+    eventually(PATIENCE, async || parted.other.user(1).await == row).await;
+    eventually(PATIENCE, async || is_hit(&parted.alone, 1).await).await;
+    assert_eq!(parted.alone.user(1).await, row);
+}
