@@ -34,7 +34,8 @@
 //! | `shifted` | the answers on the reader's link were off by one | the age of the answer before, 2 s |
 //! | `late-commit` | a commit behind an error landed after the uncertainty deadline: the premise was broken | TTL |
 //!
-//! While some faults last, less is excused, or more: see `lasting.rs`.
+//! While some faults last, less is excused, or more: see `lasting.rs`. Over a cluster, and with
+//! Sentinels, a few cases are weaker, each with a bound of its own: see `weaker.rs`.
 //!
 //! The TTL counts from the end of the longest load that can have begun before the commit.
 //!
@@ -218,7 +219,7 @@ impl World {
         world
     }
 
-    fn killed(&self, process: u32) -> Option<Time> {
+    pub(crate) fn killed(&self, process: u32) -> Option<Time> {
         self.lives.get(&process)?.killed
     }
 

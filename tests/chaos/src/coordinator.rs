@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cache_runtime::AuditReport;
-use cache_tests::{Postgres, Process, Proxy};
+use cache_tests::{Links, Postgres, Process, Proxy};
 use fastrand::Rng;
 
 use crate::aftermath::{self, Aftermath, Comparison};
@@ -160,13 +160,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let database = postgres.database();
     postgres.psql(&database, &tables());
     let mut servers = Servers::start(options.servers);
-    // Nodes that name one another can't stand behind proxies.
-    let proxies: Vec<Proxy> = match &servers {
-        Servers::One(redis) => (0..company.apps)
-            .map(|_| Proxy::start(redis.port()))
-            .collect(),
-        Servers::Cluster(_) | Servers::Sentinels(_) => Vec::new(),
-    };
+    let links: Vec<Links> = (0..company.apps).map(|_| servers.links()).collect();
 
     let stage = Stage {
         directory: directory.path(),
@@ -182,7 +176,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                 seed: options.seed,
                 program: company.program.clone(),
                 tasks: TASKS,
-                redis: servers.address(proxies.get(slot).map_or(0, Proxy::port)),
+                redis: servers.address(&links[slot]),
                 postgres: database.clone(),
                 directory: directory.path().to_owned(),
                 mishaps: options.mishaps,
@@ -212,13 +206,16 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     std::thread::scope(|scope| {
         let hands: Vec<Rng> = (0..4).map(|_| rng.fork()).collect();
         let (servers, apps, havoc) = (&mut servers, &mut apps, &havoc);
-        let proxies: Vec<(usize, &Proxy)> = proxies.iter().enumerate().collect();
+        let of_all: &[Links] = &links;
+        let proxies = of_all.iter().enumerate();
+        let proxies = proxies.flat_map(|(slot, it)| it.iter().map(move |(_, link)| (slot, link)));
+        let proxies: Vec<(usize, &Proxy)> = proxies.collect();
         let (some, others) = proxies.split_at(proxies.len() / 2);
         let (some, others) = (some.to_vec(), others.to_vec());
         let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
         scope.spawn(move || match servers {
             Servers::One(redis) => havoc.at_redis(redis, at_redis),
-            Servers::Cluster(cluster) => havoc.at_cluster(cluster, at_redis),
+            Servers::Cluster(cluster) => havoc.at_cluster(cluster, of_all, at_redis),
             Servers::Sentinels(sentinels) => havoc.at_sentinels(sentinels, at_redis),
         });
         if options.planted_writer {
@@ -273,6 +270,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         local_mb: options.local_mb,
         kinds: KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
         planted_writer: options.planted_writer,
+        servers: options.servers.name().to_owned(),
     };
     let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();
     let evicted = *havoc.evicted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cache_tests::{Mode, Proxy, RedisServer};
@@ -31,6 +31,8 @@ pub(crate) struct Havoc {
     pub(crate) over: AtomicBool,
     pub(crate) faults: Mutex<Vec<Fault>>,
     pub(crate) evicted: Mutex<u64>,
+    /// Held by whoever breaks links: alone, if it is all of them.
+    pub(crate) links: RwLock<()>,
 }
 
 impl Havoc {
@@ -40,6 +42,7 @@ impl Havoc {
             over: AtomicBool::new(false),
             faults: Mutex::default(),
             evicted: Mutex::default(),
+            links: RwLock::default(),
         }
     }
 
@@ -308,6 +311,7 @@ impl Havoc {
             let Some((slot, proxy)) = rng.choice(proxies) else {
                 return;
             };
+            let _shared = self.links.read().unwrap_or_else(PoisonError::into_inner);
             if !self.goes_on() {
                 return;
             }

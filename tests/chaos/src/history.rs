@@ -66,6 +66,9 @@ pub(crate) struct Run {
     /// Whether somebody changed rows behind the cache's back.
     #[serde(default)]
     pub(crate) planted_writer: bool,
+    /// Which servers: `one`, a `cluster`, or those that `sentinels` watch.
+    #[serde(default)]
+    pub(crate) servers: String,
 }
 
 /// One app process.
@@ -118,10 +121,17 @@ pub(crate) enum FaultKind {
     SlotMove,
     /// One of the Sentinels is stopped for a while.
     SentinelStop,
+    /// A slot leaves a primary, the other one loses what was invalidated there in a failover, and
+    /// the slot returns.
+    SlotReturn,
+    /// A primary is cut off from the other nodes, and replaced.
+    Partition,
+    /// The process that is on its side meanwhile.
+    CutOff,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::Kill,
         Self::AppStop,
         Self::RedisStop,
@@ -149,6 +159,9 @@ impl FaultKind {
         Self::Failover,
         Self::SlotMove,
         Self::SentinelStop,
+        Self::SlotReturn,
+        Self::Partition,
+        Self::CutOff,
     ];
 
     /// Those that any cache can be put to: the others know the names of our keys, or what our commands are.
@@ -164,6 +177,9 @@ impl FaultKind {
             Self::Failover,
             Self::SlotMove,
             Self::SentinelStop,
+            Self::SlotReturn,
+            Self::Partition,
+            Self::CutOff,
         ];
         let all = Self::ALL.into_iter();
         all.filter(|kind| !ours.contains(kind)).collect()
@@ -198,6 +214,9 @@ impl FaultKind {
             Self::Failover => "failover",
             Self::SlotMove => "slot-move",
             Self::SentinelStop => "sentinel-stop",
+            Self::SlotReturn => "slot-return",
+            Self::Partition => "partition",
+            Self::CutOff => "cut-off",
         }
     }
 
@@ -215,6 +234,8 @@ impl FaultKind {
                 | Self::PrimaryKill
                 | Self::PrimaryStop
                 | Self::Failover
+                | Self::SlotReturn
+                | Self::Partition
         )
     }
 

@@ -26,7 +26,10 @@ impl World {
         match duty {
             Duty::Owed(from) | Duty::Behind(from) => match self.off_by_one(read) {
                 Some(until) => Duty::Excused(Reason::Shifted, Some(until.min(from + BEFORE))),
-                None => duty,
+                None => match self.weaker(write, read, from) {
+                    Some((reason, until)) => Duty::Excused(reason, Some(until)),
+                    None => duty,
+                },
             },
             Duty::Excused(Reason::Pending | Reason::KilledPending, _)
                 if matches!(read.answer, Answer::Hit | Answer::Local) =>
@@ -115,7 +118,7 @@ impl World {
         Some(fault.to)
     }
 
-    fn slot(&self, process: u32) -> Option<usize> {
+    pub(crate) fn slot(&self, process: u32) -> Option<usize> {
         self.lives.get(&process).map(|life: &Life| life.slot)
     }
 }

@@ -35,6 +35,7 @@ mod shards;
 mod shop;
 mod stage;
 mod verdict;
+mod weaker;
 mod writes;
 
 use std::process::ExitCode;

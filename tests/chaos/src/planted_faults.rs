@@ -133,3 +133,90 @@ fn answers_that_are_off_by_one_may_be_old_and_are_never_another_rows() {
     let verdict = judge(&with(shifted(OTHER), Event::Read(wrong)));
     assert!(matches!(verdict.violations[..], [Violation::Wrong { .. }]));
 }
+
+/// The same with these servers.
+fn over(servers: &str, mut events: Vec<Event>) -> Vec<Event> {
+    for event in &mut events {
+        if let Event::Run(run) = event {
+            servers.clone_into(&mut run.servers);
+        }
+    }
+    events
+}
+
+fn is_unbounded(events: &[Event], why: Reason) -> bool {
+    let violations = judge(events).violations;
+    matches!(violations[..], [Violation::Unbounded { reason, .. }] if reason == why)
+}
+
+#[test]
+fn what_a_former_primary_acknowledged_may_be_missed_until_it_is_repeated() {
+    let failover = |servers| {
+        let fault = fault(FaultKind::Failover, 50, 5_000);
+        over(servers, with(acknowledged(), fault))
+    };
+    let soon = |servers| with(failover(servers), read(OTHER, 3_100, 1));
+    assert_eq!(excused(&soon("sentinels")), [Reason::Replaced]);
+    assert_eq!(stale(&soon("cluster")), Some(2_980));
+    assert_eq!(stale(&soon("one")), Some(2_980));
+    let late = with(failover("sentinels"), read(OTHER, 3_200, 1));
+    assert!(is_unbounded(&late, Reason::Replaced));
+    // The writer was stopped, and repeats it later by as much.
+    let stopped = fault_of(WRITER, FaultKind::AppStop, 200, 1_200);
+    let stopped = with(with(failover("sentinels"), stopped), read(OTHER, 3_200, 1));
+    assert_eq!(excused(&stopped), [Reason::Replaced]);
+    // A failover that was long over.
+    let before = with(acknowledged(), fault(FaultKind::Failover, 0, 10));
+    let mut long_ago = over("sentinels", before);
+    for event in &mut long_ago {
+        match event {
+            Event::Begin(begin) => begin.at += ms(3_000),
+            Event::Mark(mark) => mark.at += ms(3_000),
+            _ => {}
+        }
+    }
+    assert_eq!(stale(&with(long_ago, read(OTHER, 3_130, 1))), Some(10));
+}
+
+#[test]
+fn who_is_cut_off_with_a_primary_may_miss_others_for_a_while_and_they_him() {
+    let cut_off = |process| {
+        let events = with(
+            acknowledged(),
+            fault_of(process, FaultKind::CutOff, 90, 4_000),
+        );
+        over("cluster", events)
+    };
+    let read_by_the_others = |at| with(cut_off(WRITER), read(OTHER, at, 1));
+    assert_eq!(excused(&read_by_the_others(6_900)), [Reason::CutOff]);
+    assert!(is_unbounded(&read_by_the_others(7_100), Reason::CutOff));
+    let read_alone = |at| with(cut_off(OTHER), read(OTHER, at, 1));
+    assert_eq!(excused(&read_alone(2_000)), [Reason::CutOff]);
+    assert!(is_unbounded(&read_alone(2_200), Reason::CutOff));
+    // When the network is whole again, no more than ever.
+    assert_eq!(stale(&read_alone(4_120)), Some(4_000));
+    // Neither reads nor writes there.
+    let elsewhere = with(acknowledged(), fault_of(7, FaultKind::CutOff, 90, 4_000));
+    let elsewhere = with(over("cluster", elsewhere), read(OTHER, 130, 1));
+    assert_eq!(stale(&elsewhere), Some(10));
+}
+
+#[test]
+fn what_was_invalidated_while_its_slot_was_away_may_be_missed_until_all_have_asked() {
+    let returned = over(
+        "cluster",
+        with(acknowledged(), fault(FaultKind::SlotReturn, 50, 900)),
+    );
+    let soon = with(returned.clone(), read(OTHER, 2_800, 1));
+    assert_eq!(excused(&soon), [Reason::Returned]);
+    let late = with(returned.clone(), read(OTHER, 3_000, 1));
+    assert!(is_unbounded(&late, Reason::Returned));
+    let stopped = fault_of(OTHER, FaultKind::AppStop, 800, 1_800);
+    let stopped = with(with(returned, stopped), read(OTHER, 3_000, 1));
+    assert_eq!(excused(&stopped), [Reason::Returned]);
+    let before = over(
+        "cluster",
+        with(acknowledged(), fault(FaultKind::SlotReturn, 200, 900)),
+    );
+    assert_eq!(stale(&with(before, read(OTHER, 250, 1))), Some(130));
+}

@@ -10,6 +10,7 @@ use crate::audited::Findings;
 use crate::check::{Verdict, Violation, World};
 use crate::history::{Answer, FaultKind, Form, MILLISECOND, Time, events};
 use crate::minimise;
+use crate::weaker;
 
 /// More of one kind say little more.
 const SHOWN: usize = 5;
@@ -219,7 +220,10 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
             format!("{count}, by p50 {half:.1} ms, p99 {most:.1} ms, max {all:.1} ms"),
         ));
     }
-    for (reason, excused) in &verdict.excused {
+    let weaker: Vec<_> = world.weaker_cases().iter().map(|(it, ..)| *it).collect();
+    rows.extend(weaker::rows(world, &verdict.excused));
+    let others = verdict.excused.iter();
+    for (reason, excused) in others.filter(|(reason, _)| !weaker.contains(reason)) {
         let value = format!(
             "{}, the latest by {:.1} ms",
             excused.reads,

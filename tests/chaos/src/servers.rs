@@ -1,7 +1,7 @@
 //! The Redis of a run: one server, a cluster of three shards, or a primary that Sentinels watch.
 
 use cache_runtime::RedisConfig;
-use cache_tests::{RedisCluster, RedisServer, Sentinels};
+use cache_tests::{Links, RedisCluster, RedisServer, Sentinels};
 use serde::{Deserialize, Serialize};
 
 /// Which of them.
@@ -13,6 +13,14 @@ pub(crate) enum Setup {
 }
 
 impl Setup {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Cluster => "cluster",
+            Self::Sentinels => "sentinels",
+        }
+    }
+
     pub(crate) fn named(name: &str) -> Result<Self, String> {
         match name {
             "one" => Ok(Self::One),
@@ -25,21 +33,29 @@ impl Setup {
     }
 }
 
-/// Where the processes find it: loopback ports.
+/// Where a process finds it: loopback ports, and pairs of ports: that of a server, and that of the
+/// proxy which the process reaches it through.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Address {
     One(u16),
-    Cluster(Vec<u16>),
-    Sentinels(Vec<u16>),
+    Cluster(Vec<u16>, Vec<(u16, u16)>),
+    Sentinels(Vec<u16>, Vec<(u16, u16)>),
 }
 
 impl Address {
     pub(crate) fn config(&self) -> RedisConfig {
         let all = |ports: &[u16]| -> Vec<_> { ports.iter().map(|it| ("127.0.0.1", *it)).collect() };
+        let nat_map = |links: &[(u16, u16)]| -> Vec<_> {
+            let at = |port| ("127.0.0.1", port);
+            let pairs = links.iter();
+            pairs.map(|(named, used)| (at(*named), at(*used))).collect()
+        };
         match self {
             Self::One(port) => RedisConfig::at("127.0.0.1", *port),
-            Self::Cluster(seeds) => RedisConfig::cluster(all(seeds)),
-            Self::Sentinels(ports) => RedisConfig::sentinels(all(ports), Sentinels::NAME),
+            Self::Cluster(seeds, links) => RedisConfig::cluster(all(seeds)).nat_map(nat_map(links)),
+            Self::Sentinels(ports, links) => {
+                RedisConfig::sentinels(all(ports), Sentinels::NAME).nat_map(nat_map(links))
+            }
         }
     }
 
@@ -47,7 +63,7 @@ impl Address {
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::One(port) => *port,
-            Self::Cluster(ports) | Self::Sentinels(ports) => {
+            Self::Cluster(ports, _) | Self::Sentinels(ports, _) => {
                 ports.first().copied().unwrap_or_default()
             }
         }
@@ -65,18 +81,31 @@ impl Servers {
     pub(crate) fn start(setup: Setup) -> Self {
         match setup {
             Setup::One => Self::One(RedisServer::start()),
-            Setup::Cluster => Self::Cluster(RedisCluster::start(3, 1)),
+            Setup::Cluster => Self::Cluster(RedisCluster::of_islands(3, 1)),
             Setup::Sentinels => Self::Sentinels(Sentinels::start()),
         }
     }
 
-    /// Where a process finds it; `proxy` is the port of the proxy in front of the one server.
-    pub(crate) fn address(&self, proxy: u16) -> Address {
+    /// The links of one process to all servers that hold data.
+    pub(crate) fn links(&self) -> Links {
+        Links::to(self.all().map(RedisServer::port))
+    }
+
+    /// Where the process that has these links finds it.
+    pub(crate) fn address(&self, links: &Links) -> Address {
+        let pairs: Vec<_> = links
+            .iter()
+            .map(|(port, link)| (port, link.port()))
+            .collect();
         match self {
-            Self::One(_) => Address::One(proxy),
-            Self::Cluster(_) => Address::Cluster(self.all().map(RedisServer::port).collect()),
+            Self::One(_) => Address::One(pairs.first().map_or(0, |(_, link)| *link)),
+            Self::Cluster(_) => {
+                let ports = self.all().map(RedisServer::port);
+                Address::Cluster(ports.collect(), pairs)
+            }
             Self::Sentinels(it) => {
-                Address::Sentinels((0..3).map(|number| it.sentinel(number).port()).collect())
+                let ports = (0..3).map(|number| it.sentinel(number).port());
+                Address::Sentinels(ports.collect(), pairs)
             }
         }
     }
@@ -99,11 +128,6 @@ impl Servers {
 
     /// How many connections the processes have, to all servers together.
     pub(crate) fn connections(&self) -> usize {
-        let of_one = |server: &RedisServer| {
-            let clients = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
-            // All but the one who asks.
-            clients.lines().count().saturating_sub(1)
-        };
-        self.all().map(of_one).sum()
+        self.all().map(RedisServer::connections).sum()
     }
 }

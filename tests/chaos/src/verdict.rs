@@ -15,6 +15,9 @@ pub(crate) enum Reason {
     IntentUnseen,
     LateCommit,
     Shifted,
+    Replaced,
+    CutOff,
+    Returned,
 }
 
 impl Reason {
@@ -30,6 +33,9 @@ impl Reason {
             Self::IntentUnseen => "intent-unseen",
             Self::LateCommit => "late-commit",
             Self::Shifted => "shifted",
+            Self::Replaced => "replaced",
+            Self::CutOff => "cut-off",
+            Self::Returned => "returned",
         }
     }
 }
