@@ -15,4 +15,5 @@ pub(crate) mod nonce;
 pub(crate) mod paused;
 pub(crate) mod policy;
 pub(crate) mod scope_flags;
+pub(crate) mod span;
 pub(crate) mod sync;

@@ -4,13 +4,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument as _;
-
 use super::Cache;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
 use crate::base::policy::IntoTtl;
+use crate::base::span::in_span;
 use crate::call::log;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::read::{Action, Call, Hit, LookupLoop, Permit, Read, value_of};
@@ -326,7 +325,7 @@ impl Cache {
         let began = clock::now();
         let span = invalidations.direct_span(&invalidation);
         let removed = invalidations.persist(|| store.invalidate(&invalidation));
-        match removed.instrument(span).await {
+        match in_span(span, removed).await {
             Ok(done) => {
                 guard.disarm();
                 observe::record_invalidation(Acknowledgement::Delivered);

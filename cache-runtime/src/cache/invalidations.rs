@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use tracing::Instrument as _;
-
 use super::Cache;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind, shortened};
+use crate::base::span::in_span;
 use crate::call::transaction::{self, DeferredWrite, InDoubt, TransactionOutcome};
 use crate::call::write::{PlannedWrite, WritePlan};
 use crate::call::{ambient, memo, observe, scope};
@@ -249,7 +248,7 @@ impl Cache {
             ..Invalidation::default()
         };
         let span = cache.invalidations.direct_span(&done);
-        let removed = cache.invalidations.persist(walk).instrument(span).await;
+        let removed = in_span(span, cache.invalidations.persist(walk)).await;
         if removed.is_ok() {
             let resource = pattern.split(':').next().unwrap_or_default();
             cache

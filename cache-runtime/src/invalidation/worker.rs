@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::Instrument as _;
 
 use super::clearing::Clearing;
 use super::queue::{self, Queue};
@@ -15,6 +14,7 @@ use super::shared::SharedQueue;
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
+use crate::base::span::in_span;
 use crate::store::{
     Circuit, ConnectionWatch, Invalidation, NamespaceInvalidated, PartlyInvalidated, Parts, Store,
 };
@@ -131,7 +131,7 @@ impl Worker {
                 return Ok(());
             };
             let span = report::delivery_span(&self.shared.telemetry, &outgoing);
-            if let Err(error) = self.deliver(&outgoing).instrument(span).await {
+            if let Err(error) = in_span(span, self.deliver(&outgoing)).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Retry at once over the next connection, which may be there already.
                     self.shared.requeue(self.connection.as_ref());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, Lookup, RedisConfig, cached, invalidates};
 use cache_tests::{RedisServer, eventually};
-use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
+use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tokio::sync::Semaphore;
 use tracing::field::{Field, Visit};
@@ -334,7 +334,7 @@ async fn joined_calls_and_expired_entries_are_events_too() {
 #[tokio::test]
 async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     let _alone = ALONE.lock().await;
-    let server = RedisServer::start();
+    let mut server = RedisServer::start();
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -366,6 +366,13 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     }
     .instrument(by_hand)
     .await;
+    let hurried = config(&server).command_budget(Duration::from_millis(100));
+    let hurried = Users {
+        cache: Cache::new(hurried).await,
+    };
+    server.pause();
+    assert_eq!(hurried.get(10).await, Ok(10), "it runs without the cache");
+    server.resume();
     cache.shutdown().await;
     provider.force_flush().expect("exported");
 
@@ -408,7 +415,16 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
         let namespace = namespace.map(|it| it.value.clone());
         assert_eq!(namespace, Some(opentelemetry::Value::from("0")));
     };
-    is_of_redis(named("cache.lookup")[0]);
+    let lookups = named("cache.lookup");
+    is_of_redis(lookups[0]);
+    assert_eq!(field(lookups[0], "error.type"), None);
+    let keys_of = |span: &SpanData| field(span, "cache.key");
+    let failed = lookups
+        .iter()
+        .find(|it| keys_of(it).as_deref() == Some("users:10"));
+    let failed = failed.expect("a lookup without an answer");
+    assert_eq!(field(failed, "error.type").as_deref(), Some("unavailable"));
+    assert!(matches!(failed.status, Status::Error { .. }));
 
     let write = named("cache.write")[0];
     assert_eq!(write.parent_span_id, id(request));
@@ -422,6 +438,10 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     assert!(field(delivery, "cache.keys").is_some_and(|keys| keys.contains("users:7")));
 
     is_of_redis(delivery);
+    assert_eq!(
+        field(delivery, "db.operation.name").as_deref(),
+        Some("EVALSHA")
+    );
 
     // What does not wait in the queue is a part of what its caller does, and has the link as well.
     let by_hand = named("by hand")[0];

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tracing::Instrument as _;
 
 use super::audited::Audited;
 use super::context::LoadContext;
@@ -18,6 +17,7 @@ use super::timing::{self, Timing};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::policy::{StalePolicy, TtlRequest};
+use crate::base::span::in_span;
 use crate::call::enclosing::{self, Loads};
 use crate::call::log;
 use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
@@ -199,7 +199,7 @@ impl Call {
     #[cold]
     fn traced_look(&self) -> BoxFuture<'_, Result<Look, Error>> {
         let look = self.cache.store.look(self.probe());
-        Box::pin(look.instrument(self.lookup_span()))
+        Box::pin(in_span(self.lookup_span(), look))
     }
 
     pub(super) async fn prune_and_look(&self) -> Result<Look, Error> {

@@ -151,6 +151,8 @@ fn lookup_span(call: &Call) -> Span {
         target: "cache_runtime::call",
         "cache.lookup",
         otel.kind = "client",
+        otel.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
         db.system.name = server.system,
         db.operation.name = (server.system == Some("redis")).then_some("MGET"),
         db.namespace = server.namespace.as_deref(),
