@@ -25,6 +25,7 @@ mod reconnect;
 mod redis;
 mod requests;
 mod restless;
+mod runtimes;
 mod shop;
 mod switches;
 mod tenants;

@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, PushInfo, PushKind, RedisError};
+use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::batcher::Batcher;
 use super::breaker::{End, FAILURES, Failures};
 use super::confirmation::Confirmation;
-use super::errors::{described, is_no_answer, is_read_only, is_write_refused, refused, unanswered};
+use super::errors::{
+    described, is_lost, is_no_answer, is_read_only, is_write_refused, refused, unanswered,
+};
 use super::health::{Health, HealthError};
 use super::key_watchers::KeyWatchers;
 use super::probe::Capabilities;
+use super::runtimes::RuntimeConnections;
 use super::set_aside::SetAside;
 use super::sync_check::SyncCheck;
 use super::tracking::Tracker;
@@ -48,6 +51,8 @@ pub(super) struct Connection {
     pub(super) round_trip: Duration,
     /// The runtime that drives the connection.
     pub(super) home: Handle,
+    /// For single reads from single-threaded runtimes.
+    pub(super) runtimes: RuntimeConnections,
 }
 
 #[derive(Default)]
@@ -145,6 +150,17 @@ impl Drop for TimeoutGuard<'_> {
     }
 }
 
+/// The answer to `MGET`.
+async fn values(
+    multiplexed: &mut MultiplexedConnection,
+    mget: &Cmd,
+) -> Result<Vec<Value>, RedisError> {
+    match multiplexed.send_packed_command(mget).await? {
+        Value::Array(values) => Ok(values),
+        other => other.extract_error().map(|_| Vec::new()),
+    }
+}
+
 impl Connection {
     /// Runs one command, or a script, within the budget. Its answer is held back while it is
     /// doubtful whether answers belong to their commands.
@@ -154,6 +170,68 @@ impl Connection {
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
         let mut multiplexed = self.multiplexed.clone();
+        let answered = async {
+            (
+                ask(&mut multiplexed).await,
+                self.state.sync_check.in_sync().await,
+            )
+        };
+        match self.in_time(budget, answered).await {
+            Some((_, Err(error))) => Err(error),
+            Some((Ok(answer), Ok(()))) => {
+                self.state.failures.answered();
+                Ok(answer)
+            }
+            Some((Err(error), Ok(()))) => Err(self.failed(error)),
+            None => Err(unanswered(budget)),
+        }
+    }
+
+    /// Runs `MGET` over the connection of the caller's runtime if it has one, otherwise over this
+    /// one. If that connection fails, the read is repeated over this one.
+    pub(super) async fn read_here(
+        &self,
+        budget: Duration,
+        mget: &Cmd,
+    ) -> Result<Vec<Value>, Error> {
+        let Some(mut own) = self.runtimes.own() else {
+            return self.read(budget, mget).await;
+        };
+        let sent = std::time::Instant::now();
+        match self
+            .in_time(budget, values(&mut own.multiplexed, mget))
+            .await
+        {
+            // Another read may have found that its answers belong to other commands.
+            Some(Ok(values)) if own.is_in_use() => {
+                self.state.failures.answered();
+                return Ok(values);
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) if is_lost(&error) || is_no_answer(&error) => {
+                own.failed();
+                if crate::base::mutation::is_active("own-connection-lost-for-good") {
+                    return Err(described(error));
+                }
+            }
+            Some(Err(error)) => return Err(self.failed(error)),
+            None => {
+                own.failed();
+                return Err(unanswered(budget));
+            }
+        }
+        let rest = budget.saturating_sub(sent.elapsed());
+        // Boxed, so that the future of a hit does not hold memory for it.
+        Box::pin(self.read(rest, mget)).await
+    }
+
+    async fn read(&self, budget: Duration, mget: &Cmd) -> Result<Vec<Value>, Error> {
+        self.ask(budget, async |multiplexed| values(multiplexed, mget).await)
+            .await
+    }
+
+    /// Waits for an answer within the budget. The server counts as silent if there is none.
+    async fn in_time<T>(&self, budget: Duration, answer: impl Future<Output = T>) -> Option<T> {
         let mut sent = TimeoutGuard {
             state: &self.state,
             budget,
@@ -161,32 +239,18 @@ impl Connection {
             is_over: false,
         };
         let _held = PauseGuard::for_at_most(budget);
-        let answered = async {
-            (
-                ask(&mut multiplexed).await,
-                self.state.sync_check.in_sync().await,
-            )
-        };
-        let answer = tokio::time::timeout(budget, answered).await;
+        let answer = tokio::time::timeout(budget, answer).await;
         sent.is_over = true;
-        match answer {
-            Ok((_, Err(error))) => Err(error),
-            Ok((Ok(answer), Ok(()))) => {
-                self.state.failures.answered();
-                Ok(answer)
-            }
-            Ok((Err(error), Ok(()))) => Err(self.failed(error)),
-            Err(_) => {
-                self.state.unanswered(budget);
-                Err(unanswered(budget))
-            }
+        if answer.is_err() {
+            self.state.unanswered(budget);
         }
+        answer.ok()
     }
 
     /// Translates a command's error, and closes the connection if the error is about the
     /// connection.
     pub(super) fn failed(&self, error: RedisError) -> Error {
-        let is_over = error.is_connection_dropped() || error.is_io_error();
+        let is_over = is_lost(&error);
         let is_demoted = is_read_only(&error);
         // The answer belongs to another command, or the peer is no Redis.
         let is_amiss = is_no_answer(&error);

@@ -98,6 +98,7 @@ mod tests {
     use super::super::connection::ConnectionState;
     use super::super::health::Health;
     use super::super::probe::Capabilities;
+    use super::super::runtimes::RuntimeConnections;
     use super::super::switches::SwitchList;
     use super::*;
     use crate::base::clock::{Millis, RemoteClock};
@@ -152,6 +153,7 @@ mod tests {
             health: Health::new("@gen:probe", BUDGET, switches),
             round_trip: Duration::from_millis(1),
             home: Handle::current(),
+            runtimes: RuntimeConnections::default(),
         })
     }
 

@@ -28,6 +28,11 @@ pub(super) fn is_write_refused(error: &RedisError) -> bool {
     error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
 }
 
+/// Whether the connection has ended.
+pub(super) fn is_lost(error: &RedisError) -> bool {
+    error.is_connection_dropped() || error.is_io_error()
+}
+
 /// Whether the reply can't be the answer to the command: it has another type, or is not RESP.
 pub(super) fn is_no_answer(error: &RedisError) -> bool {
     matches!(

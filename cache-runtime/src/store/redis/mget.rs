@@ -26,13 +26,7 @@ pub(super) async fn mget(
         budget,
         is_over: false,
     };
-    let answer = connection.ask(budget, async |multiplexed| {
-        match multiplexed.send_packed_command(&mget).await? {
-            Value::Array(values) => Ok(values),
-            other => other.extract_error().map(|_| Vec::new()),
-        }
-    });
-    let answer = answer.await;
+    let answer = connection.read_here(budget, &mget).await;
     unanswered.is_over = !matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable);
     let values = answer?;
     for (key, value) in keys.zip(&values) {

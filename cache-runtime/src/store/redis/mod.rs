@@ -21,6 +21,7 @@ mod reads;
 mod recent;
 mod replay;
 mod reply;
+mod runtimes;
 mod scripts;
 mod sentinel;
 mod set_aside;

@@ -87,33 +87,42 @@ impl RedisStore {
             return Ok(Vec::new());
         };
         debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
-        let keys = probes.iter().map(|probe| probe.key.as_str());
-        let keys = keys.chain(deps.iter().map(|dep| dep.key()));
-        let mut values = mget_checked(connection, self.budget, keys).await?;
-        if values.len() != probes.len() + deps.len() {
-            return Err(connection.answers_amiss(miscounted()));
-        }
-        let generations = values.split_off(probes.len());
-        let generations = match missing {
-            Missing::Created => self.generations(connection, deps, &generations).await?,
-            Missing::Unknown => generations_or_unknown(&generations),
-        };
-        connection.check_confirmed()?;
-        let generation_set = GenerationSet::of(connection.identity(), generations);
-        let now = connection.clock.now();
-        let mut misplaced = None;
-        let looks = values.into_iter().zip(probes).map(|(value, probe)| {
-            let look = StoredValue::of(value).look(&probe.key, &generation_set, now);
-            if generation_set.is_misplaced(&look) {
-                misplaced = Some(probe.key.as_str());
+        loop {
+            let keys = probes.iter().map(|probe| probe.key.as_str());
+            let keys = keys.chain(deps.iter().map(|dep| dep.key()));
+            let mut values = mget_checked(connection, self.budget, keys).await?;
+            if values.len() != probes.len() + deps.len() {
+                if connection.runtimes.give_up_own() {
+                    continue;
+                }
+                return Err(connection.answers_amiss(miscounted()));
             }
-            look
-        });
-        let looks = looks.collect();
-        if let Some(key) = misplaced {
-            Box::pin(connection.check_sync(key, self.budget)).await?;
+            let generations = values.split_off(probes.len());
+            let generations = match missing {
+                Missing::Created => self.generations(connection, deps, &generations).await?,
+                Missing::Unknown => generations_or_unknown(&generations),
+            };
+            connection.check_confirmed()?;
+            let generation_set = GenerationSet::of(connection.identity(), generations);
+            let now = connection.clock.now();
+            let mut misplaced = None;
+            let looks = values.into_iter().zip(probes).map(|(value, probe)| {
+                let look = StoredValue::of(value).look(&probe.key, &generation_set, now);
+                if generation_set.is_misplaced(&look) {
+                    misplaced = Some(probe.key.as_str());
+                }
+                look
+            });
+            let looks = looks.collect();
+            if let Some(key) = misplaced {
+                // It may be the runtime's own connection that returns the answers of others.
+                if connection.runtimes.give_up_own() {
+                    continue;
+                }
+                Box::pin(connection.check_sync(key, self.budget)).await?;
+            }
+            return Ok(looks);
         }
-        Ok(looks)
     }
 
     /// The generations in `values`. Those that are missing or invalid are created.

@@ -25,6 +25,7 @@ use super::health::{self, Health, HealthError};
 use super::probe;
 use super::recent::RecentInvalidations;
 use super::reply::reading;
+use super::runtimes::RuntimeConnections;
 use super::scripts::{self, ScriptMode};
 use super::sentinel::{LatestEpoch, SentinelAnswer, Sentinels, former_primaries_left};
 use super::set_aside::SetAside;
@@ -540,6 +541,10 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         None if is_resp3 => state.key_watchers.start(&mut multiplexed).await,
         None => {}
     }
+    let runtimes = match state.tracker.is_none() && !settings.is_node {
+        true => RuntimeConnections::to(config, address, server),
+        false => RuntimeConnections::default(),
+    };
     Ok(Connection {
         multiplexed,
         server,
@@ -551,6 +556,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         health: health.clone(),
         round_trip,
         home: Handle::current(),
+        runtimes,
     })
 }
 

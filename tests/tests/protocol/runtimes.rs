@@ -1,0 +1,199 @@
+//! Programs whose runtimes have one thread each, as the workers of actix-web: each reads over a connection of its own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use cache_runtime::{Cache, RedisConfig, Status, observe};
+use cache_tests::{Mode, Proxy, RedisServer, eventually};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::shop::Shop;
+use crate::{over, patient};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// More reads than a runtime makes before it gets a connection.
+const MANY: usize = 300;
+
+fn runtime() -> Runtime {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
+/// A cache that was made on a runtime that has ended, and an entry.
+fn shop_over(server: &RedisServer) -> Shop {
+    runtime().block_on(async {
+        let shop = Shop::new(&Cache::new(over(server)).await);
+        shop.name(1).await;
+        shop
+    })
+}
+
+async fn hits(shop: &Shop, times: usize) {
+    for _ in 0..times {
+        let (_, outcomes) = observe(shop.get(1)).await;
+        let status = outcomes[0].status;
+        assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+    }
+}
+
+/// The connections of clients, as the server tells, without the one that asks.
+fn connections(server: &RedisServer) -> Vec<String> {
+    let list = server.cli(&["CLIENT", "LIST"]);
+    let lines = list
+        .lines()
+        .filter(|line| !line.contains("cmd=client|list"));
+    lines.map(str::to_owned).collect()
+}
+
+fn reads(connection: &str) -> bool {
+    connection.contains("cmd=mget")
+}
+
+/// Reads until the runtime that calls has a connection. `others` is how many there are without it.
+async fn connect(shop: &Shop, server: &RedisServer, others: usize) {
+    eventually(PATIENCE, async || {
+        hits(shop, MANY).await;
+        let connections = connections(server);
+        connections.len() > others && connections.last().is_some_and(|newest| reads(newest))
+    })
+    .await;
+}
+
+#[test]
+fn each_runtime_has_a_connection_and_its_end_is_none_of_the_others() {
+    let server = RedisServer::start();
+    let shop = shop_over(&server);
+    let shared = connections(&server).len();
+    let ends = [const { AtomicBool::new(false) }; 3];
+    let worker = |number: usize| {
+        let read = async {
+            while !ends[number].load(Ordering::Relaxed) {
+                hits(&shop, 20).await;
+            }
+        };
+        match number {
+            0 => LocalSet::new().block_on(&runtime(), read),
+            _ => runtime().block_on(read),
+        }
+    };
+    let until_only = |own: usize| {
+        runtime().block_on(eventually(PATIENCE, async || {
+            let connections = connections(&server);
+            let reading = connections.iter().filter(|connection| reads(connection));
+            connections.len() == shared + own && reading.count() >= own
+        }));
+    };
+    thread::scope(|scope| {
+        let workers = [0, 1, 2].map(|number| scope.spawn(move || worker(number)));
+        until_only(3);
+        for (number, worker) in workers.into_iter().enumerate() {
+            ends[number].store(true, Ordering::Relaxed);
+            worker.join().expect("all its reads were hits");
+            until_only(2 - number);
+        }
+    });
+    runtime().block_on(hits(&shop, 10));
+}
+
+#[test]
+fn no_runtime_reads_what_another_one_has_replaced() {
+    let server = RedisServer::start();
+    let shop = &shop_over(&server);
+    let shared = connections(&server).len();
+    let (tell, mut told) = mpsc::unbounded_channel::<String>();
+    let (answer, mut answers) = mpsc::unbounded_channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            runtime().block_on(async {
+                connect(shop, &server, shared).await;
+                answer.send(()).expect("it is waited for");
+                while let Some(name) = told.recv().await {
+                    for _ in 0..3 {
+                        assert_eq!(shop.name(1).await, name);
+                    }
+                    answer.send(()).expect("it is waited for");
+                }
+            });
+        });
+        runtime().block_on(async move {
+            answers.recv().await.expect("the other one is connected");
+            for round in 0..200 {
+                let name = format!("name {round}");
+                shop.rename(1, &name).await.expect("written");
+                tell.send(name).expect("the other one reads");
+                answers.recv().await.expect("the other one has read");
+            }
+        });
+    });
+}
+
+#[test]
+fn a_connection_that_is_lost_costs_no_hit() {
+    let server = RedisServer::start();
+    let shop = shop_over(&server);
+    let shared = connections(&server).len();
+    runtime().block_on(async {
+        connect(&shop, &server, shared).await;
+        let newest = connections(&server).pop().expect("there is one");
+        let id = newest
+            .split(' ')
+            .find_map(|field| field.strip_prefix("id="));
+        let killed = server.cli(&["CLIENT", "KILL", "ID", id.expect("an id")]);
+        assert_eq!(killed, "1");
+        hits(&shop, 10).await;
+    });
+}
+
+#[test]
+fn another_server_at_the_address_is_not_read() {
+    let (server, other) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::start(server.port());
+    runtime().block_on(async {
+        let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+        let shop = Shop::new(&Cache::new(config).await);
+        shop.name(1).await;
+        let before = proxy.accepted();
+        proxy.lead_to(other.port());
+        eventually(PATIENCE, async || {
+            hits(&shop, MANY).await;
+            proxy.accepted() > before && connections(&other).is_empty()
+        })
+        .await;
+        hits(&shop, MANY).await;
+        assert_eq!(other.cli(&["DBSIZE"]), "0");
+    });
+}
+
+#[test]
+fn answers_of_other_commands_are_not_served() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    runtime().block_on(async {
+        let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+        let shop = Shop::new(&Cache::new(config).await);
+        for id in 1..=3 {
+            shop.name(id).await;
+        }
+        let shared = connections(&server).len();
+        connect(&shop, &server, shared).await;
+        // For as long as a connection lives; new ones are in order.
+        proxy.set(Mode::OffByOne);
+        for _ in 0..2 {
+            for id in 1..=3 {
+                assert_eq!(shop.name(id).await, format!("user {id}"));
+            }
+        }
+        proxy.set(Mode::Pass);
+        eventually(PATIENCE, async || {
+            for id in 1..=3 {
+                assert_eq!(shop.name(id).await, format!("user {id}"));
+            }
+            matches!(observe(shop.get(1)).await.1[0].status, Status::Hit { .. })
+        })
+        .await;
+    });
+}
