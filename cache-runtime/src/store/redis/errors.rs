@@ -90,6 +90,25 @@ pub(super) fn described(error: RedisError) -> Error {
 /// The error for a server that is not the primary.
 pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
 
+/// Whether an error means a missing permission, in the texts of Redis 6.2, 7.0 and later.
+pub(super) fn is_refusal(error: &str) -> bool {
+    [
+        "NOPERM",
+        "no permissions",
+        "can't run this command",
+        "can't access at least one of the keys",
+    ]
+    .iter()
+    .any(|words| error.contains(words))
+}
+
+/// The commands that the script `TRY` was refused: of each pair in its answer, a name and an error.
+pub(super) fn refused_commands(answer: &[String]) -> Vec<String> {
+    let pairs = answer.chunks_exact(2);
+    let refused = pairs.filter(|pair| is_refusal(&pair[1]));
+    refused.map(|pair| pair[0].clone()).collect()
+}
+
 /// The error for a server that takes no invalidations.
 pub(super) fn refused(reason: &str) -> String {
     format!("Redis answers reads and refuses writes, so nothing is served from it: {reason}")

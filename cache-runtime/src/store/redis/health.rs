@@ -15,10 +15,10 @@ use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::errors::NO_PRIMARY;
+use super::errors::{NO_PRIMARY, is_refusal, refused_commands};
 use super::probe::refuses_scripts;
 use super::reply::{info_field, millis};
-use super::scripts::{INVALIDATE, ScriptMode};
+use super::scripts::{INVALIDATE, ScriptMode, TRY};
 use super::switches::SwitchList;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
@@ -114,7 +114,13 @@ impl Health {
                 let is_demoted = error.code() == Some("READONLY");
                 let is_lost = error.is_io_error() || error.is_connection_dropped();
                 let runs_none = refuses_scripts(&error);
-                let text = describe(error).to_string();
+                let mut text = describe(error).to_string();
+                if !runs_none && is_refusal(&text) {
+                    let refused = self.refused(multiplexed, scripts);
+                    if let Ok(Some(refused)) = tokio::time::timeout(self.budget, refused).await {
+                        text = refused;
+                    }
+                }
                 return Err(match is_demoted || is_lost {
                     true => HealthError::Unusable(text),
                     false if runs_none => HealthError::RunsNoScripts(text),
@@ -137,6 +143,20 @@ impl Health {
                 Err(HealthError::Unusable(text))
             }
         }
+    }
+
+    /// Names the commands that the user may not run. The error of a script does not.
+    async fn refused(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        scripts: ScriptMode,
+    ) -> Option<String> {
+        let absent = format!("{}~", self.key()?);
+        let tried = TRY.run(multiplexed, scripts, [absent.as_str()], []);
+        let answer: Vec<String> = tried.await.ok()?;
+        let refused = refused_commands(&answer);
+        let names = refused.join(", ");
+        (!refused.is_empty()).then(|| format!("NOPERM: the user may not run {names}"))
     }
 
     /// Writes with the script of an invalidation.

@@ -242,6 +242,11 @@ pub(super) static FILL: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lu
 /// `KEYS` generations; `ARGV` a TTL in ms. Extends those that have less than half of it left.
 pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/touch.lua")));
 
+/// `KEYS` one that does not exist. Tries the commands that the scripts use on a key, and returns
+/// each command that failed with its error. Each of them changes nothing while the key is missing.
+pub(super) static TRY: LazyLock<Lua> =
+    LazyLock::new(|| Lua::new(include_str!("lua/try.lua").to_owned()));
+
 /// `KEYS` entries to remove, then generations; `ARGV` the number of entries, the generations' TTL
 /// in ms, the tokens of the intents to end, then a nonce for each generation. Other live intents
 /// stay. A nonce after a `?` is for a generation that must not be created if it is missing. Returns

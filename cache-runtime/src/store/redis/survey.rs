@@ -11,8 +11,9 @@ use std::sync::{Arc, LazyLock};
 use redis::Value;
 
 use super::connection::Connection;
+use super::errors::{is_refusal, refused_commands};
 use super::reply::{info_field, text};
-use super::scripts::Lua;
+use super::scripts::{Lua, TRY};
 use super::walk::{Walk, scan};
 use super::{RedisStore, glob, supervisor};
 use crate::base::error::{Error, ErrorKind};
@@ -28,10 +29,6 @@ const NAMED: usize = 3;
 const PROBE: &str = "@probe";
 /// The length of a value's start that tells what the value is.
 const HEAD: usize = 40;
-
-/// `KEYS` one that does not exist. Tries the commands that the scripts use on a key, and returns
-/// each command that failed with its error. Each of them changes nothing while the key is missing.
-static TRY: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/try.lua").to_owned()));
 
 /// `KEYS` to check; `ARGV` how many bytes. Returns the start of each value, `!` if it is no string,
 /// and nothing if it does not exist.
@@ -139,9 +136,7 @@ impl RedisStore {
             let tried = self.script(&connection, &TRY, [key.as_str()], []).await;
             match permitted::<Vec<String>>(tried)? {
                 Permitted::Yes(refusals) => {
-                    let refusals = refusals.chunks_exact(2);
-                    let refusals = refusals.filter(|refusal| is_refusal(&refusal[1]));
-                    refused.extend(refusals.map(|refusal| refusal[0].clone()));
+                    refused.extend(refused_commands(&refusals));
                 }
                 Permitted::No(name) => {
                     refused.insert(name.unwrap_or_else(|| "evalsha".into()));
@@ -247,18 +242,6 @@ fn permitted<T>(answer: Result<T, Error>) -> Result<Permitted<T>, Error> {
         Err(error) if error.to_string().contains("unknown command") => Ok(Permitted::Unknown),
         Err(error) => Err(error),
     }
-}
-
-/// Whether an error means a missing permission, in the texts of Redis 6.2, 7.0 and later.
-fn is_refusal(error: &str) -> bool {
-    [
-        "NOPERM",
-        "no permissions",
-        "can't run this command",
-        "can't access at least one of the keys",
-    ]
-    .iter()
-    .any(|words| error.contains(words))
 }
 
 /// The command in `.. has no permissions to run the 'script|load' command`.
