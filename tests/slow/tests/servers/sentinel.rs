@@ -205,6 +205,48 @@ async fn the_first_answer_may_be_an_old_one() {
     assert_eq!(keys, "users:1");
 }
 
+/// A failover by hand that the only Sentinel can't end, since a replica does not answer: for ten seconds it shows the former
+/// primary with the epoch of the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_failover_ends_the_new_primary_is_used() {
+    let former = RedisServer::start();
+    let replica = |priority: u8| {
+        RedisOptions::default()
+            .config("repl-diskless-sync-delay 0")
+            .config(&format!("replica-priority {priority}"))
+            .config(&format!("replicaof 127.0.0.1 {}", former.port()))
+            .start()
+    };
+    let (new, mut silent) = (replica(1), replica(0));
+    let sentinel = lone_sentinel(&former);
+    let field = |name: &str| {
+        let known = sentinel.cli(&["SENTINEL", "MASTER", Sentinels::NAME]);
+        let mut lines = known.lines().skip_while(|line| *line != name);
+        lines.nth(1).unwrap_or_default().to_owned()
+    };
+    eventually(PATIENCE, async || field("num-slaves") == "2").await;
+    for server in [&new, &silent] {
+        let info = || server.cli(&["INFO", "replication"]);
+        let up = async || info().contains("master_link_status:up");
+        eventually(PATIENCE, up).await;
+    }
+    silent.pause();
+    let epoch = field("config-epoch");
+    // The Sentinel has to know the replicas for a while before it chooses one.
+    let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
+    eventually(PATIENCE, async || sentinel.cli(&failover) == "OK").await;
+    eventually(PATIENCE, async || field("config-epoch") != epoch).await;
+    assert_eq!(field("port"), former.port().to_string(), "it has ended");
+
+    let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
+    let shop = Shop::over(over(redis)).await;
+    let scan = ["--scan", "--pattern", "users:1"];
+    let is_at_new = || new.cli(&scan) == "users:1";
+    eventually(PATIENCE, async || is_hit(&shop, 1).await && is_at_new()).await;
+    assert_eq!(former.cli(&scan), "", "it was used meanwhile");
+    silent.resume();
+}
+
 /// A former primary answers for ten seconds after a failover by hand. Processes that have not learnt of it use it meanwhile,
 /// for four of them at most, so a process that has learnt of it stores and serves nothing until then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
