@@ -211,6 +211,7 @@ impl OutboxState {
         ] {
             figure.store(UNKNOWN, Ordering::Relaxed);
         }
+        self.prepared.store(0, Ordering::Relaxed);
     }
 
     /// Records how many rows are set aside, and how many of them have been dropped.
@@ -227,13 +228,11 @@ impl OutboxState {
     /// The store has what these rows of this process say: the relay is to delete them, if it still has the connection that it had
     /// when they were written. Another one may lead to a server that has lost them, and that gives their numbers to others.
     pub(crate) fn done(&self, rows: Vec<i64>, connection: u64) {
+        let mut done = self.done.lock();
+        // Under the lock: a new connection is counted first, and the list is cleared then.
         let is_another = connection != self.connection()
             && !crate::base::mutation::is_active("outbox-done-at-another-server");
-        if rows.is_empty() || is_another {
-            return;
-        }
-        let mut done = self.done.lock();
-        if done.len() + rows.len() > MOST_DONE {
+        if rows.is_empty() || is_another || done.len() + rows.len() > MOST_DONE {
             return;
         }
         done.extend(rows);

@@ -307,10 +307,7 @@ END
     }
 
     fn write_remove(&self, sql: &mut String, outbox: &OutboxTable) {
-        let (target, function) = (
-            self.table.quoted(),
-            outbox.beside(&self.table.function_suffix()),
-        );
+        let (target, function) = (self.table.quoted(), self.function(outbox));
         let quoted_target = quote_text(&target);
         let mut block = format!(
             "DECLARE\n    target pg_catalog.regclass;\nBEGIN\n    FOR target IN

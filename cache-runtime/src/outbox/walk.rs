@@ -35,7 +35,7 @@ pub(super) const MOST_TOLD: usize = 10_000;
 pub(super) const OPEN_TRANSACTIONS: &str = "SELECT (extract(epoch FROM max(clock_timestamp() - since)) * 1000)::bigint AS oldest_ms, \
     count(*) FILTER (WHERE is_prepared) AS prepared FROM (\
         SELECT xact_start AS since, false AS is_prepared FROM pg_stat_activity \
-            WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid() AND backend_type IS DISTINCT FROM 'autovacuum worker' \
+            WHERE datname = current_database() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid() AND backend_type IS DISTINCT FROM 'autovacuum worker' \
         UNION ALL SELECT prepared, true FROM pg_prepared_xacts WHERE database = current_database()\
     ) AS transactions";
 

@@ -42,7 +42,10 @@ impl Replay {
                 continue;
             }
             while !self.is_done().await {
-                tokio::time::sleep(PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    _ = closing.wait_for(|closing| *closing) => return,
+                }
             }
             self.recent.is_known();
         }

@@ -274,7 +274,10 @@ impl Topology {
         }
         for node in before.nodes() {
             let is_left = !map.nodes().iter().any(|it| Arc::ptr_eq(it, node));
-            if is_left && !crate::base::mutation::is_active("former-primaries-kept") {
+            if is_left && crate::base::mutation::is_active("former-primaries-kept") {
+                // Without the last reference to it, the node would end its tasks by itself.
+                std::mem::forget(Arc::clone(node));
+            } else if is_left {
                 node.closing.send_replace(true);
             }
         }
