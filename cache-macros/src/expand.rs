@@ -41,8 +41,9 @@ use crate::model::{
 //     __crt::Shape::<Result<Option<User>, DbError>>::OF
 //         .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
-//             #[allow(clippy::diverging_sub_expression)]
-//             let _ = __kind.unreached() && return __kind.value();
+//             if __kind.unreached() {
+//                 return __kind.value();
+//             }
 //             BODY
 //         })
 //         .await
@@ -278,8 +279,9 @@ fn body(item: &Item) -> Group {
             let statements = original.stream();
             // Where the compiler says from what it knows the type.
             let typed = quote_spanned! {mixed().located_at(item.output_place())=>
-                #[allow(clippy::diverging_sub_expression)]
-                let _ = __kind.unreached() && return __kind.value();
+                if __kind.unreached() {
+                    return __kind.value();
+                }
             };
             quote!(#typed #statements)
         }

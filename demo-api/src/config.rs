@@ -1,6 +1,7 @@
 //! The demo's own settings; `REDIS_*` and `CACHE_*` are read by `cache-runtime`.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -9,6 +10,16 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::access::Token;
+
+const VARIABLES: [&str; 7] = [
+    "HOST",
+    "PORT",
+    "DATABASE_URL",
+    "CACHE_ADMIN_TOKEN",
+    "MAX_CONNECTIONS",
+    "CLIENT_TIMEOUT_SECS",
+    "OUTBOX",
+];
 
 /// The address to listen on, the database, and the limits for clients.
 #[derive(Debug, Clone)]
@@ -53,11 +64,24 @@ impl Config {
     /// # Errors
     /// If a variable has an unusable value.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_variables(|name| env::var(name).ok())
+        Self::from_variables(|name| env::var_os(name))
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let variable = |name| variable(name).filter(|value| !value.trim().is_empty());
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        // Without the token, for instance, what it guards would be open.
+        let unreadable = VARIABLES
+            .into_iter()
+            .find(|name| variable(name).is_some_and(|value| value.to_str().is_none()));
+        if let Some(name) = unreadable {
+            return Err(ConfigError::new(
+                name,
+                "is not UTF-8; it may hold UTF-8 text",
+            ));
+        }
+        let variable = |name| {
+            let value = variable(name)?.into_string().ok()?;
+            Some(value).filter(|value| !value.trim().is_empty())
+        };
         let admin_token = match variable("CACHE_ADMIN_TOKEN") {
             None => None,
             Some(token) => Some(Token::new(token.trim()).ok_or_else(|| {
@@ -151,7 +175,7 @@ mod tests {
     use super::*;
 
     fn read(name: &'static str, value: &'static str) -> Result<Config, ConfigError> {
-        Config::from_variables(move |asked| (asked == name).then(|| value.to_owned()))
+        Config::from_variables(move |asked| (asked == name).then(|| value.into()))
     }
 
     #[test]
@@ -204,5 +228,22 @@ mod tests {
                 .to_string()
                 .contains("secret")
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_that_is_no_text_does_not_count_as_unset() {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        for variable in VARIABLES {
+            let error = Config::from_variables(|asked| {
+                (asked == variable).then(|| OsString::from_vec(vec![b'1', 0xff]))
+            });
+            let error = error.unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("{variable}: is not UTF-8; it may hold UTF-8 text")
+            );
+        }
     }
 }

@@ -17,6 +17,7 @@ impl Detached {
     //     let (__this, __query) = (__crt::owned(self), __crt::owned(query));
     //     async move {
     //         let (__this, query): (&Self, &UserFilter) = (&__this, &__query);
+    //         let _ = (&__this, &query);
     //         BODY, in which `self` is `__this`
     //     }
     // })
@@ -30,7 +31,7 @@ impl Detached {
         let receiver = self
             .this
             .as_ref()
-            .map(|(own, ty)| (quote!(#own), this.clone(), quote!(#this), ty));
+            .map(|(own, ty)| (quote!(#own), this.clone(), quote!(#this), ty, quote!(#this)));
         let borrowed = self.borrowed.iter().map(|borrowed| {
             let Borrowed {
                 name,
@@ -38,20 +39,29 @@ impl Detached {
                 ty,
             } = borrowed;
             let keeps = format_ident!("__{}", name.unraw(), span = mixed());
-            (quote!(#name), keeps, quote!(#mutability #name), ty)
+            (
+                quote!(#name),
+                keeps,
+                quote!(#mutability #name),
+                ty,
+                quote!(#name),
+            )
         });
         let kept: Vec<_> = receiver.into_iter().chain(borrowed).collect();
         let given = kept.iter().map(|(given, ..)| given);
         let keeps: Vec<_> = kept.iter().map(|(_, keeps, ..)| keeps).collect();
-        let names = kept.iter().map(|(.., name, _)| name);
-        let types = kept.iter().map(|(.., ty)| ty);
+        let names = kept.iter().map(|(_, _, name, ..)| name);
+        let types = kept.iter().map(|(.., ty, _)| ty);
+        let used = kept.iter().map(|(.., used)| used);
         let (owned, borrowed) = match kept.is_empty() {
             true => (None, None),
             false => (
                 Some(quote_spanned!(mixed()=> let (#(#keeps,)*) = (#(__crt::owned(#given),)*);)),
+                // The second statement uses what the body does not. An `allow` would be an error in
+                // a crate that forbids unused variables.
                 Some(quote_spanned! {mixed()=>
-                    #[allow(unused_variables)]
                     let (#(#names,)*): (#(#types,)*) = (#(&#keeps,)*);
+                    let _ = (#(&#used,)*);
                 }),
             ),
         };

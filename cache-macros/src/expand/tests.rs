@@ -54,8 +54,9 @@ pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     __crt::Shape::<Result<Option<User>, DbError>>::OF
         .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
         .run(async move |__kind| {
-            #[allow(clippy::diverging_sub_expression)]
-            let _ = __kind.unreached() && return __kind.value();
+            if __kind.unreached() {
+                return __kind.value();
+            }
             self.db.find(id).await?
         })
         .await
@@ -83,8 +84,9 @@ fn an_invalidating_function_is_the_one_in_the_design() {
             __p.resource("users").id(&result.id).resource("teams")
         })
         .run(async move |__kind| {
-            #[allow(clippy::diverging_sub_expression)]
-            let _ = __kind.unreached() && return __kind.value();
+            if __kind.unreached() {
+                return __kind.value();
+            }
             insert(new).await
         })
         .await

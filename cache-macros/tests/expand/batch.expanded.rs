@@ -11,8 +11,9 @@ async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> 
     __crt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
         .__read(&__CRT, "users", &ids, |__p| __p)
         .run(async move |__kind, ids| {
-            #[allow(clippy::diverging_sub_expression)]
-            let _ = __kind.unreached() && return __kind.value();
+            if __kind.unreached() {
+                return __kind.value();
+            }
             Ok(ids.iter().map(|id| (*id, id.to_string())).collect())
         })
         .await

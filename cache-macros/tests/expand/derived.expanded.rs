@@ -19,8 +19,9 @@ impl Users {
                 },
             )
             .run(async move |__kind| {
-                #[allow(clippy::diverging_sub_expression)]
-                let _ = __kind.unreached() && return __kind.value();
+                if __kind.unreached() {
+                    return __kind.value();
+                }
                 self.page(pool, skip, limit)
             })
             .await

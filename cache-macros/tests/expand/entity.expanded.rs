@@ -12,8 +12,9 @@ impl Users {
         __crt::Shape::<Result<Option<String>, std::fmt::Error>>::OF
             .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
             .run(async move |__kind| {
-                #[allow(clippy::diverging_sub_expression)]
-                let _ = __kind.unreached() && return __kind.value();
+                if __kind.unreached() {
+                    return __kind.value();
+                }
                 Ok(Some(id.to_string()))
             })
             .await

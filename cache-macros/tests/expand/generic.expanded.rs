@@ -10,8 +10,9 @@ pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usi
             |__p| __p.type_param::<T>().arg(&N).arg_of(__crt::argument(&*all).__known()),
         )
         .run(async move |__kind| {
-            #[allow(clippy::diverging_sub_expression)]
-            let _ = __kind.unreached() && return __kind.value();
+            if __kind.unreached() {
+                return __kind.value();
+            }
             all.len().checked_sub(N)
         })
         .await

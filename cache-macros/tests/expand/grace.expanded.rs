@@ -17,10 +17,11 @@ impl Prices {
             .run_detached(move |__kind| {
                 let (__this, __market) = (__crt::owned(self), __crt::owned(market));
                 async move {
-                    #[allow(unused_variables)]
                     let (__this, market): (&Self, &str) = (&__this, &__market);
-                    #[allow(clippy::diverging_sub_expression)]
-                    let _ = __kind.unreached() && return __kind.value();
+                    let _ = (&__this, &market);
+                    if __kind.unreached() {
+                        return __kind.value();
+                    }
                     Ok((__this.source.len() + market.len()) as u32 + id as u32)
                 }
             })
@@ -35,8 +36,9 @@ impl Prices {
             .__read(&__CRT, "prices", |__p| __p.id(&id).early(1.0).jitter(0.1f64))
             .context(&load)
             .run(async move |__kind| {
-                #[allow(clippy::diverging_sub_expression)]
-                let _ = __kind.unreached() && return __kind.value();
+                if __kind.unreached() {
+                    return __kind.value();
+                }
                 load.ttl(60);
                 Ok(id as u32)
             })

@@ -6,8 +6,9 @@ pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Erro
     __crt::Shape::<Result<String, std::fmt::Error>>::OF
         .__write(&__CRT, |__p| __p.resource("users").id(&id).resource("teams"))
         .run(async move |__kind| {
-            #[allow(clippy::diverging_sub_expression)]
-            let _ = __kind.unreached() && return __kind.value();
+            if __kind.unreached() {
+                return __kind.value();
+            }
             store(id, name).await
         })
         .await

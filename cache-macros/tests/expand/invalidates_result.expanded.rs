@@ -8,8 +8,9 @@ impl Users {
             .__write(&__CRT, |__p| __p.resource("users"))
             .result(move |__p, result| __p.resource("users").id(&result.len()))
             .run(async move |__kind| {
-                #[allow(clippy::diverging_sub_expression)]
-                let _ = __kind.unreached() && return __kind.value();
+                if __kind.unreached() {
+                    return __kind.value();
+                }
                 Ok(name.to_owned())
             })
             .await

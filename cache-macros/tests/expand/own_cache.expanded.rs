@@ -20,8 +20,9 @@ impl Users {
                 |__p| __p.id_of(__crt::argument(&(&self.tenant, &user)).__known()),
             )
             .run(async move |__kind| {
-                #[allow(clippy::diverging_sub_expression)]
-                let _ = __kind.unreached() && return __kind.value();
+                if __kind.unreached() {
+                    return __kind.value();
+                }
                 Some(user.to_owned())
             })
             .await

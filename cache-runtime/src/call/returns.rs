@@ -46,7 +46,7 @@ impl<R, S> Copy for ReturnShape<R, S> {}
 impl<R, S> ReturnShape<R, S> {
     pub(crate) const OF: Self = Self(PhantomData);
 
-    /// Returns false. A body starts with `let _ = kind.unreached() && return kind.value();`. From
+    /// Returns false. A body starts with `if kind.unreached() { return kind.value(); }`. From
     /// that line the compiler infers the return type of an async closure, because an expected type
     /// does not reach into one, even if it is declared.
     #[must_use]

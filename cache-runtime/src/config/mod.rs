@@ -295,7 +295,8 @@ impl CacheConfig {
     /// its own: 0.1 turns 300 s into 270 to 300 s. The default, 0, turns it off.
     #[must_use]
     pub fn jitter(mut self, part: f64) -> Self {
-        self.stale_policy.jitter = part.clamp(0.0, 1.0);
+        // `clamp` would keep a NaN.
+        self.stale_policy.jitter = if part > 0.0 { part.min(1.0) } else { 0.0 };
         self
     }
 

@@ -47,6 +47,17 @@ pub(super) fn of<'a>(
     unknown.filter_map(|name| Some((name, meant(name)?)))
 }
 
+/// Whether a variable is one of the settings.
+pub(super) fn is_setting(name: &str) -> bool {
+    NAMES.contains(&name) || is_of_a_resource(name)
+}
+
+/// Whether a variable would be the time to live of a resource, whose name none can have.
+pub(super) fn is_of_no_resource(name: &str) -> bool {
+    name.strip_prefix("CACHE_TTL_")
+        .is_some_and(|rest| !rest.is_empty() && !is_resource(&rest.to_ascii_lowercase()))
+}
+
 fn is_of_a_resource(name: &str) -> bool {
     name.strip_prefix("CACHE_TTL_")
         .is_some_and(|rest| is_resource(&rest.to_ascii_lowercase()) && !UNITS.contains(&rest))
@@ -100,5 +111,7 @@ mod tests {
             "PORT",
         ];
         assert_eq!(of(others.into_iter().chain(NAMES)).next(), None);
+        assert!(is_of_no_resource("CACHE_TTL_A B") && is_of_no_resource("CACHE_TTL_É"));
+        assert!(!is_of_no_resource("CACHE_TTL_A-B_1") && !is_of_no_resource("CACHE_TTL_MS"));
     }
 }

@@ -99,6 +99,12 @@ pub(super) const SENTINEL_PORT: u16 = 26_379;
 /// The primary's name, unless another is given.
 pub(super) const MASTER: &str = "mymaster";
 
+/// Whether Sentinels take this as the name of a primary.
+pub(super) fn is_master(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    name.chars().all(fits)
+}
+
 /// Parses what follows `redis-sentinel://`. Login and TLS are those of the servers, and TLS is that of
 /// the Sentinels too.
 fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
@@ -142,9 +148,7 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
         Ok(true)
     })?;
     let master = master.unwrap_or_else(|| MASTER.into());
-    // As the Sentinels take it.
-    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    if !master.chars().all(fits) {
+    if !is_master(&master) {
         return Err(no_path.into());
     }
     let mut redis = RedisConfig::default();

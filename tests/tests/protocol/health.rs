@@ -167,6 +167,25 @@ async fn a_user_without_scripts_is_not_served() {
     eventually(PATIENCE, async || is_hit(&shop).await).await;
 }
 
+#[tokio::test]
+async fn a_user_without_a_password_logs_in_as_that_user() {
+    let server = RedisServer::start();
+    server.cli(&["ACL", "SETUSER", "app", "on", "nopass", "~*", "&*", "+@all"]);
+    let named = |user: &str| {
+        let mut redis = RedisConfig::at("127.0.0.1", server.port());
+        redis.username = Some(user.into());
+        over(&server).redis(redis)
+    };
+    let shop = Shop::new(&Cache::new(named("app")).await);
+    eventually(PATIENCE, async || is_hit(&shop).await).await;
+    let clients = server.cli(&["CLIENT", "LIST"]);
+    assert!(clients.contains(" user=app "), "{clients}");
+
+    // Not as the default user, who may do everything.
+    let shop = Shop::new(&Cache::new(named("nobody")).await);
+    assert!(is_bypassed(&shop).await);
+}
+
 /// It would take writes, and nobody would hear of them: only its role tells.
 #[tokio::test]
 async fn a_demoted_primary_that_takes_writes_is_given_up_by_one_that_only_reads() {

@@ -8,6 +8,7 @@
 )]
 
 pub mod blocking;
+pub mod forbidden;
 pub mod generated_by_macros;
 pub mod hygiene;
 pub mod lints;
@@ -19,6 +20,11 @@ pub mod traits_for_all_types;
 #[test]
 fn blocking_runs() {
     blocking::main();
+}
+
+#[test]
+fn forbidden_runs() {
+    forbidden::main();
 }
 
 #[test]

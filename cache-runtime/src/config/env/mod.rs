@@ -6,6 +6,8 @@ mod redis;
 mod tests;
 mod vars;
 
+use std::ffi::OsString;
+
 use self::parse::{
     SECONDS, SECONDS_OR_0, TRUE_OR_FALSE, boolean, bytes, compressible, megabytes, milliseconds,
     namespace, number_to, seconds, seconds_or_0, staleness,
@@ -13,7 +15,7 @@ use self::parse::{
 use self::redis::redis_from_vars;
 use self::vars::Vars;
 use super::error::ConfigError;
-use super::typos::NAMES;
+use super::typos::is_setting;
 use super::{CacheConfig, MemcachedConfig, normalised};
 
 impl CacheConfig {
@@ -29,19 +31,37 @@ impl CacheConfig {
     /// # Errors
     /// Lists all values that can't be used: the variable, what it held, what it may hold.
     pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_vars_os(std::env::vars_os())
+    }
+
+    fn from_vars_os(
+        vars: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
         let mut unreadable = Vec::new();
-        let vars = std::env::vars_os().filter_map(|(name, value)| {
+        let vars = vars.into_iter().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             match value.into_string() {
                 Ok(value) => Some((name, value)),
                 // A password in which a letter was replaced would be another password.
                 Err(_) => {
-                    unreadable.extend(NAMES.contains(&name.as_str()).then_some(name));
+                    unreadable.extend(is_setting(&name).then_some(name));
                     None
                 }
             }
         });
         let vars: Vec<_> = vars.collect();
+        let may_turn_on = |text: &str| !text.is_empty() && boolean(text) != Some(false);
+        let may_be_on = unreadable.iter().any(|name| name == "REDIS_ENABLED")
+            || vars
+                .iter()
+                .any(|(name, text)| name == "REDIS_ENABLED" && may_turn_on(text.trim()));
+        unreadable.retain(|name| {
+            let has_no_effect = !may_be_on && name.starts_with("REDIS_");
+            if has_no_effect {
+                tracing::warn!("{name} is not UTF-8, and has no effect, because Redis is off");
+            }
+            !has_no_effect
+        });
         let problem = |name: String| format!("{name} is not UTF-8; it may hold UTF-8 text");
         let unreadable: Vec<_> = unreadable.into_iter().map(problem).collect();
         match unreadable.is_empty() {

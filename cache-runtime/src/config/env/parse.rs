@@ -6,8 +6,8 @@ use crate::base::policy::{MAX_TTL, MOST_VALUE_BYTES};
 use crate::config::{SHORTEST_STALENESS, terminated};
 
 pub(super) const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
-pub(super) const SECONDS: &str = "whole seconds, 1 or more";
-pub(super) const SECONDS_OR_0: &str = "whole seconds, 0 for never";
+pub(super) const SECONDS: &str = "whole seconds, 1 or more, up to ten years";
+pub(super) const SECONDS_OR_0: &str = "whole seconds, 0 for never, up to ten years";
 
 /// Accepts `True`, `yes`, `ON`, `1` and their opposites, in any case.
 pub(super) fn boolean(text: &str) -> Option<bool> {
@@ -19,8 +19,8 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 }
 
 pub(super) fn seconds_or_0(text: &str) -> Option<Duration> {
-    let seconds = text.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_TTL))
+    let time = Duration::from_secs(text.parse().ok()?);
+    (time <= MAX_TTL).then_some(time)
 }
 
 pub(super) fn staleness(text: &str) -> Option<Duration> {

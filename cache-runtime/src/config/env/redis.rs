@@ -2,7 +2,9 @@
 
 use super::parse::{TRUE_OR_FALSE, boolean, port};
 use super::vars::Vars;
-use crate::config::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
+use crate::config::url::{
+    MASTER, SENTINEL_PORT, addresses, from_url, host_name, is_master, service_link,
+};
 use crate::config::{HostPort, RedisConfig, SentinelConfig};
 
 pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
@@ -172,12 +174,16 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     let (master, password) = redis
         .sentinel
         .map_or((None, None), |named| (Some(named.master), named.password));
-    let variable = |name| vars.values.get(name).cloned();
-    let master = variable("REDIS_SENTINEL_MASTER").or(master);
+    let named = vars.take(
+        "REDIS_SENTINEL_MASTER",
+        "letters, digits and `.-_`",
+        |text| is_master(text).then(|| text.to_owned()),
+    );
+    let own_password = vars.values.get("REDIS_SENTINEL_PASSWORD").cloned();
     redis.sentinel = Some(SentinelConfig {
         addresses,
-        master: master.unwrap_or_else(|| MASTER.into()),
-        password: variable("REDIS_SENTINEL_PASSWORD").or(password),
+        master: named.or(master).unwrap_or_else(|| MASTER.into()),
+        password: own_password.or(password),
     });
     redis
 }

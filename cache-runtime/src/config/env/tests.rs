@@ -109,7 +109,9 @@ fn every_unusable_value_is_named_with_what_it_may_hold() {
         "{error}"
     );
     assert!(
-        lines.contains(&"CACHE_TTL_USERS is `5m`; it may hold whole seconds, 1 or more"),
+        lines.contains(
+            &"CACHE_TTL_USERS is `5m`; it may hold whole seconds, 1 or more, up to ten years"
+        ),
         "{error}"
     );
     assert!(
@@ -304,6 +306,7 @@ fn a_service_named_cache_ttl_stops_nobody() {
         ("CACHE_TTL_PORT", "tcp://10.0.0.5:80"),
         ("CACHE_TTL_PORT_80_TCP_ADDR", "10.0.0.5"),
         ("CACHE_TTL_PORT_80_TCP_PROTO", "tcp"),
+        ("CACHE_TTL_PORT_90_SCTP", "sctp://10.0.0.5:90"),
         ("CACHE_TTL_PORT_80_TCP_PORT", "80"),
         ("CACHE_TTL_SERVICE_HOST", "10.0.0.5"),
         ("CACHE_TTL_SERVICE_PORT", "80"),
@@ -323,4 +326,57 @@ fn a_namespace_ends_in_a_colon() {
         "shop:"
     );
     assert_eq!(CacheConfig::default().namespace("shop:").namespace, "shop:");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_text_is_told_where_it_has_an_effect() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let read = |name: &str, rest: &[(&str, &str)]| {
+        let rest = rest.iter().map(|(name, value)| (name.into(), value.into()));
+        let wrong = (OsString::from(name), OsString::from_vec(vec![b'a', 0xff]));
+        CacheConfig::from_vars_os(rest.chain([wrong]).collect::<Vec<_>>())
+    };
+    let on = [("REDIS_ENABLED", "1")];
+    for (name, rest, is_right) in [
+        ("REDIS_PASSWORD", &[][..], true),
+        ("REDIS_PASSWORD", &[("REDIS_ENABLED", " no ")], true),
+        ("REDIS_PASSWORD", &[("REDIS_ENABLED", "maybe")], false),
+        ("REDIS_PASSWORD", &on, false),
+        ("REDIS_ENABLED", &[], false),
+        ("CACHE_TTL", &[], false),
+        ("CACHE_TTL_USERS", &on, false),
+        ("CACHE_DIR", &on, true),
+    ] {
+        let read = read(name, rest);
+        assert_eq!(read.is_ok(), is_right, "{name} {rest:?} {read:?}");
+        let names = |error: ConfigError| error.to_string().starts_with(name);
+        assert!(read.err().is_none_or(names), "{name} {rest:?}");
+    }
+}
+
+#[test]
+fn a_primary_has_a_name_that_sentinels_take() {
+    let on = [("REDIS_ENABLED", "1"), ("REDIS_SENTINELS", "a")];
+    let named = |master| config(&[&on[..], &[("REDIS_SENTINEL_MASTER", master)]].concat());
+    assert!(named("main-1.b_c").is_ok());
+    let error = named("my master").expect_err("a space").to_string();
+    assert!(
+        error.starts_with("REDIS_SENTINEL_MASTER is `my master`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_part_that_is_no_number_is_none() {
+    let none = CacheConfig::default();
+    let config = none
+        .clone()
+        .jitter(f64::NAN)
+        .early(f64::NAN)
+        .audit(f64::NAN);
+    assert_eq!(config.stale_policy, none.stale_policy);
+    assert_eq!(config.audit, 0);
 }

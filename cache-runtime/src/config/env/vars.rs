@@ -115,8 +115,12 @@ impl Vars {
             tracing::warn!("{name} is set, and REDIS_ENABLED is not, so Redis is off");
         }
         let names = self.values.keys().map(String::as_str);
-        for (typo, meant) in typos::of(names) {
+        for (typo, meant) in typos::of(names.clone()) {
             tracing::warn!("{typo} has no effect; did you mean {meant}?");
+        }
+        for name in names.filter(|name| typos::is_of_no_resource(name)) {
+            let name = name.escape_debug();
+            tracing::warn!("{name} has no effect: no resource can have this name");
         }
     }
 
@@ -151,9 +155,11 @@ impl Vars {
 /// Whether Kubernetes has set this for a service: `CACHE_TTL_PORT=tcp://10.0.0.5:80` for one that is named
 /// `cache-ttl`.
 fn is_of_a_service(name: &str, value: &str) -> bool {
-    let is_link = value.starts_with("tcp://") || value.starts_with("udp://");
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+    let is_link = scheme.is_some_and(|scheme| PROTOCOLS.contains(&scheme));
     let is_address = value.parse::<std::net::IpAddr>().is_ok();
-    let is_protocol = ["tcp", "udp"].contains(&value);
+    let is_protocol = PROTOCOLS.contains(&value);
     let ends_in = |ends: [&str; 2]| ends.iter().any(|end| name.ends_with(end));
     (is_link && (name.ends_with("_PORT") || name.contains("_PORT_")))
         || (is_address && ends_in(["_SERVICE_HOST", "_ADDR"]))

@@ -84,7 +84,9 @@ async fn dial_with(
     if let Some(username) = &config.username {
         login = login.set_username(username);
     }
-    if let Some(password) = &config.password {
+    // Without a password the client would leave out the user, too, and log in as the default one.
+    let password = config.password.as_deref();
+    if let Some(password) = password.or(config.username.as_ref().map(|_| "")) {
         login = login.set_password(password);
     }
     #[cfg(feature = "redis-tls")]
