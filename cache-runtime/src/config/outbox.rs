@@ -249,6 +249,12 @@ pub(crate) fn quote_text(text: &str) -> String {
     }
 }
 
+/// The same for SQLite, where a backslash is no escape and has no form of its own.
+#[cfg(feature = "outbox-sqlite")]
+pub(crate) fn quote_sqlite_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,9 @@ use super::delivery::deliver;
 use super::relay::{Connection, Relay, RelayError};
 use super::row::{Row, meaning};
 use super::trigger_notes::{Notes, is_subscribed};
-use super::triggers::{replica_trigger_name, signature, trigger_names};
+use super::triggers::{
+    by_row_sql, is_function_sql, replica_trigger_name, row_trigger_name, signature, trigger_names,
+};
 use super::walk::SURVEY;
 use crate::base::clock::{self, Instant};
 use crate::config::outbox::{OutboxTable, quote_text};
@@ -29,45 +31,81 @@ const SHARE: u32 = 200;
 /// A table whose changes are followed, or should be.
 #[derive(Debug)]
 pub(super) struct CoveredTable {
-    oid: i64,
+    /// Its number, which no other table has.
+    pub(super) oid: i64,
     pub(super) name: String,
     /// Why some of its changes are not followed.
     pub(super) problem: Option<String>,
+    /// Whether its rows are in another server.
+    pub(super) is_foreign: bool,
     /// Whether another version of this crate has written its triggers.
     pub(super) is_older: bool,
     /// Changes whenever anything about the table does.
-    shape: String,
+    pub(super) shape: String,
     /// What depends on it; `None` if that is not known.
-    resources: Option<Vec<String>>,
+    pub(super) resources: Option<Vec<String>>,
 }
 
-/// The rows of [`CoveredTable::read`].
+/// The rows of [`CoveredTable::read`]: tables with triggers, those that are below them, and those that have lost all their triggers,
+/// or that others took the place of: their function still names them.
 pub(super) fn coverage_sql(table: &OutboxTable) -> String {
     let name = |name: &String| quote_text(&name.trim_matches('"').replace("\"\"", "\""));
     let names = trigger_names(table);
-    let mut all: Vec<String> = names.iter().map(name).collect();
-    all.push(name(&replica_trigger_name(table)));
+    let statements: Vec<String> = names.iter().map(name).collect();
+    let (row, replica) = (
+        name(&row_trigger_name(table)),
+        name(&replica_trigger_name(table)),
+    );
+    let lost = match crate::base::mutation::is_active("outbox-lost-triggers-unnoticed") {
+        true => "false",
+        false => "true",
+    };
     format!(
-        "WITH RECURSIVE known AS (
-            SELECT t.tgrelid AS oid, count(*) FILTER (WHERE t.tgenabled = 'A') AS events,
-                bool_or(t.tgenabled = 'R') AS is_replicated, min(obj_description(p.oid, 'pg_proc')) AS told,
+        "WITH RECURSIVE functions AS (
+            SELECT p.oid, obj_description(p.oid, 'pg_proc') AS told
+            FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {is_function}
+        ), known AS (
+            SELECT t.tgrelid AS oid, count(*) FILTER (WHERE t.tgenabled = 'A' AND t.tgname::text IN ({statements})) AS events,
+                bool_or(t.tgenabled = 'A' AND t.tgname::text = {truncate}) AS is_truncate_seen,
+                bool_or(t.tgenabled = 'A' AND t.tgname::text = {row}) AS are_rows_seen,
+                bool_or(t.tgenabled = 'R') AS is_replicated, min(f.told) AS told,
                 string_agg(t.oid::text || ':' || t.xmin::text, ' ' ORDER BY t.oid) AS triggers
-            FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
-            WHERE t.tgname::text IN ({names}) AND n.nspname = {schema} AND starts_with(p.proname::text, {prefix})
-            GROUP BY 1
-        ), tree AS (
-            SELECT oid, told FROM known
-            UNION SELECT i.inhrelid, tree.told FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+            FROM pg_trigger t JOIN functions f ON f.oid = t.tgfoid
+            WHERE t.tgname::text IN ({statements}, {row}, {replica}) GROUP BY 1
+        ), below AS (
+            SELECT oid AS top, oid, told FROM known
+            UNION SELECT below.top, i.inhrelid, below.told FROM pg_inherits i JOIN below ON i.inhparent = below.oid
+        ), modes AS (
+            SELECT below.top, {by_row} AS by_row FROM below JOIN pg_class c ON c.oid = below.oid
+            WHERE NOT EXISTS (SELECT FROM below AS above WHERE above.oid = below.top AND above.top <> below.top) GROUP BY 1
+        ), tables AS (
+            SELECT below.oid, bool_or(modes.by_row) AS by_row, min(below.told) AS told
+            FROM below JOIN modes ON modes.top = below.top GROUP BY 1
         )
-        SELECT DISTINCT ON (c.oid) c.oid::bigint, c.oid::regclass::text, c.relkind = 'f', coalesce(known.events, 0) >= {events},
-            coalesce(known.told, tree.told), known.triggers,
+        SELECT c.oid::bigint, c.oid::regclass::text, c.relkind::text, CASE
+                WHEN tables.by_row THEN (c.relkind = 'p' OR coalesce(known.are_rows_seen, false))
+                    AND (c.relkind = 'f' OR coalesce(known.is_truncate_seen, false))
+                    AND coalesce(known.events, 0) <= coalesce(known.is_truncate_seen, false)::int
+                ELSE coalesce(known.events, 0) >= {events} END,
+            coalesce(known.told, tables.told), known.triggers,
             CASE WHEN NOT c.relispartition THEN (SELECT json_object_agg(a.attname, a.xmin::text ORDER BY a.attnum)::text FROM pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END,
-            c.relkind = 'r' AND NOT coalesce(known.is_replicated, false) AND {is_subscribed}
-        FROM tree JOIN pg_class c ON c.oid = tree.oid LEFT JOIN known ON known.oid = tree.oid ORDER BY c.oid",
-        names = all.join(", "),
-        schema = quote_text(table.schema()),
-        prefix = quote_text(&format!("{}_", table.name())),
+            c.relkind = 'r' AND NOT tables.by_row AND NOT coalesce(known.is_replicated, false) AND {is_subscribed},
+            tables.by_row, false AS is_lost
+        FROM tables JOIN pg_class c ON c.oid = tables.oid LEFT JOIN known ON known.oid = tables.oid
+        UNION ALL
+        SELECT c.oid::bigint, c.oid::regclass::text, c.relkind::text, false, min(f.told), NULL, NULL, false, false, true
+        FROM functions f JOIN LATERAL (
+                SELECT CASE WHEN f.told ~ '^cache-runtime outbox [0-9a-f]+; [{{]' THEN substr(f.told, position('; ' IN f.told) + 2)::json END AS it
+            ) AS notes ON true
+            JOIN pg_namespace n ON n.nspname = notes.it ->> 'schema'
+            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = notes.it ->> 'name' AND c.relkind IN ('r', 'p')
+        WHERE {lost} AND NOT EXISTS (SELECT FROM tables WHERE tables.oid = c.oid) GROUP BY c.oid, c.relkind
+        ORDER BY 1",
+        is_function = is_function_sql(table),
+        statements = statements.join(", "),
+        truncate = statements[statements.len() - 1],
+        by_row = by_row_sql("below.top"),
         events = names.len(),
         is_subscribed = is_subscribed("c.oid"),
     )
@@ -82,10 +120,14 @@ impl CoveredTable {
         };
         let triggers: Option<String> = row.try_get(5)?;
         let columns: Option<String> = row.try_get(6)?;
+        let is_foreign = row.try_get::<String, _>(2)? == "f";
+        let (has_triggers, by_row, is_lost): (bool, bool, bool) =
+            (row.try_get(3)?, row.try_get(8)?, row.try_get(9)?);
         let mut table = Self {
             oid: row.try_get(0)?,
             name: row.try_get(1)?,
             problem: None,
+            is_foreign,
             // A partition without triggers of its own has none of another version.
             is_older: triggers.is_some() && version != signature(),
             shape: format!("{triggers:?} {columns:?}"),
@@ -97,10 +139,18 @@ impl CoveredTable {
             let mut gone = notes.columns.into_iter();
             gone.find(|column| !there.contains_key(column))
         });
-        table.problem = match (row.try_get(2)?, row.try_get(3)?, gone, row.try_get(7)?) {
-            (true, ..) => Some(" (a foreign table)".to_owned()),
-            (_, false, ..) => Some(String::new()),
-            (.., Some(column), _) => Some(format!(
+        table.problem = match (has_triggers, gone, row.try_get(7)?) {
+            (false, ..) if is_lost => Some(" (it has none of its triggers)".to_owned()),
+            (false, ..) if is_foreign => Some(
+                " (a foreign table: writes to it through the table that it is a part of may fail)"
+                    .to_owned(),
+            ),
+            (false, ..) if by_row => Some(
+                " (it has a foreign partition, or is itself one of a table that is not followed)"
+                    .to_owned(),
+            ),
+            (false, ..) => Some(String::new()),
+            (_, Some(column), _) => Some(format!(
                 " (there is no column {column} any more, so each change invalidates the whole resource)"
             )),
             (.., true) => Some(" (what a subscription brings)".to_owned()),
@@ -175,32 +225,35 @@ impl Coverage {
         let tables = read.iter().map(CoveredTable::read);
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
         self.pause = SURVEY.max(begun.elapsed() * SHARE);
-        let problems = tables.iter().filter_map(CoveredTable::with_problem);
-        relay.state.not_followed(problems.collect());
-        let shapes = tables.into_iter();
-        let shapes = shapes.map(|table| (table.oid, (table.shape, table.resources)));
-        self.compare(relay, shapes.collect()).await
+        noted(relay, tables).await
     }
+}
 
-    async fn compare(&mut self, relay: &Relay, now: Shapes) -> Result<(), RelayError> {
-        let Some(before) = relay.state.shapes(now.clone()) else {
-            return Ok(());
-        };
-        let rows = changed(&before, &now);
-        if rows.is_empty() || crate::base::mutation::is_active("outbox-coverage-trusted") {
-            return Ok(());
-        }
-        let resources: Vec<_> = rows.iter().map(|row| row.resource.as_deref()).collect();
-        tracing::info!(
-            table = relay.table().channel(),
-            ?resources,
-            "followed tables are not as they were: what depends on them is invalidated"
-        );
-        let cache = relay.cache()?;
-        // If the store does not acknowledge it, this process's queue keeps it.
-        let _delivered = deliver(&cache, meaning(&cache, rows)).await;
-        Ok(())
+/// Says which tables are not followed, and invalidates what depends on those that are not as they were.
+pub(super) async fn noted(relay: &Relay, tables: Vec<CoveredTable>) -> Result<(), RelayError> {
+    let problems = tables.iter().filter_map(CoveredTable::with_problem);
+    relay.state.not_followed(problems.collect());
+    let now: Shapes = tables
+        .into_iter()
+        .map(|table| (table.oid, (table.shape, table.resources)))
+        .collect();
+    let Some(before) = relay.state.shapes(now.clone()) else {
+        return Ok(());
+    };
+    let rows = changed(&before, &now);
+    if rows.is_empty() || crate::base::mutation::is_active("outbox-coverage-trusted") {
+        return Ok(());
     }
+    let resources: Vec<_> = rows.iter().map(|row| row.resource.as_deref()).collect();
+    tracing::info!(
+        table = relay.table().channel(),
+        ?resources,
+        "followed tables are not as they were: what depends on them is invalidated"
+    );
+    let cache = relay.cache()?;
+    // If the store does not acknowledge it, this process's queue keeps it.
+    let _delivered = deliver(&cache, meaning(&cache, rows)).await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -54,8 +54,9 @@ pub(super) async fn start_cold(
 #[derive(Debug, Clone)]
 struct Position {
     snapshot: String,
-    /// Its time, in milliseconds of the database's clock.
+    /// Its time, in milliseconds of the database's clock, and no later than it by the clock of this process.
     at_ms: i64,
+    asked: Instant,
     /// The longest retention time of all processes.
     retention: Duration,
     /// The largest id; used only by the mutation of the horizon.
@@ -128,8 +129,9 @@ impl FollowPosition {
         if !is_told {
             relay.claim(connection).await?;
         }
-        if let Some(old) = self.old.note(snapshot, retention) {
-            delete_old(relay, connection, self.deleted.as_deref(), &old).await?;
+        if let Some(old) = self.old.note(snapshot, retention)
+            && delete_old(relay, connection, self.deleted.as_deref(), &old).await?
+        {
             self.deleted = Some(old);
         }
         self.coverage.look(relay, connection).await?;
@@ -168,10 +170,11 @@ async fn read(
         limit = MOST_READ + 1,
     );
     let snapshot = last.map_or("", |last| &last.snapshot);
+    let asked = clock::now();
     let read = connection.rows(&sql, &[snapshot]).await?;
     let first = read.first().ok_or(RelayError::Closed)?;
     connection.is_the_same(relay, first, 3)?;
-    let position = position_of(first)?;
+    let position = position_of(first, asked)?;
     let rows = read.iter().map(|row| Row::read(row, 5));
     let rows: Vec<Row> = rows
         .filter_map(Result::transpose)
@@ -180,8 +183,7 @@ async fn read(
         None if crate::base::mutation::is_active("outbox-lost-connection-forgiven") => None,
         None => Some("it has just connected"),
         Some(_) if rows.len() > MOST_READ => Some("too many rows at once"),
-        // By the database's clock: this process's own may have stood still with the process.
-        Some(last) if is_away(last.at_ms, position.at_ms, relay.config.retention) => {
+        Some(last) if is_away(last, position.at_ms, relay.config.retention) => {
             Some("it was away for too long")
         }
         Some(_) => None,
@@ -215,8 +217,9 @@ async fn read(
     Ok(position)
 }
 
-fn position_of(row: &PgRow) -> Result<Position, RelayError> {
+fn position_of(row: &PgRow, asked: Instant) -> Result<Position, RelayError> {
     Ok(Position {
+        asked,
         snapshot: row.try_get(0)?,
         at_ms: row.try_get(1)?,
         retention: retention_of(row.try_get(3)?),
@@ -230,14 +233,16 @@ fn retention_of(state: Option<&str>) -> Duration {
     Duration::from_millis(millis.unwrap_or(0))
 }
 
-/// Whether rows may have been deleted between two reads, with a safety factor of two.
-fn is_away(last_ms: i64, now_ms: i64, retention: Duration) -> bool {
+/// Whether rows may have been deleted between two reads, with a safety factor of two. By the database's clock, since this process's own
+/// may have stood still with its machine; and by this process's own, since the database's may have been set back meanwhile.
+fn is_away(last: &Position, now_ms: i64, retention: Duration) -> bool {
     if crate::base::mutation::is_active("outbox-away-unnoticed") {
         return false;
     }
-    let half = i64::try_from(retention.as_millis() / 2).unwrap_or(i64::MAX);
+    let half = retention / 2;
+    let half_ms = i64::try_from(half.as_millis()).unwrap_or(i64::MAX);
     // A clock that was set back proves nothing.
-    !(0..half).contains(&(now_ms - last_ms))
+    !(0..half_ms).contains(&now_ms.saturating_sub(last.at_ms)) || last.asked.elapsed() >= half
 }
 
 /// Snapshots, or positions in SQLite, by the time they were seen. What was visible then has been read by
@@ -272,13 +277,13 @@ impl Snapshots {
 /// What was committed since, by a transaction that was open then, stays. So a transaction that nobody ends keeps no rows but its own.
 ///
 /// Those that were visible in `deleted` have gone already: what is left of them in the index, as long as a transaction is open, is
-/// not looked at again.
+/// not looked at again. Returns false if somebody else has locked some of the rows: they may be there afterwards.
 async fn delete_old(
     relay: &Relay,
     connection: &mut Connection,
     deleted: Option<&str>,
     old: &str,
-) -> Result<(), RelayError> {
+) -> Result<bool, RelayError> {
     let until = match crate::base::mutation::is_active("outbox-open-transactions-keep-rows") {
         true => "r.xid < pg_snapshot_xmin($2::pg_snapshot)",
         false => {
@@ -294,13 +299,9 @@ async fn delete_old(
             UNION ALL {id} r.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot))) AND {until}"
         ),
     };
-    delete(
-        relay,
-        connection,
-        &visible,
-        &[deleted.unwrap_or_default(), old],
-    )
-    .await
+    let texts = [deleted.unwrap_or_default(), old];
+    let is_done = delete(relay, connection, &visible, &texts).await?;
+    Ok(is_done || crate::base::mutation::is_active("outbox-locked-rows-forgotten"))
 }
 
 /// A visible row belongs to a transaction before the snapshot's end. Any other row came with a dump
@@ -313,26 +314,32 @@ async fn delete_of_another_cluster(
     let ids = format!(
         "SELECT r.id FROM {outbox} AS r WHERE r.xid >= pg_snapshot_xmax(pg_current_snapshot())"
     );
-    delete(relay, connection, &ids, &[]).await
+    delete(relay, connection, &ids, &[]).await.map(drop)
 }
 
-/// Deletes rows by a query for their ids. Others may do the same: nobody waits for them.
+/// Deletes rows by a query for their ids. Others may do the same: nobody waits for them. Returns whether all of the rows have been
+/// deleted.
 async fn delete(
     relay: &Relay,
     connection: &mut Connection,
     ids: &str,
     texts: &[&str],
-) -> Result<(), RelayError> {
+) -> Result<bool, RelayError> {
     let outbox = relay.table().quoted();
     let sql = format!(
         "WITH old AS MATERIALIZED ({ids} LIMIT {MOST_READ}), taken AS MATERIALIZED (
             SELECT id FROM {outbox} WHERE id = ANY (ARRAY(SELECT id FROM old)) ORDER BY id FOR UPDATE SKIP LOCKED
-        ) DELETE FROM {outbox} AS r WHERE r.id = ANY (ARRAY(SELECT id FROM taken)) RETURNING 1"
+        ), deleted AS (
+            DELETE FROM {outbox} AS r WHERE r.id = ANY (ARRAY(SELECT id FROM taken)) RETURNING 1
+        ) SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM deleted)"
     );
+    let most = MOST_READ as i64;
     loop {
-        let deleted = connection.rows(&sql, texts).await?;
-        if deleted.len() < MOST_READ {
-            return Ok(());
+        let read = connection.rows(&sql, texts).await?;
+        let read = read.first().ok_or(RelayError::Closed)?;
+        let (found, deleted): (i64, i64) = (read.try_get(0)?, read.try_get(1)?);
+        if found < most || deleted == 0 {
+            return Ok(found == deleted);
         }
     }
 }
@@ -360,10 +367,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_was_away_for_half_the_retention_starts_cold() {
+    #[tokio::test(start_paused = true)]
+    async fn who_was_away_for_half_the_retention_starts_cold() {
         let retention = Duration::from_secs(10);
-        assert!(!is_away(1_000, 1_000, retention) && !is_away(1_000, 5_999, retention));
-        assert!(is_away(1_000, 6_000, retention) && is_away(1_000, 999, retention));
+        let last = Position {
+            snapshot: String::new(),
+            at_ms: 1_000,
+            asked: clock::now(),
+            retention,
+            last_id: 0,
+        };
+        assert!(!is_away(&last, 1_000, retention) && !is_away(&last, 5_999, retention));
+        assert!(is_away(&last, 6_000, retention) && is_away(&last, 999, retention));
+        // The database's clock was set back by as long as it took.
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(is_away(&last, 1_000, retention));
     }
 }

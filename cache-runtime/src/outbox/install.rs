@@ -7,18 +7,15 @@ use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::coverage::{CoveredTable, coverage_sql};
-use super::migration::{migration_of, removal_of, reset_of};
+use super::migration::{LOCK, migration_of, removal_of, reset_of};
 use super::relay::{EACH, NAME};
 use super::row::Row;
 use super::triggers::{Triggers, removal_of_triggers};
 use super::walk::OPEN_TRANSACTIONS;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 
-/// Two processes that install at the same time do so in turn. Whoever holds a lock on a table for long is not waited for, since all
-/// later ones would wait behind the installation.
-const BEGIN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('cache-runtime outbox', 0));
-SET LOCAL lock_timeout = '2s';
-";
+/// Whoever holds a lock on a table for long is not waited for, since all later ones would wait behind the installation.
+const BEGIN: &str = "SET LOCAL lock_timeout = '2s';\n";
 
 /// Runs the [migration](super::migration), and the triggers if there are any, in one transaction.
 /// The triggers write to the outbox of this configuration. Triggers of tables that have left the
@@ -29,7 +26,7 @@ SET LOCAL lock_timeout = '2s';
 ///
 /// # Errors
 /// What the database says: a table or column is missing, the user lacks a permission, a part of the outbox belongs to
-/// another user, or a table is in use for too long (`55P03`, with the table's name).
+/// another user, a later release has installed its version of the table, or a table is in use for too long (`55P03`, with the table's name).
 ///
 /// # Cancel safety
 /// If dropped, everything is installed or nothing is.
@@ -41,7 +38,7 @@ pub async fn install(
     let triggers = triggers.map(|it| it.install_into(&config.table));
     let triggers = triggers.unwrap_or_default();
     // The outbox comes last: each writer of a followed table needs it, and each relay.
-    let sql = format!("{BEGIN}{triggers}{}", migration_of(&config.table));
+    let sql = format!("{LOCK}{BEGIN}{triggers}{}", migration_of(&config.table));
     run(connection, sql).await
 }
 
@@ -76,7 +73,7 @@ pub async fn remove(
     let triggers = triggers.map(|it| it.remove_from(&config.table));
     let triggers = triggers.unwrap_or_default();
     let all = removal_of_triggers(&config.table);
-    let sql = format!("{BEGIN}{triggers}{all}{}", removal_of(&config.table));
+    let sql = format!("{LOCK}{BEGIN}{triggers}{all}{}", removal_of(&config.table));
     run(connection, sql).await
 }
 
@@ -126,6 +123,9 @@ pub struct Status {
     /// nothing to the outbox. Also tables some of whose triggers are missing or switched off, or not
     /// `ENABLE ALWAYS`; those of a subscription whose rows are not followed; and those that lack a column.
     pub not_followed: Vec<String>,
+    /// Foreign tables among them. What this database changes in them is followed, but for `TRUNCATE`; what is changed in the
+    /// server that they are on is not, and needs an invalidation there.
+    pub foreign: Vec<String>,
     /// Followed tables whose triggers another version of this crate has written: install again.
     pub older: Vec<String>,
 }
@@ -150,7 +150,24 @@ impl Status {
             knows_relays: false,
             followed: Vec::new(),
             not_followed: Vec::new(),
+            foreign: Vec::new(),
             older: Vec::new(),
+        }
+    }
+}
+
+impl Status {
+    /// Adds a table that is followed, or should be.
+    pub(super) fn add(&mut self, table: CoveredTable) {
+        if table.is_older {
+            self.older.push(table.name.clone());
+        }
+        if table.is_foreign {
+            self.foreign.push(table.name.clone());
+        }
+        match table.with_problem() {
+            None => self.followed.push(table.name),
+            Some(problem) => self.not_followed.push(problem),
         }
     }
 }
@@ -225,13 +242,7 @@ async fn tables_of(
     let mut tables = tables.collect::<Result<Vec<_>, _>>()?;
     tables.sort_by(|one, other| one.name.cmp(&other.name));
     for table in tables {
-        if table.is_older {
-            status.older.push(table.name.clone());
-        }
-        match table.with_problem() {
-            None => status.followed.push(table.name),
-            Some(problem) => status.not_followed.push(problem),
-        }
+        status.add(table);
     }
     Ok(())
 }
@@ -301,6 +312,13 @@ impl fmt::Display for Status {
         if !self.not_followed.is_empty() {
             let names = names(&self.not_followed);
             writeln!(f, "NOT followed, install again: {names}")?;
+        }
+        if !self.foreign.is_empty() {
+            let names = names(&self.foreign);
+            writeln!(
+                f,
+                "Foreign:    {names}; what their own servers change is not followed"
+            )?;
         }
         if !self.older.is_empty() {
             let names = names(&self.older);

@@ -35,6 +35,8 @@ mod bulk;
 mod checked_table;
 mod coverage;
 mod delivery;
+#[cfg(feature = "outbox-sqlite")]
+mod file_coverage;
 mod followed;
 mod install;
 mod migration;

@@ -242,7 +242,11 @@ struct IdPart<'a>(&'a Value);
 
 impl Serialize for IdPart<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        match self.0 {
+            // As above, of a column that may be NULL.
+            Value::Null => serializer.serialize_none(),
+            plain => plain.serialize(serializer),
+        }
     }
 }
 
@@ -345,4 +349,32 @@ pub(super) fn rows_of(writes: &[PlannedWrite], everything: bool, space: &KeySpac
         row.kind != "row" || !row.resource.as_ref().is_some_and(|it| wholes.contains(it))
     };
     rows.into_iter().filter(is_needed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::render_id;
+
+    fn key(id: &impl crate::key::KeyPart) -> String {
+        let mut text = String::new();
+        render_id(id, &mut text).expect("an id");
+        text
+    }
+
+    /// What the database says of an id is in keys what a program says of it.
+    #[test]
+    fn ids_of_the_database_are_those_of_programs() {
+        let of = |value: Value| key(&plain(value).expect("an id"));
+        assert_eq!(of(json!(7)), key(&7));
+        assert_eq!(of(json!("7")), key(&"7"));
+        assert_eq!(of(Value::Null), key(&None::<i64>));
+        assert_eq!(of(json!([1, "a,b"])), key(&(1, "a,b")));
+        assert_eq!(of(json!([null, 1])), key(&(None::<i64>, 1)));
+        assert_eq!(of(json!(["x", null])), key(&("x", None::<&str>)));
+        assert_eq!(of(json!([true, -1])), key(&(true, -1)));
+        for refused in [json!(1.5), json!([1.5, 1]), json!({"a": 1}), json!([[1]])] {
+            assert!(plain(refused.clone()).is_err(), "{refused}");
+        }
+    }
 }

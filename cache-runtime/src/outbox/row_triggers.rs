@@ -9,10 +9,13 @@
 //! statement that fires a trigger, such as `INSERT OR IGNORE`, replaces those in the trigger.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use super::checked_table::{Followed, IdKind, Tag, TagPart};
+use super::file_coverage::{list_sql, listed_sql};
 use super::triggers::Triggers;
-use crate::config::outbox::{OutboxTable, quote_name, quote_text};
+use crate::base::nonce::hash128;
+use crate::config::outbox::{OutboxTable, quote_name, quote_sqlite_text};
 
 impl Triggers {
     /// The SQL that installs the triggers in SQLite, or replaces earlier ones, to be run after
@@ -24,12 +27,26 @@ impl Triggers {
     }
 
     pub(super) fn sqlite_into(&self, outbox: &OutboxTable) -> String {
-        let mut sql = String::new();
+        let mut sql = list_sql(outbox);
         for followed in &self.followed {
             write(&mut sql, followed, outbox);
+            let (_, name) = followed.table.names();
+            let suffix = followed.table.function_suffix();
+            sql.push_str(&listed_sql(outbox, &suffix, name, &followed.wholes()));
         }
         sql
     }
+}
+
+/// By which words of this crate triggers are made.
+pub(super) fn signature() -> &'static str {
+    static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
+        let mut words = String::new();
+        write(&mut words, &Followed::any(), &OutboxTable::default());
+        let hash = hash128(b"cache-runtime 20", words.as_bytes()) as u32;
+        format!("cache-runtime outbox {hash:08x}")
+    });
+    &SIGNATURE
 }
 
 fn write(sql: &mut String, followed: &Followed, outbox: &OutboxTable) {
@@ -129,7 +146,7 @@ fn row(
     side: &str,
     is_again: bool,
 ) -> String {
-    let (table, resource) = (outbox.bare(""), quote_text(resource));
+    let (table, resource) = (outbox.bare(""), quote_sqlite_text(resource));
     if id.is_empty() {
         return match is_again {
             true => String::new(),
@@ -167,7 +184,7 @@ fn tagged(outbox: &OutboxTable, tag: &Tag, side: &str, is_again: bool) -> String
     let mut parts = Vec::new();
     for part in &tag.parts {
         match part {
-            TagPart::Text(text) => parts.push(quote_text(text)),
+            TagPart::Text(text) => parts.push(quote_sqlite_text(text)),
             TagPart::Column(column) => {
                 parts.push(format!("{side}.{}", quote_name(column)));
                 columns.push(column.clone());
@@ -197,7 +214,7 @@ fn tagged(outbox: &OutboxTable, tag: &Tag, side: &str, is_again: bool) -> String
         let _ = writeln!(
             sql,
             "    INSERT INTO {table} (kind, resource) SELECT 'all', {} WHERE {} AND NOT ({}){condition};",
-            quote_text(resource),
+            quote_sqlite_text(resource),
             are(&columns, side, "'integer', 'text', 'real', 'blob'"),
             are(&columns, side, "'integer', 'text'"),
         );

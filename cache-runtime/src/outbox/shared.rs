@@ -225,8 +225,8 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover commits may be gone that entries were loaded after, and so they may after a dump was restored: then everything
-/// is invalidated. Which server and which table this was is in the database, and so on a standby and in a dump, too: processes that
+/// After a failover commits may be gone that entries were loaded after, and so they may after a dump was restored, or after a crash of
+/// a server that does not wait for its disk: then everything is invalidated. Which server and which table this was is in the database, and so on a standby and in a dump, too: processes that
 /// start later find it there. Whoever finds another one invalidates first, and says then which one it is.
 async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
     let state = relay.table().beside("_state");
@@ -237,8 +237,10 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     );
     // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
     let sql = format!(
-        "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || {table}, (SELECT server FROM {state})
-        FROM pg_control_system()"
+        "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || {table} || {crash},
+            (SELECT server FROM {state})
+        FROM pg_control_system()",
+        crash = crash_sql(),
     );
     let read = match connection.rows(&sql, &[]).await {
         // Some providers don't let everybody ask.
@@ -273,15 +275,25 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     connection.rows(&sql, &[&server]).await.map(drop)
 }
 
+/// Which crash of the server was the last one, if it may have lost commits that others have read: where `synchronous_commit` is off for
+/// the server, the database or a role. After a crash, and not after a shutdown, statistics begin anew.
+fn crash_sql() -> &'static str {
+    if crate::base::mutation::is_active("outbox-crashes-ignored") {
+        return "''";
+    }
+    "CASE WHEN current_setting('synchronous_commit') = 'off' OR EXISTS (
+            SELECT FROM pg_db_role_setting WHERE 'synchronous_commit=off' = ANY (setconfig))
+        THEN '/' || coalesce((SELECT extract(epoch FROM stats_reset)::text FROM pg_stat_bgwriter), '') ELSE '' END"
+}
+
 /// What is known without that right: whether it is the table that this process has seen before.
 async fn forget_if_restored(
     relay: &Relay,
     connection: &mut Connection,
     table: &str,
 ) -> Result<(), RelayError> {
-    let read = connection
-        .rows(&format!("SELECT {table}::text"), &[])
-        .await?;
+    let sql = format!("SELECT {table} || {}", crash_sql());
+    let read = connection.rows(&sql, &[]).await?;
     let read = read.first().ok_or(RelayError::Closed)?;
     let table: String = read.try_get(0)?;
     if relay.state.is_another_server(&table) {
@@ -293,7 +305,7 @@ async fn forget_if_restored(
 /// Whether the store has acknowledged that everything is invalidated.
 async fn forget(relay: &Relay) -> Result<bool, RelayError> {
     tracing::warn!(
-        "the outbox's database or table is another one than before, as after a failover or a restored dump: everything is invalidated, since commits may be lost"
+        "the outbox's database or table is another one than before, as after a failover, a crash without synchronous commits or a restored dump: everything is invalidated, since commits may be lost"
     );
     relay.state.cold_start();
     let pending_ack = relay.cache()?.invalidations.enqueue_namespace();

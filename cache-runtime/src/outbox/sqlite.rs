@@ -17,9 +17,12 @@ use ::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::bulk::{MOST_GROUPS, all_in_place_of};
+use super::coverage::noted;
 use super::delivery::deliver;
+use super::file_coverage::{SCHEMA_VERSION, covered_tables, list_name, triggers_of};
 use super::followed::{MOST_READ, Snapshots, start_cold};
 use super::install::Status;
+use super::migration::later_text;
 use super::relay::{CONNECT, MOST_SET_ASIDE, Relay, RelayError, within};
 use super::row::{BATCH, LONGEST_VALUE, MOST_ROWS, Row, lossy, meaning};
 use super::shared::{changed, lag_of};
@@ -27,7 +30,7 @@ use super::triggers::Triggers;
 use super::walk::SURVEY;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
+use crate::config::outbox::{OutboxConfig, OutboxTable, quote_sqlite_text};
 use crate::engine::Handle;
 use crate::invalidation::outbox::OpenTransactions;
 use crate::local::{ClockReading, ConnectionId, FreshnessBound};
@@ -88,7 +91,7 @@ CREATE TABLE IF NOT EXISTS {state} (
     -- Rows that were set aside, and dropped past the limit.
     dropped INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO {state} (only_row, version) VALUES (1, {VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION};
+INSERT INTO {state} (only_row, version) VALUES (1, {VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = max(version, {VERSION});
 "
     )
 }
@@ -107,7 +110,7 @@ fn names(table: &OutboxTable) -> (String, String, String) {
 ///
 /// # Errors
 /// The database's error: a table or a column is missing, or another process holds the lock for too
-/// long.
+/// long. [`sqlx::Error::InvalidArgument`](::sqlx::Error::InvalidArgument) if a later release has installed its version of the tables.
 ///
 /// # Cancel safety
 /// If dropped, everything is installed or nothing is.
@@ -116,6 +119,20 @@ pub async fn install(
     config: &OutboxConfig,
     triggers: Option<&Triggers>,
 ) -> Result<(), ::sqlx::Error> {
+    if exists(connection, &config.table).await? {
+        let (_, _, state) = names(&config.table);
+        let sql = format!("SELECT version FROM {state}");
+        let there = ::sqlx::query_scalar::<_, i64>(AssertSqlSafe(sql))
+            .fetch_optional(&mut *connection)
+            .await?;
+        if there.is_some_and(|there| there > VERSION) {
+            return Err(::sqlx::Error::InvalidArgument(later_text(
+                config.table.name(),
+                there.unwrap_or_default(),
+                VERSION,
+            )));
+        }
+    }
     let triggers = triggers.map(|it| it.sqlite_into(&config.table));
     let triggers = triggers.unwrap_or_default();
     run(
@@ -152,12 +169,12 @@ pub async fn remove(
     config: &OutboxConfig,
 ) -> Result<(), ::sqlx::Error> {
     let mut sql = String::new();
-    for (trigger, _) in triggers_of(connection, &config.table).await? {
+    for trigger in triggers_of(connection, &config.table).await? {
         let name = crate::config::outbox::quote_name(&trigger);
         sql.push_str(&format!("DROP TRIGGER IF EXISTS {name};\n"));
     }
     let (outbox, set_aside, state) = names(&config.table);
-    for table in [outbox, set_aside, state] {
+    for table in [outbox, set_aside, state, list_name(&config.table)] {
         sql.push_str(&format!("DROP TABLE IF EXISTS {table};\n"));
     }
     run(connection, sql).await
@@ -171,46 +188,11 @@ async fn run(connection: &mut SqliteConnection, sql: String) -> Result<(), ::sql
     transaction.commit().await
 }
 
-/// The triggers of an outbox, and their tables.
-async fn triggers_of(
-    connection: &mut SqliteConnection,
-    table: &OutboxTable,
-) -> Result<Vec<(String, String)>, ::sqlx::Error> {
-    let prefix = quote_text(&format!("{}_", table.name()));
-    let sql = format!(
-        "SELECT name, tbl_name FROM sqlite_master
-            WHERE type = 'trigger' AND substr(name, 1, length({prefix})) = {prefix} ORDER BY tbl_name"
-    );
-    let rows = ::sqlx::query(AssertSqlSafe(sql))
-        .fetch_all(connection)
-        .await?;
-    let named = |row: &SqliteRow| Ok::<_, ::sqlx::Error>((row.try_get(0)?, row.try_get(1)?));
-    let named: Vec<(String, String)> = rows.iter().map(named).collect::<Result<_, _>>()?;
-    Ok(named
-        .into_iter()
-        .filter(|(name, _)| is_trigger_of(name, table.name()))
-        .collect())
-}
-
-/// Whether a trigger writes to the outbox of this name, and not to one whose name goes on: a shown part, a hash, and the event.
-fn is_trigger_of(trigger: &str, outbox: &str) -> bool {
-    if crate::base::mutation::is_active("outbox-sqlite-others-taken-away") {
-        return true;
-    }
-    let parts = trigger.strip_prefix(outbox).map(|rest| rest.split('_'));
-    let parts: Vec<&str> = parts.into_iter().flatten().collect();
-    let ["", shown, hash, "insert" | "update" | "delete"] = parts[..] else {
-        return false;
-    };
-    let is_hash = hash.len() == 8 && hash.bytes().all(|it| it.is_ascii_hexdigit());
-    is_hash && shown.bytes().all(|it| it.is_ascii_alphanumeric())
-}
-
 async fn exists(
     connection: &mut SqliteConnection,
     table: &OutboxTable,
 ) -> Result<bool, ::sqlx::Error> {
-    let state = quote_text(&format!("{}_state", table.name()));
+    let state = quote_sqlite_text(&format!("{}_state", table.name()));
     let sql = format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = {state}");
     let count: i64 = ::sqlx::query_scalar(AssertSqlSafe(sql))
         .fetch_one(connection)
@@ -252,15 +234,8 @@ pub async fn status(
     status.oldest = oldest.map(|ms| std::time::Duration::from_millis(natural(ms)));
     status.set_aside = natural(row.try_get(4)?);
     status.set_aside_dropped = natural(row.try_get(5)?);
-    let mut events = std::collections::BTreeMap::<String, usize>::new();
-    for (_, table) in triggers_of(connection, table).await? {
-        *events.entry(table).or_default() += 1;
-    }
-    for (table, events) in events {
-        match events {
-            3 => status.followed.push(table),
-            _ => status.not_followed.push(table),
-        }
+    for table in covered_tables(connection, table).await? {
+        status.add(table);
     }
     Ok(status)
 }
@@ -321,12 +296,12 @@ impl SqliteRelay<'_> {
                 "there is no table {outbox}; the migration of the outbox creates it"
             )));
         }
-        let (version, mut relay) = self.state().await?;
+        let (version, mut relay, _) = self.state().await?;
         // Only if nobody has said so: an UPDATE that changes nothing waits for the file's lock, too.
         if relay.is_none() || crate::base::mutation::is_active("outbox-sqlite-waits-for-writers") {
             let told = format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL");
             self.rows(told, &self.relay.mine()?).await?;
-            (_, relay) = self.state().await?;
+            (_, relay, _) = self.state().await?;
         }
         if version != VERSION {
             return Err(RelayError::Unusable(format!(
@@ -337,23 +312,23 @@ impl SqliteRelay<'_> {
         self.relay.is_shared_alike(relay.as_deref())
     }
 
-    /// The version of the tables, and how the rows are shared.
-    async fn state(&mut self) -> Result<(i64, Option<String>), RelayError> {
+    /// The version of the tables, how the rows are shared, and the version of the schema.
+    async fn state(&mut self) -> Result<(i64, Option<String>, i64), RelayError> {
         let (_, _, state) = names(&self.relay.config.table);
-        let read = format!("SELECT version, relay FROM {state} WHERE $1 = ''");
+        let read = format!("SELECT version, relay, {SCHEMA_VERSION} FROM {state} WHERE $1 = ''");
         let read = self.rows(read, "").await?;
         let read = read.first().ok_or(RelayError::Closed)?;
-        Ok((read.try_get(0)?, read.try_get(1)?))
+        Ok((read.try_get(0)?, read.try_get(1)?, read.try_get(2)?))
     }
 
     /// With Redis.
     async fn share(&mut self) -> Result<Infallible, RelayError> {
         let relay = self.relay;
-        let mut surveyed = None;
+        let mut looks = Looks::default();
         let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
         loop {
             // What could not be deleted is delivered once more, which is harmless.
-            let done = self.turn(&mut surveyed).await;
+            let done = self.turn(&mut looks).await;
             relay.unless_busy(done)?;
             tokio::select! {
                 () = tokio::time::sleep(relay.poll) => {}
@@ -364,15 +339,28 @@ impl SqliteRelay<'_> {
         }
     }
 
-    async fn turn(&mut self, surveyed: &mut Option<Instant>) -> Result<(), RelayError> {
+    async fn turn(&mut self, looks: &mut Looks) -> Result<(), RelayError> {
         let done = self.relay.state.take_done();
         self.delete(&done).await?;
-        let (_, theirs) = self.state().await?;
+        let (_, theirs, schema) = self.state().await?;
         self.relay.is_shared_alike(theirs.as_deref())?;
         // A full batch may not have been all.
         while self.take().await? {}
         self.relay.state.read();
-        self.survey(surveyed).await
+        self.look(looks, schema).await?;
+        self.survey(&mut looks.surveyed).await
+    }
+
+    /// Looks at the triggers if the schema has been changed.
+    async fn look(&mut self, looks: &mut Looks, schema: i64) -> Result<(), RelayError> {
+        if looks.schema == Some(schema) {
+            return Ok(());
+        }
+        let table = &self.relay.config.table;
+        let connection = &mut self.connection;
+        let tables = within(async { Ok(covered_tables(connection, table).await?) }).await?;
+        looks.schema = Some(schema);
+        noted(self.relay, tables).await
     }
 
     /// The rows that can be taken. A time that is further away than any writer asks for is a clock's, or somebody's mistake.
@@ -496,27 +484,29 @@ impl SqliteRelay<'_> {
     ) -> Result<(), RelayError> {
         let relay = self.relay;
         let heartbeat = freshness.start_heartbeat(connection_id, ClockReading::now());
-        let read = self.read(known.position).await?;
+        let (read, schema) = self.read(known.position).await?;
         known.position = Some(read);
         relay.state.read();
+        // What has changed without a row is known before anything is told to be fresh.
+        self.look(&mut known.looks, schema).await?;
         if let Some(heartbeat) = heartbeat {
             freshness.returned(connection_id, heartbeat);
         }
         if let Some(old) = known.old.note(read.to_string(), relay.config.retention) {
             self.delete_old(&old).await?;
         }
-        self.survey(&mut known.surveyed).await
+        self.survey(&mut known.looks.surveyed).await
     }
 
-    /// Applies the rows that were committed after the last position; returns the new position.
-    async fn read(&mut self, last: Option<i64>) -> Result<i64, RelayError> {
+    /// Applies the rows that were committed after the last position; returns the new position, and the version of the schema.
+    async fn read(&mut self, last: Option<i64>) -> Result<(i64, i64), RelayError> {
         let relay = self.relay;
         let (outbox, _, state) = names(&relay.config.table);
         let sql = format!(
-            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = {}), 0), state.deleted, state.relay, new.*
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = {}), 0), state.deleted, state.relay, {SCHEMA_VERSION}, new.*
                 FROM {state} AS state
                 LEFT JOIN (SELECT {} FROM {outbox} AS r WHERE r.id > {} ORDER BY id LIMIT {}) AS new ON $1 = ''",
-            quote_text(relay.config.table.name()),
+            quote_sqlite_text(relay.config.table.name()),
             columns(),
             last.unwrap_or(i64::MAX),
             MOST_READ + 1,
@@ -524,8 +514,9 @@ impl SqliteRelay<'_> {
         let read = self.rows(sql, "").await?;
         let first = read.first().ok_or(RelayError::Closed)?;
         let (position, deleted): (i64, i64) = (first.try_get(0)?, first.try_get(1)?);
+        let schema = first.try_get(3)?;
         relay.is_shared_alike(first.try_get(2)?)?;
-        let rows = read.iter().map(|row| row_at(row, 3));
+        let rows = read.iter().map(|row| row_at(row, 4));
         let rows: Vec<Row> = rows
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
@@ -552,7 +543,7 @@ impl SqliteRelay<'_> {
             }
             relay.state.delivered(number, lag);
         }
-        Ok(position)
+        Ok((position, schema))
     }
 
     /// Deletes the rows that existed a retention time ago. Before that it records how far: a
@@ -647,15 +638,24 @@ impl SqliteRelay<'_> {
 struct Known {
     position: Option<i64>,
     old: Snapshots,
+    looks: Looks,
+}
+
+/// What a relay has looked at over one connection.
+#[derive(Default)]
+struct Looks {
+    /// When the tables' sizes were read.
     surveyed: Option<Instant>,
+    /// Of which version the schema was when the triggers were looked at.
+    schema: Option<i64>,
 }
 
 /// Which rows are deleted once everything of their resource has been invalidated. Both texts are known, and need no quotes of their own.
 fn covered_sql(kind: &str, resource: Option<&str>, until: i64) -> String {
-    let resource = resource.map_or_else(|| "NULL".to_owned(), quote_text);
+    let resource = resource.map_or_else(|| "NULL".to_owned(), quote_sqlite_text);
     format!(
         "r.id <= {until} AND CAST(r.kind AS TEXT) = {} AND CAST(r.resource AS TEXT) IS {resource}",
-        quote_text(kind)
+        quote_sqlite_text(kind)
     )
 }
 

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 /// What is written beside a trigger function, in its comment, for those who look at the table later.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Notes {
+    /// The table, when the triggers were installed. An earlier release did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) schema: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
     /// The columns that the function reads.
     pub(super) columns: Vec<String>,
     /// The resources that are invalidated in place of rows that are not known.

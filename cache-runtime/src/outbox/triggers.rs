@@ -11,6 +11,7 @@ use std::fmt::{self, Write as _};
 use std::sync::LazyLock;
 
 use super::checked_table::{Followed, IdKind, Tag, TagPart};
+use super::migration::LOCK;
 use super::statement::OutboxStatement;
 use super::table::{Table, table};
 use super::trigger_notes::{Notes, is_subscribed};
@@ -46,7 +47,7 @@ impl Triggers {
     }
 
     pub(super) fn install_into(&self, outbox: &OutboxTable) -> String {
-        let mut sql = self.twice_sql();
+        let mut sql = LOCK.to_owned() + &self.twice_sql();
         // Always in the same order, so that two installations don't wait for each other.
         let mut followed: Vec<&Followed> = self.followed.iter().collect();
         followed.sort_by_key(|it| it.table.quoted());
@@ -135,6 +136,20 @@ pub fn triggers(
 }
 
 impl Followed {
+    /// Some table, with everything that triggers can be made of.
+    pub(super) fn any() -> Self {
+        let tag = Tag {
+            parts: vec![TagPart::Text("t".into()), TagPart::Column("c".into())],
+            resources: BTreeSet::from(["r".into()]),
+        };
+        Self {
+            table: table("t").resource("r").id("c").resource("w"),
+            columns: vec!["c".into()],
+            plain: BTreeMap::from([("r".into(), IdKind::Integer)]),
+            tags: vec![tag],
+        }
+    }
+
     fn column(&self, name: &str) -> String {
         let at = self.columns.iter().position(|column| column == name);
         format!("c{}", at.unwrap_or_default())
@@ -145,22 +160,33 @@ impl Followed {
         let target = self.table.quoted();
         let shown: String = target.chars().filter(|it| !it.is_control()).collect();
         let notes = Notes {
+            schema: None,
+            name: None,
             columns: self.needed_columns().into_iter().cloned().collect(),
             resources: self.wholes().into_iter().cloned().collect(),
         };
+        // Which table that is depends on the search path, and is said as it is now.
+        let comment = format!(
+            "BEGIN
+    EXECUTE (SELECT format('COMMENT ON FUNCTION %s() IS %L', {function}, {signature} ||
+            ({notes}::jsonb || jsonb_build_object('schema', n.nspname, 'name', c.relname))::text)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = {table}::pg_catalog.regclass);
+END\n",
+            function = quote_text(&self.function(outbox)),
+            signature = quote_text(&format!("{}; ", signature())),
+            notes = quote_text(&serde_json::to_string(&notes).unwrap_or_default()),
+            table = quote_text(&target),
+        );
         format!(
             "-- Changes of {shown}.
 {create}
 REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
-COMMENT ON FUNCTION {function}() IS {comment};
-DO {block};\n",
+DO {block};
+DO {comment};\n",
             create = self.create_sql(outbox),
             function = self.function(outbox),
-            comment = quote_text(&format!(
-                "{}; {}",
-                signature(),
-                serde_json::to_string(&notes).unwrap_or_default()
-            )),
+            comment = dollars(&comment),
             block = dollars(&self.install_block(outbox)),
         )
     }
@@ -187,7 +213,7 @@ DO {block};\n",
     }
 
     /// What is invalidated in place of rows and tags that are too many, or not known.
-    fn wholes(&self) -> BTreeSet<&String> {
+    pub(super) fn wholes(&self) -> BTreeSet<&String> {
         let own = self.table.resources.iter().map(|(resource, _)| resource);
         own.chain(self.tags.iter().flat_map(|tag| &tag.resources))
             .collect()
@@ -198,21 +224,34 @@ DO {block};\n",
     }
 
     /// What is to be looked at before, and the triggers of the table and its partitions.
+    ///
+    /// A table with a foreign partition, or one that is a partition of a table that is not followed, gets triggers of rows. PostgreSQL
+    /// collects no rows of a foreign table for a statement, and lets the statement fail. And triggers of statements run only where
+    /// the statement names their table.
     fn install_block(&self, outbox: &OutboxTable) -> String {
         let function = quote_text(&self.function(outbox));
-        let triggers = trigger_names(outbox);
-        let triggers = triggers.iter().zip(EVENTS);
-        let triggers = triggers.map(|(name, event)| trigger_sql(name, event, &function));
-        let replica = trigger_sql(&replica_trigger_name(outbox), REPLICA, &function);
+        let names = trigger_names(outbox);
+        let truncate = names.len() - 1;
+        let install = |name: &String, event| trigger_sql(name, event, &function);
+        let events = names[..truncate].iter().zip(EVENTS);
+        let events: String = events.map(|(name, event)| install(name, event)).collect();
+        let (row, replica) = (row_trigger_name(outbox), replica_trigger_name(outbox));
+        let drop = |names: &[String]| names.iter().map(drop_sql).collect::<String>();
         format!(
             "DECLARE
     target pg_catalog.regclass;
+    kind \"char\";
+    by_row boolean;
     mine CONSTANT oid := ({function} || '()')::pg_catalog.regprocedure;
     wrong text;
 BEGIN
-    IF (SELECT relkind FROM pg_catalog.pg_class WHERE oid = {target}::pg_catalog.regclass) = 'f' THEN
+    SELECT relkind INTO kind FROM pg_catalog.pg_class WHERE oid = {target}::pg_catalog.regclass;
+    IF kind = 'f' THEN
         RAISE EXCEPTION '% is a foreign table: its changes are not seen here', {target}
             USING HINT = 'follow it in the database that it is in';
+    ELSIF kind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is no table: its rows change with those of others', {target}
+            USING HINT = 'follow the tables that a view is made of; after a REFRESH of a materialized view, insert a row for ''all'' into the outbox';
     END IF;
 {columns}{fits}    SELECT pg_get_userbyid(proowner) INTO wrong FROM pg_catalog.pg_proc
     WHERE oid = mine
@@ -221,15 +260,20 @@ BEGIN
         RAISE EXCEPTION 'the trigger function of % belongs to %', {target}, wrong
             USING HINT = 'install it as its owner, or drop it';
     END IF;
-    FOR target IN
-        WITH RECURSIVE tree AS (
-            SELECT {target}::pg_catalog.regclass::oid AS oid
-            UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
-        ) SELECT tree.oid::pg_catalog.regclass FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
-        WHERE c.relkind <> 'f'
+    WITH RECURSIVE {tree}
+    SELECT {by_row} INTO by_row FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid;
+    FOR target, kind IN
+        WITH RECURSIVE {tree} SELECT c.oid::pg_catalog.regclass, c.relkind FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
     LOOP
-{triggers}        IF (SELECT relkind FROM pg_catalog.pg_class WHERE oid = target) = 'r' AND {is_subscribed} THEN
-{replica}        END IF;
+        IF by_row THEN
+{drop_statements}        ELSE
+{drop_row}{events}        END IF;
+        IF by_row AND kind <> 'p' THEN
+{of_rows}        END IF;
+        IF kind <> 'f' THEN
+{truncated}        END IF;
+        IF NOT by_row AND kind = 'r' AND {is_subscribed} THEN
+{replicated}        END IF;
     END LOOP;
 EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the triggers of % are not installed: a transaction that is open holds it for more than %',
@@ -240,8 +284,17 @@ END
             target = quote_text(&self.table.quoted()),
             columns = self.check_columns(),
             fits = self.check_fits(),
-            triggers = triggers.collect::<String>(),
+            tree = tree_sql(&quote_text(&self.table.quoted())),
+            by_row = match crate::base::mutation::is_active("outbox-statements-alone") {
+                true => "false".to_owned(),
+                false => by_row_sql(&format!("{}::pg_catalog.regclass", quote_text(&self.table.quoted()))),
+            },
+            drop_statements = drop(&names[..truncate]) + &drop_sql(&replica),
+            drop_row = drop_sql(&row),
+            of_rows = install(&row, ROW),
+            truncated = install(&names[truncate], EVENTS[truncate]),
             is_subscribed = is_subscribed("target"),
+            replicated = install(&replica, REPLICA),
         )
     }
 
@@ -318,7 +371,7 @@ END
     LOOP\n"
         );
         let names = trigger_names(outbox).into_iter();
-        for name in names.chain([replica_trigger_name(outbox)]) {
+        for name in names.chain([row_trigger_name(outbox), replica_trigger_name(outbox)]) {
             let name = quote_text(&name);
             let _ = writeln!(
                 block,
@@ -339,8 +392,10 @@ END
         let wholes = wholes.map(|resource| format!("('all', {})", quote_text(resource)));
         format!(
             "
+DECLARE
+    lacks_columns boolean := false;
 BEGIN
-    IF {lacks_columns}TG_OP = 'TRUNCATE' THEN
+{lacks_columns}    IF lacks_columns OR TG_OP = 'TRUNCATE' THEN
         INSERT INTO {outbox} (kind, resource) VALUES {wholes};
     ELSIF TG_LEVEL = 'ROW' THEN
         {of_row}
@@ -365,21 +420,38 @@ END
     }
 
     /// Whether a column has been renamed or dropped since the triggers were installed. Then nobody can tell which rows have changed,
-    /// but that is no reason to let a write fail.
+    /// but that is no reason to let a write fail. The function sees the columns as they are now. A query for them would not, if the
+    /// transaction's snapshot is older than the change (REPEATABLE READ).
     fn lacks_columns(&self) -> String {
         let columns = self.needed_columns();
         if columns.is_empty() || crate::base::mutation::is_active("outbox-renamed-columns-fail") {
             return String::new();
         }
-        let (number, columns) = (columns.len(), columns.into_iter());
-        let columns: Vec<String> = columns.map(|column| quote_text(column)).collect();
+        if crate::base::mutation::is_active("outbox-columns-of-the-snapshot") {
+            let (number, columns) = (columns.len(), columns.into_iter());
+            let columns: Vec<String> = columns.map(|column| quote_text(column)).collect();
+            return format!(
+                "    lacks_columns := (SELECT count(*) FROM pg_attribute WHERE attrelid = TG_RELID AND NOT attisdropped AND attname IN ({})) < {number};\n",
+                columns.join(", ")
+            );
+        }
+        let columns = columns.into_iter().map(|column| {
+            format!(
+                "has_column_privilege(TG_RELID, {}::text, 'SELECT') IS NULL",
+                quote_text(column)
+            )
+        });
         format!(
-            "(SELECT count(*) FROM pg_attribute WHERE attrelid = TG_RELID AND NOT attisdropped AND attname IN ({})) < {number} OR ",
-            columns.join(", ")
+            "    BEGIN
+        lacks_columns := {};
+    EXCEPTION WHEN undefined_column THEN
+        lacks_columns := true;
+    END;\n",
+            columns.collect::<Vec<_>>().join(" OR ")
         )
     }
 
-    /// The columns that ids and tags are made of, of one row, as it was and as it is.
+    /// The columns that ids and tags are made of, of one row, as it was and as it is, unless an UPDATE has changed nothing.
     fn of_row(&self) -> String {
         let of = |row: &str| {
             let columns = self.columns.iter().enumerate();
@@ -387,8 +459,21 @@ END
                 .map(|(at, column)| format!(", {row}.{} AS c{at}", quote_name(column)))
                 .collect::<String>()
         };
+        let image = |row: &str| match &self.table.compared {
+            None => format!("{row}::text"),
+            Some(compared) => {
+                let columns = compared.iter().chain(&self.columns);
+                let columns = columns.map(|column| format!("{row}.{}", quote_name(column)));
+                format!("ROW({})::text", columns.collect::<Vec<_>>().join(", "))
+            }
+        };
+        let differs = format!(
+            "(TG_OP <> 'UPDATE' OR {} IS DISTINCT FROM {})",
+            image("OLD"),
+            image("NEW")
+        );
         format!(
-            "SELECT 1 AS c{} WHERE TG_OP <> 'INSERT' UNION ALL SELECT 1{} WHERE TG_OP <> 'DELETE'",
+            "SELECT 1 AS c{} WHERE TG_OP <> 'INSERT' AND {differs} UNION ALL SELECT 1{} WHERE TG_OP <> 'DELETE' AND {differs}",
             of("OLD"),
             of("NEW")
         )
@@ -526,7 +611,9 @@ fn trigger_sql(name: &str, event: TriggerEvent, function: &str) -> String {
     };
     format!(
         "        IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare} AND {is_there}) THEN
-            EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', target);
+            IF kind <> 'f' THEN
+                EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', target);
+            END IF;
             IF EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare} AND {is_another}) THEN
                 EXECUTE format('DROP TRIGGER %s ON %s', {name}, target);
             END IF;
@@ -542,22 +629,41 @@ fn trigger_sql(name: &str, event: TriggerEvent, function: &str) -> String {
     )
 }
 
+/// Drops a trigger of the table `target` if it is there, in a block of PL/pgSQL.
+fn drop_sql(name: &String) -> String {
+    let bare = name.trim_matches('"').replace("\"\"", "\"");
+    format!(
+        "            IF EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {}) THEN
+                EXECUTE format('DROP TRIGGER %s ON %s', {}, target);
+            END IF;\n",
+        quote_text(&bare),
+        quote_text(name)
+    )
+}
+
+/// A table with its partitions, and with the tables that inherit from it: `tree(oid)`.
+fn tree_sql(table: &str) -> String {
+    format!(
+        "tree AS (
+            SELECT {table}::pg_catalog.regclass::oid AS oid
+            UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
+        )"
+    )
+}
+
+/// Whether the changes of a table are seen row by row, from the classes `c` of it and all below it.
+pub(super) fn by_row_sql(table: &str) -> String {
+    format!(
+        "bool_or(c.relkind = 'f') OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = {table})"
+    )
+}
+
 /// What the functions' comments say: which words of this crate they are made of.
 pub(super) fn signature() -> &'static str {
     static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
-        let tag = Tag {
-            parts: vec![TagPart::Text("t".into()), TagPart::Column("c".into())],
-            resources: BTreeSet::from(["r".into()]),
-        };
-        let any = Followed {
-            table: table("t").resource("r").id("c").resource("w"),
-            columns: vec!["c".into()],
-            plain: BTreeMap::from([("r".into(), IdKind::Integer)]),
-            tags: vec![tag],
-        };
+        let any = Followed::any();
         let outbox = OutboxTable::default();
-        let replica = trigger_sql(&replica_trigger_name(&outbox), REPLICA, "f");
-        let words = any.create_sql(&outbox) + &replica;
+        let words = any.create_sql(&outbox) + &any.install_block(&outbox);
         let hash = hash128(b"cache-runtime 20", words.as_bytes()) as u32;
         format!("cache-runtime outbox {hash:08x}")
     });
@@ -602,9 +708,20 @@ const REPLICA: TriggerEvent = TriggerEvent {
     mode: "REPLICA",
 };
 
-/// The triggers' names, the same on each table.
+/// For each row, whichever table the statement has named.
+const ROW: TriggerEvent = TriggerEvent {
+    mode: "ALWAYS",
+    ..REPLICA
+};
+
+/// The triggers' names, the same on each table. The last one is that of TRUNCATE.
 pub(super) fn trigger_names(outbox: &OutboxTable) -> [String; 4] {
     ["_insert", "_update", "_delete", "_truncate"].map(|suffix| outbox.trigger(suffix))
+}
+
+/// That of a table whose changes are seen row by row.
+pub(super) fn row_trigger_name(outbox: &OutboxTable) -> String {
+    outbox.trigger("_row")
 }
 
 /// That of rows that a subscription brings.
@@ -612,14 +729,24 @@ pub(super) fn replica_trigger_name(outbox: &OutboxTable) -> String {
     outbox.trigger("_replica")
 }
 
+/// Which functions are those of the triggers of an outbox, of the function `p` in the schema `n`.
+pub(super) fn is_function_sql(outbox: &OutboxTable) -> String {
+    format!(
+        "n.nspname = {} AND p.proname ~ {} AND p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype",
+        quote_text(outbox.schema()),
+        quote_text(&format!(
+            "^{}_[A-Za-z0-9]*_[0-9a-f]{{8}}$",
+            quote_pattern(outbox.name())
+        )),
+    )
+}
+
 /// Removes all triggers that write to an outbox, and their functions. Triggers of tables that have
 /// left the list, or of detached partitions, would otherwise make each write to their table fail.
 pub(super) fn removal_of_triggers(outbox: &OutboxTable) -> String {
     let functions = format!(
-        "pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-            WHERE n.nspname = {} AND p.proname ~ {} AND p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype",
-        quote_text(outbox.schema()),
-        quote_text(&format!("^{}_[A-Za-z0-9]*_[0-9a-f]{{8}}$", quote_pattern(outbox.name()))),
+        "pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE {}",
+        is_function_sql(outbox)
     );
     let block = format!(
         "DECLARE\n    found record;\nBEGIN

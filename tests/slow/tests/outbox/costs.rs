@@ -107,10 +107,11 @@ async fn transactions_with_an_outbox_and_with_intents() {
     }
 }
 
-/// How soon two processes read anew what plain SQL has committed, without HTTP in between.
+/// How soon two processes read anew what plain SQL has committed, without HTTP in between. `OUTBOX_ROUNDS` says how often.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn how_soon_a_commit_is_read() {
+    let rounds = std::env::var("OUTBOX_ROUNDS").map_or(1_000, |n| n.parse().expect("a number"));
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
     let shared = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
     for (what, config) in [
@@ -124,7 +125,7 @@ async fn how_soon_a_commit_is_read() {
         ];
         let pool = PgPool::connect(&url).await.expect("connects");
         let mut times = Vec::new();
-        for round in 0..1_000 {
+        for round in 0..rounds {
             for node in &nodes {
                 node.warm(1).await;
             }

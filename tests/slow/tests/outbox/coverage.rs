@@ -80,6 +80,54 @@ async fn a_partition_that_goes_or_comes_is_noticed() {
     assert_eq!(node.stats().await.cold_starts, 1);
 }
 
+/// Its triggers have gone with a table, or have been dropped: their function is left, and knows whose it was.
+#[tokio::test]
+async fn a_table_that_has_lost_its_triggers_is_named() {
+    let postgres = Postgres::shared();
+    let lost = ["users (it has none of its triggers)"];
+    for (sql, names) in [
+        (
+            "DROP TRIGGER cache_outbox_insert ON users; DROP TRIGGER cache_outbox_update ON users;
+             DROP TRIGGER cache_outbox_delete ON users; DROP TRIGGER cache_outbox_truncate ON users",
+            &["old", "other", "third"][..],
+        ),
+        (
+            "CREATE TABLE made (LIKE users INCLUDING ALL); INSERT INTO made VALUES (1, 'made');
+             ALTER TABLE users RENAME TO before; ALTER TABLE made RENAME TO users",
+            &["made"][..],
+        ),
+        (
+            "DROP TABLE users; CREATE TABLE users (id bigint, name text); INSERT INTO users VALUES (1, 'made')",
+            &["made"][..],
+        ),
+    ] {
+        let url = database(postgres, [users()]).await;
+        let node = Node::new(CacheConfig::default().local_mb(4), &url).await;
+        let read = async |names: &[&str]| {
+            eventually(PATIENCE, async || node.names().await.expect("read") == names).await;
+        };
+        read(&["old", "other", "third"]).await;
+        eventually(PATIENCE, async || node.stats().await.depth.is_some()).await;
+        let change = format!("BEGIN; {sql}; UPDATE users SET name = 'x' || name; COMMIT");
+        postgres.psql(&url, &change);
+        let changed: Vec<String> = names.iter().map(|name| format!("x{name}")).collect();
+        read(&changed.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        eventually(PATIENCE, async || node.stats().await.not_followed == lost).await;
+        assert_eq!(not_followed(&url).await, lost);
+        install(&url, [users()]).await.expect("installed");
+        assert_eq!(not_followed(&url).await, Vec::<String>::new());
+        let clean = "DELETE FROM cache_outbox; UPDATE users SET name = 'y' WHERE id = 1";
+        postgres.psql(&url, clean);
+        assert_eq!(written(postgres, &url), ["row users 1"], "{sql}");
+    }
+    // Another name for the same table is no loss.
+    let url = database(postgres, [users()]).await;
+    postgres.psql(&url, "ALTER TABLE users RENAME TO people");
+    assert_eq!(not_followed(&url).await, Vec::<String>::new());
+    postgres.psql(&url, "DROP TABLE people");
+    assert_eq!(not_followed(&url).await, Vec::<String>::new());
+}
+
 /// A migration that forgets the triggers lets no write fail.
 #[tokio::test]
 async fn without_their_column_the_triggers_invalidate_the_whole_resource() {
@@ -117,6 +165,37 @@ async fn without_their_column_the_triggers_invalidate_the_whole_resource() {
     postgres.psql(&url, "ALTER TABLE users RENAME COLUMN team TO team_id");
     let insert = "INSERT INTO users VALUES (8, 'z', 3)";
     assert_eq!(after(insert), ["row users 8", "tag - \"team:3\""]);
+}
+
+/// The transaction's snapshot shows the columns as they were before, and the table has others.
+#[tokio::test]
+async fn a_column_that_is_renamed_during_a_transaction_lets_no_write_fail() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users().tag("team:{team_id}")]).await;
+    let mut open = PgConnection::connect(&url).await.expect("connects");
+    let mut run = async |sql: &'static str| {
+        let done = sqlx::raw_sql(sql).execute(&mut open).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    };
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        run("BEGIN").await;
+        run(match level {
+            "SERIALIZABLE" => "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            _ => "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        })
+        .await;
+        run("SELECT count(*) FROM orders").await;
+        postgres.psql(&url, "ALTER TABLE users RENAME COLUMN team_id TO team");
+        run("UPDATE users SET note = '1' WHERE id = 1; COMMIT").await;
+        assert_eq!(
+            written(postgres, &url),
+            ["all teams -", "all users -"],
+            "{level}"
+        );
+        postgres.psql(&url, "ALTER TABLE users RENAME COLUMN team TO team_id");
+        run("UPDATE users SET note = '2' WHERE id = 1").await;
+        assert_eq!(written(postgres, &url), ["row users 1", "tag - \"team:1\""]);
+    }
 }
 
 /// Logical replication runs no triggers of statements.

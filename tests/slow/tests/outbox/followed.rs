@@ -348,6 +348,39 @@ async fn the_longest_retention_of_all_processes_counts() {
     assert_eq!(rows, "1");
 }
 
+/// Who deletes old rows waits for nobody, and comes back to those that somebody has locked.
+#[tokio::test]
+async fn an_old_row_that_somebody_has_locked_is_deleted_later() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let outbox = OutboxConfig::postgres(&url).expect("a URL");
+    let outbox = outbox.retention(Duration::from_secs(2));
+    let cache = Cache::new(config().outbox(outbox)).await;
+    let pool = PgPool::connect(&url).await.expect("connects");
+    let node = Node { cache, pool };
+    node.heard().await;
+    // What is deleted first is everything before some snapshot.
+    postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 2");
+    let rows = || postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
+    eventually(PATIENCE, async || rows() == "0").await;
+
+    postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 1");
+    let mut open = PgConnection::connect(&url).await.expect("connects");
+    let locked = sqlx::raw_sql("BEGIN; SELECT FROM cache_outbox FOR UPDATE");
+    locked.execute(&mut open).await.expect("locked");
+    postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 3");
+    // The one that is not locked has gone, and so has the time of the other.
+    eventually(PATIENCE, async || rows() == "1").await;
+    postgres.psql(&url, "UPDATE users SET name = 'y' WHERE id = 3");
+    eventually(PATIENCE, async || rows() == "1").await;
+    sqlx::raw_sql("COMMIT")
+        .execute(&mut open)
+        .await
+        .expect("committed");
+    eventually(PATIENCE, async || rows() == "0").await;
+    assert_eq!(node.stats().await.connections, 1);
+}
+
 /// In another cluster the transactions of a dump's rows lie in the future.
 #[tokio::test]
 async fn rows_of_a_restored_dump_are_deleted() {

@@ -117,6 +117,60 @@ async fn a_table_of_the_version_before_is_brought_up_to_date() {
     assert_eq!(node.warm(1).await, "old");
 }
 
+/// In a rolling deployment processes of the release before start again, too.
+#[tokio::test]
+async fn what_a_later_release_has_installed_is_not_turned_back() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    postgres.psql(&url, "UPDATE cache_outbox_state SET version = 99");
+    let refused = install(&url, [users()]).await.expect_err("refused");
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("is of version 99, and this release is for version 3"),
+        "{refused}"
+    );
+    let version = "SELECT version FROM cache_outbox_state";
+    assert_eq!(postgres.psql(&url, version), "99");
+}
+
+/// Several processes start at the same time, each of which installs, and somebody runs the text.
+#[tokio::test]
+async fn installations_at_the_same_time_take_place_in_turn() {
+    let postgres = Postgres::shared();
+    for _ in 0..3 {
+        let url = postgres.database();
+        postgres.psql(
+            &url,
+            "CREATE TABLE users (id bigint PRIMARY KEY, name text)",
+        );
+        let text = outbox::triggers(&cache_runtime::map(), [users()]).expect("fits");
+        let text = format!(
+            "BEGIN; {text}{}COMMIT;",
+            outbox::migration(outbox::DEFAULT_TABLE).expect("a table")
+        );
+        let mut tasks = tokio::task::JoinSet::new();
+        for at in 0..8 {
+            let (url, text) = (url.clone(), text.clone());
+            tasks.spawn(async move {
+                if at % 2 == 0 {
+                    return install(&url, [users()])
+                        .await
+                        .map_err(|error| error.to_string());
+                }
+                let connection = PgConnection::connect(&url).await;
+                let mut connection = connection.map_err(|error| error.to_string())?;
+                let done = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut connection);
+                done.await.map(drop).map_err(|error| error.to_string())
+            });
+        }
+        for done in tasks.join_all().await {
+            done.expect("installed");
+        }
+        postgres.psql(&url, "INSERT INTO users VALUES (1, 'x')");
+        assert_eq!(written(postgres, &url), ["row users 1"]);
+    }
+}
+
 /// Triggers that another version has written are told.
 #[tokio::test]
 async fn the_status_knows_triggers_of_another_version() {

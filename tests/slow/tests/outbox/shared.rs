@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_runtime::outbox::{Outbox, OutboxConfig, table};
-use cache_runtime::{Cache, CacheConfig, RedisConfig, Status, observe};
+use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig, Status, observe};
 use cache_tests::{Mode, Postgres, Proxy, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -522,5 +522,57 @@ async fn fail_over(is_restarted: bool) {
         }
     };
     node.shows(1, "old").await;
+    assert_eq!(node.stats().await.cold_starts, 1);
+}
+
+/// Commits don't wait for the disk, and somebody has read one that is lost.
+#[tokio::test]
+async fn after_a_crash_that_lost_commits_everything_is_invalidated() {
+    // What has not been waited for is written 10 s later.
+    let settings = ["synchronous_commit=on", "wal_writer_delay=10s"];
+    let (mut postgres, redis) = (Postgres::start_with(&settings), RedisServer::start());
+    let url = database(&postgres, [users()]).await;
+    // For those who write, and not for the relay.
+    postgres.psql(
+        &url,
+        "CREATE ROLE hasty LOGIN SUPERUSER; ALTER ROLE hasty SET synchronous_commit = off",
+    );
+    let hasty = url.replace("postgres@", "hasty@");
+    let node = Node::new(config(&redis), &url).await;
+    assert_eq!(node.warm(1).await, "old");
+    // The relay says which server this is.
+    let told = "SELECT server IS NOT NULL FROM cache_outbox_state";
+    eventually(PATIENCE, async || postgres.psql(&url, told) == "t").await;
+    let quiet = "ALTER TABLE users DISABLE TRIGGER USER";
+    postgres.psql(&url, quiet);
+    // What depends on the table is invalidated, since its triggers are others.
+    eventually(PATIENCE, async || {
+        !node.stats().await.not_followed.is_empty()
+    })
+    .await;
+    // A page that is full would be written.
+    postgres.psql(&url, "SELECT pg_switch_wal()");
+    // Without a row of it, since a relay that deletes one waits for the disk.
+    postgres.psql(&hasty, "UPDATE users SET name = 'lost' WHERE id = 1");
+    let done = node.cache.invalidate("users", &1).await;
+    assert_eq!(done, Acknowledgement::Delivered);
+    node.shows(1, "lost").await;
+    assert_eq!(node.warm(1).await, "lost");
+    postgres.stop();
+    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    postgres.start_again();
+    assert_eq!(
+        postgres.psql(&url, "SELECT name FROM users WHERE id = 1"),
+        "old"
+    );
+    node.heard().await;
+    node.shows(1, "old").await;
+    assert_eq!(node.stats().await.cold_starts, 1);
+    // A shutdown loses nothing, and nothing is invalidated after it.
+    assert_eq!(node.warm(1).await, "old");
+    postgres.shut_down();
+    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    postgres.start_again();
+    node.heard().await;
     assert_eq!(node.stats().await.cold_starts, 1);
 }

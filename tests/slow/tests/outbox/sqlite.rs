@@ -470,6 +470,139 @@ async fn the_triggers_of_another_outbox_are_left_alone() {
     assert!(rows > 0);
 }
 
+/// SQLite's usual way of altering a table takes its triggers away. Whoever drops one does it, too.
+#[tokio::test]
+async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
+    let redis = RedisServer::start();
+    let with_redis = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    let lost = ["guests (it has none of its triggers)"];
+    for config in [local(), with_redis] {
+        for (sql, problem) in [
+            (
+                "CREATE TABLE made (id INTEGER PRIMARY KEY, name TEXT, room, mail);
+                 INSERT INTO made SELECT * FROM guests; DROP TABLE guests; ALTER TABLE made RENAME TO guests",
+                &lost[..],
+            ),
+            (
+                "ALTER TABLE guests RENAME TO before; CREATE TABLE Guests (id INTEGER PRIMARY KEY, name TEXT, room, mail);
+                 INSERT INTO guests SELECT * FROM before",
+                &lost[..],
+            ),
+            // Of another case, which is no other table. Its name is found by the test.
+            ("DROP TRIGGER {update}", &["guests"][..]),
+        ] {
+            let file = File::new().await;
+            let node = Node::new(config.clone(), &file).await;
+            assert_eq!(node.warm(1).await.as_deref(), Some("old"));
+            let mut connection = SqliteConnection::connect(&file.url()).await.expect("connects");
+            let update = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%_update'";
+            let update: String = sqlx::query_scalar(update).fetch_one(&mut connection).await.expect("read");
+            let sql = sql.replace("{update}", &update);
+            file.run(&format!("BEGIN; {sql}; UPDATE guests SET name = 'new' WHERE id = 1; COMMIT")).await;
+            node.shows(1, Some("new")).await;
+            eventually(PATIENCE, async || node.stats().await.not_followed == problem).await;
+            let checkup = node.cache.checkup().await.to_string();
+            assert!(checkup.contains("does not follow: guests"), "{checkup}");
+            let status = sqlite::status(&mut connection, &file.outbox()).await.expect("read");
+            assert_eq!(status.not_followed, problem, "{sql}");
+
+            let installed = sqlite::install(&mut connection, &file.outbox(), Some(&followed())).await;
+            installed.expect("installed again");
+            eventually(PATIENCE, async || node.stats().await.not_followed.is_empty()).await;
+            let status = sqlite::status(&mut connection, &file.outbox()).await.expect("read");
+            assert!(status.not_followed.is_empty() && status.older.is_empty(), "{status}");
+            node.warm(1).await;
+            file.run("UPDATE guests SET name = 'newer' WHERE id = 1").await;
+            node.shows(1, Some("newer")).await;
+            assert_eq!(node.stats().await.connections, 1);
+        }
+    }
+}
+
+/// What is named otherwise has its triggers still, and what is dropped needs none.
+#[tokio::test]
+async fn a_table_with_another_name_is_followed() {
+    let file = File::new().await;
+    let mut connection = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    file.run("ALTER TABLE guests RENAME TO visitors; UPDATE visitors SET name = 'x' WHERE id = 1")
+        .await;
+    assert_eq!(file.written().await, ["row guests 1", "tag \"room:1\""]);
+    let status = sqlite::status(&mut connection, &file.outbox())
+        .await
+        .expect("read");
+    assert_eq!(
+        (status.followed, status.not_followed),
+        (vec!["visitors".to_owned()], vec![])
+    );
+    file.run("DROP TABLE visitors").await;
+    let status = sqlite::status(&mut connection, &file.outbox())
+        .await
+        .expect("read");
+    assert_eq!((status.followed, status.not_followed), (vec![], vec![]));
+}
+
+/// Triggers of an earlier release, and tables of a later one.
+#[tokio::test]
+async fn other_releases_are_known_by_what_they_have_installed() {
+    let file = File::new().await;
+    let mut connection = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    file.run("DROP TABLE cache_outbox_tables").await;
+    let status = sqlite::status(&mut connection, &file.outbox())
+        .await
+        .expect("read");
+    assert_eq!(
+        (status.followed, status.older),
+        (vec!["guests".to_owned()], vec!["guests".to_owned()])
+    );
+    let node = Node::new(local(), &file).await;
+    assert_eq!(node.warm(1).await.as_deref(), Some("old"));
+    file.run("UPDATE guests SET name = 'new' WHERE id = 1")
+        .await;
+    node.shows(1, Some("new")).await;
+    file.run("UPDATE cache_outbox_state SET version = 99").await;
+    let refused = sqlite::install(&mut connection, &file.outbox(), Some(&followed())).await;
+    let refused = refused.expect_err("refused").to_string();
+    assert!(refused.contains("is of version 99"), "{refused}");
+    assert_eq!(
+        file.number("SELECT version FROM cache_outbox_state").await,
+        99
+    );
+}
+
+#[allow(dead_code, reason = "only its signature is looked at")]
+#[cached(resource = "folders", tags(r"path\{id}'"))]
+async fn folder(id: i64) -> i64 {
+    id
+}
+
+/// SQLite has no escapes in texts.
+#[tokio::test]
+async fn names_and_tags_are_quoted() {
+    let file = File::new().await;
+    file.run(r#"CREATE TABLE "fol\der's ""x" ("I\d" INTEGER PRIMARY KEY)"#)
+        .await;
+    let folders = table("fol\\der's \"x")
+        .resource("folders")
+        .id("I\\d")
+        .tag(r"path\{I\d}'");
+    let followed = triggers(&cache_runtime::map(), [folders]).expect("fits");
+    let mut connection = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    let installed = sqlite::install(&mut connection, &file.outbox(), Some(&followed)).await;
+    installed.expect("installed");
+    file.run(r#"INSERT INTO "fol\der's ""x" VALUES (7)"#).await;
+    assert_eq!(file.written().await, ["row folders 7", r#"tag "path\\7'""#]);
+    let status = sqlite::status(&mut connection, &file.outbox())
+        .await
+        .expect("read");
+    assert!(status.not_followed.is_empty(), "{status}");
+}
+
 /// Somebody reads for long, so nobody can write. A process that comes meanwhile delivers what was written before.
 #[tokio::test]
 async fn a_relay_needs_no_lock_to_deliver() {

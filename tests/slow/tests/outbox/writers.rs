@@ -1,8 +1,11 @@
 //! Writers of every kind: whatever changes a row of a followed table is followed.
 
-use cache_runtime::outbox::table;
+use cache_runtime::outbox::{self, table};
 use cache_runtime::{CacheConfig, RedisConfig};
 use cache_tests::{Postgres, RedisServer, eventually};
+
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 use crate::{Node, PATIENCE, database, install, users, written};
 
@@ -191,6 +194,189 @@ async fn tables_that_inherit_and_partitions_of_another_shape_are_followed() {
         ),
     ] {
         assert_eq!(after(&url, sql), rows, "{sql}");
+    }
+}
+
+/// PostgreSQL collects no rows of a foreign table for a statement: with triggers of statements a write to it would fail.
+#[tokio::test]
+async fn tables_with_a_foreign_partition_are_followed_row_by_row() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    let (_, name) = url.rsplit_once('/').expect("a database");
+    postgres.psql(
+        &url,
+        &format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', dbname '{name}');
+             CREATE USER MAPPING FOR postgres SERVER elsewhere OPTIONS (user 'postgres');
+             CREATE TABLE far (id bigint, name text, note json);
+             CREATE TABLE users (id bigint, name text, note json) PARTITION BY RANGE (id);
+             CREATE TABLE users_1 PARTITION OF users FOR VALUES FROM (0) TO (100);",
+            postgres.port()
+        ),
+    );
+    // First as one that has none.
+    install(&url, [users()]).await.expect("installed");
+    assert_eq!(
+        after(&url, "INSERT INTO users VALUES (1, 'a'), (2, 'b')"),
+        ["row users 1", "row users 2"]
+    );
+    postgres.psql(
+        &url,
+        "CREATE FOREIGN TABLE users_2 PARTITION OF users FOR VALUES FROM (100) TO (200) SERVER elsewhere OPTIONS (table_name 'far')",
+    );
+    let status = async || {
+        let mut connection = PgConnection::connect(&url).await.expect("connects");
+        let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
+        let status = outbox::status(&mut connection, &config).await;
+        status.expect("read")
+    };
+    let told = status().await.not_followed;
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[2].starts_with("users_2 (a foreign table"), "{told:?}");
+    for _ in 0..2 {
+        install(&url, [users()]).await.expect("installed");
+        let status = status().await;
+        assert_eq!(status.not_followed, [""; 0]);
+        assert_eq!(status.followed, ["users", "users_1", "users_2"]);
+        assert_eq!(status.foreign, ["users_2"]);
+        assert!(
+            status
+                .to_string()
+                .contains("users_2; what their own servers change"),
+            "{status}"
+        );
+    }
+    for (sql, rows) in [
+        (
+            "INSERT INTO users VALUES (3, 'c'), (101, 'd'), (102, 'e')",
+            vec!["row users 101", "row users 102", "row users 3"],
+        ),
+        (
+            "UPDATE users_1 SET name = 'x' WHERE id = 1",
+            vec!["row users 1"],
+        ),
+        (
+            "UPDATE users_2 SET name = 'x' WHERE id = 102",
+            vec!["row users 102"],
+        ),
+        (
+            "UPDATE users SET name = 'y' WHERE id IN (1, 101)",
+            vec!["row users 1", "row users 101"],
+        ),
+        ("UPDATE users SET name = 'y' WHERE id IN (1, 101)", vec![]),
+        // To the foreign one.
+        (
+            "UPDATE users SET id = 103 WHERE id = 3",
+            vec!["row users 103", "row users 3"],
+        ),
+        (
+            "DELETE FROM users WHERE id > 100",
+            vec!["row users 101", "row users 102", "row users 103"],
+        ),
+        (
+            "SET session_replication_role = replica; UPDATE users SET name = 'z' WHERE id = 1",
+            vec!["row users 1"],
+        ),
+        (
+            "COPY users (id, name) FROM PROGRAM 'echo 150,copied' WITH (FORMAT csv)",
+            vec!["row users 150"],
+        ),
+        ("TRUNCATE users_1", vec!["all users -"]),
+    ] {
+        assert_eq!(after(&url, sql), rows, "{sql}");
+    }
+    // And as one that has none any more.
+    postgres.psql(&url, "DROP FOREIGN TABLE users_2");
+    install(&url, [users()]).await.expect("installed");
+    assert_eq!(status().await.not_followed, [""; 0]);
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cache_outbox%' AND tgrelid::regclass::text LIKE 'users%'";
+    assert_eq!(postgres.psql(&url, triggers), "8");
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
+    let removed = outbox::remove(&mut connection, &config, None).await;
+    removed.expect("removed");
+    assert_eq!(postgres.psql(&url, triggers), "0");
+}
+
+/// Triggers of statements run only where the statement names their table.
+#[tokio::test]
+async fn a_partition_is_followed_whatever_table_is_named() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    postgres.psql(
+        &url,
+        "CREATE TABLE people (id bigint, name text, note json) PARTITION BY RANGE (id);
+         CREATE TABLE users PARTITION OF people FOR VALUES FROM (0) TO (100);
+         CREATE TABLE others PARTITION OF people DEFAULT",
+    );
+    install(&url, [users()]).await.expect("installed");
+    for (sql, rows) in [
+        (
+            "INSERT INTO people VALUES (1, 'a'), (101, 'b')",
+            vec!["row users 1"],
+        ),
+        ("UPDATE people SET name = 'x'", vec!["row users 1"]),
+        ("UPDATE people SET name = 'x'", vec![]),
+        ("UPDATE users SET name = 'y'", vec!["row users 1"]),
+        (
+            "UPDATE people SET id = 7 WHERE id = 101",
+            vec!["row users 7"],
+        ),
+        (
+            "UPDATE people SET id = 107 WHERE id = 7",
+            vec!["row users 7"],
+        ),
+        ("TRUNCATE people", vec!["all users -"]),
+    ] {
+        assert_eq!(after(&url, sql), rows, "{sql}");
+    }
+    // A table that becomes a partition later is named until the triggers are installed again.
+    let url = database(postgres, [users()]).await;
+    postgres.psql(
+        &url,
+        "CREATE TABLE people (LIKE users) PARTITION BY RANGE (id);
+         ALTER TABLE people ATTACH PARTITION users FOR VALUES FROM (0) TO (100)",
+    );
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
+    let status = outbox::status(&mut connection, &config)
+        .await
+        .expect("read");
+    assert_eq!(status.followed, [""; 0]);
+    assert!(
+        status.not_followed[0].contains("one of a table that is not followed"),
+        "{status}"
+    );
+    install(&url, [users()]).await.expect("installed again");
+    let status = outbox::status(&mut connection, &config)
+        .await
+        .expect("read");
+    assert_eq!(
+        (status.followed, status.not_followed),
+        (vec!["users".to_owned()], vec![])
+    );
+    assert_eq!(
+        after(&url, "UPDATE people SET name = 'z' WHERE id = 1"),
+        ["row users 1"]
+    );
+}
+
+/// A view has no rows of its own.
+#[tokio::test]
+async fn a_view_is_refused() {
+    let postgres = Postgres::shared();
+    for made in ["VIEW", "MATERIALIZED VIEW"] {
+        let url = postgres.database();
+        let sql = format!(
+            "CREATE TABLE people (id bigint); CREATE {made} users AS SELECT id FROM people"
+        );
+        postgres.psql(&url, &sql);
+        let refused = install(&url, [users()])
+            .await
+            .expect_err("a view")
+            .to_string();
+        assert!(refused.contains("is no table"), "{refused}");
     }
 }
 
