@@ -473,10 +473,8 @@ async fn the_triggers_of_another_outbox_are_left_alone() {
 /// SQLite's usual way of altering a table takes its triggers away. Whoever drops one does it, too.
 #[tokio::test]
 async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
-    let redis = RedisServer::start();
-    let with_redis = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
     let lost = ["guests (it has none of its triggers)"];
-    for config in [local(), with_redis] {
+    for is_shared in [false, true] {
         for (sql, problem) in [
             (
                 "CREATE TABLE made (id INTEGER PRIMARY KEY, name TEXT, room, mail);
@@ -491,8 +489,12 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
             // Of another case, which is no other table. Its name is found by the test.
             ("DROP TRIGGER {update}", &["guests"][..]),
         ] {
+            let redis = is_shared.then(RedisServer::start);
+            let config = redis.as_ref().map_or_else(local, |redis| {
+                CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()))
+            });
             let file = File::new().await;
-            let node = Node::new(config.clone(), &file).await;
+            let node = Node::new(config, &file).await;
             assert_eq!(node.warm(1).await.as_deref(), Some("old"));
             let mut connection = SqliteConnection::connect(&file.url()).await.expect("connects");
             let update = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%_update'";

@@ -448,16 +448,13 @@ async fn the_outbox_may_be_in_a_schema_that_writers_do_not_see() {
         r#"CREATE SCHEMA "Hid den"; CREATE SCHEMA "Sho.wn"; CREATE TABLE "Sho.wn"."Us.ers" ("Id" bigint, name text);
            CREATE ROLE outbox_stranger; GRANT USAGE ON SCHEMA "Sho.wn" TO outbox_stranger; GRANT ALL ON "Sho.wn"."Us.ers" TO outbox_stranger"#,
     );
-    let config = cache_runtime::outbox::OutboxConfig::postgres(&url).expect("a URL");
+    let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
     let config = config.table("Hid den.Out-box").expect("a table");
     let followed = table("Us.ers").schema("Sho.wn").resource("users").id("Id");
-    let triggers =
-        cache_runtime::outbox::triggers(&cache_runtime::map(), [followed]).expect("fits");
-    let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&url)
-        .await
-        .expect("connects");
+    let triggers = outbox::triggers(&cache_runtime::map(), [followed]).expect("fits");
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
     for _ in 0..2 {
-        let done = cache_runtime::outbox::install(&mut connection, &config, Some(&triggers)).await;
+        let done = outbox::install(&mut connection, &config, Some(&triggers)).await;
         done.expect("installed");
     }
     postgres.psql(
@@ -466,9 +463,9 @@ async fn the_outbox_may_be_in_a_schema_that_writers_do_not_see() {
     );
     let value = r#"SELECT value FROM "Hid den"."Out-box""#;
     assert_eq!(postgres.psql(&url, value), "7");
-    let status = cache_runtime::outbox::status(&mut connection, &config).await;
+    let status = outbox::status(&mut connection, &config).await;
     assert_eq!(status.expect("read").followed, [r#""Sho.wn"."Us.ers""#]);
-    let done = cache_runtime::outbox::remove(&mut connection, &config, Some(&triggers)).await;
+    let done = outbox::remove(&mut connection, &config, Some(&triggers)).await;
     done.expect("removed");
     postgres.psql(&url, r#"INSERT INTO "Sho.wn"."Us.ers" VALUES (8, 'x')"#);
 }
