@@ -236,7 +236,7 @@ DO {comment};\n",
         let events = names[..truncate].iter().zip(EVENTS);
         let events: String = events.map(|(name, event)| install(name, event)).collect();
         let (row, replica) = (row_trigger_name(outbox), replica_trigger_name(outbox));
-        let drop = |names: &[String]| names.iter().map(drop_sql).collect::<String>();
+        let drop = |names: &[String]| names.iter().map(|it| drop_sql(it)).collect::<String>();
         format!(
             "DECLARE
     target pg_catalog.regclass;
@@ -630,7 +630,7 @@ fn trigger_sql(name: &str, event: TriggerEvent, function: &str) -> String {
 }
 
 /// Drops a trigger of the table `target` if it is there, in a block of PL/pgSQL.
-fn drop_sql(name: &String) -> String {
+fn drop_sql(name: &str) -> String {
     let bare = name.trim_matches('"').replace("\"\"", "\"");
     format!(
         "            IF EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {}) THEN
