@@ -5,6 +5,7 @@ pub mod course;
 pub mod data;
 pub mod figures;
 pub mod limits;
+pub mod link;
 pub mod machine;
 pub mod measure;
 pub mod plot;

@@ -54,6 +54,7 @@ fn start(arguments: &[String]) -> Result<(), Failed> {
         "chaos" => chaos(rest),
         "profile" => cache_rivals::profile::run(rest),
         "worker" => runtime(None)?.block_on(worker::run(rest)),
+        "link" => cache_rivals::link::run(),
         "help" | "--help" | "-h" => {
             eprint!("{HELP}");
             Ok(())

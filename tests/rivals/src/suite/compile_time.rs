@@ -33,7 +33,7 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
         let what = format!("Compile time of an annotated function, `{command}`");
         findings
             .goals
-            .push(Goal::measured(&what, Bound::AtMost(10.0), "ms", each));
+            .push(Goal::measured(&what, Bound::AtMost(7.0), "ms", each));
         rows.push(
             Row::named(format!("`{command}`"))
                 .with("bare", format!("{bare} ms"))

@@ -5,7 +5,7 @@ use std::process::Command;
 use cache_tests::RedisServer;
 
 use super::{Failed, Settings, local_hits};
-use crate::figures::{Findings, Goal, Line, Plot, Row, Table};
+use crate::figures::{Bound, Findings, Goal, Line, Plot, Row, Table};
 use crate::progress::Step;
 use crate::report::bytes;
 use crate::worker;
@@ -45,7 +45,10 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
             );
             if size == 100 && line.name == names[0] {
                 let what = "Local entry: bytes over its payload";
-                findings.goals.push(Goal::reported(what, "bytes", over));
+                let bound = Bound::AtMost(120.0);
+                findings
+                    .goals
+                    .push(Goal::measured(what, bound, "bytes", over));
             }
         }
         if size == 100 {
@@ -92,7 +95,8 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
         if rival == "ours" {
             let what = "Idle instance over Redis: resident memory over a process without";
             let over = (resident[0] - nothing) / 1e6;
-            findings.goals.push(Goal::reported(what, "MB", over));
+            let bound = Bound::AtMost(3.0);
+            findings.goals.push(Goal::measured(what, bound, "MB", over));
         }
         bars.push((name.to_owned(), resident[0] / 1e6));
         rows.push(

@@ -19,6 +19,7 @@ mod growth;
 mod invalidation;
 pub mod local_hits;
 mod memory;
+mod network;
 mod observed;
 mod redis_hits;
 mod stampede;
@@ -83,7 +84,7 @@ macro_rules! part {
 }
 
 /// All of them, in the order of the page.
-pub const PARTS: [Part; 13] = [
+pub const PARTS: [Part; 15] = [
     part!(
         "redis-hits",
         "Redis hits, one caller",
@@ -95,6 +96,12 @@ pub const PARTS: [Part; 13] = [
         "Redis hits, many callers",
         None,
         redis_hits::load
+    ),
+    part!(
+        "one-thread",
+        "Redis hits on a runtime with one thread",
+        None,
+        redis_hits::one_thread
     ),
     part!(
         "local-hits",
@@ -114,12 +121,8 @@ pub const PARTS: [Part; 13] = [
         None,
         cluster::load
     ),
-    part!(
-        "observed",
-        "Metrics and log on a hit",
-        None,
-        observed::run
-    ),
+    part!("network", "Redis hits over a link", None, network::run),
+    part!("observed", "Metrics and log on a hit", None, observed::run),
     part!(
         "invalidation",
         "Whole-resource invalidation",

@@ -120,9 +120,10 @@ fn instructions(
         program.hits(hits)?;
         program.end()?;
         let text = std::fs::read_to_string(&file)?;
-        let total = text
-            .lines()
-            .find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
+        let total = text.lines().find_map(|line| {
+            line.strip_prefix("summary: ")
+                .or(line.strip_prefix("totals: "))
+        });
         *count = total.ok_or("callgrind's total")?.trim().parse()?;
     }
     Ok(Some((counts[1] - counts[0]) / (MANY - FEW) as f64))

@@ -77,6 +77,12 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
             "ms",
             beyond[0],
         ),
+        Goal::measured(
+            "The same p99 against that of the best rival",
+            Bound::AtMost(1.0),
+            "×",
+            beyond[0] / beyond[1..].iter().copied().fold(f64::INFINITY, f64::min),
+        ),
     ]);
     findings.tables.push(Table {
         title: "Cold stampede".into(),
