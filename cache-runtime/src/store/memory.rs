@@ -4,11 +4,12 @@
 //! Generations are not evicted: that would cause a miss for all entries that depend on one.
 
 mod kept;
+mod packed;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,7 @@ use crate::protocol::generation::{Dep, StampBase};
 use crate::protocol::glob;
 
 pub(crate) use self::kept::InMemory;
+use self::packed::PackedHeader;
 
 /// The memory of an entry besides its key and value: header, reference counts and its share of the
 /// table.
@@ -52,15 +54,17 @@ const STEP: usize = 1_000;
 
 struct StoredEntry {
     key: Box<str>,
-    header: Header,
+    header: PackedHeader,
     payload: Payload,
-    weight: usize,
+    /// Of a value that is allowed, which is far below 4 GB.
+    weight: u32,
     /// The generations that its stamp was computed from, if they were still current when it was
     /// stored.
     under: Option<Arc<UsedGenerations>>,
 }
 
-/// The dependencies of an entry, and the flags of their generations.
+/// The dependencies of entries, and the flags of their generations. Entries with the same list share
+/// it: one for each entry took 64 bytes.
 struct UsedGenerations {
     deps: Arc<[Arc<Dep>]>,
     flags: Box<[Arc<InvalidationFlag>]>,
@@ -79,6 +83,8 @@ struct CurrentGeneration {
     nonce: Nonce,
     /// Shared with the entries that depend on it.
     flag: Arc<InvalidationFlag>,
+    /// The last list of dependencies that begins with this one.
+    used: Mutex<Weak<UsedGenerations>>,
 }
 
 impl CurrentGeneration {
@@ -86,6 +92,7 @@ impl CurrentGeneration {
         Self {
             nonce: Nonce::fresh(),
             flag: Arc::default(),
+            used: Mutex::default(),
         }
     }
 }
@@ -111,7 +118,7 @@ impl StoredEntry {
         (!matching.derived_only || self.header.kind == EntryKind::Derived)
             && matching
                 .stored_before
-                .is_none_or(|before| self.header.stored < before)
+                .is_none_or(|before| self.header.stored() < before)
             && glob::matches(matching.pattern.as_bytes(), self.key.as_bytes())
     }
 }
@@ -122,7 +129,7 @@ impl entry_map::Entry for StoredEntry {
     }
 
     fn weight(&self) -> u64 {
-        self.weight as u64
+        self.weight.into()
     }
 }
 
@@ -217,9 +224,7 @@ impl MemoryStore {
     /// evicted.
     fn get(&self, key: &str) -> Option<Arc<StoredEntry>> {
         let stored = self.entries.get(key)?;
-        // Of a lease alone `stale` is zero, and of an entry alone the deadline.
-        let ends = stored.header.deadline.max(stored.header.stale);
-        (self.now() < ends).then_some(stored)
+        (self.now() < stored.header.ends()).then_some(stored)
     }
 
     fn put(
@@ -232,9 +237,9 @@ impl MemoryStore {
         let weight = size + key.len() + ENTRY_OVERHEAD;
         self.entries.insert(Arc::new(StoredEntry {
             key: key.into(),
-            header,
+            header: PackedHeader::of(&header),
             payload,
-            weight,
+            weight: u32::try_from(weight).unwrap_or(u32::MAX),
             under,
         }));
         self.end_kept(key);
@@ -244,7 +249,7 @@ impl MemoryStore {
     fn change(&self, stored: &StoredEntry, header: Header) {
         self.entries.insert(Arc::new(StoredEntry {
             key: stored.key.clone(),
-            header,
+            header: PackedHeader::of(&header),
             payload: stored.payload.clone(),
             weight: stored.weight,
             under: stored.under.clone(),
@@ -279,7 +284,7 @@ impl MemoryStore {
 
     fn look_under(&self, probe: &Probe, stamp: Stamp) -> Look {
         let found = match self.get(&probe.key) {
-            Some(stored) => Found::Entry(stored.header, stored.payload.clone()),
+            Some(stored) => Found::Entry(stored.header.get(), stored.payload.clone()),
             None => Found::Nothing,
         };
         Look {
@@ -298,12 +303,21 @@ impl MemoryStore {
         let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
         let last: Vec<_> = last.collect::<Option<_>>()?;
         let nonces = last.iter().map(|last| last.nonce);
-        (Stamp::of(self.server, &probe.key, nonces) == stamp).then(|| {
-            Arc::new(UsedGenerations {
+        if Stamp::of(self.server, &probe.key, nonces) != stamp {
+            return None;
+        }
+        let mut used = last.first()?.used.lock();
+        let known = used
+            .upgrade()
+            .filter(|known| *known.deps == *probe.deps && known.is_current());
+        Some(known.unwrap_or_else(|| {
+            let new = Arc::new(UsedGenerations {
                 deps: Arc::clone(&probe.deps),
                 flags: last.iter().map(|last| Arc::clone(&last.flag)).collect(),
-            })
-        })
+            });
+            *used = Arc::downgrade(&new);
+            new
+        }))
     }
 
     /// The last deadline of the intents on these keys.
@@ -433,7 +447,7 @@ impl Store for MemoryStore {
             // If a write is announced, there is no entry under the current generations: the
             // announcement ended those before it, and nothing is stored under those after it.
             if stored.is_under(deps) {
-                see(&stored.header, &stored.payload, self.now_or_later());
+                see(&stored.header.get(), &stored.payload, self.now_or_later());
             }
         });
     }
@@ -460,7 +474,7 @@ impl Store for MemoryStore {
         }
         let now = self.now();
         if let Some(stored) = self.get(&probe.key) {
-            let there = stored.header;
+            let there = stored.header.get();
             let is_over = there.is_leased() && there.deadline < now;
             let gives_way = is_over
                 || match &request.seen {
@@ -496,12 +510,12 @@ impl Store for MemoryStore {
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
         let _guard = self.lock(key);
-        let Some(stored) = self.get(key).filter(|stored| stored.header.token == token) else {
+        let Some(stored) = self.get(key).filter(|it| it.header.token() == token) else {
             return Ok(false);
         };
         let header = Header {
             deadline: self.now().after(length),
-            ..stored.header
+            ..stored.header.get()
         };
         self.change(&stored, header);
         Ok(true)
@@ -509,14 +523,14 @@ impl Store for MemoryStore {
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
         let _guard = self.lock(key);
-        if let Some(stored) = self.get(key).filter(|stored| stored.header.token == token) {
+        if let Some(stored) = self.get(key).filter(|it| it.header.token() == token) {
             if stored.header.content == Content::Nothing {
                 self.remove(key);
             } else {
                 let header = Header {
                     token: Nonce::NONE,
                     deadline: Millis(0),
-                    ..stored.header
+                    ..stored.header.get()
                 };
                 self.change(&stored, header);
             }
@@ -528,7 +542,7 @@ impl Store for MemoryStore {
         let _guard = self.lock(&probe.key);
         if self
             .get(&probe.key)
-            .is_none_or(|stored| stored.header.token != fill.token)
+            .is_none_or(|stored| stored.header.token() != fill.token)
         {
             return Ok(Filled::Refused);
         }

@@ -84,7 +84,7 @@ impl<'a> InMemory<'a> {
         let stored = store.entries.get(key)?;
         let under = stored.under.clone().filter(|_| stored.is_under(deps))?;
         let now = self.instant(CoarseInstant::now());
-        let (value, lasts) = serves(&stored.header, &stored.payload, store.now_or_later())?;
+        let (value, lasts) = serves(&stored.header.get(), &stored.payload, store.now_or_later())?;
         let [until, fresh] = lasts.map(|time| now.after(time.saturating_sub(ROUNDING)));
         let flags: Vec<_> = [own]
             .into_iter()
