@@ -372,7 +372,7 @@ async fn acknowledged(cache: &Handle, planned: PlannedWrite) -> Acknowledgement 
     let request = deferred
         .write
         .map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
-    let pending_ack = cache.invalidations.enqueue(request);
+    let pending_ack = cache.invalidations.send(request);
     let acknowledged = pending_ack.acknowledged(ACK_TIMEOUT).await;
     observe::record_invalidation(acknowledged);
     acknowledged

@@ -12,6 +12,7 @@ use tracing::Span;
 use super::acknowledgement::Acknowledgement;
 use super::batch::InvalidationRequest;
 use super::clearing::{Clearing, HELD, PendingScan};
+use super::direct::DirectDelivery;
 use super::queue::{LostInvalidations, Queue, RequestNumber};
 use super::report;
 use super::shared::SharedQueue;
@@ -20,7 +21,7 @@ use super::worker::{CLOSING_BUDGET, Worker};
 use crate::base::background::{Background, supervised};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::store::{ConnectionWatch, Invalidation, Probe, Store};
+use crate::store::{Circuit, ConnectionWatch, Invalidation, Probe, Store};
 use crate::telemetry::Telemetry;
 
 /// How long a manual invalidation waits for its acknowledgement. The store may take many slow
@@ -33,6 +34,8 @@ pub(crate) struct InvalidationQueue {
     pub(super) shared: Arc<SharedQueue>,
     pub(super) store: Arc<dyn Store>,
     pub(super) connection: Option<ConnectionWatch>,
+    /// For callers that send their own requests.
+    worker: Arc<Worker>,
     clearing: Arc<Clearing>,
     closing: watch::Sender<bool>,
     closed: watch::Receiver<bool>,
@@ -50,6 +53,7 @@ impl InvalidationQueue {
         let shared = Arc::new(SharedQueue {
             queue: Mutex::new(Queue::new(limit, intent, clock::now())),
             wake: Notify::new(),
+            failure: Mutex::default(),
             is_degraded: AtomicBool::new(false),
             running: watch::Sender::new(0),
             is_elsewhere: background.is_own(),
@@ -61,21 +65,25 @@ impl InvalidationQueue {
         background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
         let clearing = Clearing::start(Arc::clone(&store), namespace, background);
         let connection = store.connection();
-        let worker = Worker {
+        let worker = Arc::new(Worker {
             shared: Arc::clone(&shared),
             store: Arc::clone(&store),
             connection: connection.clone(),
             namespace: namespace.to_owned(),
             sweeper,
             clearing: Arc::clone(&clearing),
-        };
+        });
+        let delivering = Worker::clone(&*worker);
         background.spawn_to_finish(supervised("delivery", move || {
-            worker.clone().run(on_closing.clone(), on_closed.clone())
+            delivering
+                .clone()
+                .run(on_closing.clone(), on_closed.clone())
         }));
         Self {
             shared,
             store,
             connection,
+            worker,
             clearing,
             closing,
             closed,
@@ -83,7 +91,42 @@ impl InvalidationQueue {
     }
 
     /// Enqueues an invalidation. It takes place even if nobody waits for the acknowledgement.
-    pub(crate) fn enqueue(&self, mut request: InvalidationRequest) -> PendingAck {
+    pub(crate) fn enqueue(&self, request: InvalidationRequest) -> PendingAck {
+        let request = self.announced(request);
+        self.enter(Some(request))
+    }
+
+    /// The same for a caller that waits for the acknowledgement at once. Its own task sends the
+    /// request, if nothing waits before it.
+    pub(crate) fn send(&self, request: InvalidationRequest) -> PendingAck {
+        let request = self.announced(request);
+        if self.store.circuit() != Circuit::Closed {
+            return self.enter(Some(request));
+        }
+        let (sender, acknowledged) = oneshot::channel();
+        let is_split = self.store.is_split();
+        let entered = self.shared.change(|queue| {
+            queue.set_split(is_split);
+            queue.enter_to_send(request, sender, clock::now())
+        });
+        let (request_number, direct) = entered.unwrap_or_else(|lost| {
+            self.report_late(&lost);
+            (RequestNumber::NEVER, None)
+        });
+        let mut pending_ack = self.pending_ack(acknowledged, request_number);
+        match direct {
+            Some((number, outgoing)) => {
+                let worker = Arc::clone(&self.worker);
+                let direct = DirectDelivery::new(worker, number, outgoing);
+                pending_ack.direct = Some(Box::new(direct));
+            }
+            None => self.shared.wake.notify_one(),
+        }
+        pending_ack
+    }
+
+    /// Tells the statistics that a request is about to be enqueued.
+    fn announced(&self, mut request: InvalidationRequest) -> InvalidationRequest {
         report::link_to_current(&mut request);
         if crate::base::mutation::is_active("switches-stop-invalidations")
             && !self.shared.telemetry.switches.listed().0.is_empty()
@@ -95,7 +138,7 @@ impl InvalidationQueue {
         for counters in &request.counted {
             counters.invalidations.add_one();
         }
-        self.enter(Some(request))
+        request
     }
 
     /// The span around an invalidation of a caller who does not use the queue.
@@ -128,10 +171,19 @@ impl InvalidationQueue {
             self.report_late(&lost);
             RequestNumber::NEVER
         });
+        self.pending_ack(acknowledged, request_number)
+    }
+
+    fn pending_ack(
+        &self,
+        acknowledged: oneshot::Receiver<Acknowledgement>,
+        request_number: RequestNumber,
+    ) -> PendingAck {
         PendingAck {
             shared: Arc::clone(&self.shared),
             acknowledged,
             request_number,
+            direct: None,
             began: clock::now(),
             is_answered: false,
         }
@@ -219,6 +271,8 @@ pub(crate) struct PendingAck {
     shared: Arc<SharedQueue>,
     acknowledged: oneshot::Receiver<Acknowledgement>,
     request_number: RequestNumber,
+    /// What the task that waits has to send. If it does not wait, the worker sends it.
+    direct: Option<Box<DirectDelivery>>,
     /// When it was handed in.
     began: Instant,
     /// Whether the caller knows what became of it.
@@ -242,13 +296,22 @@ impl PendingAck {
     }
 
     async fn told(&mut self, limit: Duration) -> Acknowledgement {
+        let direct = self.direct.take();
         // The write has taken place, so this must not panic on a runtime without a timer.
         if tokio::runtime::Handle::try_current().is_err() {
+            drop(direct);
             let told = (&mut self.acknowledged).await;
             return told.unwrap_or(Acknowledgement::Lost);
         }
         let _held = self.shared.hold(limit);
-        match tokio::time::timeout(limit, &mut self.acknowledged).await {
+        let told = async {
+            if let Some(direct) = direct {
+                // Boxed, since the future of a write that waits does not need it any more.
+                Box::pin(direct.deliver()).await;
+            }
+            (&mut self.acknowledged).await
+        };
+        match tokio::time::timeout(limit, told).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
             Err(_) => self
                 .shared

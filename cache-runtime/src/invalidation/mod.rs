@@ -9,6 +9,7 @@
 mod acknowledgement;
 mod batch;
 mod clearing;
+mod direct;
 mod guard;
 mod handle;
 #[cfg(feature = "outbox-postgres")]

@@ -19,6 +19,11 @@ use crate::store::{ConnectionStatus, Intent, Invalidation, Parts, Probe};
 /// their number.
 const DUE_STEP: Duration = Duration::from_millis(250);
 
+/// How long somebody else's invalidation waits behind a batch that the task of a caller sends. After
+/// that the worker sends both, since perhaps nobody polls that task. Longer than the store usually
+/// takes.
+pub(super) const TAKEOVER: Duration = Duration::from_millis(10);
+
 /// The most names in one log message about lost invalidations.
 const NAMES_SHOWN: usize = 10;
 
@@ -72,6 +77,24 @@ pub(super) struct Requeued {
     pub(super) until: Option<Instant>,
 }
 
+/// The batch in flight is sent by the task of its caller.
+#[derive(Debug, Clone, Copy)]
+struct Direct {
+    number: u64,
+    since: Instant,
+}
+
+/// A request in the queue, and what the task of its caller is to send, if it is to send anything.
+pub(super) type EnteredToSend = (RequestNumber, Option<(u64, OutgoingBatch)>);
+
+/// What the task of a caller has delivered.
+#[derive(Debug)]
+pub(super) struct DirectDone {
+    pub(super) batch: Batch,
+    /// Whether the worker has waited for it.
+    pub(super) wakes: bool,
+}
+
 /// Identifies the request that a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestNumber {
@@ -94,6 +117,12 @@ impl RequestNumber {
 pub(super) struct Queue {
     ready: Batch,
     in_flight: Option<Batch>,
+    /// Set while the task of a caller sends the batch in flight.
+    direct: Option<Direct>,
+    /// How many batches such tasks have sent.
+    directs: u64,
+    /// Whether the worker waits for the end of that.
+    is_waited_for: bool,
     delayed: BTreeMap<Instant, Batch>,
     /// The start of the steps of `delayed`.
     origin: Instant,
@@ -125,6 +154,9 @@ impl Queue {
         Self {
             ready: Batch::default(),
             in_flight: None,
+            direct: None,
+            directs: 0,
+            is_waited_for: false,
             delayed: BTreeMap::new(),
             origin,
             limit,
@@ -191,6 +223,77 @@ impl Queue {
         }
         self.enforce_limit();
         Ok(request_number)
+    }
+
+    /// Enqueues a request whose caller waits. If nothing else waits, the caller's task is to send it.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(super) fn enter_to_send(
+        &mut self,
+        request: InvalidationRequest,
+        sender: oneshot::Sender<Acknowledgement>,
+        now: Instant,
+    ) -> Result<EnteredToSend, LostInvalidations> {
+        // An intent is announced by the worker, which tries each of them apart.
+        let is_alone = request.intents.is_empty()
+            && self.ready.is_empty()
+            && self.in_flight.is_none()
+            && !self.is_degraded
+            && self.next_due().is_none_or(|due| now < due);
+        let request_number = self.enter(Some(request), sender)?;
+        if !is_alone || self.ready.everything.is_some() {
+            return Ok((request_number, None));
+        }
+        let outgoing = self.send(now).map(|outgoing| {
+            self.directs += 1;
+            self.direct = Some(Direct {
+                number: self.directs,
+                since: now,
+            });
+            (self.directs, outgoing)
+        });
+        Ok((request_number, outgoing))
+    }
+
+    /// Whether the batch in flight is the one of this number, which a caller's task sends.
+    pub(super) fn is_direct(&self, number: u64) -> bool {
+        let direct = self.direct;
+        direct.is_some_and(|direct| direct.number == number)
+            || crate::base::mutation::is_active("direct-acknowledges-others")
+    }
+
+    /// The store has taken what a caller's task has sent. `None` if the worker has taken it over.
+    pub(super) fn acknowledge_direct(&mut self, number: u64) -> Option<DirectDone> {
+        let wakes = self.ends_direct(number)? || !self.ready.is_empty();
+        let batch = self.acknowledge();
+        Some(DirectDone { batch, wakes })
+    }
+
+    /// The store has refused what a caller's task has sent. As [`take_back`](Self::take_back).
+    #[must_use]
+    pub(super) fn take_back_direct(&mut self, number: u64) -> Option<Waiters> {
+        self.ends_direct(number)?;
+        Some(self.take_back())
+    }
+
+    /// The worker is to send it. Returns whether it has not begun to.
+    pub(super) fn hand_back(&mut self, number: u64) -> bool {
+        self.ends_direct(number).is_some()
+    }
+
+    /// Returns whether the worker has waited for the end; `None` if it has taken the batch over.
+    fn ends_direct(&mut self, number: u64) -> Option<bool> {
+        self.is_direct(number).then(|| {
+            self.direct = None;
+            std::mem::take(&mut self.is_waited_for)
+        })
+    }
+
+    /// When the worker has something to do without being woken.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let takeover = self.direct.map(|direct| direct.since + TAKEOVER);
+        self.next_due().into_iter().chain(takeover).min()
     }
 
     /// Enqueues a request for later, or an invalidation of the whole namespace for `None`.
@@ -279,6 +382,14 @@ impl Queue {
             batch.since = Some(due);
             self.ready.merge(batch);
         }
+        if let Some(direct) = self.direct {
+            let is_young = now < direct.since + TAKEOVER;
+            if is_young || crate::base::mutation::is_active("direct-holds-up-others") {
+                self.is_waited_for = true;
+                return;
+            }
+            self.direct = None;
+        }
         if let Some(interrupted) = self.in_flight.take() {
             self.ready.merge(interrupted);
         }
@@ -328,9 +439,13 @@ impl Queue {
         self.wait.reset();
     }
 
-    /// Puts everything that is ready in flight. Returns `None` if there is nothing.
+    /// Puts everything that is ready in flight. Returns `None` if there is nothing, or while the task
+    /// of a caller sends a batch.
     pub(super) fn send(&mut self, now: Instant) -> Option<OutgoingBatch> {
         self.gather(now);
+        if self.in_flight.is_some() {
+            return None;
+        }
         self.ready.forget_ended(now);
         self.ready.seal();
         let batch = std::mem::take(&mut self.ready);
@@ -422,9 +537,9 @@ impl Queue {
         self.is_degraded &= self.in_flight.is_some() || !self.ready.is_empty();
     }
 
-    /// Returns true while a batch is in flight.
+    /// Returns true while a batch is in flight that the worker sends.
     pub(super) fn is_sending(&self) -> bool {
-        self.in_flight.is_some()
+        self.in_flight.is_some() && self.direct.is_none()
     }
 
     /// Puts back the rest of the batch in flight, which the store refused. Returns the callers to
@@ -433,6 +548,7 @@ impl Queue {
     pub(super) fn take_back(&mut self) -> Waiters {
         self.is_degraded = true;
         self.wait.give_up();
+        self.direct = None;
         let Some(mut batch) = self.in_flight.take() else {
             return Waiters::new();
         };
@@ -472,6 +588,7 @@ impl Queue {
         self.is_closed = true;
         self.flush_delayed();
         let mut left = std::mem::take(&mut self.ready);
+        self.direct = None;
         if let Some(interrupted) = self.in_flight.take() {
             left.merge(interrupted);
         }

@@ -11,6 +11,7 @@ use super::acknowledgement::Acknowledgement;
 use super::batch::Waiters;
 use super::queue::Queue;
 use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
 use crate::base::paused::PauseGuard;
 use crate::store::ConnectionWatch;
 use crate::telemetry::Telemetry;
@@ -20,6 +21,8 @@ use crate::telemetry::Telemetry;
 pub(super) struct SharedQueue {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Notify,
+    /// Why the store has not taken what a caller's task has sent; for the worker, which tries again.
+    pub(super) failure: Mutex<Option<Error>>,
     /// A copy of [`Queue::is_degraded`], so that reads need no lock.
     pub(super) is_degraded: AtomicBool,
     /// How many writes and fills are running. A running write may still enqueue an invalidation.

@@ -252,6 +252,7 @@ fn shared() -> Arc<SharedQueue> {
     Arc::new(SharedQueue {
         queue: Mutex::new(Queue::new(100, INTENT, clock::now())),
         wake: Notify::new(),
+        failure: Mutex::default(),
         is_degraded: AtomicBool::new(false),
         running: watch::Sender::new(0),
         is_elsewhere: false,
@@ -290,6 +291,83 @@ fn who_is_told_pending_reads_past_the_cache() {
     shared.take_back();
     assert_eq!(poll(), Poll::Ready(Ok(Acknowledgement::Pending)));
     assert_eq!(*witness.saw_degraded.lock(), Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_alone_sends_its_invalidation_itself() {
+    let store = Held::open();
+    let invalidations = over(&store);
+    let told = invalidations.send(request("users")).acknowledged(LIMIT);
+    // Polled once: no other task has run.
+    assert_eq!(told.now_or_never(), Some(Acknowledgement::Delivered));
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 1);
+    assert_eq!(invalidations.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_sends_is_delivered_although_it_is_dropped() {
+    let store = Held::shut();
+    let invalidations = over(&store);
+    for is_polled in [false, true] {
+        let told = invalidations.send(request("users")).acknowledged(LIMIT);
+        if is_polled {
+            assert_eq!(told.now_or_never(), None);
+        } else {
+            drop(told);
+        }
+        assert!(
+            invalidations.is_pending(&probe("users")),
+            "reads know of it"
+        );
+        store.gate.add_permits(1);
+        let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+        taken.expect("in time").expect("never closed").forget();
+        while invalidations.pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!invalidations.is_pending(&probe("users")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_has_sent_in_vain_is_sent_again() {
+    let store = Held::open();
+    store.refusals.store(1, Ordering::SeqCst);
+    let invalidations = over(&store);
+    let told = invalidations.send(request("users")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    assert!(invalidations.is_pending(&probe("users")));
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_next_does_not_wait_for_a_task_that_nobody_polls() {
+    let store = Held::shut();
+    let invalidations = over(&store);
+    let mut stuck = Box::pin(invalidations.send(request("users")).acknowledged(LIMIT));
+    assert_eq!((&mut stuck).now_or_never(), None);
+    store.gate.add_permits(10);
+    let next = invalidations.send(request("teams")).acknowledged(LIMIT);
+    assert_eq!(next.await, Acknowledgement::Delivered);
+    assert_eq!(stuck.await, Acknowledgement::Delivered);
+    assert_eq!(invalidations.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_what_a_caller_sends() {
+    let store = Held::shut();
+    let invalidations = over(&store);
+    let mut told = Box::pin(invalidations.send(request("users")).acknowledged(LIMIT));
+    assert_eq!((&mut told).now_or_never(), None);
+    let close = async {
+        store.gate.add_permits(10);
+        invalidations.close().await;
+    };
+    let (told, ()) = tokio::join!(told, close);
+    assert_eq!(told, Acknowledgement::Delivered);
+    assert_eq!(invalidations.pending(), 0);
 }
 
 #[tokio::test(start_paused = true)]

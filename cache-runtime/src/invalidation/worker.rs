@@ -1,6 +1,7 @@
 //! The worker: delivers the invalidations in the queue and retries them.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ pub(super) struct Worker {
     pub(super) clearing: Arc<Clearing>,
 }
 
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
 /// Why ready invalidations are still waiting.
 struct Stopped {
     error: Error,
@@ -70,7 +77,7 @@ impl Worker {
         let mut warned = HashSet::new();
         let mut reported = report::PendingReport::default();
         loop {
-            let due = self.shared.queue.lock().next_due();
+            let due = self.shared.queue.lock().wake_at();
             let wake = [due, retry.map(|wait| clock::now() + wait), kept_until]
                 .into_iter()
                 .flatten()
@@ -80,7 +87,12 @@ impl Worker {
                 () = changed(&mut connection) => {}
                 () = clock::sleep_until(wake) => {}
             }
-            let stopped = self.deliver_ready().await.err();
+            let failure = self.shared.failure.lock().take();
+            let stopped = match failure {
+                // What a caller's task has sent is tried again after a pause, like anything else.
+                Some(error) => Some(Stopped { error, until: None }),
+                None => self.deliver_ready().await.err(),
+            };
             if let Some(connection) = &self.connection {
                 connection.want(stopped.is_some());
             }
@@ -303,8 +315,10 @@ impl Worker {
             if is_quiet && self.shared.change(Queue::close_if_done) {
                 return;
             }
+            let takeover = self.shared.queue.lock().wake_at();
             tokio::select! {
                 () = self.shared.wake.notified() => {}
+                () = clock::sleep_until(takeover) => {}
                 _ = running.changed() => {}
             }
         }

@@ -173,7 +173,7 @@ impl WriteInProgress {
         }
         // The result is in the statistics and the log. The write itself has already succeeded or
         // failed.
-        let pending_ack = cache.invalidations.enqueue(request);
+        let pending_ack = cache.invalidations.send(request);
         drop(running);
         let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
         observe::record_invalidation(acknowledged);

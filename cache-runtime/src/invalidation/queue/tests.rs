@@ -481,3 +481,73 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
     assert!(queue.acknowledge().everything.is_some());
     assert!(queue.send(clock::now()).is_none() && !queue.is_degraded());
 }
+
+/// Enqueues a request whose caller is to send it; returns its number.
+fn enter_direct(
+    queue: &mut Queue,
+    request: InvalidationRequest,
+) -> (oneshot::Receiver<Acknowledgement>, Option<u64>) {
+    let (sender, receiver) = oneshot::channel();
+    let entered = queue.enter_to_send(request, sender, clock::now());
+    let (_, sent) = entered.expect("open");
+    (receiver, sent.map(|(number, _)| number))
+}
+
+#[test]
+fn a_caller_sends_what_waits_behind_nothing() {
+    let mut queue = queue(10);
+    let (mut first, number) = enter_direct(&mut queue, kill("users:1"));
+    let number = number.expect("nothing waits before it");
+    let (mut second, none) = enter_direct(&mut queue, kill("users:2"));
+    assert_eq!(none, None, "the first is on its way");
+    assert!(queue.send(clock::now()).is_none());
+    let done = queue.acknowledge_direct(number).expect("its own");
+    assert!(done.wakes, "for the second");
+    assert_eq!(first.try_recv(), Ok(Acknowledgement::Delivered));
+    let sent = queue.send(clock::now()).expect("the second");
+    assert_eq!(sent.invalidation.kills, ["users:2"]);
+    queue.acknowledge();
+    assert_eq!(second.try_recv(), Ok(Acknowledgement::Delivered));
+
+    let (_, none) = enter_direct(&mut queue, announcement("users:1"));
+    assert_eq!(none, None, "the worker announces");
+}
+
+#[test]
+fn nobody_waits_for_a_caller_that_does_not_go_on() {
+    let mut queue = queue(10);
+    let (mut first, number) = enter_direct(&mut queue, kill("users:1"));
+    let number = number.expect("nothing waits before it");
+    let (mut second, _) = enter_direct(&mut queue, kill("users:2"));
+    assert!(queue.send(clock::now()).is_none());
+    let later = clock::now() + TAKEOVER;
+    assert!(queue.wake_at().is_some_and(|at| at <= later));
+    let sent = queue.send(later).expect("both");
+    assert_eq!(sent.invalidation.kills.len(), 2);
+    // It goes on after all. What it has sent is only a part of what is in flight now.
+    assert!(queue.acknowledge_direct(number).is_none());
+    assert!(queue.take_back_direct(number).is_none() && !queue.hand_back(number));
+    assert!(first.try_recv().is_err() && second.try_recv().is_err());
+    queue.acknowledge();
+    assert_eq!(first.try_recv(), Ok(Acknowledgement::Delivered));
+    assert_eq!(second.try_recv(), Ok(Acknowledgement::Delivered));
+}
+
+#[test]
+fn what_a_caller_hands_back_is_sent_again() {
+    let mut queue = queue(10);
+    let (mut told, number) = enter_direct(&mut queue, kill("users:1"));
+    assert!(queue.hand_back(number.expect("nothing waits before it")));
+    assert!(queue.concerns(&probe("users:1"), |_| 0));
+    let sent = queue.send(clock::now()).expect("again");
+    assert_eq!(sent.invalidation.kills, ["users:1"]);
+    queue.acknowledge();
+    assert_eq!(told.try_recv(), Ok(Acknowledgement::Delivered));
+
+    let (_told, number) = enter_direct(&mut queue, kill("users:1"));
+    let waiters = queue.take_back_direct(number.expect("nothing waits before it"));
+    assert_eq!(waiters.map(|waiters| waiters.len()), Some(1));
+    assert!(queue.is_degraded());
+    let (_, none) = enter_direct(&mut queue, kill("users:2"));
+    assert_eq!(none, None, "it would only be tried in vain once more");
+}
