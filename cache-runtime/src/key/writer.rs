@@ -189,6 +189,15 @@ impl KeyWriter {
         std::mem::take(&mut self.text)
     }
 
+    /// The id, if it is a natural number that is not written yet: most are.
+    #[inline]
+    pub(crate) fn natural(&self) -> Option<u64> {
+        match self.draft {
+            Draft::Natural(number) => Some(number),
+            _ => None,
+        }
+    }
+
     /// Whether there is only a number so far, which takes no memory.
     #[inline]
     pub(crate) fn is_number(&self) -> bool {

@@ -1,9 +1,11 @@
 //! The entry point of generated code: a call before its body runs.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
+use super::again::Returnable;
 use super::answer::Answer;
 use super::answering::Answering;
 use super::audit::audited;
@@ -21,6 +23,7 @@ use crate::call::returns::{ReturnShape, Returns};
 use crate::call::{observe, scope};
 use crate::engine::EngineRef;
 use crate::key::Key;
+use crate::local::AnyValue;
 use crate::registry::Site;
 
 /// A call of a cached function, before its body runs.
@@ -41,14 +44,9 @@ impl<R: Returns<S>, S> Read<R, S> {
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
-        if let Some(cache) = cache
-            && let Some(call) = PreparedCall::planned(&cache, site, resource, plan)
-        {
-            return Self::opened(LocalAnswer::of(cache, call));
-        }
-        Self::opened(match scope::takes_key(no_key) {
-            true => LocalAnswer::KeyTaken,
-            false => LocalAnswer::Off,
+        Self::opened(match cache {
+            Some(cache) => LocalAnswer::of(cache, site, resource, plan),
+            None => LocalAnswer::without_cache(),
         })
     }
 
@@ -204,24 +202,52 @@ enum LocalAnswer<R> {
 }
 
 impl<R> LocalAnswer<R> {
-    // Compiled once for each return type, not in each function. The call is not moved, but its
-    // pointer is: to read as a whole what was written in parts took 8 ns.
+    // Not inlined: with the cache off, a call should do almost nothing. The call is not moved, but
+    // its pointer is: to read as a whole what was written in parts took 8 ns.
     #[inline(never)]
-    fn of<S>(cache: EngineRef<'_>, mut call: Box<PreparedCall>) -> Self
+    fn of<S, P>(cache: EngineRef<'_>, site: &'static Site, resource: &'static str, plan: P) -> Self
     where
         R: Returns<S>,
+        P: FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     {
-        if scope::is_asked_for_key() {
-            return Self::of_begun(KeyedCall::PreparedCall(cache, call));
-        }
-        if let Some(value) = call.answer_again(&cache) {
+        let Some(mut call) = PreparedCall::planned(&cache, site, resource, plan) else {
+            return Self::without_cache();
+        };
+        let returnable = Returnable {
+            type_id: TypeId::of::<R::Value>,
+            absence: R::from_absence().is_some(),
+        };
+        if let Some(value) = call.again(&cache, returnable)
+            && let Some(value) = Self::returned(value)
+        {
             call.leave_planned();
             return Self::Found(value);
         }
-        Self::ask(KeyedCall::PreparedCall(cache, call))
+        Self::of_begun(KeyedCall::PreparedCall(cache, call))
+    }
+
+    #[inline]
+    fn returned<S>(value: Option<AnyValue>) -> Option<R>
+    where
+        R: Returns<S>,
+    {
+        match value {
+            Some(value) => value.downcast().ok().map(R::from_value),
+            None => R::from_absence(),
+        }
+    }
+
+    /// The answer to a call whose cache is off, or that has no key.
+    #[inline]
+    fn without_cache() -> Self {
+        match scope::takes_key(no_key) {
+            true => Self::KeyTaken,
+            false => Self::Off,
+        }
     }
 
     /// The same for a call that the thread's own memory does not answer.
+    // Compiled once for each return type, not in each function.
     #[inline(never)]
     fn of_begun<S>(mut call: KeyedCall<'_>) -> Self
     where

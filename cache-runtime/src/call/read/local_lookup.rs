@@ -46,8 +46,7 @@ pub(super) enum KeyedCall<'a> {
 
 impl PreparedCall {
     /// Prepares a call of an annotated function. Returns `None` if the resource's name is invalid.
-    // Not inlined: with the cache off, a call should do almost nothing.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
         cache: &Engine,
         site: &'static Site,

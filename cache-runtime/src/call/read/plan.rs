@@ -57,7 +57,7 @@ impl ReadPlan {
     /// which need not be compiled for each instance.
     #[inline]
     pub(super) fn instance(&mut self, instance: Instance) {
-        self.0.options.instance = Some(instance);
+        self.0.instance(instance);
     }
 
     #[inline]
@@ -296,7 +296,10 @@ impl ReadPlan {
     /// Lets the request around the call remember the result.
     #[inline]
     pub fn memo(&mut self) -> &mut Self {
-        self.set(|options| options.memo = true)
+        self.set(|options| {
+            options.memo = true;
+            options.is_special = true;
+        })
     }
 
     /// Sets how the value is encoded.
@@ -372,19 +375,28 @@ impl ReadPlan {
     /// Sets the share of hits that is audited.
     #[inline]
     pub fn audit(&mut self, part: f64) -> &mut Self {
-        self.set(|options| options.audit = threshold(part))
+        self.set(|options| {
+            options.audit = threshold(part);
+            options.is_special = true;
+        })
     }
 
     /// Makes every call ask the store, whatever the process holds.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
-        self.set(|options| options.local_options.strict = true)
+        self.set(|options| {
+            options.local_options.strict = true;
+            options.is_special = true;
+        })
     }
 
     /// Decides whether values are stored as local entries at all.
     #[inline]
     pub fn local(&mut self, kept: bool) -> &mut Self {
-        self.set(|options| options.local_options.kept = kept)
+        self.set(|options| {
+            options.local_options.kept = kept;
+            options.is_special = true;
+        })
     }
 
     /// Sets how long a local entry is served.

@@ -9,6 +9,7 @@ use super::read_options::ReadOptions;
 use super::thread_cache::ThreadCache;
 use super::timing::Timing;
 use super::{Call, all_deps};
+use crate::base::mutation;
 use crate::base::nonce::hash128;
 use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
@@ -16,7 +17,7 @@ use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
 use crate::key::{ArgumentCheck, Dependency, EntryKind, IdForm, KeyError, KeyWriter};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{KnownResource, ResourceRef, Site};
+use crate::registry::{Instance, KnownResource, ResourceRef, Site};
 use crate::store::Probe;
 
 /// A call of an annotated function with its key.
@@ -42,6 +43,8 @@ pub(super) struct PreparedCall {
     pub(super) declared: u32,
     /// The entries that this thread was last served.
     pub(super) thread_cache: ThreadCache,
+    /// How many calls have looked there. Counted here and not in a thread-local, which takes longer.
+    pub(super) lookups: u8,
 }
 
 /// The type of an id. Only calls that are not answered at once ask for it.
@@ -119,8 +122,10 @@ impl PreparedCall {
                 form: None,
                 declared: 0,
                 thread_cache: ThreadCache::default(),
+                lookups: 0,
             }),
         };
+        start.thread_cache.forget_caller();
         start
             .options
             .nothing(&start.resource.stale_policy, start.resource.audit);
@@ -160,6 +165,22 @@ impl PreparedCall {
         Self::begin(site, name, ResourceRef::Known(known))
     }
 
+    /// Identifies the instance of the function.
+    #[inline]
+    pub(super) fn instance(&mut self, instance: Instance) {
+        let is_last = self
+            .options
+            .instance
+            .is_some_and(|last| last.id == instance.id);
+        if is_last {
+            return;
+        }
+        self.options.instance = Some(instance);
+        if !mutation::is_active("front-caller-remembered") {
+            self.thread_cache.forget_caller();
+        }
+    }
+
     /// Begins the key.
     #[inline]
     fn reset(&mut self, name: &'static str) {
@@ -167,9 +188,7 @@ impl PreparedCall {
         self.id_type = None;
         self.form = None;
         self.key.clear();
-        if !self.resource.contexts.is_empty()
-            && !crate::base::mutation::is_active("front-without-context")
-        {
+        if !self.resource.contexts.is_empty() && !mutation::is_active("front-without-context") {
             // What is set around the call may differ from one call to the next.
             self.begin_at_once();
         }
@@ -436,7 +455,7 @@ impl PreparedCall {
         if options.local_options.in_process
             && options.kind() == EntryKind::Entity
             && !cache.store.is_in_process()
-            && !crate::base::mutation::is_active("in-process-rows-left-out")
+            && !mutation::is_active("in-process-rows-left-out")
         {
             // Redis does not report the removal of a key that does not exist.
             let row = self.resource.row_of(self.key.text());

@@ -32,6 +32,9 @@ pub(super) struct ReadOptions {
     /// Identifies the instance of the function, among those for different type parameters, of the
     /// function or its `impl`, and different types of `self`. `None` for manual operations.
     pub(super) instance: Option<Instance>,
+    /// Whether one of the options may keep a hit from being answered by the thread alone: `strict`,
+    /// `local`, `audit` or `memo`. It may also be set without need.
+    pub(super) is_special: bool,
 }
 
 impl ReadOptions {
@@ -52,6 +55,7 @@ impl ReadOptions {
         self.stale_policy.jitter = usual.jitter;
         self.local_options = LocalOptions::default();
         self.audit = audit;
+        self.is_special = audit != 0;
         self.codec = CodecId::default();
         self.version = 0;
         self.max_loads = 0;

@@ -39,9 +39,6 @@ const DRAWN: u8 = 64;
 
 thread_local! {
     static LOOKUPS: Cell<u8> = const { Cell::new(0) };
-    /// Those among the entries that the thread was last served. They are counted apart: a call that
-    /// looks there and then in the table would always draw the same of the two.
-    static LOOKUPS_IN_FRONT: Cell<u8> = const { Cell::new(0) };
 }
 
 /// Whether this lookup in the process is to be timed.
@@ -52,12 +49,12 @@ pub(super) fn is_drawn() -> bool {
     lookups.is_multiple_of(DRAWN)
 }
 
-/// The same for a lookup among the entries that the thread was last served.
+/// The same for a lookup among the entries that the thread was last served, the `n`th. They are
+/// counted apart: a call that looks there and then in the table would always draw the same of the
+/// two.
 #[inline]
-pub(super) fn is_drawn_in_front() -> bool {
-    let lookups = LOOKUPS_IN_FRONT.get();
-    LOOKUPS_IN_FRONT.set(lookups.wrapping_add(1));
-    lookups.is_multiple_of(DRAWN) && !mutation::is_active("front-not-timed")
+pub(super) fn is_drawn_in_front(n: u8) -> bool {
+    n.is_multiple_of(DRAWN) && !mutation::is_active("front-not-timed")
 }
 
 pub(super) fn note(step: &AtomicU32, took: Duration) {
