@@ -17,9 +17,31 @@ const LIMITS: &[(&str, &str)] = &[
     ),
     (
         "Local hit, `Arc` value",
-        "about 1,200 instructions: the key's text and its hash, the table's lock and the value's count, two clocks (either of \
-         which may end the cover of copies), and five places that may say that this call is not to be answered from a copy. \
-         A map without coherence, statistics and scopes has a lock, a hash and a count",
+        "about 490 instructions, of which 100 are the future of an `async` function, 90 the plan of the call, 50 the clock, and 30 \
+         the statistics. Four cache lines of each entry are read: its slot, what the thread keeps, its flag and its value's count",
+    ),
+    (
+        "The same: p50 against `cached`, sharded",
+        "as for the time itself; `cached` has a lock, a hash and a count, and no coherence, statistics and scopes",
+    ),
+    (
+        "Local hits on 2 threads",
+        "the two processors share what they read in turn; each hit writes to its value's count alone",
+    ),
+    (
+        "Local entry",
+        "16 bytes of reference counts, 120 of the entry, 45 of the key's text (32 of them the hash of the arguments) and 50 of its \
+         share of the table. A key in binary form would take 16 bytes less, and a stamp that is computed anew 16 more",
+    ),
+    (
+        "Idle instance",
+        "code: of what is resident more than with hand-written code, nine tenths are pages of the executable, which all processes \
+         share, and 1 MB belongs to the process alone. The kernel maps 64 kB around each function that runs once",
+    ),
+    (
+        "Cluster, a hit, 1 task",
+        "a second node: hand-written code asks the node of the row, and this project also that of the resource's generations. Both are \
+         asked at the same time, but to write to a second socket and to be woken a second time takes as long as half of the rest",
     ),
     (
         "Cache off",
@@ -44,10 +66,8 @@ const LIMITS: &[(&str, &str)] = &[
     ),
     (
         "Whole resource",
-        "a round trip takes half of it, the row `PING` of the table; a server that has just been woken takes 40 µs longer for \
-         the script (5 µs when it is busy), and the rest is the way to the cache's own thread and back. Delivered on the runtime \
-         that drives the connection it takes 0.05 ms less; but where that runtime's threads are blocked, by one who waits for \
-         that very invalidation, nobody would deliver it, or say that it is pending",
+        "a round trip, the row `PING` of the table, and the script: a server that has just been woken takes 40 µs longer for it (5 µs \
+         when it is busy)",
     ),
     (
         "The list's hit",
