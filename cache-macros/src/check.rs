@@ -16,7 +16,7 @@ use syn::{Expr, FnArg, Ident, Type};
 
 use self::key::{key, part};
 use self::left_out::is_left_out;
-use self::values::{named, one_row};
+use self::values::{named, named_in_tags, one_row};
 use crate::args::{CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, TargetArgs, Ttl};
 use crate::diag::Errors;
 use crate::item::{
@@ -35,6 +35,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         blocking(&args, errors);
     }
     combined::on_writes(&args, &item, errors);
+    named_in_tags(tags_of(&args.tags), &item, errors);
     uncommitted(&args, &item, errors);
     conditional(&args, &item, errors);
     if item.output().is_none() {
@@ -141,6 +142,7 @@ pub(crate) fn invalidates(
 ) -> Option<InvalidatesFn> {
     callable("invalidates", &item, errors);
     combined::on_reads(&args, &item, errors);
+    named_in_tags(tags_of(&args.tags), &item, errors);
     let (bindings, _) = item.bindings();
     let has_self = item.sig.receiver().is_some();
     transactions::named(
@@ -227,6 +229,10 @@ pub(crate) fn invalidates(
     })
 }
 
+fn tags_of(tags: &Setting<Vec<Tag>>) -> &[Tag] {
+    tags.value().map(Vec::as_slice).unwrap_or_default()
+}
+
 /// Data that a caller's transaction has not committed must not be cached for others.
 fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     let (bindings, _) = item.bindings();
@@ -271,6 +277,12 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
             item.sig.fn_token,
             format!("`#[{attribute}]` needs an `async fn`; add `async` before `fn`"),
         );
+    }
+    if let Some(constness) = &item.sig.constness {
+        let message = format!(
+            "`#[{attribute}]` can't be on a `const fn`, which has no cache to look into; remove `const`"
+        );
+        errors.on(constness, message);
     }
     if let Some(found) = item.output().and_then(impl_trait) {
         errors.at(found, format!("`#[{attribute}]` needs a return type with a name; write the type in place of `impl ..`"));

@@ -81,7 +81,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         Key::Batch(_) => shape("BatchShape", &item),
         _ => shape("Shape", &item),
     };
-    let (read, cache) = env.method("__read");
+    let (read, cache) = env.method("__read", &item);
     // At the closure, which the compiler underlines if the closure takes another type.
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
@@ -145,7 +145,9 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let known_before = targets.iter().map(Target::before);
     let crash_safe = crash_safe.then(|| quote_spanned!(mixed()=> .crash_safe()));
     let after_commit = after_commit.then(|| quote_spanned!(mixed()=> .after_commit()));
-    let required = required.then(|| quote_spanned!(mixed()=> .required()));
+    // At the return type, which has to say that the write was refused.
+    let place = mixed().located_at(item.output_place());
+    let required = required.then(|| quote_spanned!(place=> .required()));
     let on = match on {
         On::Always => None,
         On::Ok => Some(quote_spanned!(mixed()=> .on_ok())),
@@ -157,7 +159,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     };
     let result = result.map(|result| result.call(&targets));
     let shape = shape("Shape", &item);
-    let (write, cache) = env.method("__write");
+    let (write, cache) = env.method("__write", &item);
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
         #shape.#write(#cache &__CRT, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
@@ -388,17 +390,19 @@ impl Env {
 
     /// The method that starts a call, and its first argument: the cache, unless it is the
     /// process-wide one.
-    fn method(&self, name: &str) -> (syn::Ident, Option<TokenStream>) {
+    fn method(&self, name: &str, item: &Item) -> (syn::Ident, Option<TokenStream>) {
+        // Where the compiler says that a type can't be cached.
+        let place = mixed().located_at(item.output_place());
         match &self.cache {
             Some(instance) => {
                 let instance = borrowed(instance, instance.span());
                 let name = format!("{name}_in");
                 (
-                    syn::Ident::new(&name, mixed()),
+                    syn::Ident::new(&name, place),
                     Some(quote_spanned!(mixed()=> #instance,)),
                 )
             }
-            None => (syn::Ident::new(name, mixed()), None),
+            None => (syn::Ident::new(name, place), None),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::item::{Item, is_builtin};
 pub(super) const TRANSACTION: &str = "a transaction";
 const CONNECTION: &str = "a connection";
 const EXECUTOR: &str = "an executor";
+const PIPELINE: &str = "a pipeline";
 
 /// What is known of a place in a parameter's type.
 #[derive(Clone, Copy)]
@@ -64,6 +65,9 @@ pub(super) fn found(ty: &Type, at: TypePosition, item: &Item) -> Option<(Span, &
             if !at.is_data && may_be_begun_on(path) {
                 return Some((last.ident.span(), CONNECTION));
             }
+            if at.is_exclusive && is_pipeline(path) {
+                return Some((last.ident.span(), PIPELINE));
+            }
             let (at, mut types) = inside(last, at)?;
             types.find_map(|ty| found(ty, at, item))
         }
@@ -79,6 +83,17 @@ fn may_be_begun_on(path: &TypePath) -> bool {
     let is_connection = segments.last().is_some_and(|it| it.ident == "Connection");
     let first = segments.first().filter(|_| segments.len() > 1);
     is_connection && first.is_none_or(|first| CRATES.iter().any(|it| first.ident == it))
+}
+
+/// Whether it collects commands of Redis, which its owner sends later.
+fn is_pipeline(path: &TypePath) -> bool {
+    let segments = &path.path.segments;
+    let is_pipeline = segments
+        .last()
+        .is_some_and(|it| it.ident.to_string().ends_with("Pipeline"));
+    let of_redis = |name: String| name.contains("redis") || name == "fred";
+    let first = segments.first().filter(|_| segments.len() > 1);
+    is_pipeline && first.is_none_or(|first| of_redis(first.ident.to_string()))
 }
 
 /// The types inside a type that may give access to its content, and what is known of their place.
@@ -137,7 +152,7 @@ fn of_type(segment: &PathSegment, at: TypePosition) -> Option<&'static str> {
     if ["Tx", "Txn", "Trx"]
         .iter()
         .any(|short| name.ends_with(short))
-        && (is_exclusive || borrows)
+        && (is_exclusive || borrows || is_of_a_driver(segment))
     {
         return Some(TRANSACTION);
     }
@@ -153,6 +168,19 @@ fn of_type(segment: &PathSegment, at: TypePosition) -> Option<&'static str> {
         // A connection of a pool: `Object<AsyncPgConnection>`.
         || (name == "Object" && holds_a_connection(segment));
     (is_known || is_exclusive && is_like_one).then_some(CONNECTION)
+}
+
+/// Whether a type is one for a database: `Tx<Postgres>`.
+fn is_of_a_driver(segment: &PathSegment) -> bool {
+    const DATABASES: [&str; 5] = ["Postgres", "Sqlite", "MySql", "Mssql", "Any"];
+    types_in(segment).any(|ty| match ty {
+        Type::Path(path) => path
+            .path
+            .segments
+            .last()
+            .is_some_and(|last| DATABASES.iter().any(|it| last.ident == it)),
+        _ => false,
+    })
 }
 
 fn holds_a_connection(segment: &PathSegment) -> bool {
@@ -202,12 +230,13 @@ fn of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<(Span, &'
         let last = bound.path.segments.last()?;
         let name = last.ident.to_string();
         let is_executor = name.ends_with("Executor") && !is_mutated("executors-not-known")
-            || ["Acquire", "ConnectionTrait", "GenericClient"].contains(&name.as_str());
+            || ["Acquire", "ConnectionTrait", "GenericClient", "StreamTrait"]
+                .contains(&name.as_str());
         let what = if is_executor {
             EXECUTOR
         } else if name.ends_with("TransactionTrait") || name.ends_with("Transaction") {
             TRANSACTION
-        } else if name.ends_with("Connection") {
+        } else if name.ends_with("Connection") || name == "AsyncConnectionCore" {
             CONNECTION
         } else if [
             "AsRef",
@@ -248,7 +277,10 @@ fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
             is_exclusive,
             is_data: false,
         };
-        of_type(last, at).map(|what| (last.ident.span(), what))
+        let begun_on = || may_be_begun_on(path).then_some(CONNECTION);
+        of_type(last, at)
+            .or_else(begun_on)
+            .map(|what| (last.ident.span(), what))
     })
 }
 

@@ -3,6 +3,7 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
+use syn::ext::IdentExt as _;
 use syn::{FnArg, Pat, PatIdent, ReceiverKind, Type, TypeReference};
 
 use crate::args::CachedArgs;
@@ -70,7 +71,11 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
             }
             FnArg::Typed(parameter) => match (&*parameter.pat, &*parameter.ty) {
                 (Pat::Ident(name), Type::Reference(ty)) => {
-                    detached.borrowed.extend(kept(option, name, ty, errors));
+                    let named = name.ident.unraw().to_string();
+                    let kept = kept(option, name, ty, errors);
+                    // A lint of clippy counts a parameter `_name` as used where it is kept.
+                    let kept = kept.filter(|_| may_name(item.body.stream(), &named));
+                    detached.borrowed.extend(kept);
                 }
                 (_, ty) => {
                     if let Some(borrow) = borrow(ty) {
@@ -81,6 +86,16 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
         }
     }
     Some(detached)
+}
+
+/// Whether a body may read the variable `name`, perhaps in a text that a macro takes apart.
+fn may_name(body: TokenStream, name: &str) -> bool {
+    body.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident.unraw() == name,
+        TokenTree::Literal(literal) => literal.to_string().contains(name),
+        TokenTree::Group(group) => may_name(group.stream(), name),
+        TokenTree::Punct(_) => false,
+    })
 }
 
 /// A borrowed parameter whose value can be owned.

@@ -5,7 +5,7 @@ use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::{Expr, Lit, LitStr, Type, UnOp};
 
-use crate::args::{is_constant, quoted_expr, root, single_ident};
+use crate::args::{Tag, is_constant, quoted_expr, root, single_ident};
 use crate::diag::{Errors, listed, nearest};
 use crate::item::{Binding, Item, first_type};
 use crate::tokens::{self, mention};
@@ -29,6 +29,25 @@ pub(super) fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &m
     };
     errors.on(ident, message);
     false
+}
+
+/// Checks the names in tags: a function has no other variables than its parameters.
+pub(super) fn named_in_tags(tags: &[Tag], item: &Item, errors: &mut Errors) {
+    let (bindings, opaque) = item.bindings();
+    if !opaque.is_empty() {
+        return;
+    }
+    for ident in tags.iter().flat_map(Tag::values).filter_map(single_ident) {
+        let is_known = ident == "self"
+            // In a write it has a message of its own.
+            || ident == "result"
+            || is_constant(ident)
+            || bindings.iter().any(|binding| binding.is(ident));
+        if !is_known {
+            let name = ident.unraw().to_string();
+            errors.on(ident, no_such_parameter("tags", &name, &bindings));
+        }
+    }
 }
 
 /// An option and its value as the user writes them.

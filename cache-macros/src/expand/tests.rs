@@ -35,6 +35,21 @@ fn plans(expanded: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_body_that_may_go_on_owns_what_it_names() {
+    for (body, is_kept) in [
+        ("id", false),
+        ("{ let other = 1; id }", false),
+        ("id + market.len()", true),
+        ("query!(\"SELECT {market}\")", true),
+        ("format!(\"{id:market$}\")", true),
+    ] {
+        let item = format!("async fn get(market: &str, id: i64) -> i64 {{ {body} }}");
+        let expanded = cached("resource = \"users\", swr = 5", &item);
+        assert_eq!(expanded.contains("__crt::owned(market)"), is_kept, "{body}");
+    }
+}
+
+#[test]
 fn a_cached_function_is_the_one_in_the_design() {
     let expanded = cached(
         "resource = \"users\", ttl = 300",

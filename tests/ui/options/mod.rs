@@ -43,6 +43,7 @@ mod rejected_beside_on_ok;
 mod skip_names_no_parameter;
 mod skip_self;
 mod swr_beside_batch;
+mod tag_names_no_parameter;
 mod tag_of_no_expression;
 mod tag_of_the_result;
 mod tag_without_a_brace;

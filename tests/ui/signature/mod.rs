@@ -8,6 +8,7 @@ mod borrowed_result;
 mod cached_beside_invalidates;
 mod connection_of_a_reader;
 mod connection_of_a_writer;
+mod constant_function;
 mod executor_of_a_reader;
 mod executor_of_a_writer;
 mod mutable_of_a_reader;
