@@ -44,6 +44,10 @@ struct Cluster {
     fences: bool,
     /// Whether a former primary goes on answering.
     former_answers: bool,
+    /// Whether it also acknowledges invalidations, which the new one does not get.
+    former_takes_writes: bool,
+    /// Whether nothing is read from the new primary while a former one answers.
+    awaits_former: bool,
     writes: Writes,
     readers: usize,
     reads: u8,
@@ -61,6 +65,8 @@ const DESIGN: Cluster = Cluster {
     polls: true,
     fences: true,
     former_answers: false,
+    former_takes_writes: false,
+    awaits_former: true,
     writes: Writes::Row,
     readers: 1,
     reads: 3,
@@ -186,6 +192,7 @@ enum Action {
     Return(usize),
     Commit,
     Invalidate,
+    InvalidateFormer,
     Acknowledge,
     CatchUp(usize),
     CatchUpGeneration,
@@ -392,7 +399,9 @@ impl Model for Cluster {
                 Reading::Idle | Reading::Joined(_) => {}
                 Reading::Looking { seen, generation } => {
                     if seen.is_none() {
-                        actions.push(Action::ReadEntry(number));
+                        if !(self.awaits_former && state.nodes[state.owner].former.is_some()) {
+                            actions.push(Action::ReadEntry(number));
+                        }
                         if state.nodes[state.owner].former.is_some() {
                             actions.push(Action::ReadFormer(number));
                         }
@@ -412,7 +421,12 @@ impl Model for Cluster {
         let is_answered = state.nodes.iter().any(|node| node.former.is_some());
         match state.writer {
             Writing::Idle => actions.push(Action::Commit),
-            Writing::Committed(_) => actions.push(Action::Invalidate),
+            Writing::Committed(_) => {
+                actions.push(Action::Invalidate);
+                if self.former_takes_writes && state.nodes[state.owner].former.is_some() {
+                    actions.push(Action::InvalidateFormer);
+                }
+            }
             Writing::Sent(_) if !(self.fences && is_answered) => actions.push(Action::Acknowledge),
             Writing::Sent(_) | Writing::Acknowledged => {}
         }
@@ -544,6 +558,17 @@ impl Model for Cluster {
                     Writes::Whole => state.generation.value = Some(Nonce::FRESH),
                 }
                 state.writer = Writing::Sent(version);
+            }
+            // The process that does so has not heard of the new primary, and nobody else awaits it.
+            Action::InvalidateFormer => {
+                let Writing::Committed(version) = state.writer else {
+                    return None;
+                };
+                if let Some((entry, _)) = &mut state.nodes[owner].former {
+                    *entry = Entry::Nothing;
+                }
+                state.acknowledged = state.acknowledged.max(version);
+                state.writer = Writing::Acknowledged;
             }
             Action::Acknowledge => {
                 let Writing::Sent(version) = state.writer else {
@@ -723,4 +748,23 @@ fn a_former_primary_that_answers_is_waited_for() {
         },
         10_000,
     );
+}
+
+/// What the former primary acknowledges, the new one does not get.
+#[test]
+fn a_new_primary_is_read_once_the_former_one_is_left() {
+    let takes_writes = Cluster {
+        former_answers: true,
+        former_takes_writes: true,
+        failovers: 1,
+        readers: 2,
+        reads: 2,
+        ..DESIGN
+    };
+    holds(takes_writes, 10_000);
+    let read_at_once = Cluster {
+        awaits_former: false,
+        ..takes_writes
+    };
+    is_caught(read_at_once, NOTHING_STALE);
 }

@@ -16,7 +16,6 @@ pub(crate) enum Reason {
     LateCommit,
     Shifted,
     Replaced,
-    CutOff,
     Returned,
 }
 
@@ -34,7 +33,6 @@ impl Reason {
             Self::LateCommit => "late-commit",
             Self::Shifted => "shifted",
             Self::Replaced => "replaced",
-            Self::CutOff => "cut-off",
             Self::Returned => "returned",
         }
     }

@@ -3,10 +3,6 @@
 //! - **`replaced`**, with Sentinels. A writer that has not heard of a failover has its invalidation
 //!   acknowledged by the former primary, and repeats it at the new one: 3 s after it was
 //!   acknowledged.
-//! - **`cut-off`**, in a cluster. A process that a broken network leaves alone with a primary is
-//!   served from it until it gives up: its node timeout and 0.4 s, here 2 s. What it has
-//!   invalidated meanwhile it repeats when it hears of the new primary: 3 s after the network is
-//!   whole.
 //! - **`returned`**, in a cluster. A row was invalidated while its slot was away for less than a
 //!   second, at a node that was lost with it. Each process has asked for the epoch again 2 s after
 //!   the slot's return.
@@ -25,8 +21,6 @@ use crate::history::{Fault, FaultKind, MILLISECOND, Read, Time};
 const HEARD: Time = 2_000 * MILLISECOND;
 /// The same, and has repeated what it has to.
 const REPEATED: Time = 3_000 * MILLISECOND;
-/// For how long a primary answers that hears from no other one: the node timeout is a second here.
-const ALONE: Time = 2_000 * MILLISECOND;
 
 impl World {
     /// The weaker case that a read falls under which misses a write that obliges it from this time
@@ -37,11 +31,7 @@ impl World {
             // A copy that is no older than it may be.
             return None;
         }
-        let cases = [
-            self.replaced(write, from),
-            self.cut_off(write, read, from),
-            self.returned(read, from),
-        ];
+        let cases = [self.replaced(write, from), self.returned(read, from)];
         cases.into_iter().flatten().max_by_key(|(_, until)| *until)
     }
 
@@ -53,10 +43,7 @@ impl World {
         };
         match self.run.servers.as_str() {
             "sentinels" => vec![(Reason::Replaced, REPEATED, count(&FAILOVERS))],
-            "cluster" => vec![
-                (Reason::CutOff, REPEATED, count(&[FaultKind::CutOff])),
-                (Reason::Returned, HEARD, count(&[FaultKind::SlotReturn])),
-            ],
+            "cluster" => vec![(Reason::Returned, HEARD, count(&[FaultKind::SlotReturn]))],
             _ => Vec::new(),
         }
     }
@@ -72,21 +59,6 @@ impl World {
             Reason::Replaced,
             self.repeated_by(write, from, from + REPEATED),
         ))
-    }
-
-    fn cut_off(&self, write: &Write, read: &Read, from: Time) -> Option<(Reason, Time)> {
-        let (writer, reader) = (self.slot(write.begin.process), self.slot(read.process));
-        let cases = self.faults.iter().filter_map(|fault| {
-            if fault.kind != FaultKind::CutOff {
-                return None;
-            }
-            if fault.slot == writer && fault.from <= from && from <= fault.to + HEARD {
-                return Some(self.repeated_by(write, from, fault.to + REPEATED));
-            }
-            let is_alone = fault.slot == reader && fault.from <= read.end && read.start <= fault.to;
-            is_alone.then(|| fault.from + ALONE)
-        });
-        cases.max().map(|until| (Reason::CutOff, until))
     }
 
     fn returned(&self, read: &Read, from: Time) -> Option<(Reason, Time)> {

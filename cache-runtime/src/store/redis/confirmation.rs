@@ -1,24 +1,31 @@
-//! How long a server may be used after the Sentinels have named it the primary.
+//! How long a server may be used after it was named the primary: by the Sentinels, or in a cluster
+//! by the other primaries.
 //!
-//! A failover does not stop the former primary: for ten seconds it may go on answering reads and
-//! taking writes. A process that has not learnt of the failover would be served entries that were
-//! invalidated at the new primary. So what the Sentinels say holds for [`VALID`] only, counted from
-//! the question. After that the process reads the source, and nothing that it invalidates is
-//! acknowledged, until they name the server again. A process that finds a new primary waits for
-//! longer than that before it uses it (see `sentinel::former_primaries_left`). This is a lease as
-//! of Gray and Cheriton, "Leases: An Efficient Fault-Tolerant Mechanism for Distributed File Cache
-//! Consistency" (SOSP 1989).
+//! A failover does not stop the former primary: behind Sentinels it may go on answering reads and
+//! taking writes for ten seconds, in a cluster for its node timeout. A process that has not learnt
+//! of the failover would be served entries that were invalidated at the new primary. So the answer
+//! holds for [`VALID`] only, counted from the question. After that the process reads the source,
+//! and nothing that it invalidates is acknowledged, until the server is named again. A process that
+//! finds a new primary waits for longer than that before it uses it (see
+//! `sentinel::former_primaries_left` and `fence`). This is a lease as of Gray and Cheriton,
+//! "Leases: An Efficient Fault-Tolerant Mechanism for Distributed File Cache Consistency" (SOSP
+//! 1989).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::base::clock;
+use crate::base::error::Error;
 
 /// How long an answer holds: longer than a round of questions takes. Also by which time the
-/// majority of the Sentinels has to answer again.
+/// majority has to answer again.
 pub(super) const VALID: Duration = Duration::from_secs(2);
 
-/// When the Sentinels last named a server.
+/// Why nothing is served.
+pub(super) const UNCONFIRMED: &str =
+    "it was not confirmed for too long which server is the primary";
+
+/// When a server was last named, or the slots of all servers of a cluster.
 ///
 /// By the kernel's clocks, which are right at once after the process was stopped, and which a test
 /// that pauses Tokio's time does not stop.
@@ -56,10 +63,27 @@ impl Default for Confirmation {
 }
 
 impl Confirmation {
-    /// The Sentinels name the server. They were asked at this moment.
+    /// For servers that may not be used before they are named.
+    pub(super) const fn awaited() -> Self {
+        Self {
+            monotonic: AtomicU64::new(0),
+            wall: AtomicU64::new(0),
+        }
+    }
+
+    /// The server is named. The question was asked at this moment.
     pub(super) fn confirm(&self, asked: Asked) {
         self.monotonic.store(asked.monotonic, Ordering::Release);
         self.wall.store(asked.wall, Ordering::Release);
+    }
+
+    /// # Errors
+    /// If the server may not be used now.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.is_valid() {
+            true => Ok(()),
+            false => Err(Error::unavailable(UNCONFIRMED)),
+        }
     }
 
     /// Whether the server may be used now.
@@ -84,6 +108,7 @@ mod tests {
     fn an_answer_holds_for_a_while() {
         let confirmation = Confirmation::default();
         assert!(confirmation.is_valid(), "nobody has to name it");
+        assert!(!Confirmation::awaited().is_valid());
         let now = Asked::now();
         confirmation.confirm(now);
         assert!(confirmation.is_valid());

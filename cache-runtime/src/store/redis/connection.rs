@@ -71,8 +71,8 @@ pub(super) struct ConnectionState {
     /// Whether an entry under another key than its own was logged.
     pub(super) is_renaming_told: AtomicBool,
     pub(super) set_aside: Arc<SetAside>,
-    /// Until when the server may be used, if Sentinels name it.
-    pub(super) confirmation: Confirmation,
+    /// Until when the server may be used, if Sentinels name it. The nodes of a cluster share one.
+    pub(super) confirmation: Arc<Confirmation>,
 }
 
 impl ConnectionState {
@@ -372,13 +372,8 @@ impl Connection {
     /// Has to be called after an answer, before it is used.
     ///
     /// # Errors
-    /// If Sentinels have not named the server for too long: another may be the primary.
+    /// If the server was not named for too long: another may be the primary.
     pub(super) fn check_confirmed(&self) -> Result<(), Error> {
-        match self.is_confirmed() {
-            true => Ok(()),
-            false => Err(Error::unavailable(
-                "the Sentinels have not named the primary for too long",
-            )),
-        }
+        self.state.confirmation.check()
     }
 }

@@ -4,7 +4,9 @@
 //! change: for milliseconds, or longer if it was stopped and resumes. A process that has not learnt
 //! of it either would be served entries that were invalidated at the new owner. So an invalidation
 //! is sent at once, and acknowledged only when the former owner no longer claims the slot, refuses
-//! connections, or some time has passed in which every process has asked for the owners again.
+//! connections, or so much time has passed that no process uses it any more (see `confirmation`).
+//! Until then nothing is read from the new owner either: it does not get what others invalidate at
+//! the former one.
 //!
 //! Most fences last for milliseconds, and the invalidation waits for them. If one lasts longer, the
 //! part of the invalidation in its slots is returned as undone, so that it delays no other part.
@@ -22,6 +24,9 @@ use crate::base::clock::{self, Instant};
 /// How long an invalidation of several slots waits for a fence: less than its callers wait, and
 /// longer than a former owner needs to learn of the change by itself (measured: at most 65 ms).
 const ACK_LIMIT: Duration = Duration::from_millis(70);
+
+/// Why a slot is not used.
+pub(super) const FENCED: &str = "the slot's former owner may still answer";
 
 /// The active fences.
 #[derive(Debug, Default)]
@@ -77,6 +82,23 @@ impl Fences {
         Fence {
             fences: Arc::clone(self),
             slots,
+        }
+    }
+
+    /// Whether a slot has a fence.
+    pub(super) fn has(&self, slot: u16) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+            && self.active.lock().iter().any(|it| it.slots.has(slot))
+    }
+
+    /// Returns when there is no fence.
+    pub(super) async fn none(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
         }
     }
 
@@ -138,13 +160,16 @@ mod tests {
         let mut slots = SlotSet::default();
         slots.add(7);
         let fence = fences.put_up(slots);
+        assert!(fences.has(7) && !fences.has(8));
+        assert!(fences.none().now_or_never().is_none());
         assert!(fences.passed(&[8]).now_or_never().is_some());
         assert!(fences.passed(&[8, 7]).now_or_never().is_none());
         let other = fences.put_up(SlotSet::default());
         drop(fence);
         assert!(fences.passed(&[8, 7]).now_or_never().is_some());
         drop(other);
-        assert!(fences.active.lock().is_empty());
+        assert!(fences.active.lock().is_empty() && !fences.has(7));
+        assert!(fences.none().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::Pipeline;
 pub(super) use redis::Value;
 
 use super::connection::Connection;
@@ -19,33 +20,54 @@ pub(super) async fn mget(
     for key in keys.clone() {
         mget.arg(key);
     }
-    let mut unanswered = Unanswered {
-        connection,
-        keys: keys.clone(),
-        sent: std::time::Instant::now(),
-        budget,
-        is_over: false,
-    };
+    let unanswered = Unanswered::new(connection, budget, keys.clone());
     let answer = connection.read_here(budget, &mget).await;
-    unanswered.is_over = !matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable);
-    let values = answer?;
-    for (key, value) in keys.zip(&values) {
+    let values = unanswered.ended(answer)?;
+    set_oversized_aside(connection, keys, &values);
+    Ok(values)
+}
+
+/// Sets the keys aside whose values are larger than the cache stores.
+pub(super) fn set_oversized_aside<'k>(
+    connection: &Connection,
+    keys: impl Iterator<Item = &'k str>,
+    values: &[Value],
+) {
+    for (key, value) in keys.zip(values) {
         if text(value).is_some_and(|bytes| bytes.len() > READ_LIMIT) {
             connection.set_aside().is_oversized(key);
         }
     }
-    Ok(values)
 }
 
 /// If it is dropped without an answer after a good part of the budget, the keys become suspects:
 /// the value of one of them may be too large.
-struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
+pub(super) struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
     connection: &'l Connection,
     keys: K,
     /// The system's clock: the caller may have paused Tokio's time.
     sent: std::time::Instant,
     budget: Duration,
     is_over: bool,
+}
+
+impl<'l, 'k, K: Iterator<Item = &'k str> + Clone> Unanswered<'l, 'k, K> {
+    /// Has to be made before the command is sent.
+    pub(super) fn new(connection: &'l Connection, budget: Duration, keys: K) -> Self {
+        Self {
+            connection,
+            keys,
+            sent: std::time::Instant::now(),
+            budget,
+            is_over: false,
+        }
+    }
+
+    /// Has to be called with the answer.
+    pub(super) fn ended<T>(mut self, answer: Result<T, Error>) -> Result<T, Error> {
+        self.is_over = !matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable);
+        answer
+    }
 }
 
 impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
@@ -71,6 +93,29 @@ pub(super) async fn mget_checked(
     }
 }
 
+/// Asks for the length of each of these keys.
+///
+/// Reads the byte behind the longest allowed value. `STRLEN` would need one more permission.
+pub(super) fn lengths<'k>(keys: impl Iterator<Item = &'k str>) -> Pipeline {
+    let mut lengths = redis::pipe();
+    for key in keys {
+        let command = lengths.cmd("GETRANGE").arg(key);
+        command.arg(READ_LIMIT).arg(READ_LIMIT);
+    }
+    lengths.ignore_errors();
+    lengths
+}
+
+/// Whether a key's value is larger than the cache stores, by the answer to [`lengths`].
+pub(super) fn is_oversized(connection: &Connection, key: &str, answer: &Value) -> bool {
+    let is_oversized = text(answer).is_some_and(|byte| !byte.is_empty());
+    match is_oversized {
+        true => connection.set_aside().is_oversized(key),
+        false => connection.set_aside().is_ordinary(key),
+    }
+    is_oversized
+}
+
 /// The read if some of the keys are set aside.
 pub(super) async fn mget_aside<'k>(
     connection: &Connection,
@@ -78,13 +123,7 @@ pub(super) async fn mget_aside<'k>(
     keys: impl Iterator<Item = &'k str> + Clone,
     aside: Vec<&'k str>,
 ) -> Result<Vec<Value>, Error> {
-    // Reads the byte behind the longest allowed value. `STRLEN` would need one more permission.
-    let mut lengths = redis::pipe();
-    for key in &aside {
-        let command = lengths.cmd("GETRANGE").arg(key);
-        command.arg(READ_LIMIT).arg(READ_LIMIT);
-    }
-    lengths.ignore_errors();
+    let lengths = lengths(aside.iter().copied());
     let answers: Vec<Value> = connection
         .ask(budget, async |multiplexed| {
             lengths.query_async(multiplexed).await
@@ -95,11 +134,8 @@ pub(super) async fn mget_aside<'k>(
     }
     let mut oversized = Vec::new();
     for (key, answer) in aside.into_iter().zip(&answers) {
-        if text(answer).is_some_and(|byte| !byte.is_empty()) {
-            connection.set_aside().is_oversized(key);
+        if is_oversized(connection, key, answer) {
             oversized.push(key);
-        } else {
-            connection.set_aside().is_ordinary(key);
         }
     }
     let rest = keys.clone().filter(|key| !oversized.contains(key));

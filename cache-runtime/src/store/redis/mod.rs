@@ -145,6 +145,7 @@ impl RedisStore {
             application: supervisor::driving_runtime(),
             is_node: false,
             latest: Arc::default(),
+            confirmation: None,
         };
         if let Some(recent) = &recent {
             let replay = Replay {
@@ -630,6 +631,9 @@ impl Store for RedisStore {
                 tokio::time::sleep(worked).await;
                 began = clock::now();
             }
+        }
+        if matching.stored_before.is_none() {
+            self.confirmed(&connection)?;
         }
         Ok(removed)
     }

@@ -93,6 +93,12 @@ impl SentinelAnswer {
         self.epoch > earlier.epoch || self.epoch == earlier.epoch && !self.is_at(earlier)
     }
 
+    /// Whether it says that the server of an earlier answer, which it does not replace, still is
+    /// the primary.
+    fn confirms(&self, earlier: &Self) -> bool {
+        self.is_at(earlier) || crate::base::mutation::is_active("older-failover-confirms")
+    }
+
     fn is_at(&self, other: &Self) -> bool {
         if crate::base::mutation::is_active("sentinels-epoch-alone") {
             return true;
@@ -198,23 +204,30 @@ impl Sentinels {
         let mut missing: Option<Instant> = None;
         loop {
             let asked = Asked::now();
-            let named = self.ask(Some(&primary)).await;
-            let pause = if named.is_ok() { INTERVAL } else { RETRY };
-            match named {
+            let fault = match self.ask(Some(&primary)).await {
                 Ok(named) if named.replaces(&primary) => {
                     self.latest.note(named.epoch);
                     connection.has_moved(&self.sentinel.master);
+                    None
                 }
-                Ok(_) => {
+                Ok(named) if named.confirms(&primary) => {
                     connection.state.confirmation.confirm(asked);
                     missing = None;
+                    None
                 }
-                Err(error) => {
-                    let now = clock::now();
-                    let since = *missing.get_or_insert(now);
-                    if now.saturating_duration_since(since) >= VALID {
-                        connection.give_up(|| error.to_string());
-                    }
+                // Those that know of the last failover do not answer, or all were set up anew.
+                Ok(named) => Some(format!(
+                    "the Sentinels that answer name {}:{}, by an older failover",
+                    named.host, named.port
+                )),
+                Err(error) => Some(error.to_string()),
+            };
+            let pause = if fault.is_none() { INTERVAL } else { RETRY };
+            if let Some(fault) = fault {
+                let now = clock::now();
+                let since = *missing.get_or_insert(now);
+                if now.saturating_duration_since(since) >= VALID {
+                    connection.give_up(|| fault);
                 }
             }
             tokio::select! {
@@ -319,11 +332,26 @@ async fn connect(
 /// Returns once no process uses another server than the one that was named: all others say that
 /// they are replicas, or can't answer anybody, or so much time has passed since the failover that
 /// the answers that named them hold no more.
-pub(super) async fn former_primaries_left(config: &RedisConfig, named: &SentinelAnswer) {
+///
+/// `former` is the primary that this process has used. A Sentinel that has just started, or was
+/// reset, does not list it. If nobody knows any other server, only the time remains.
+pub(super) async fn former_primaries_left(
+    config: &RedisConfig,
+    named: &SentinelAnswer,
+    former: Option<&(String, u16)>,
+) {
     if named.age >= SETTLED || crate::base::mutation::is_active("former-primary-not-awaited") {
         return;
     }
-    let others = named.others.iter();
+    let mut others: Vec<_> = named.others.iter().collect();
+    if !crate::base::mutation::is_active("unlisted-primary-not-awaited") {
+        let is_named = |it: &(String, u16)| it.0 == named.host && it.1 == named.port;
+        others.extend(former.filter(|it| !is_named(it) && !named.others.contains(it)));
+        if others.is_empty() {
+            return tokio::time::sleep(LEFT).await;
+        }
+    }
+    let others = others.into_iter();
     let left = others.map(|(host, port)| is_left(config.settings_at(host, *port)));
     // A timeout is the usual end where a former primary is cut off.
     let _ = tokio::time::timeout(LEFT, join_all(left)).await;
@@ -402,6 +430,8 @@ mod tests {
         assert!(answer(2, 6).replaces(&primary) && answer(1, 6).replaces(&primary));
         assert!(answer(2, 5).replaces(&primary));
         assert!(!answer(1, 5).replaces(&primary) && !answer(2, 4).replaces(&primary));
+        // Sentinels that were set up anew confirm only what they name.
+        assert!(answer(1, 4).confirms(&primary) && !answer(2, 4).confirms(&primary));
         // As long as one of the latest answers names it, it stays.
         let answers = || vec![answer(1, 5), answer(2, 5), answer(3, 4)];
         assert_eq!(latest(answers(), Some(&primary)), Some(primary));

@@ -53,14 +53,16 @@ impl SetAside {
 
     /// Whether a read asks for a key that is set aside.
     pub(super) fn concerns(&self, probe: &Probe) -> bool {
+        let deps = probe.deps.iter().map(|dep| dep.key());
+        self.has_any(std::iter::once(probe.key.as_str()).chain(deps))
+    }
+
+    /// Whether any of these keys is set aside.
+    pub(super) fn has_any<'k>(&self, mut asked: impl Iterator<Item = &'k str>) -> bool {
         if self.is_empty() || crate::base::mutation::is_active("oversized-not-set-aside") {
             return false;
         }
-        self.change(|keys| {
-            std::iter::once(probe.key.as_str())
-                .chain(probe.deps.iter().map(|dep| dep.key()))
-                .any(|key| keys.hold(hash(key)))
-        })
+        self.change(|keys| asked.any(|key| keys.hold(hash(key))))
     }
 
     /// The keys among these that are set aside.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::address;
 use super::batcher::{WORKERS, Worker};
 use super::breaker::{Breaker, End};
-use super::confirmation::Asked;
+use super::confirmation::{Asked, Confirmation};
 use super::connection::{Connection, ConnectionState};
 use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, is_no_answer, refused};
@@ -159,6 +159,8 @@ pub(super) struct SupervisorSettings {
     pub(super) is_node: bool,
     /// The latest failover that Sentinels have told of.
     pub(super) latest: Arc<LatestEpoch>,
+    /// Until when the nodes of a cluster may be used.
+    pub(super) confirmation: Option<Arc<Confirmation>>,
 }
 
 /// Why a connection has ended.
@@ -248,6 +250,8 @@ pub(super) async fn run(
 struct Past {
     /// The last server, and its address.
     server: Option<(Nonce, SocketAddr)>,
+    /// The last primary that Sentinels had named and that was used, by the name that they gave.
+    primary: Option<(String, u16)>,
     /// The missing capabilities that were logged.
     lacking: Vec<String>,
 }
@@ -293,15 +297,16 @@ async fn keep(
         }
     };
     let mut watchers = pin!(watchers);
-    if let Some(named) = named {
+    if let Some(named) = &named {
         tokio::select! {
-            () = await_former(connections, &settings.config, &named) => {}
+            () = await_former(connections, &settings.config, named, past.primary.as_ref()) => {}
             () = connection.state.changed.notified() => {}
             never = &mut watchers => match never {},
         }
     }
     // It may have ended meanwhile.
     if connection.is_usable() {
+        past.primary = named.map(|named| (named.host, named.port));
         use_it(connections, &connection, past);
         let RedisConfig { host, port, .. } = &config;
         match settings.is_node {
@@ -352,8 +357,13 @@ fn use_it(connections: &Connections, connection: &Arc<Connection>, past: &mut Pa
 
 /// Returns once no process uses a former primary. The application does not wait for that before it
 /// starts.
-async fn await_former(connections: &Connections, config: &RedisConfig, named: &SentinelAnswer) {
-    let mut left = pin!(former_primaries_left(config, named));
+async fn await_former(
+    connections: &Connections,
+    config: &RedisConfig,
+    named: &SentinelAnswer,
+    former: Option<&(String, u16)>,
+) {
+    let mut left = pin!(former_primaries_left(config, named, former));
     if tokio::time::timeout(CONNECT_BUDGET, &mut left)
         .await
         .is_ok()
@@ -477,6 +487,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     let state = Arc::new(ConnectionState {
         tracker: tracking.as_ref().map(Tracking::tracker),
         set_aside: Arc::clone(&settings.set_aside),
+        confirmation: settings.confirmation.clone().unwrap_or_default(),
         ..ConnectionState::default()
     });
     let (mut multiplexed, is_resp3) = dial(config, address, state.hears()).await?;

@@ -7,6 +7,7 @@ mod cluster_connections;
 mod cluster_copies;
 mod cluster_cut;
 mod cluster_operators;
+mod cluster_oversized;
 mod cluster_partition;
 mod sentinel;
 mod shop;

@@ -156,6 +156,10 @@ async fn the_latest_answer_counts() {
 
 /// A Sentinel by itself, which takes this server for the primary.
 fn lone_sentinel(server: &RedisServer) -> RedisServer {
+    lone_sentinel_with(server, "")
+}
+
+fn lone_sentinel_with(server: &RedisServer, config: &str) -> RedisServer {
     let name = Sentinels::NAME;
     RedisOptions::default()
         .config(&format!(
@@ -163,6 +167,7 @@ fn lone_sentinel(server: &RedisServer) -> RedisServer {
             server.port()
         ))
         .config(&format!("sentinel down-after-milliseconds {name} 60000"))
+        .config(config)
         .sentinel()
         .start()
 }
@@ -385,6 +390,52 @@ async fn a_primary_is_left_when_another_is_named() {
     eventually(PATIENCE, async || former.connections() == 0).await;
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
     assert_eq!(new.cli(&["EXISTS", "users:1"]), "1");
+}
+
+/// How long a former primary may be in use elsewhere.
+const LEFT_AFTER: Duration = Duration::from_secs(4);
+
+/// A Sentinel that has just started, or was reset, lists no replicas. The former primary goes on answering, and other
+/// processes may not have heard of the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_primary_is_waited_for_though_nobody_lists_it() {
+    let (former, new) = (RedisServer::start(), RedisServer::start());
+    let sentinel = lone_sentinel(&former);
+    let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
+    let shop = Shop::over(over(redis.clone())).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    let began = Instant::now();
+    names(&sentinel, &new);
+    // The one knows the former primary, the other has never heard of it.
+    let started = Shop::over(over(redis)).await;
+    for shop in [&shop, &started] {
+        eventually(PATIENCE, async || {
+            is_hit(shop, 1).await && new.cli(&["EXISTS", "users:1"]) == "1"
+        })
+        .await;
+        let after = began.elapsed();
+        assert!(after > LEFT_AFTER, "used after {after:?}");
+    }
+}
+
+/// Sentinels that are set up anew begin with the first epoch again. What they say of another server confirms nothing, and is
+/// followed once the last failover is long ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_is_left_when_sentinels_are_set_up_anew() {
+    let (former, new) = (RedisServer::start(), RedisServer::start());
+    let epoch = format!("sentinel config-epoch {} 7", Sentinels::NAME);
+    let sentinel = lone_sentinel_with(&former, &epoch);
+    let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
+    let shop = Shop::over(over(redis)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    names(&sentinel, &new);
+    eventually(PATIENCE, async || former.connections() == 0).await;
+    // Ten seconds in which the last failover counts, four for others, and the pauses between attempts to connect.
+    eventually(2 * PATIENCE, async || {
+        is_hit(&shop, 1).await && new.cli(&["EXISTS", "users:1"]) == "1"
+    })
+    .await;
+    assert_eq!(former.connections(), 0);
 }
 
 /// From the promotion of a replica to the end of the failover the Sentinel that makes it shows the

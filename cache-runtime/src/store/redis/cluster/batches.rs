@@ -29,7 +29,7 @@ use super::super::stored::{GenerationSet, StoredValue, generation};
 use super::lookup::{
     Misplaced, NodeRequest, Requested, Sourced, entry_of, generation_set, request_of,
 };
-use super::routing::groups;
+use super::routing::{groups, routed};
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
@@ -58,7 +58,7 @@ impl Cluster {
         probe: &'l Probe,
     ) -> BoxFuture<'l, Result<Look, Error>> {
         let since = clock::now();
-        let batched = match self.batcher.is_quiet() {
+        let batched = match self.batcher.is_quiet() || self.is_aside(probe) {
             true => None,
             false => self.batcher.join(probe, since),
         };
@@ -78,6 +78,13 @@ impl Cluster {
             }
             Box::pin(self.look_again(since, probe)).await
         })
+    }
+
+    /// Whether the length of a key of a read has to be asked for first.
+    fn is_aside(&self, probe: &Probe) -> bool {
+        let deps = probe.deps.iter().map(|dep| routed(dep).0);
+        self.set_aside
+            .has_any(std::iter::once(probe.key.as_str()).chain(deps))
     }
 
     async fn look_alone(&self, probe: &Probe) -> Result<Look, Error> {
@@ -294,19 +301,22 @@ impl<'p> ClusterBatch<'p> {
         }
     }
 
-    /// The commands for each node. Keys without a reachable node have failed.
-    fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest> {
+    /// The commands for each node. Keys without a reachable node have failed. Those that were set
+    /// aside meanwhile are read alone.
+    fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest<'p>> {
         let map = cluster.map.load();
         let connection = |slot| match map.nodes().is_empty() {
             true => Err(cluster.unknown()),
-            false => map.connection(slot),
+            false => cluster.readable(&map, slot),
         };
+        let is_aside = |key: &str| cluster.set_aside.has_any(std::iter::once(key));
         let mut requests = Vec::with_capacity(map.nodes().len().min(8));
         for (at, entry) in self.keys.entries.iter().enumerate() {
             let Some(part) = self.entries.get_mut(at) else {
                 continue;
             };
             match connection(slot_of(entry.key)) {
+                Ok(_) if is_aside(entry.key) => part.1 = KeyAnswer::Again,
                 Ok(connection) => {
                     request_of(&mut requests, &connection).entry(at, entry.key);
                     part.0 = Some(connection);
@@ -320,15 +330,19 @@ impl<'p> ClusterBatch<'p> {
         {
             let places: Vec<_> = group.deps.iter().map(|(_, at)| *at).collect();
             let connection = connection(group.slot);
+            let is_aside = group.deps.iter().any(|(key, _)| is_aside(key));
             for at in &places {
                 if let Some(part) = self.deps.get_mut(*at) {
                     match &connection {
+                        Ok(_) if is_aside => part.1 = KeyAnswer::Again,
                         Ok(connection) => part.0 = Some(Arc::clone(connection)),
                         Err(error) => part.1 = KeyAnswer::Failed(copy(error)),
                     }
                 }
             }
-            if let Ok(connection) = &connection {
+            if let Ok(connection) = &connection
+                && !is_aside
+            {
                 request_of(&mut requests, connection).group(number, &group);
             }
             self.groups.push(places);
@@ -337,9 +351,10 @@ impl<'p> ClusterBatch<'p> {
     }
 
     /// Stores a node's answers.
-    fn take_in(&mut self, request: &NodeRequest, answers: Result<Answers, Error>) {
+    fn take_in(&mut self, request: &NodeRequest<'_>, answers: Result<Answers, Error>) {
         let connection = &request.connection;
-        let (answers, error) = match answers {
+        let confirmed = |answers| connection.check_confirmed().map(|()| answers);
+        let (answers, error) = match answers.and_then(confirmed) {
             Ok(answers) => (answers.into_iter().map(Some).collect(), None),
             Err(error) => (Vec::new(), Some(error)),
         };

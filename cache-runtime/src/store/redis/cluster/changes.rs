@@ -10,6 +10,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use super::super::address;
 use super::super::connection::Connection;
 use super::super::dial::dial;
+use super::super::fence::FENCED;
 use super::super::limits::{SCRIPT_SETS_IT, STEP};
 use super::super::reply::{millis, miscounted};
 use super::super::scripts::{self, Lua, ScriptMode};
@@ -526,6 +527,7 @@ impl Cluster {
         }
         let slots: Vec<_> = steps.iter().chain(&apart).map(|step| step.slot).collect();
         self.fences.passed(&slots).await;
+        self.confirmed()?;
         Ok(Intended {
             at,
             on_whole: !wholes.is_empty(),
@@ -606,14 +608,14 @@ impl Cluster {
         };
         let slots: Vec<_> = by_slot.keys().copied().collect();
         let fenced = self.fences.active(&slots).await;
+        let confirmed = self.confirmed();
         let mut undone = Invalidation::default();
         let mut fault = None;
         for ((slot, kills, bumps), done) in done {
-            let done = match fenced.contains(&slot) {
-                true => Err(Error::unavailable(
-                    "the slot's former owner may still answer",
-                )),
-                false => typed::<(u64, u64)>(done),
+            let done = match &confirmed {
+                Err(error) => Err(Error::new(error.kind(), error.to_string())),
+                Ok(()) if fenced.contains(&slot) => Err(Error::unavailable(FENCED)),
+                Ok(()) => typed::<(u64, u64)>(done),
             };
             match done {
                 Ok(((at, removed), _)) => {

@@ -7,12 +7,15 @@ use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 
 use super::super::connection::Connection;
+use super::super::fence::FENCED;
+use super::super::mget::{Unanswered, is_oversized, lengths, set_oversized_aside};
 use super::super::reply::{self, millis};
 use super::super::scripts;
 use super::super::slots::slot_of;
 use super::super::stored::{
     GenerationSet, Missing, StoredValue, generation, generations_or_unknown,
 };
+use super::node::SlotMap;
 use super::routing::{ScriptCall, SlotGroup, groups};
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock;
@@ -22,9 +25,11 @@ use crate::protocol::generation::{Generation, StampBase};
 use crate::store::{Look, Probe};
 
 /// The commands for one node.
-pub(super) struct NodeRequest {
+pub(super) struct NodeRequest<'k> {
     pub(super) connection: Arc<Connection>,
     commands: Pipeline,
+    /// The keys of all commands, in their order.
+    keys: Vec<&'k str>,
     pub(super) wanted: Vec<Requested>,
 }
 
@@ -34,25 +39,29 @@ pub(super) enum Requested {
     Group(usize),
 }
 
-impl NodeRequest {
+impl<'k> NodeRequest<'k> {
     fn new(connection: &Arc<Connection>) -> Self {
         let mut commands = Pipeline::new();
         commands.ignore_errors();
         Self {
             connection: Arc::clone(connection),
             commands,
+            keys: Vec::new(),
             wanted: Vec::new(),
         }
     }
 
     /// Asks for an entry. With a value of another type `MGET` returns nothing, and `GET` an error.
-    pub(super) fn entry(&mut self, at: usize, key: &str) {
+    pub(super) fn entry(&mut self, at: usize, key: &'k str) {
         self.commands.cmd("MGET").arg(key);
+        self.keys.push(key);
         self.wanted.push(Requested::Entry(at));
     }
 
-    pub(super) fn group(&mut self, number: usize, group: &SlotGroup<'_>) {
-        self.commands.cmd("MGET").arg(group.keys());
+    pub(super) fn group(&mut self, number: usize, group: &SlotGroup<'k>) {
+        let keys = group.keys();
+        self.commands.cmd("MGET").arg(&keys);
+        self.keys.extend(keys);
         self.wanted.push(Requested::Group(number));
     }
 }
@@ -72,10 +81,10 @@ pub(super) struct Sourced {
 }
 
 /// The request for one node, to which commands are added.
-pub(super) fn request_of<'r>(
-    requests: &'r mut Vec<NodeRequest>,
+pub(super) fn request_of<'r, 'k>(
+    requests: &'r mut Vec<NodeRequest<'k>>,
     connection: &Arc<Connection>,
-) -> &'r mut NodeRequest {
+) -> &'r mut NodeRequest<'k> {
     let known = requests
         .iter()
         .position(|it| Arc::ptr_eq(&it.connection, connection));
@@ -158,6 +167,18 @@ impl Cluster {
         };
         debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
         let groups = groups(deps.iter());
+        let keys = probes.iter().map(|probe| probe.key.as_str());
+        let of_groups = groups.iter().flat_map(|group| &group.deps);
+        let aside = self
+            .set_aside
+            .among(keys.chain(of_groups.map(|(key, _)| *key)));
+        let oversized = match aside.is_empty() {
+            true => Vec::new(),
+            // Boxed, so that the future of a hit does not hold memory for it.
+            false => Box::pin(self.oversized(aside)).await?,
+        };
+        let mut values: Vec<Option<Value>> = probes.iter().map(|_| None).collect();
+        let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
         let mut requests = Vec::with_capacity(2);
         let mut connections = Vec::with_capacity(probes.len());
         let mut group_links = Vec::with_capacity(groups.len());
@@ -167,18 +188,25 @@ impl Cluster {
                 return Err(Fault::Failed(self.unknown()));
             }
             for (at, probe) in probes.iter().enumerate() {
-                let connection = map.connection(slot_of(&probe.key)).map_err(Fault::Failed)?;
-                request_of(&mut requests, &connection).entry(at, &probe.key);
+                let slot = slot_of(&probe.key);
+                let connection = self.readable(&map, slot).map_err(Fault::Failed)?;
+                match oversized.contains(&probe.key.as_str()) {
+                    false => request_of(&mut requests, &connection).entry(at, &probe.key),
+                    // Handled like any other foreign value.
+                    true => values[at] = Some(Value::BulkString(Vec::new())),
+                }
                 connections.push(connection);
             }
             for (at, group) in groups.iter().enumerate() {
-                let connection = map.connection(group.slot).map_err(Fault::Failed)?;
-                request_of(&mut requests, &connection).group(at, group);
+                let connection = self.readable(&map, group.slot).map_err(Fault::Failed)?;
+                match group.deps.iter().any(|(key, _)| oversized.contains(key)) {
+                    false => request_of(&mut requests, &connection).group(at, group),
+                    // The script that creates missing generations replaces it.
+                    true => found[at] = Some(vec![Value::Nil; group.deps.len()]),
+                }
                 group_links.push(connection);
             }
         }
-        let mut values: Vec<Option<Value>> = probes.iter().map(|_| None).collect();
-        let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
         let answers = match &requests[..] {
             [request] => vec![self.ask(request).await],
             requests if crate::base::mutation::is_active("cluster-reads-in-turn") => {
@@ -223,6 +251,7 @@ impl Cluster {
                 });
             }
         }
+        self.confirmed().map_err(Fault::Failed)?;
         let generations: Option<Vec<Sourced>> = generations.into_iter().collect();
         let generations = generations.unwrap_or_default();
         let mut misplaced = Misplaced::default();
@@ -241,18 +270,70 @@ impl Cluster {
         Ok(looks)
     }
 
-    pub(super) async fn ask(&self, request: &NodeRequest) -> Result<Answers, Error> {
-        let commands = &request.commands;
-        let answers: Answers = request
-            .connection
-            .ask(self.budget, async |multiplexed| {
-                commands.query_async(multiplexed).await
-            })
-            .await?;
-        match answers.len() == request.wanted.len() {
-            true => Ok(answers),
-            false => Err(request.connection.answers_amiss(reply::miscounted())),
+    /// The connection to read a slot over.
+    ///
+    /// # Errors
+    /// Also while the slot's former owner may take invalidations that its new one does not get.
+    pub(super) fn readable(&self, map: &SlotMap, slot: u16) -> Result<Arc<Connection>, Error> {
+        if self.fences.has(slot) && !crate::base::mutation::is_active("new-owner-read-at-once") {
+            return Err(Error::unavailable(FENCED));
         }
+        map.connection(slot)
+    }
+
+    pub(super) async fn ask(&self, request: &NodeRequest<'_>) -> Result<Answers, Error> {
+        let NodeRequest {
+            connection,
+            commands,
+            keys,
+            wanted,
+        } = request;
+        let unanswered = Unanswered::new(connection, self.budget, keys.iter().copied());
+        let answered = connection.ask(self.budget, async |multiplexed| {
+            commands.query_async(multiplexed).await
+        });
+        let answers: Answers = unanswered.ended(answered.await)?;
+        if answers.len() != wanted.len() {
+            return Err(connection.answers_amiss(reply::miscounted()));
+        }
+        let mut keys = keys.iter().copied();
+        for answer in &answers {
+            // It is not known how many keys a command had that failed.
+            let Ok(Value::Array(values)) = answer else {
+                break;
+            };
+            set_oversized_aside(connection, keys.by_ref().take(values.len()), values);
+        }
+        Ok(answers)
+    }
+
+    /// Those of these keys whose values are larger than the cache stores.
+    async fn oversized<'k>(&self, aside: Vec<&'k str>) -> Result<Vec<&'k str>, Fault> {
+        let asked = aside.iter().map(|key| async move {
+            let map = self.map.load_full();
+            let connection = self.readable(&map, slot_of(key)).map_err(Fault::Failed)?;
+            let lengths = lengths(std::iter::once(*key));
+            let asked = connection.ask(self.budget, async |multiplexed| {
+                lengths.query_async(multiplexed).await
+            });
+            let mut answers: Answers = asked.await.map_err(Fault::Failed)?;
+            match answers.pop().ok_or_else(|| miscounted(&connection))? {
+                Ok(answer) => Ok(is_oversized(&connection, key, &answer)),
+                Err(error) => match fault(&connection, error) {
+                    // It holds no string.
+                    Fault::Failed(_) => Ok(is_oversized(&connection, key, &Value::Nil)),
+                    elsewhere => Err(elsewhere),
+                },
+            }
+        });
+        let answers = join_all(asked).await;
+        let mut oversized = Vec::new();
+        for (key, answer) in aside.iter().zip(answers) {
+            if answer? {
+                oversized.push(*key);
+            }
+        }
+        Ok(oversized)
     }
 
     /// The generations of one slot; missing ones are created.

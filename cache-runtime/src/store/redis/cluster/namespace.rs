@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
+use super::super::confirmation::UNCONFIRMED;
 use super::super::connection::Connection;
+use super::super::fence::FENCED;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;
@@ -64,7 +66,10 @@ impl Cluster {
         let (at, mut left) = self.rotate_in(namespace, slots.clone(), true).await;
         let slots: Vec<u16> = slots.into_iter().collect();
         let fenced = self.fences.active(&slots).await;
-        left.fail_all(fenced, "the slot's former owner may still answer");
+        left.fail_all(fenced, FENCED);
+        if self.confirmed().is_err() {
+            left.fail_all(slots, UNCONFIRMED);
+        }
         NamespaceInvalidated {
             at,
             undone: left.fault.map(|fault| (Parts::Only(left.failed), fault)),

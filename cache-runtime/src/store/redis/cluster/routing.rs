@@ -23,8 +23,8 @@ pub(super) struct SlotGroup<'p> {
     pub(super) deps: Vec<(&'p str, usize)>,
 }
 
-impl SlotGroup<'_> {
-    pub(super) fn keys(&self) -> Vec<&str> {
+impl<'p> SlotGroup<'p> {
+    pub(super) fn keys(&self) -> Vec<&'p str> {
         self.deps.iter().map(|(key, _)| *key).collect()
     }
 }

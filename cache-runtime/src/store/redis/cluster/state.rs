@@ -11,10 +11,12 @@ use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
 use super::super::batcher::Batcher;
+use super::super::confirmation::{Confirmation, UNCONFIRMED};
 use super::super::connection::Connection;
 use super::super::errors::described;
 use super::super::fence::Fences;
 use super::super::recent::RecentInvalidations;
+use super::super::set_aside::SetAside;
 use super::super::slots::{slot_of, untagged};
 use super::node::SlotMap;
 use super::routing::ScriptCall;
@@ -31,6 +33,8 @@ pub(super) const REDIRECT_PAUSE: Duration = Duration::from_millis(2);
 pub(in crate::store::redis) struct Cluster {
     pub(super) map: ArcSwap<SlotMap>,
     pub(super) fences: Arc<Fences>,
+    /// Until when the slot map may be used.
+    pub(super) confirmation: Arc<Confirmation>,
     pub(super) watch: ConnectionWatch,
     /// Wakes the task that asks for the owners.
     pub(super) wake: Notify,
@@ -50,6 +54,8 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) redis: RedisConfig,
     /// The reads of all nodes.
     pub(super) batcher: Batcher,
+    /// Keys that are read alone.
+    pub(super) set_aside: Arc<SetAside>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,7 +121,8 @@ pub(super) fn fault(connection: &Connection, error: RedisError) -> Fault {
 }
 
 fn is_on_its_way(error: &RedisError) -> bool {
-    let of_another = "attempted to access a non local key";
+    // Redis says `Script attempted to ..`, Valkey 9 `Attempted to ..`.
+    let of_another = "to access a non local key";
     error.detail().is_some_and(|text| text.contains(of_another))
 }
 
@@ -132,6 +139,10 @@ impl Cluster {
         Self {
             map: ArcSwap::default(),
             fences: Arc::default(),
+            confirmation: match crate::base::mutation::is_active("slots-known-for-ever") {
+                true => Arc::default(),
+                false => Arc::new(Confirmation::awaited()),
+            },
             watch,
             wake: Notify::new(),
             rounds: watch::Sender::default(),
@@ -143,6 +154,7 @@ impl Cluster {
             local,
             redis,
             batcher: Batcher::default(),
+            set_aside: Arc::default(),
         }
     }
 
@@ -202,11 +214,8 @@ impl Cluster {
         });
         let reasons: Vec<_> = reasons.collect();
         match reasons.is_empty() {
-            true => self
-                .failure
-                .lock()
-                .clone()
-                .filter(|_| map.nodes().is_empty()),
+            true if map.nodes().is_empty() => self.failure.lock().clone(),
+            true => (!self.confirmation.is_valid()).then(|| UNCONFIRMED.to_owned()),
             false => Some(reasons.join("; ")),
         }
     }
@@ -238,6 +247,14 @@ impl Cluster {
     /// The connection to the owner of a key's slot.
     pub(in crate::store::redis) fn link_of(&self, key: &str) -> Result<Arc<Connection>, Error> {
         self.map.load().connection(slot_of(key))
+    }
+
+    /// Has to be called after answers, before they are used or acknowledged.
+    ///
+    /// # Errors
+    /// If too few primaries have confirmed the slot map for too long: slots may have other owners.
+    pub(super) fn confirmed(&self) -> Result<(), Error> {
+        self.confirmation.check()
     }
 
     pub(super) fn unknown(&self) -> Error {

@@ -12,10 +12,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::super::address;
 use super::super::batcher::WORKERS;
+use super::super::confirmation::{Asked, VALID};
 use super::super::dial::dial;
 use super::super::errors::described;
 use super::super::fence::Fence;
@@ -37,15 +38,19 @@ use crate::store::Parts;
 
 /// The pause between two rounds. Together with the time of an answer it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
+/// The pause after a round that did not confirm the owners: a second question comes before the last
+/// confirmation has lost its validity.
+const RETRY: Duration = Duration::from_millis(250);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 /// How long a round waits for the connection to a new node.
 const CONNECT_BUDGET: Duration = Duration::from_millis(500);
-/// How long a former owner is watched that does not answer: by then every process has asked for the
-/// owners again.
-const FENCE: Duration = Duration::from_secs(2);
-/// How often, and with which pause, recent invalidations are repeated if a node is away.
-const AGAIN: usize = 50;
+/// How long a former owner is watched that does not answer. By then no process uses it: those that
+/// reach other primaries have heard of the change, and for those that don't the last confirmation
+/// is over. The primaries have a second to hear from the new owner, which tells all of them at
+/// once.
+const FENCE: Duration = VALID.saturating_add(Duration::from_secs(1));
+/// The pause before recent invalidations are repeated once more, if a node is away.
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 const FENCE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -86,19 +91,21 @@ pub(in crate::store::redis) async fn run(
         plan,
         known: HashSet::new(),
         said: None,
-        repeating: None,
+        repeating: JoinSet::new(),
     };
     let at_work = async {
         // Once more, since one node may not have learnt what others know.
         topology.round().await;
-        topology.round().await;
+        let mut pause = topology.round().await;
+        // Most fences of the start last as long as it takes to ask each replica.
+        let _ = tokio::time::timeout(CONNECT_BUDGET, topology.cluster.fences.none()).await;
         attempted.send_replace(true);
         loop {
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = topology.cluster.wake.notified() => {}
             }
-            topology.round().await;
+            pause = topology.round().await;
         }
     };
     tokio::select! {
@@ -119,23 +126,31 @@ struct Topology {
     known: HashSet<(String, u16)>,
     /// The reason that was logged.
     said: Option<String>,
-    /// The task that repeats recent invalidations after the last change.
-    repeating: Option<JoinHandle<()>>,
+    /// The task that repeats recent invalidations after the last change. It ends when all of them
+    /// are repeated, or with this.
+    repeating: JoinSet<()>,
 }
 
 impl Topology {
-    async fn round(&mut self) {
+    /// Asks for the owners once. Returns the pause before the next round.
+    async fn round(&mut self) -> Duration {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
-        match self.views().await {
-            Ok(views) => {
+        let asked = Asked::now();
+        let pause = match self.views().await {
+            Ok((views, are_enough)) => {
                 *self.cluster.failure.lock() = None;
-                self.adopt(&views).await;
+                self.adopt(&views, are_enough.then_some(asked)).await;
+                if are_enough { INTERVAL } else { RETRY }
             }
-            Err(error) => self.unreachable(&error),
-        }
+            Err(error) => {
+                self.unreachable(&error);
+                INTERVAL
+            }
+        };
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);
+        pause
     }
 
     fn unreachable(&mut self, error: &Error) {
@@ -148,8 +163,14 @@ impl Topology {
         self.cluster.watch.failed();
     }
 
-    /// The answers of the primaries; if none answers, those of other known nodes.
-    async fn views(&self) -> Result<Vec<ClusterView>, Error> {
+    /// The answers of the primaries; if none answers, those of other known nodes. Also whether the
+    /// answers are enough to confirm who owns the slots: those of half of the primaries.
+    ///
+    /// A replica that replaces a primary needs the votes of the majority, and the primary that it
+    /// replaces has none: it is away. So one of the other primaries that answer has given its vote,
+    /// and has heard of the new owner. A primary that is alone with this process is at most half of
+    /// the cluster if it can be replaced at all.
+    async fn views(&self) -> Result<(Vec<ClusterView>, bool), Error> {
         let map = self.cluster.map.load_full();
         let asked = map.nodes().iter().map(|node| async {
             let connection = node.connections.current().ok()?;
@@ -175,7 +196,8 @@ impl Topology {
             }
         }
         if !views.is_empty() {
-            return Ok(views);
+            let primaries = views.iter().filter(|view| view.epoch().is_some()).count();
+            return Ok((views, 2 * primaries >= map.nodes().len()));
         }
         let seeds = self.plan.seeds.iter().chain(&self.known);
         let seeds: HashSet<_> = seeds.collect();
@@ -197,13 +219,15 @@ impl Topology {
             }
         }
         match views.is_empty() {
-            false => Ok(views),
+            // The next round asks the primaries that are named.
+            false => Ok((views, false)),
             true => Err(fault.unwrap_or_else(|| Error::unavailable("no node is known"))),
         }
     }
 
-    /// Applies the answers of the nodes.
-    async fn adopt(&mut self, views: &[ClusterView]) {
+    /// Applies the answers of the nodes. They confirm the owners if there is a time at which they
+    /// were asked for.
+    async fn adopt(&mut self, views: &[ClusterView], asked: Option<Asked>) {
         let before = self.cluster.map.load_full();
         let owners = owners(views);
         let mut primaries: Vec<&NodeView> = Vec::new();
@@ -235,9 +259,9 @@ impl Topology {
                 }
             });
         if is_unchanged {
+            self.confirm(asked);
             let has_answered = |id: &str| views.iter().any(|view| view.id == id);
-            let is_repeating = self.repeating.as_ref().is_some_and(|it| !it.is_finished());
-            if !is_repeating && before.nodes().iter().all(|node| has_answered(&node.id)) {
+            if self.is_repeated() && before.nodes().iter().all(|node| has_answered(&node.id)) {
                 self.cluster.recent.is_known();
             }
             return;
@@ -266,6 +290,8 @@ impl Topology {
             node.health.set_key(self.health_key(&map, node));
         }
         self.cluster.map.store(Arc::clone(&map));
+        // Before connections to new nodes are waited for, which may take long.
+        self.confirm(asked);
         for (config, fence) in fences {
             tokio::spawn(look_after(config, fence));
         }
@@ -282,9 +308,7 @@ impl Topology {
             }
         }
         if !before.nodes().is_empty() {
-            let namespace = self.plan.space.namespace.clone();
-            let repeating = do_again(Arc::clone(&self.cluster), namespace);
-            self.repeating = Some(tokio::spawn(repeating));
+            self.repeat();
         }
         let connected = new.iter().map(|node| async {
             let mut attempted = node.attempted.clone();
@@ -303,6 +327,35 @@ impl Topology {
             }
             _ => tracing::info!(primaries = names, "the cluster's slots have other owners"),
         }
+    }
+
+    fn confirm(&self, asked: Option<Asked>) {
+        if let Some(asked) = asked
+            && !crate::base::mutation::is_active("slots-known-for-ever")
+        {
+            self.cluster.confirmation.confirm(asked);
+        }
+    }
+
+    /// Repeats recent invalidations, in place of an earlier repetition.
+    fn repeat(&mut self) {
+        // However long it takes, none of them is too old to be repeated.
+        self.cluster.recent.left();
+        let namespace = self.plan.space.namespace.clone();
+        self.repeating = JoinSet::new();
+        self.repeating
+            .spawn(do_again(Arc::clone(&self.cluster), namespace));
+    }
+
+    /// Whether everything was repeated after the last change.
+    fn is_repeated(&mut self) -> bool {
+        while let Some(ended) = self.repeating.try_join_next() {
+            if ended.is_err() {
+                // It has panicked.
+                self.repeat();
+            }
+        }
+        self.repeating.is_empty()
     }
 
     /// The address of a node: by name if certificates are checked and it has one.
@@ -346,6 +399,11 @@ impl Topology {
             config,
             health: node.health.clone(),
             is_node: true,
+            set_aside: match crate::base::mutation::is_active("set-aside-on-one-server-only") {
+                true => Arc::default(),
+                false => Arc::clone(&self.cluster.set_aside),
+            },
+            confirmation: Some(Arc::clone(&self.cluster.confirmation)),
             tracking: self
                 .plan
                 .supervisor
@@ -448,11 +506,14 @@ impl Topology {
     }
 }
 
-/// Repeats recent invalidations: slots have new owners, and a former owner may have acknowledged
-/// them.
+/// Repeats recent invalidations until all of them have arrived: slots have new owners, and a former
+/// owner may have acknowledged them.
 async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     let mut parts = Parts::All;
-    for _ in 0..AGAIN {
+    for attempt in 0_u32.. {
+        if attempt == 10 && crate::base::mutation::is_active("repetition-given-up") {
+            return;
+        }
         let is_done = match cluster.recent.again() {
             Repetition::Nothing => true,
             Repetition::These(these) => cluster.invalidate_again(&these).await.undone.is_none(),
@@ -496,9 +557,9 @@ fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
 
 /// The view of a node, and the separate connection that it was asked over. `host` is the node's
 /// name in the cluster.
-type Asked = Result<(ClusterView, MultiplexedConnection), Error>;
+type AnsweredView = Result<(ClusterView, MultiplexedConnection), Error>;
 
-async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> Asked {
+async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> AnsweredView {
     let text = ask(&mut multiplexed).await.map_err(|error| {
         let error = described(error);
         let hint = match error.to_string().contains("cluster support disabled") {
@@ -511,7 +572,7 @@ async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> Asked 
 }
 
 /// Asks a node over a new connection.
-async fn view_at(config: &RedisConfig, host: &str) -> Asked {
+async fn view_at(config: &RedisConfig, host: &str) -> AnsweredView {
     let asked = async {
         let mut last = Error::unavailable("it has no address");
         for address in address::of(config).await? {

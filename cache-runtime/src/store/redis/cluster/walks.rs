@@ -62,6 +62,9 @@ impl Cluster {
                 break;
             }
         }
+        if matching.stored_before.is_none() {
+            self.confirmed()?;
+        }
         Ok(removed)
     }
 
