@@ -29,6 +29,8 @@ struct Listed {
     name: String,
     version: String,
     resources: Option<Vec<String>>,
+    /// Another one each time its triggers were missing.
+    made: String,
 }
 
 /// The triggers of one table.
@@ -110,7 +112,7 @@ async fn read(
     if schema.tables.contains_key(&is_there)
         && !crate::base::mutation::is_active("outbox-lost-triggers-unnoticed")
     {
-        let sql = format!("SELECT prefix, name, version, resources FROM {list}");
+        let sql = format!("SELECT prefix, name, version, resources, made FROM {list}");
         let rows = ::sqlx::query(AssertSqlSafe(sql))
             .fetch_all(connection)
             .await?;
@@ -126,6 +128,7 @@ fn listed(row: &SqliteRow) -> Result<(String, Listed), ::sqlx::Error> {
         name: row.try_get(1)?,
         version: row.try_get(2)?,
         resources: serde_json::from_str(&resources).ok(),
+        made: row.try_get(4)?,
     };
     Ok((row.try_get(0)?, listed))
 }
@@ -138,32 +141,22 @@ fn judge(mut schema: Schema) -> Vec<CoveredTable> {
             .tables
             .contains_key(&listed.name.to_ascii_lowercase());
         let is_on_it = |name: &String| name.eq_ignore_ascii_case(&listed.name);
-        let version = Some(listed.version.as_str());
-        let resources = listed.resources.as_ref();
+        let is_listed = Some(listed);
         if is_there && !group.tables.iter().any(is_on_it) {
             let none = (&listed.name, &Group::default());
             let problem = Some(" (it has none of its triggers)");
-            covered.push(table_of(&schema, prefix, none, problem, version, resources));
+            covered.push(table_of(&schema, prefix, none, problem, is_listed));
         }
         for table in &group.tables {
             let problem = (group.events.len() < 3).then_some("");
             let named = (table, &group);
-            covered.push(table_of(
-                &schema, prefix, named, problem, version, resources,
-            ));
+            covered.push(table_of(&schema, prefix, named, problem, is_listed));
         }
     }
     for (prefix, group) in &schema.groups {
         for table in &group.tables {
             let problem = (group.events.len() < 3).then_some("");
-            covered.push(table_of(
-                &schema,
-                prefix,
-                (table, group),
-                problem,
-                None,
-                None,
-            ));
+            covered.push(table_of(&schema, prefix, (table, group), problem, None));
         }
     }
     covered
@@ -174,8 +167,7 @@ fn table_of(
     prefix: &str,
     (name, group): (&String, &Group),
     problem: Option<&str>,
-    version: Option<&str>,
-    resources: Option<&Vec<String>>,
+    listed: Option<&Listed>,
 ) -> CoveredTable {
     let sql = schema.tables.get(&name.to_ascii_lowercase());
     let id = format!("{prefix}\0{name}");
@@ -184,9 +176,9 @@ fn table_of(
         name: name.clone(),
         problem: problem.map(str::to_owned),
         is_foreign: false,
-        is_older: !group.events.is_empty() && version != Some(signature()),
-        shape: format!("{sql:?} {:?}", group.sql),
-        resources: resources.cloned(),
+        is_older: !group.events.is_empty() && listed.is_none_or(|it| it.version != signature()),
+        shape: format!("{sql:?} {:?} {:?}", group.sql, listed.map(|it| &it.made)),
+        resources: listed.and_then(|it| it.resources.clone()),
     }
 }
 
@@ -200,26 +192,36 @@ pub(super) fn list_sql(outbox: &OutboxTable) -> String {
     -- By which words of the crate they were made.
     version TEXT NOT NULL,
     -- JSON: what depends on the table.
-    resources TEXT NOT NULL
+    resources TEXT NOT NULL,
+    -- Another one each time its triggers were missing: rows may have changed meanwhile.
+    made TEXT NOT NULL
 );\n",
         list_name(outbox)
     )
 }
 
-/// The SQL that writes a table down.
+/// The SQL that writes a table down, to be run before its triggers are replaced.
 pub(super) fn listed_sql(
     outbox: &OutboxTable,
     suffix: &str,
     name: &str,
     resources: &BTreeSet<&String>,
 ) -> String {
+    let prefix = format!("{}{suffix}", outbox.name());
+    let triggers = ["insert", "update", "delete"]
+        .map(|event| quote_sqlite_text(&format!("{prefix}_{event}")))
+        .join(", ");
     format!(
-        "INSERT OR REPLACE INTO {} (prefix, name, version, resources) VALUES ({}, {}, {}, {});\n",
-        list_name(outbox),
-        quote_sqlite_text(&format!("{}{suffix}", outbox.name())),
-        quote_sqlite_text(name),
-        quote_sqlite_text(signature()),
-        quote_sqlite_text(&serde_json::to_string(resources).unwrap_or_default()),
+        "INSERT INTO {list} AS listed (prefix, name, version, resources, made)
+    VALUES ({prefix}, {name}, {version}, {resources}, hex(randomblob(16)))
+    ON CONFLICT (prefix) DO UPDATE SET name = excluded.name, version = excluded.version, resources = excluded.resources,
+        made = CASE (SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN ({triggers})
+            AND lower(tbl_name) = lower(excluded.name)) WHEN 3 THEN listed.made ELSE excluded.made END;\n",
+        list = list_name(outbox),
+        prefix = quote_sqlite_text(&prefix),
+        name = quote_sqlite_text(name),
+        version = quote_sqlite_text(signature()),
+        resources = quote_sqlite_text(&serde_json::to_string(resources).unwrap_or_default()),
     )
 }
 

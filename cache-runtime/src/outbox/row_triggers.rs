@@ -29,10 +29,10 @@ impl Triggers {
     pub(super) fn sqlite_into(&self, outbox: &OutboxTable) -> String {
         let mut sql = list_sql(outbox);
         for followed in &self.followed {
-            write(&mut sql, followed, outbox);
             let (_, name) = followed.table.names();
             let suffix = followed.table.function_suffix();
             sql.push_str(&listed_sql(outbox, &suffix, name, &followed.wholes()));
+            write(&mut sql, followed, outbox);
         }
         sql
     }

@@ -521,6 +521,59 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
     }
 }
 
+/// A migration makes a table anew and installs the triggers again, all in one transaction: afterwards the file looks as before.
+#[tokio::test]
+async fn what_a_migration_changes_before_it_installs_the_triggers_is_read_anew() {
+    let file = File::new().await;
+    let node = Node::new(local(), &file).await;
+    let install = followed().sqlite_sql();
+    let same =
+        "CREATE TABLE guests (id INTEGER PRIMARY KEY, name TEXT NOT NULL, room, mail TEXT UNIQUE)";
+    for (round, sql) in [
+        "CREATE TABLE kept AS SELECT * FROM guests; DROP TABLE guests; {same};
+         INSERT INTO guests SELECT * FROM kept; UPDATE guests SET name = '{name}'; DROP TABLE kept",
+        "DROP TRIGGER {update}; UPDATE guests SET name = '{name}'",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        node.warm(1).await;
+        let mut connection = SqliteConnection::connect(&file.url())
+            .await
+            .expect("connects");
+        let update =
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%_update'";
+        let update: String = sqlx::query_scalar(update)
+            .fetch_one(&mut connection)
+            .await
+            .expect("read");
+        let name = format!("new {round}");
+        let sql = sql
+            .replace("{same}", same)
+            .replace("{update}", &update)
+            .replace("{name}", &name);
+        file.run(&format!(
+            "BEGIN; {sql}; DELETE FROM cache_outbox; {install} COMMIT"
+        ))
+        .await;
+        node.shows(1, Some(&name)).await;
+        // Installed once more, nothing has changed.
+        assert_eq!(node.warm(1).await.as_deref(), Some(name.as_str()));
+        file.run(&format!("BEGIN; {install} COMMIT")).await;
+        let made = "SELECT count(DISTINCT made) FROM cache_outbox_tables";
+        assert_eq!(file.number(made).await, 1);
+        // What is delivered second comes after it has looked.
+        for _ in 0..2 {
+            let before = node.stats().await.delivered;
+            file.run("UPDATE guests SET mail = 'other' WHERE id = 2")
+                .await;
+            eventually(PATIENCE, async || node.stats().await.delivered > before).await;
+        }
+        assert!(node.name(1).await.1, "it was invalidated");
+    }
+    assert_eq!(node.stats().await.cold_starts, 1);
+}
+
 /// What is named otherwise has its triggers still, and what is dropped needs none.
 #[tokio::test]
 async fn a_table_with_another_name_is_followed() {
