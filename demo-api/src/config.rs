@@ -64,7 +64,10 @@ impl Config {
     /// # Errors
     /// If a variable has an unusable value.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_variables(|name| env::var_os(name))
+        fn of_the_process(name: &str) -> Option<OsString> {
+            env::var_os(name)
+        }
+        Self::from_variables(of_the_process)
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
