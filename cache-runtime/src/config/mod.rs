@@ -1,5 +1,6 @@
 //! Settings, from code or from the environment.
 
+mod address;
 mod bounds;
 mod env;
 mod error;
@@ -8,6 +9,7 @@ mod memcached;
 pub(crate) mod outbox;
 mod redis;
 mod typos;
+#[cfg(feature = "redis")]
 mod url;
 
 use std::collections::HashMap;

@@ -7,10 +7,9 @@
 //! part of the URL, and the rest of the password would be taken for an address (redis-rs#411). No
 //! error text shows any part of the URL.
 
-use std::net::Ipv6Addr;
-
 use url::{ParseError, Url};
 
+use super::address::{MASTER, SENTINEL_PORT, addresses, host_name, is_master};
 use super::{RedisConfig, SentinelConfig};
 
 /// Parses a URL.
@@ -93,18 +92,6 @@ fn with_host(text: &str, rest: &str) -> String {
     }
 }
 
-/// The port of a Sentinel.
-pub(super) const SENTINEL_PORT: u16 = 26_379;
-
-/// The primary's name, unless another is given.
-pub(super) const MASTER: &str = "mymaster";
-
-/// Whether Sentinels take this as the name of a primary.
-pub(super) fn is_master(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    name.chars().all(fits)
-}
-
 /// Parses what follows `redis-sentinel://`. Login and TLS are those of the servers, and TLS is that of
 /// the Sentinels too.
 fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
@@ -170,27 +157,6 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
     })
 }
 
-/// Parses `a:7000,b:7001`. A missing port is the default one. An IPv6 address with a port needs
-/// brackets.
-pub(super) fn addresses(text: &str, default_port: u16) -> Option<Vec<(String, u16)>> {
-    let address = |text: &str| {
-        let text = text.trim();
-        let (name, number) = match text.rsplit_once(':') {
-            Some((name, _)) if name.contains(':') && !name.starts_with('[') => (text, None),
-            Some((name, number)) if !text.ends_with(']') => (name, Some(number)),
-            _ => (text, None),
-        };
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        let port = match number {
-            Some(number) => number.parse().ok().filter(|port| *port != 0)?,
-            None => default_port,
-        };
-        let host = host_name(name).filter(|host| !host.is_empty())?;
-        Some((host, port))
-    };
-    text.split(',').map(address).collect()
-}
-
 /// The database number, from the path or from `?db=`.
 fn database(url: &Url) -> Result<u32, String> {
     let not_a_number = "its path is not a database number; in a password write `/` as `%2F`";
@@ -252,27 +218,6 @@ fn percent_decoded(text: &str, part: &str) -> Result<String, String> {
     decoded
         .map(std::borrow::Cow::into_owned)
         .map_err(|_| format!("its {part} is not UTF-8"))
-}
-
-/// Parses the address in a Kubernetes service link, `tcp://10.0.0.5:6379`. A pod has such a
-/// variable for each service of its namespace, and a service named `redis` sets `REDIS_PORT`
-/// (redis-commander#267).
-pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    let host = host_name(host).filter(|host| !host.is_empty())?;
-    Some((host, port))
-}
-
-/// A valid host name or address, without a port. What has a colon is an IPv6 address.
-pub(super) fn host_name(text: &str) -> Option<String> {
-    let fits = |c: char| c.is_alphanumeric() || ".-_".contains(c);
-    let is_host = match text.contains(':') {
-        true => text.parse::<Ipv6Addr>().is_ok(),
-        false => text.chars().all(fits),
-    };
-    is_host.then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -392,28 +337,6 @@ mod tests {
                 error.contains(reason) && !error.contains("hunter2"),
                 "{url}: {error}"
             );
-        }
-    }
-
-    #[test]
-    fn service_links() {
-        assert_eq!(
-            service_link("tcp://10.0.0.5:6379"),
-            Some(("10.0.0.5".into(), 6379))
-        );
-        assert_eq!(
-            service_link("tcp://[fd00::5]:7"),
-            Some(("fd00::5".into(), 7))
-        );
-        for text in [
-            "tcp://10.0.0.5",
-            "tcp://:6379",
-            "tcp://h:0",
-            "udp://h:1",
-            "6379",
-            "tcp://a/b:1",
-        ] {
-            assert_eq!(service_link(text), None, "{text}");
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use super::parse::{TRUE_OR_FALSE, boolean, port};
 use super::vars::Vars;
-use crate::config::url::{
-    MASTER, SENTINEL_PORT, addresses, from_url, host_name, is_master, service_link,
+use crate::config::address::{
+    MASTER, SENTINEL_PORT, addresses, host_name, is_master, service_link,
 };
+#[cfg(feature = "redis")]
+use crate::config::url::from_url;
 use crate::config::{HostPort, RedisConfig, SentinelConfig};
 
 pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
@@ -105,6 +107,13 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         vars.report(variable, held, &format!("{may_hold}, {why}"));
     }
     redis
+}
+
+/// Without the client for Redis there is no parser for its URL either. `REDIS_ENABLED` is an error
+/// then, so nobody uses the result.
+#[cfg(not(feature = "redis"))]
+fn from_url(_: &str) -> Result<RedisConfig, String> {
+    Ok(RedisConfig::default())
 }
 
 /// Whether a host is the Kubernetes service `redis`, in this namespace or by its full name.

@@ -361,7 +361,7 @@ fn numbered((number, event): &(u64, Event)) -> Value {
 
 /// A parameter of the query, decoded.
 fn parameter(request: Request<'_>, name: &str) -> Option<String> {
-    let pairs = url::form_urlencoded::parse(request.query.as_bytes());
+    let pairs = form_urlencoded::parse(request.query.as_bytes());
     let mut pairs = pairs.filter(|(key, _)| key == name);
     pairs.next().map(|(_, value)| value.into_owned())
 }
