@@ -10,7 +10,7 @@ use std::ops::Deref;
 /// The container of the ids.
 #[must_use]
 pub fn each<T: ?Sized>(ids: &T) -> Each<'_, T> {
-    Each(Copied(Pointed(Unknown(ids))))
+    Each(Copied(Pointed(Cloned(Unknown(ids)))))
 }
 
 /// A list or a set.
@@ -23,7 +23,11 @@ pub struct Copied<'a, T: ?Sized>(Pointed<'a, T>);
 
 /// A smart pointer to one.
 #[derive(Debug)]
-pub struct Pointed<'a, T: ?Sized>(Unknown<'a, T>);
+pub struct Pointed<'a, T: ?Sized>(Cloned<'a, T>);
+
+/// An iterator, such as a range.
+#[derive(Debug)]
+pub struct Cloned<'a, T: ?Sized>(Unknown<'a, T>);
 
 /// None of these.
 #[derive(Debug)]
@@ -44,14 +48,14 @@ where
 {
     /// The ids.
     pub fn __each(&self) -> <&'a T as IntoIterator>::IntoIter {
-        self.0.0.0.0.into_iter()
+        self.0.0.0.0.0.into_iter()
     }
 }
 
 impl<T: Copy + IntoIterator> Copied<'_, T> {
     /// The ids.
     pub fn __each(&self) -> T::IntoIter {
-        (*self.0.0.0).into_iter()
+        (*self.0.0.0.0).into_iter()
     }
 }
 
@@ -61,8 +65,15 @@ where
 {
     /// The ids.
     pub fn __each(&self) -> <&'a T::Target as IntoIterator>::IntoIter {
-        let ids: &'a T = self.0.0;
+        let ids: &'a T = self.0.0.0;
         (&**ids).into_iter()
+    }
+}
+
+impl<T: Clone + IntoIterator> Cloned<'_, T> {
+    /// The ids. The body gets the iterator as it was.
+    pub fn __each(&self) -> T::IntoIter {
+        self.0.0.clone().into_iter()
     }
 }
 
@@ -93,6 +104,14 @@ impl<'a, T: ?Sized> Deref for Copied<'a, T> {
 }
 
 impl<'a, T: ?Sized> Deref for Pointed<'a, T> {
+    type Target = Cloned<'a, T>;
+
+    fn deref(&self) -> &Cloned<'a, T> {
+        &self.0
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Cloned<'a, T> {
     type Target = Unknown<'a, T>;
 
     fn deref(&self) -> &Unknown<'a, T> {
@@ -126,5 +145,8 @@ mod tests {
         assert_eq!(all(each(&of_list).__each()), [1, 2]);
         assert_eq!(all(each(&of_set).__each()), [1, 2]);
         assert_eq!(all(each(&one).__each()), [1]);
+        let (range, iterator) = (1..3, list.iter().filter(|id| **id > 1));
+        assert_eq!(each(&range).__each().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(all(each(&iterator).__each()), [2]);
     }
 }
