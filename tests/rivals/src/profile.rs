@@ -3,6 +3,7 @@
 //!     valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*local_hit*' rivals profile local 20000
 //!     valgrind --tool=callgrind rivals profile redis 20000
 //!     valgrind --tool=callgrind rivals profile redis 20000 64
+//!     valgrind --tool=callgrind rivals profile redis 20000 1 0
 //!     valgrind --tool=dhat rivals profile redis 20000
 //!     perf record -g rivals profile redis 2000000 64 2
 
@@ -17,7 +18,7 @@ use crate::rivals::hand_written::HandWritten;
 use crate::rivals::ours::{Ours, Service};
 use crate::suite::Failed;
 
-/// Runs `local|redis|hand-written [CALLS [TASKS [THREADS]]]`.
+/// Runs `local|redis|hand-written [CALLS [TASKS [THREADS]]]`, with no threads on a `current_thread` runtime.
 ///
 /// # Errors
 ///
@@ -31,10 +32,14 @@ pub fn run(arguments: &[String]) -> Result<(), Failed> {
         _ => return Err("`profile local|redis|hand-written [CALLS [TASKS [THREADS]]]`".into()),
     };
     // On one thread all that a call causes happens between its start and its end.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()?;
+    let mut builder = match threads {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if threads > 0 {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().build()?;
     runtime.block_on(async {
         let what = what.clone();
         tokio::spawn(async move { hits(&what, calls, tasks).await }).await?
