@@ -131,6 +131,63 @@ fn no_runtime_reads_what_another_one_has_replaced() {
     });
 }
 
+/// Many tasks of one runtime at once.
+async fn crowd(shop: &Shop, times: usize) {
+    let tasks = (0..64).map(|_| {
+        let shop = shop.clone();
+        tokio::spawn(async move { hits(&shop, times).await })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("all its reads were hits");
+    }
+}
+
+/// Who has many callers sends their reads together, and over its own connection too.
+#[test]
+fn many_callers_read_over_the_connection_of_their_runtime() {
+    let server = RedisServer::start();
+    let shop = shop_over(&server);
+    let shared = connections(&server).len();
+    runtime().block_on(async {
+        connect(&shop, &server, shared).await;
+        // Once a second each connection of the cache does something else.
+        let others_read = || {
+            let connections = connections(&server);
+            let newest = connections.len().saturating_sub(1);
+            connections[..newest].iter().any(|it| reads(it))
+        };
+        eventually(PATIENCE, async || !others_read()).await;
+        for _ in 0..5 {
+            crowd(&shop, 20).await;
+            assert!(!others_read());
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_is_lost_costs_none_of_many_callers_a_hit() {
+    let server = RedisServer::start();
+    let shop = shop_over(&server);
+    let shared = connections(&server).len();
+    for _ in 0..3 {
+        runtime().block_on(async {
+            connect(&shop, &server, shared).await;
+            let newest = connections(&server).pop().expect("there is one");
+            let id = newest
+                .split(' ')
+                .find_map(|field| field.strip_prefix("id="));
+            let id = id.expect("an id");
+            let kill = async {
+                tokio::task::yield_now().await;
+                assert_eq!(server.cli(&["CLIENT", "KILL", "ID", id]), "1");
+            };
+            tokio::join!(crowd(&shop, 20), kill);
+        });
+        // The runtime has ended, with its connection.
+        runtime().block_on(crowd(&shop, 5));
+    }
+}
+
 #[test]
 fn a_connection_that_is_lost_costs_no_hit() {
     let server = RedisServer::start();

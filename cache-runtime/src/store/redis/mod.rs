@@ -15,6 +15,7 @@ mod heartbeat;
 mod key_watchers;
 mod limits;
 mod mget;
+mod own_batches;
 mod probe;
 mod read_path;
 mod reads;

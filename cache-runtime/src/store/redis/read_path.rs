@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::batcher::LookResult;
+use super::batcher::{Batcher, LookResult};
 use super::connection::Connection;
 use crate::base::clock::{self, Instant};
 use crate::base::sync::atomic::Ordering;
@@ -20,34 +20,52 @@ pub(super) enum ReadPath {
 }
 
 /// A read that was sent alone. It counts as in flight while this is held.
-pub(super) struct DirectRead(Arc<Connection>);
+pub(super) struct DirectRead {
+    connection: Arc<Connection>,
+    /// That of the caller's runtime, if it has one.
+    own: Option<Arc<Batcher>>,
+}
 
 impl DirectRead {
     pub(super) fn on(connection: &Arc<Connection>) -> Self {
-        connection.batcher().alone.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(connection))
+        Self::counted(connection, connection.runtimes.batcher())
+    }
+
+    fn counted(connection: &Arc<Connection>, own: Option<Arc<Batcher>>) -> Self {
+        let read = Self {
+            connection: Arc::clone(connection),
+            own,
+        };
+        read.batcher().alone.fetch_add(1, Ordering::Relaxed);
+        read
     }
 
     pub(super) fn connection(&self) -> &Connection {
-        &self.0
+        &self.connection
+    }
+
+    fn batcher(&self) -> &Batcher {
+        let shared = || self.connection.batcher();
+        self.own.as_deref().unwrap_or_else(shared)
     }
 }
 
 impl Drop for DirectRead {
     fn drop(&mut self) {
-        self.0.batcher().alone.fetch_sub(1, Ordering::Relaxed);
+        self.batcher().alone.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Chooses how a read is sent, and queues it if it is batched.
 pub(super) fn read_path(connection: &Arc<Connection>, probe: &Probe) -> ReadPath {
-    let batcher = connection.batcher();
+    let own = connection.runtimes.batcher();
+    let batcher = own.as_deref().unwrap_or_else(|| connection.batcher());
     if batcher.is_quiet() || connection.set_aside().concerns(probe) {
-        return ReadPath::Direct(DirectRead::on(connection));
+        return ReadPath::Direct(DirectRead::counted(connection, own));
     }
     let since = clock::now();
     match batcher.join(probe, since) {
         Some(answer) => ReadPath::Batched(answer, since),
-        None => ReadPath::Direct(DirectRead::on(connection)),
+        None => ReadPath::Direct(DirectRead::counted(connection, own)),
     }
 }

@@ -3,8 +3,8 @@
 //! Without worker threads of the application, the cache's own thread drives the connection. A read
 //! from a single-threaded runtime (a worker of actix-web, `current_thread`) then wakes that thread,
 //! and is woken by it, which takes as long as the read itself. So such a runtime gets a connection of
-//! its own for single reads, once it has read often enough. Everything else goes over the main
-//! connection.
+//! its own for reads, once it has read often enough, with a batcher of its own, whose workers it
+//! runs. Everything else goes over the main connection.
 //!
 //! A read over it returns what the main connection would: it is sent after the read began, to the
 //! same server. It is only used while the main connection is, which watches whether the server is
@@ -15,15 +15,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, OccupiedEntry};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind};
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::sync::oneshot;
 
+use super::batcher::Batcher;
 use super::dial::{dial, identify};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
@@ -47,17 +49,24 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 pub(super) struct RuntimeConnections {
     /// `None` if runtimes get no connections.
     server: Option<Arc<Server>>,
+    driver: OnceLock<Driver>,
     runtimes: Arc<Runtimes>,
     attempts: AtomicU64,
 }
 
 type Runtimes = Mutex<HashMap<Id, State>>;
 
+/// Sends the batches of a runtime, while the main connection is in use.
+pub(super) type Driver = Arc<dyn Fn(Arc<Batcher>) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// The server of the main connection.
 struct Server {
     config: RedisConfig,
     address: SocketAddr,
     identity: Nonce,
+    round_trip: Duration,
+    /// Of a command.
+    budget: Duration,
     /// The runtime that drives the main connection.
     home: Id,
 }
@@ -71,6 +80,7 @@ enum State {
     Connected {
         attempt: u64,
         multiplexed: MultiplexedConnection,
+        batcher: Arc<Batcher>,
         /// Ends the task of the runtime when it is dropped.
         _kept: oneshot::Sender<()>,
     },
@@ -101,7 +111,13 @@ impl OwnConnection {
 impl RuntimeConnections {
     /// Connections to the server at this address, if it says who it is. Called on the runtime that
     /// drives the main connection.
-    pub(super) fn to(config: &RedisConfig, address: SocketAddr, identity: Nonce) -> Self {
+    pub(super) fn to(
+        config: &RedisConfig,
+        address: SocketAddr,
+        identity: Nonce,
+        round_trip: Duration,
+        budget: Duration,
+    ) -> Self {
         let home = Handle::current();
         let is_shared = home.runtime_flavor() != RuntimeFlavor::CurrentThread;
         if is_shared || identity == Nonce::NONE {
@@ -112,9 +128,26 @@ impl RuntimeConnections {
                 config: config.clone(),
                 address,
                 identity,
+                round_trip,
+                budget,
                 home: home.id(),
             })),
             ..Self::default()
+        }
+    }
+
+    /// Lets this send the batches of runtimes.
+    pub(super) fn batches_by(&self, driver: Driver) {
+        let _ = self.driver.set(driver);
+    }
+
+    /// The batcher of the current runtime, if it has a connection.
+    pub(super) fn batcher(&self) -> Option<Arc<Batcher>> {
+        self.server.as_ref()?;
+        let id = Handle::try_current().ok()?.id();
+        match self.runtimes.lock().get(&id)? {
+            State::Connected { batcher, .. } => Some(Arc::clone(batcher)),
+            _ => None,
         }
     }
 
@@ -165,7 +198,8 @@ impl RuntimeConnections {
                 let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
                 *state = State::Connecting { attempt };
                 drop(runtimes);
-                runtime.spawn(keep(Arc::clone(server), Guard(place(attempt))));
+                let driver = self.driver.get().cloned();
+                runtime.spawn(keep(Arc::clone(server), driver, Guard(place(attempt))));
                 None
             }
             State::Counting(left) => {
@@ -177,23 +211,46 @@ impl RuntimeConnections {
     }
 }
 
-/// Connects, and stays until the connection is used no more. When the runtime ends, this is
+/// Connects, and sends batches until the connection is used no more. When the runtime ends, this is
 /// dropped.
-async fn keep(server: Arc<Server>, guard: Guard) {
+async fn keep(server: Arc<Server>, driver: Option<Driver>, guard: Guard) {
     let place = &guard.0;
     let opened = tokio::time::timeout(CONNECT_BUDGET, server.open(place.clone())).await;
     let Ok(Ok(multiplexed)) = opened else {
         place.set(State::Counting(READS_AFTER_FAILURE));
         return;
     };
+    let batcher = Arc::new(Batcher::default());
+    batcher.set_round_trip(server.round_trip);
+    let queued = QueuedReads(Arc::clone(&batcher));
     let (kept, ended) = oneshot::channel();
     place.set(State::Connected {
         attempt: place.attempt,
         multiplexed,
+        batcher,
         _kept: kept,
     });
-    // Nothing is ever sent.
-    let _ = ended.await;
+    let Some(driver) = driver else {
+        // Reads are never queued then, since none is sent.
+        drop(queued);
+        let _ = ended.await;
+        return;
+    };
+    tokio::select! {
+        // Nothing is ever sent.
+        _ = ended => {}
+        () = driver(Arc::clone(&queued.0)) => {}
+        never = queued.0.watch(server.budget, || {}) => match never {},
+    }
+}
+
+/// The reads in the queue of a runtime. When it sends no more batches, they are repeated.
+struct QueuedReads(Arc<Batcher>);
+
+impl Drop for QueuedReads {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
 }
 
 impl Server {

@@ -22,6 +22,7 @@ use super::connection::{Connection, ConnectionState};
 use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, is_no_answer, refused};
 use super::health::{self, Health, HealthError};
+use super::own_batches;
 use super::probe;
 use super::recent::RecentInvalidations;
 use super::reply::reading;
@@ -274,6 +275,7 @@ async fn keep(
     past: &mut Past,
 ) -> (End, String) {
     let connection = Arc::new(connection);
+    own_batches::allow(&connection, settings.budget);
     let _ends = EndOnDrop(Arc::clone(&connection));
     for number in 0..WORKERS {
         let way = connection.round_trip;
@@ -553,7 +555,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         None => {}
     }
     let runtimes = match state.tracker.is_none() && !settings.is_node {
-        true => RuntimeConnections::to(config, address, server),
+        true => RuntimeConnections::to(config, address, server, round_trip, settings.budget),
         false => RuntimeConnections::default(),
     };
     Ok(Connection {

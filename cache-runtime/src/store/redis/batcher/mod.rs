@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use self::plan::Size;
 pub(super) use self::plan::{BatchKeys, BatchPlan};
-pub(super) use self::worker::Worker;
+pub(super) use self::worker::{Worker, drive, send, slots};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -157,6 +157,13 @@ impl Waiters {
             self.gone += 1;
         }
         self.requests.is_empty()
+    }
+
+    /// The reads are repeated alone.
+    pub(super) fn repeat(self) {
+        for request in self.requests {
+            let _ = request.answer.send(Ok(None));
+        }
     }
 
     /// Whether no request is left.
@@ -390,18 +397,34 @@ impl Batcher {
 
     /// The connection is closed: waiting reads are told, and later reads are sent alone.
     pub(super) fn end(&self) {
+        drop(self.close());
+    }
+
+    /// Like [`end`](Self::end), and the waiting reads are repeated alone.
+    pub(super) fn give_back(&self) {
+        let left = self.close();
+        if crate::base::mutation::is_active("own-batches-lost-for-good") {
+            return;
+        }
+        for waiters in left {
+            waiters.repeat();
+        }
+    }
+
+    /// The requests that are left.
+    fn close(&self) -> Vec<Waiters> {
         let mut left = Vec::new();
-        let queued = {
+        {
             let mut queue = self.queue.lock();
             queue.is_over = true;
             self.together.store(0, Ordering::SeqCst);
             for sent_batch in self.sent.iter() {
-                left.push(std::mem::take(&mut *sent_batch.lock()));
+                left.push(std::mem::take(&mut *sent_batch.lock()).waiters);
             }
-            std::mem::take(&mut queue.batches)
-        };
-        drop((left, queued));
+            left.extend(queue.batches.drain(..).map(|batch| batch.waiters));
+        }
         self.queued.notify_waiters();
+        left
     }
 }
 

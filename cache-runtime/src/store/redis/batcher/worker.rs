@@ -12,7 +12,9 @@ use super::super::errors::is_forbidden;
 use super::super::mget::mget;
 use super::WORKERS;
 use super::plan::BatchPlan;
-use super::{BatchOutcome, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first};
+use super::{
+    BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first,
+};
 use crate::base::error::{Error, ErrorKind};
 
 /// The number of batches in flight on a connection with this round trip.
@@ -44,77 +46,109 @@ impl Worker {
         round_trip: Duration,
         budget: Duration,
     ) -> Self {
-        let each = at_once(round_trip) / WORKERS;
         Self {
             connection,
-            slots: number * each..(number + 1) * each,
+            slots: slots(number, round_trip),
             budget,
         }
     }
 
     pub(crate) async fn drive(self) {
-        let mut free: Vec<_> = self.slots.clone().collect();
-        let mut in_flight = FuturesUnordered::new();
-        loop {
-            let slot = free.last().copied();
-            tokio::select! {
-                biased;
-                Some(slot) = in_flight.next() => free.push(slot),
-                Some(next) = OptionFuture::from(slot.map(|slot| self.connection.batcher().next_batch(slot))) => {
-                    let (Some(plan), Some(slot)) = (next, free.pop()) else {
-                        return;
-                    };
-                    in_flight.push(self.run(slot, plan));
-                }
-            }
-        }
+        let batcher = self.connection.batcher();
+        let slots = self.slots.clone();
+        let send = |slot, plan| send(&self.connection, batcher, self.budget, slot, plan);
+        drive(batcher, slots, send).await;
     }
+}
 
-    /// Sends a batch; returns its slot, which is free again.
-    async fn run(&self, slot: usize, plan: BatchPlan) -> usize {
-        self.send(slot, plan).await;
-        // The callers are likely to read again. If the batch were retired by then, each read would
-        // be sent alone.
-        others_first().await;
-        self.connection.batcher().retire();
-        slot
-    }
+/// The slots of a worker, on a connection with this round trip.
+pub(crate) fn slots(number: usize, round_trip: Duration) -> Range<usize> {
+    let each = at_once(round_trip) / WORKERS;
+    number * each..(number + 1) * each
+}
 
-    /// Sends the command, and answers the requests.
-    async fn send(&self, slot: usize, plan: BatchPlan) {
-        let connection = &self.connection;
-        let batcher = connection.batcher();
-        if batcher.is_abandoned(slot) {
-            batcher.complete(slot, &BatchOutcome::Empty);
-            return;
+/// Sends queued batches in these slots, until the batcher is closed.
+pub(crate) async fn drive<S: Future<Output = ()>>(
+    batcher: &Batcher,
+    slots: Range<usize>,
+    send: impl Fn(usize, BatchPlan) -> S,
+) {
+    // Returns the slot, which is free again.
+    let run = |slot, plan| {
+        let sent = send(slot, plan);
+        async move {
+            sent.await;
+            // The callers are likely to read again. If the batch were retired by then, each read
+            // would be sent alone.
+            others_first().await;
+            batcher.retire();
+            slot
         }
-        let batch_keys = plan.batch_keys();
-        let answer = mget(connection, self.budget, batch_keys.keys()).await;
-        let answer = answer.and_then(|values| batch_keys.complete(connection, values));
-        let answer = match answer {
-            Ok(reply) => reply.looks(self.budget).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok((outcome, looks)) => {
-                let Waiters { requests, gone } = batcher.complete(slot, &outcome);
-                for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
-                    // A request that has timed out wants no answer.
-                    let _ = request.answer.send(Ok(look));
-                }
-            }
-            Err(error) => {
-                let outcome = match error.kind() {
-                    ErrorKind::Unavailable => BatchOutcome::Unanswered { reads: plan.len() },
-                    _ => BatchOutcome::Empty,
+    };
+    let mut free: Vec<_> = slots.collect();
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        let slot = free.last().copied();
+        tokio::select! {
+            biased;
+            Some(slot) = in_flight.next() => free.push(slot),
+            Some(next) = OptionFuture::from(slot.map(|slot| batcher.next_batch(slot))) => {
+                let (Some(plan), Some(slot)) = (next, free.pop()) else {
+                    return;
                 };
-                for request in batcher.complete(slot, &outcome).requests {
-                    let _ = request.answer.send(match is_forbidden(&error) {
-                        // One key caused the error, and perhaps not this read's.
-                        true => Ok(None),
-                        false => Err(Error::new(error.kind(), error.to_string())),
-                    });
-                }
+                in_flight.push(run(slot, plan));
+            }
+        }
+    }
+}
+
+/// Sends a batch, and answers its requests.
+pub(crate) async fn send(
+    connection: &Connection,
+    batcher: &Batcher,
+    budget: Duration,
+    slot: usize,
+    plan: BatchPlan,
+) {
+    if batcher.is_abandoned(slot) {
+        batcher.complete(slot, &BatchOutcome::Empty);
+        return;
+    }
+    let batch_keys = plan.batch_keys();
+    let answer = mget(connection, budget, batch_keys.keys()).await;
+    // It may be the runtime's own connection that returns the answers of others.
+    if answer.as_ref().is_ok_and(|it| it.len() != batch_keys.len())
+        && connection.runtimes.give_up_own()
+    {
+        batcher.complete(slot, &BatchOutcome::Empty).repeat();
+        return;
+    }
+    let answer = answer.and_then(|values| batch_keys.complete(connection, values));
+    let answer = match answer {
+        Ok(reply) => reply.looks(budget).await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok((outcome, looks)) => {
+            let Waiters { requests, gone } = batcher.complete(slot, &outcome);
+            for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
+                // A request that has timed out wants no answer.
+                let _ = request.answer.send(Ok(look));
+            }
+        }
+        Err(error) => {
+            let outcome = match error.kind() {
+                ErrorKind::Unavailable => BatchOutcome::Unanswered { reads: plan.len() },
+                _ => BatchOutcome::Empty,
+            };
+            let waiters = batcher.complete(slot, &outcome);
+            // One key caused the error, and perhaps not this read's.
+            if is_forbidden(&error) {
+                return waiters.repeat();
+            }
+            for request in waiters.requests {
+                let error = Error::new(error.kind(), error.to_string());
+                let _ = request.answer.send(Err(error));
             }
         }
     }
