@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use tokio::task::{JoinHandle, JoinSet};
 /// How long the thread may outlive the cache, for tasks that still have something to finish. Those
 /// tasks have limits of their own; this limit ends one that hangs.
 const GRACE: Duration = Duration::from_secs(4);
+
+/// A task as one type: Tokio's part of a task, about a hundred functions, is compiled once for each
+/// type that is spawned.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The runtime's handle. Dropping it ends every task and the thread. Tasks that have something to
 /// finish get up to [`GRACE`].
@@ -70,6 +75,10 @@ impl Background {
 
     /// Runs a task until it ends or the cache is closed.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_boxed(Box::pin(task));
+    }
+
+    fn spawn_boxed(&self, task: Task) {
         let mut closing = self.closing.subscribe();
         self.handle.spawn(async move {
             tokio::select! {
@@ -86,6 +95,7 @@ impl Background {
 
     /// Runs a task that ends by itself soon after the cache is dropped. The thread waits for it.
     pub(crate) fn spawn_to_finish(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task: Task = Box::pin(task);
         // The receiver lives as long as the thread, and the thread as long as `self`.
         let _ = self.to_finish.send(self.handle.spawn(task));
     }
@@ -104,10 +114,17 @@ pub(crate) fn restarts() -> u64 {
 
 /// Runs a task, and starts it again if it panics: one fault must not stop a task that the cache
 /// depends on. Dropping this future ends the task.
-pub(crate) async fn supervised<F>(name: &'static str, make: impl Fn() -> F)
+pub(crate) fn supervised<F>(
+    name: &'static str,
+    make: impl Fn() -> F + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    supervised_boxed(name, Box::new(move || Box::pin(make())))
+}
+
+async fn supervised_boxed(name: &'static str, make: Box<dyn Fn() -> Task + Send>) {
     loop {
         let mut task = JoinSet::new();
         task.spawn(make());
