@@ -3,13 +3,15 @@
 //! The protocol is the same as over Redis. Entries are bounded and may be evicted at any time.
 //! Generations are not evicted: that would cause a miss for all entries that depend on one.
 
+mod intents;
 mod kept;
 mod packed;
+mod stored_entry;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,17 +22,17 @@ use super::{
     LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, StoreUsage,
 };
 use crate::base::clock::{self, Millis};
-use crate::base::entry_map::{self, EntryMap};
+use crate::base::entry_map::EntryMap;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
-use crate::key::EntryKind;
-use crate::local::{InvalidationFlag, InvalidationFlags};
+use crate::local::InvalidationFlags;
 use crate::protocol::entry::{Content, Header, Stamp};
 use crate::protocol::generation::{Dep, StampBase};
-use crate::protocol::glob;
 
+use self::intents::IntentTable;
 pub(crate) use self::kept::InMemory;
 use self::packed::PackedHeader;
+use self::stored_entry::{CurrentGeneration, StoredEntry, UsedGenerations};
 
 /// The memory of an entry besides its key and value: header, reference counts and its share of the
 /// table.
@@ -42,96 +44,8 @@ const MAX_GENERATIONS: usize = 1 << 20;
 
 const LOCKS: usize = 64;
 
-/// The intents on one key, and until when each of them lasts.
-type IntentList = Vec<(Nonce, Millis)>;
-
-/// The number of keys with intents at which expired ones are first searched for. The next search is
-/// at twice the number that was left, so that it costs little per intent.
-const FIRST_SWEEP: usize = 64;
-
 /// How many entries one step of a walk takes.
 const STEP: usize = 1_000;
-
-struct StoredEntry {
-    key: Box<str>,
-    header: PackedHeader,
-    payload: Payload,
-    /// Of a value that is allowed, which is far below 4 GB.
-    weight: u32,
-    /// The generations that its stamp was computed from, if they were still current when it was
-    /// stored.
-    under: Option<Arc<UsedGenerations>>,
-}
-
-/// The dependencies of entries, and the flags of their generations. Entries with the same list share
-/// it: one for each entry took 64 bytes.
-struct UsedGenerations {
-    deps: Arc<[Arc<Dep>]>,
-    flags: Box<[Arc<InvalidationFlag>]>,
-}
-
-impl UsedGenerations {
-    /// Whether none of the generations has been replaced.
-    fn is_current(&self) -> bool {
-        self.flags.iter().all(|flag| flag.is_valid())
-    }
-}
-
-/// The current generation of a dependency. It ends when it is removed from the table, by whatever
-/// operation.
-struct CurrentGeneration {
-    nonce: Nonce,
-    /// Shared with the entries that depend on it.
-    flag: Arc<InvalidationFlag>,
-    /// The last list of dependencies that begins with this one.
-    used: Mutex<Weak<UsedGenerations>>,
-}
-
-impl CurrentGeneration {
-    fn fresh() -> Self {
-        Self {
-            nonce: Nonce::fresh(),
-            flag: Arc::default(),
-            used: Mutex::default(),
-        }
-    }
-}
-
-impl Drop for CurrentGeneration {
-    fn drop(&mut self) {
-        if !crate::base::mutation::is_active("generation-over-unseen") {
-            self.flag.invalidate();
-        }
-    }
-}
-
-impl StoredEntry {
-    /// Whether the stamp of these dependencies, computed now, would equal its own.
-    fn is_under(&self, deps: &[Arc<Dep>]) -> bool {
-        self.under.as_ref().is_some_and(|under| {
-            // All readers of a resource without tags share one list.
-            (std::ptr::eq(&*under.deps, deps) || *under.deps == *deps) && under.is_current()
-        })
-    }
-
-    fn fits(&self, matching: &Matching) -> bool {
-        (!matching.derived_only || self.header.kind == EntryKind::Derived)
-            && matching
-                .stored_before
-                .is_none_or(|before| self.header.stored() < before)
-            && glob::matches(matching.pattern.as_bytes(), self.key.as_bytes())
-    }
-}
-
-impl entry_map::Entry for StoredEntry {
-    fn key(&self) -> &str {
-        &self.key
-    }
-
-    fn weight(&self) -> u64 {
-        self.weight.into()
-    }
-}
 
 /// Entries of this process alone, bounded by bytes.
 pub struct MemoryStore {
@@ -139,10 +53,8 @@ pub struct MemoryStore {
     /// Held during a comparison and the change that it allows. Reads don't take them.
     locks: [Mutex<()>; LOCKS],
     generations: RwLock<HashMap<Box<str>, CurrentGeneration>>,
-    /// By key of an entity or generation. Not part of the byte limit: an intent is not evicted.
-    intents: RwLock<HashMap<Box<str>, IntentList>>,
-    /// The number of keys at which expired intents are searched for.
-    sweep_at: AtomicUsize,
+    /// Not part of the byte limit: an intent is not evicted.
+    intents: IntentTable,
     hash_key: [u8; 16],
     /// The flags of the entries that threads keep beside the table. An entry may have been evicted
     /// when it is invalidated, so the table alone can't end it.
@@ -176,8 +88,7 @@ impl MemoryStore {
             entries: EntryMap::new(max_bytes),
             locks: std::array::from_fn(|_| Mutex::new(())),
             generations: RwLock::default(),
-            intents: RwLock::default(),
-            sweep_at: AtomicUsize::new(FIRST_SWEEP),
+            intents: IntentTable::default(),
             hash_key: Nonce::fresh().0.to_le_bytes(),
             flags: InvalidationFlags::default(),
             kept: Arc::default(),
@@ -292,7 +203,7 @@ impl MemoryStore {
             stamp,
             // After the generations, because an announcement adds the intent before it replaces
             // them.
-            intended: self.intended(probe_keys(probe)),
+            intended: self.intents.last_deadline(probe_keys(probe)),
             now: self.now(),
         }
     }
@@ -320,76 +231,11 @@ impl MemoryStore {
         }))
     }
 
-    /// The last deadline of the intents on these keys.
-    fn intended<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<Millis> {
-        let intents = self.intents.read();
-        if intents.is_empty() {
-            return None;
-        }
-        let standing = keys
-            .into_iter()
-            .filter_map(|key| intents.get(key))
-            .flatten();
-        standing.map(|(_, deadline)| *deadline).max()
-    }
-
     /// Adds an intent, or extends it; returns the keys that did not have it.
     fn announce<'i>(&self, intent: &'i Intent) -> Vec<&'i str> {
-        let deadline = self.now().after(intent.length);
-        let rows = intent.rows.iter().map(|row| row.key.as_str());
-        let keys = rows.chain(intent.deps.iter().map(|dep| dep.key()));
-        let mut intents = self.intents.write();
-        if intents.len() >= self.sweep_at.load(Ordering::Relaxed) {
-            self.sweep(&mut intents);
-        }
-        let mut added = Vec::new();
-        for key in keys {
-            let standing = intents.entry(key.into()).or_default();
-            match standing
-                .iter_mut()
-                .find(|(token, _)| *token == intent.token)
-            {
-                Some((_, known)) => *known = deadline,
-                None => {
-                    standing.push((intent.token, deadline));
-                    added.push(key);
-                }
-            }
-        }
-        added
-    }
-
-    /// Removes all expired intents: perhaps nobody reads their keys again.
-    fn sweep(&self, intents: &mut HashMap<Box<str>, IntentList>) {
-        let now = self.now();
-        intents.retain(|key, standing| {
-            if standing.iter().any(|(_, deadline)| *deadline <= now) {
-                // Like a reader that finds them does. The key of a row has no generation.
-                self.bump(key);
-                standing.retain(|(_, deadline)| *deadline > now);
-            }
-            !standing.is_empty()
-        });
-        let next = FIRST_SWEEP.max(2 * intents.len());
-        self.sweep_at.store(next, Ordering::Relaxed);
-    }
-
-    /// Ends intents on these keys.
-    fn end_intents<'k>(
-        &self,
-        keys: impl IntoIterator<Item = &'k str>,
-        is_over: impl Fn(Nonce, Millis) -> bool,
-    ) {
-        let mut intents = self.intents.write();
-        for key in keys {
-            let Some(standing) = intents.get_mut(key) else {
-                continue;
-            };
-            standing.retain(|(token, deadline)| !is_over(*token, *deadline));
-            if standing.is_empty() {
-                intents.remove(key);
-            }
-        }
+        // Like a reader that finds an expired intent does. The key of a row has no generation.
+        self.intents
+            .announce(intent, self.now(), |key| self.bump(key))
     }
 
     fn kill(&self, key: &str) -> bool {
@@ -469,7 +315,7 @@ impl Store for MemoryStore {
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
         let _guard = self.lock(&probe.key);
-        if self.intended([probe.key.as_str()]).is_some() {
+        if self.intents.last_deadline([probe.key.as_str()]).is_some() {
             return Ok(LeaseReply::Intended);
         }
         let now = self.now();
@@ -585,16 +431,11 @@ impl Store for MemoryStore {
         let now = self.now();
         let is_over = |_, deadline| deadline <= now;
         for dep in probe.deps.iter() {
-            let has_expired = self
-                .intents
-                .read()
-                .get(dep.key())
-                .is_some_and(|standing| standing.iter().any(|(_, deadline)| *deadline <= now));
-            if has_expired {
+            if self.intents.has_expired(dep.key(), now) {
                 self.bump(dep.key());
             }
         }
-        self.end_intents(probe_keys(probe), is_over);
+        self.intents.end(probe_keys(probe), is_over);
         Ok(())
     }
 
@@ -607,13 +448,13 @@ impl Store for MemoryStore {
         for dep in &invalidation.bumps {
             self.bump(dep.key());
         }
-        if !self.intents.read().is_empty() {
+        if !self.intents.is_empty() {
             // Also expired ones, since perhaps nobody reads their keys again. Last: until then
             // nothing is stored that depends on the new generations.
             let kills = invalidation.kills.iter().map(String::as_str);
             let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
             let now = self.now();
-            self.end_intents(keys, |token, deadline| {
+            self.intents.end(keys, |token, deadline| {
                 deadline <= now || invalidation.withdraws.contains(&token)
             });
         }

@@ -34,6 +34,7 @@ mod writes;
 
 use cache_runtime::{Cache, CacheConfig, MemcachedConfig, RedisConfig};
 use cache_tests::{MemcachedServer, RedisCluster, RedisServer};
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -130,8 +131,12 @@ impl Pair {
     }
 }
 
+/// A future as one type, for what would be compiled once for each test.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
 /// A test that hangs has failed.
-async fn bounded(test: impl Future<Output = ()>) {
+async fn bounded<'a>(test: impl Future<Output = ()> + 'a) {
+    let test: Boxed<'a, ()> = Box::pin(test);
     let limit = Duration::from_secs(60);
     assert!(
         tokio::time::timeout(limit, test).await.is_ok(),
@@ -139,43 +144,35 @@ async fn bounded(test: impl Future<Output = ()>) {
     );
 }
 
+/// Runs a test over one store. Not `#[tokio::test]`, which would be compiled five times for each test.
+fn over_a_store(store: fn() -> Boxed<'static, Pair>, test: fn(Pair) -> Boxed<'static, ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(async { bounded(test(store().await)).await });
+}
+
 /// Runs a test over each store.
 macro_rules! over_each_store {
     ($($(#[$meta:meta])* $test:ident;)*) => {
-        mod memory {
-            $($(#[$meta])*
-            #[tokio::test]
-            async fn $test() {
-                crate::bounded(super::$test(crate::Pair::memory().await)).await;
-            })*
+        crate::over_each_store! { memory, $($(#[$meta])* $test;)* }
+        crate::over_each_store! { redis, $($(#[$meta])* $test;)* }
+        crate::over_each_store! { memcached, $($(#[$meta])* $test;)* }
+        crate::over_each_store! {
+            cluster, $($(#[$meta])* #[ignore = "`scripts/test --all` runs it, where it applies"] $test;)*
         }
-        mod redis {
+        crate::over_each_store! { both, $($(#[$meta])* $test;)* }
+    };
+    ($store:ident, $($(#[$meta:meta])* $test:ident;)*) => {
+        mod $store {
             $($(#[$meta])*
-            #[tokio::test]
-            async fn $test() {
-                crate::bounded(super::$test(crate::Pair::redis().await)).await;
-            })*
-        }
-        mod memcached {
-            $($(#[$meta])*
-            #[tokio::test]
-            async fn $test() {
-                crate::bounded(super::$test(crate::Pair::memcached().await)).await;
-            })*
-        }
-        mod cluster {
-            $($(#[$meta])*
-            #[tokio::test]
-            #[ignore = "`scripts/test --all` runs it, where it applies"]
-            async fn $test() {
-                crate::bounded(super::$test(crate::Pair::cluster().await)).await;
-            })*
-        }
-        mod both {
-            $($(#[$meta])*
-            #[tokio::test]
-            async fn $test() {
-                crate::bounded(super::$test(crate::Pair::both().await)).await;
+            #[test]
+            fn $test() {
+                crate::over_a_store(
+                    || Box::pin(crate::Pair::$store()),
+                    |pair| Box::pin(super::$test(pair)),
+                );
             })*
         }
     };
