@@ -51,7 +51,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Describes the metrics and their units to the installed recorder. The caches of the program do
 /// this when they first publish.
 pub fn describe() {
-    with_recorder(names::describe_to);
+    with_recorder(describe_to);
 }
 
 /// Publishes from time to time, for as long as the cache is there.
