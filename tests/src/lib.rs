@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod redis;
 mod sentinel;
+mod tasks;
 mod tls;
 mod wait;
 
@@ -34,5 +35,6 @@ pub use process::{Output, Process};
 pub use proxy::{Mode, Proxy};
 pub use redis::{RedisOptions, RedisServer};
 pub use sentinel::Sentinels;
+pub use tasks::spawn;
 pub use tls::Certificate;
 pub use wait::{eventually, free_port};

@@ -47,7 +47,7 @@ async fn slow_clients_are_cut_off() {
         .write_all(headers.as_bytes())
         .await
         .expect("written");
-    let drip = tokio::spawn(async move {
+    let drip = cache_tests::spawn(async move {
         while dripping.write_all(b" ").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

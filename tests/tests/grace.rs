@@ -304,7 +304,7 @@ async fn those_who_wait_for_a_failing_load_have_what_is_past_its_time() {
     let callers: Vec<_> = (0..10)
         .map(|_| {
             let prices = prices.clone();
-            tokio::spawn(async move { seen(prices.kept(1)).await })
+            cache_tests::spawn(async move { seen(prices.kept(1)).await })
         })
         .collect();
     for _ in 0..100 {

@@ -460,7 +460,7 @@ async fn every_receiver_works() {
     let service = Arc::new(held());
     assert_eq!(miss(service.of_trait(3)).await, ("trait:3".into(), Some(3)));
     let spawned = Arc::clone(&service);
-    let found = tokio::spawn(async move { hit(spawned.of_trait(3)).await.1 });
+    let found = cache_tests::spawn(async move { hit(spawned.of_trait(3)).await.1 });
     assert_eq!(found.await.unwrap(), Some(3));
     assert_eq!(service.sendable(1).await, 1);
 

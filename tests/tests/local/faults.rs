@@ -118,7 +118,7 @@ async fn those_who_wait_for_another_process_are_woken() {
         cache_runtime::Lookup::Miss(lease) => lease,
         cache_runtime::Lookup::Hit(_) => panic!("nothing was stored"),
     };
-    let reader = tokio::spawn({
+    let reader = cache_tests::spawn({
         let node = node.clone();
         async move {
             node.cache

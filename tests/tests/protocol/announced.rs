@@ -36,7 +36,7 @@ async fn held<F: Future<Output = Result<crate::shop::User, DbError>> + Send + 's
     write: impl FnOnce(Shop) -> F,
 ) -> (std::sync::Arc<Gate>, tokio::task::JoinHandle<F::Output>) {
     let gate = Gate::new();
-    let write = tokio::spawn(write(shop.with_write_gate(&gate)));
+    let write = cache_tests::spawn(write(shop.with_write_gate(&gate)));
     gate.arrival().await;
     (gate, write)
 }
@@ -108,11 +108,11 @@ async fn a_load_that_began_before_the_announcement_is_not_served(pair: Pair) {
     let other = shop.node(&pair.b);
     let reading = Gate::new();
     let reader = other.with_read_gate(&reading);
-    let row = tokio::spawn({
+    let row = cache_tests::spawn({
         let reader = reader.clone();
         async move { reader.get(1).await }
     });
-    let list = tokio::spawn(async move { reader.list(0, 1).await });
+    let list = cache_tests::spawn(async move { reader.list(0, 1).await });
     reading.arrival().await;
     reading.arrival().await;
     let (gate, write) = held(&shop, |shop| async move {
@@ -187,7 +187,7 @@ async fn a_commit_behind_a_hung_up_caller_is_never_hidden(pair: Pair) {
     let other = shop.node(&pair.b);
     other.name(1).await;
     let gate = Gate::new();
-    let write = tokio::spawn({
+    let write = cache_tests::spawn({
         // What it has committed by the gate is not the point here.
         let shop = shop.with_write_gate(&gate);
         async move { shop.rename(1, "user 1").await }
@@ -374,7 +374,9 @@ async fn writes_that_are_dropped_at_once_are_announced_together() {
     let mut writes = Vec::new();
     for id in 1..=200 {
         let slow = slow.clone();
-        writes.push(tokio::spawn(async move { slow.rename(id, "new").await }));
+        writes.push(cache_tests::spawn(
+            async move { slow.rename(id, "new").await },
+        ));
         gate.arrival().await;
     }
     for write in writes {

@@ -159,7 +159,7 @@ async fn no_more_loads_than_that_run_at_a_time(pair: Pair) {
     let all: Vec<_> = (0..6)
         .map(|month| {
             let orders = orders.clone();
-            tokio::spawn(async move { orders.report(month).await })
+            cache_tests::spawn(async move { orders.report(month).await })
         })
         .collect();
     gate.arrival().await;
@@ -189,9 +189,9 @@ async fn who_has_the_place_does_not_wait_for_who_wants_it() {
         let pair = Pair::memory().await;
         let orders = Orders::new(&pair.a);
         let (gated, gate) = orders.gated();
-        let first = tokio::spawn(async move { observe(gated.chain(1)).await });
+        let first = cache_tests::spawn(async move { observe(gated.chain(1)).await });
         gate.arrival().await;
-        let second = tokio::spawn({
+        let second = cache_tests::spawn({
             let orders = orders.clone();
             async move { orders.chain(0).await }
         });
@@ -216,7 +216,7 @@ async fn a_batch_is_one_load(pair: Pair) {
     let all: Vec<_> = [[1, 2], [3, 4]]
         .map(|ids| {
             let orders = orders.clone();
-            tokio::spawn(async move { orders.many(&ids).await.len() })
+            cache_tests::spawn(async move { orders.many(&ids).await.len() })
         })
         .into();
     gate.arrival().await;
@@ -235,7 +235,7 @@ async fn an_entry_past_its_time_is_served_in_place_of_waiting() {
         let orders = Orders::new(&pair.a);
         let old = orders.stale(1).await;
         let (gated, gate) = orders.gated();
-        let busy = tokio::spawn(async move { gated.stale(2).await });
+        let busy = cache_tests::spawn(async move { gated.stale(2).await });
         gate.arrival().await;
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         let (value, outcomes) = observe(orders.stale(1)).await;
@@ -367,7 +367,7 @@ async fn a_request_asks_once(pair: Pair) {
             cache: pair.b.clone(),
             ..orders.clone()
         };
-        tokio::spawn(async move { elsewhere.write_all().await })
+        cache_tests::spawn(async move { elsewhere.write_all().await })
             .await
             .expect("written");
         assert_eq!(orders.list(1).await, first);

@@ -102,7 +102,7 @@ async fn late(pair: &Pair, write: impl AsyncFnOnce(Shop)) -> Shop {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let load = tokio::spawn(async move { held.get_many(&[1, 2]).await });
+    let load = cache_tests::spawn(async move { held.get_many(&[1, 2]).await });
     gate.arrival().await;
     write(shop.node(&pair.b)).await;
     gate.open();
@@ -158,7 +158,7 @@ async fn a_cancelled_batch_frees_every_row(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let load = tokio::spawn(async move { held.get_many(&[1, 2]).await });
+    let load = cache_tests::spawn(async move { held.get_many(&[1, 2]).await });
     gate.arrival().await;
     load.abort();
     load.await.expect_err("aborted");
@@ -175,12 +175,12 @@ async fn the_same_batch_at_once_runs_once(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let first = tokio::spawn(async move { held.get_many(&[1, 2, 3]).await });
+    let first = cache_tests::spawn(async move { held.get_many(&[1, 2, 3]).await });
     gate.arrival().await;
     let others: Vec<_> = (0..20)
         .map(|n| {
             let node = shop.node(if n % 2 == 0 { &pair.a } else { &pair.b });
-            tokio::spawn(async move { node.get_many(&[1, 2, 3]).await })
+            cache_tests::spawn(async move { node.get_many(&[1, 2, 3]).await })
         })
         .collect();
     gate.open();
@@ -201,10 +201,10 @@ async fn batches_that_overlap_do_not_wait_for_each_other(pair: Pair) {
         shop.with_read_gate(&here),
         shop.node(&pair.b).with_read_gate(&there),
     );
-    let first = tokio::spawn(async move { first.get_many(&[1, 2]).await });
+    let first = cache_tests::spawn(async move { first.get_many(&[1, 2]).await });
     here.arrival().await;
     // It has a row of its own to load, so it loads the other's as well, and is not held up by it.
-    let second = tokio::spawn(async move { second.get_many(&[2, 3]).await });
+    let second = cache_tests::spawn(async move { second.get_many(&[2, 3]).await });
     there.arrival().await;
     there.open();
     let second = second.await.expect("ends while the first is still held");
@@ -227,9 +227,9 @@ async fn a_batch_waits_for_the_load_of_one_row(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let load = tokio::spawn(async move { held.get(1).await });
+    let load = cache_tests::spawn(async move { held.get(1).await });
     gate.arrival().await;
-    let batch = tokio::spawn({
+    let batch = cache_tests::spawn({
         let shop = shop.clone();
         async move { shop.get_many(&[1]).await }
     });
@@ -308,7 +308,7 @@ async fn the_leases_of_a_batch_are_renewed() {
     let shop = Shop::new(&cache);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let load = tokio::spawn(async move { held.get_many(&[1, 2]).await });
+    let load = cache_tests::spawn(async move { held.get_many(&[1, 2]).await });
     gate.arrival().await;
     let leases = || [1, 2].map(|id| server.cli(&["GET", &format!("users:{id}")]));
     let first = leases();
@@ -327,7 +327,7 @@ async fn two_held_loads(shop: &Shop) -> [(Arc<Gate>, Load); 2] {
     let loads = [1, 2].map(async |id| {
         let gate = Gate::new();
         let held = shop.with_read_gate(&gate);
-        let load = tokio::spawn(async move { held.get(id).await });
+        let load = cache_tests::spawn(async move { held.get(id).await });
         gate.arrival().await;
         (gate, load)
     });
@@ -352,13 +352,13 @@ async fn who_waits_together_with_a_batch_is_answered_with_its_row() {
         let shop = Shop::new(&Cache::new(config.clone()).await);
         let [(first, _), (second, _)] = two_held_loads(&shop).await;
         let here = shop.node(&Cache::new(waiting_long(config)).await);
-        let batch = tokio::spawn({
+        let batch = cache_tests::spawn({
             let here = here.clone();
             async move { here.get_many(&[1, 2]).await }
         });
         // It looks after both loads from here on.
         eventually(PATIENCE, async || server.calls("client|caching") == 2).await;
-        let one = tokio::spawn({
+        let one = cache_tests::spawn({
             let here = here.clone();
             async move { here.get(1).await }
         });
@@ -382,7 +382,7 @@ async fn a_batch_that_gets_a_lease_waits_no_longer(a: Cache, b: Cache) {
     let shop = Shop::new(&a);
     let [(_, first), (gate, second)] = two_held_loads(&shop).await;
     let here = shop.node(&b);
-    let batch = tokio::spawn(async move { here.get_many(&[1, 2]).await });
+    let batch = cache_tests::spawn(async move { here.get_many(&[1, 2]).await });
     // It can't say that it waits: give it the turns it needs to get there.
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -420,7 +420,7 @@ async fn a_batch_takes_all_leases_that_are_given_back() {
         let shop = Shop::new(&cache);
         let [(_, first), (_, second)] = two_held_loads(&shop).await;
         let here = shop.clone();
-        let batch = tokio::spawn(async move { here.get_many(&[1, 2]).await });
+        let batch = cache_tests::spawn(async move { here.get_many(&[1, 2]).await });
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

@@ -59,7 +59,7 @@ impl Crowd {
 
     fn read(&self, id: i64) -> Read {
         let shop = Arc::clone(&self.shop);
-        tokio::spawn(async move {
+        cache_tests::spawn(async move {
             let (row, outcomes) = observe(shop.get(id)).await;
             (row.expect("read"), outcomes[0].status)
         })
@@ -163,7 +163,7 @@ async fn what_one_may_not_read_is_no_fault_of_the_others() {
         ];
         crowd.server.cli(&rule);
         let shop = Arc::clone(&crowd.shop);
-        let page = tokio::spawn(async move { observe(shop.page(1)).await });
+        let page = cache_tests::spawn(async move { observe(shop.page(1)).await });
         let reads: Vec<_> = (1..=20).map(|id| crowd.read(id)).collect();
         crowd.settle().await;
         crowd.proxy.set(Mode::Pass);
@@ -216,7 +216,7 @@ async fn nobody_waits_longer_than_a_server_that_is_silent_or_gone_is_worth() {
             proxy.set(Mode::HoldAnswers);
             let read = |id| {
                 let shop = Arc::clone(&shop);
-                tokio::spawn(async move {
+                cache_tests::spawn(async move {
                     let began = Instant::now();
                     let (row, outcomes) = observe(shop.get(id)).await;
                     (row, outcomes, began.elapsed())

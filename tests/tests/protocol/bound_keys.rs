@@ -84,7 +84,7 @@ async fn thousands_of_renamed_entries_cost_no_connection() {
                 .iter()
                 .map(|id| {
                     let (id, shop) = (*id, shop.clone());
-                    tokio::spawn(async move { (id, observe(shop.get(id)).await) })
+                    cache_tests::spawn(async move { (id, observe(shop.get(id)).await) })
                 })
                 .collect();
             for read in reads {
@@ -159,7 +159,7 @@ async fn a_connection_that_is_off_by_one_is_given_up() {
         // While a read waits for its answer: nobody asked for what comes else.
         proxy.set(Mode::HoldAnswers);
         let held = proxy.held();
-        let waiting = tokio::spawn({
+        let waiting = cache_tests::spawn({
             let shop = shop.clone();
             async move { shop.name(1).await }
         });
@@ -186,8 +186,8 @@ async fn pass_on_with_other_hashes(listener: TcpListener, server: u16) {
         };
         let (mut requests, mut to_client) = client.into_split();
         let (mut answers, mut to_server) = server.into_split();
-        tokio::spawn(async move { tokio::io::copy(&mut requests, &mut to_server).await });
-        tokio::spawn(async move {
+        cache_tests::spawn(async move { tokio::io::copy(&mut requests, &mut to_server).await });
+        cache_tests::spawn(async move {
             let mut piece = vec![0; 1 << 16];
             while let Ok(length @ 1..) = answers.read(&mut piece).await {
                 let piece = &mut piece[..length];
@@ -211,7 +211,7 @@ async fn another_scripts_hash_is_no_answer_and_no_panic() {
         let server = RedisServer::start();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        tokio::spawn(pass_on_with_other_hashes(listener, server.port()));
+        cache_tests::spawn(pass_on_with_other_hashes(listener, server.port()));
         let cache = Cache::new(patient().redis(RedisConfig::at("127.0.0.1", port))).await;
         let shop = Shop::new(&cache);
         assert_eq!(shop.name(1).await, "user 1");

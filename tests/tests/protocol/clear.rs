@@ -80,14 +80,14 @@ async fn a_caller_that_hangs_up_stops_nobody_elses_walk() {
         let shop = Shop::new(&cache);
         shop.name(1).await;
         shop.commit(1, "new");
-        let first = tokio::spawn({
+        let first = cache_tests::spawn({
             let cache = cache.clone();
             async move { cache.clear_all().await }
         });
         let others: Vec<_> = (0..4)
             .map(|_| {
                 let cache = cache.clone();
-                tokio::spawn(async move { cache.clear_all().await })
+                cache_tests::spawn(async move { cache.clear_all().await })
             })
             .collect();
         tokio::task::yield_now().await;

@@ -89,7 +89,7 @@ async fn a_lease_blocks_its_key_no_longer_than_a_lease_lasts() {
     shop.list(0, 1).await.expect("made the generations");
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let load = tokio::spawn(async move { held.name(1).await });
+    let load = cache_tests::spawn(async move { held.name(1).await });
     gate.arrival().await;
     set_back(&server, "users:1");
     assert_eq!(status(other.get(1)).await, STORED);
@@ -108,7 +108,7 @@ async fn an_intent_blocks_its_keys_no_longer_than_it_lasts() {
     other.list(0, 1).await.expect("made the generations");
     let gate = Gate::new();
     let held = shop.with_write_gate(&gate);
-    let write = tokio::spawn(async move { held.rename_crash_safe(1, "new").await });
+    let write = cache_tests::spawn(async move { held.rename_crash_safe(1, "new").await });
     gate.arrival().await;
     // It lasts for longer than one of this process would.
     for _ in 0..3 {

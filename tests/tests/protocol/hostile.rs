@@ -263,7 +263,7 @@ async fn answer_with_errors(listener: TcpListener) {
     );
     while let Ok((mut client, _)) = listener.accept().await {
         let error = error.clone();
-        tokio::spawn(async move {
+        cache_tests::spawn(async move {
             let mut piece = vec![0; 1 << 16];
             while let Ok(length @ 1..) = client.read(&mut piece).await {
                 let commands = piece[..length].iter().filter(|byte| **byte == b'*').count();
@@ -282,7 +282,7 @@ async fn a_long_error_of_the_server_stays_on_its_line_and_short() {
     bounded(async {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        tokio::spawn(answer_with_errors(listener));
+        cache_tests::spawn(answer_with_errors(listener));
         let config = patient().redis(RedisConfig::at("127.0.0.1", port));
         let cache = Cache::new(config).await;
         let shop = Shop::new(&cache);
@@ -343,7 +343,7 @@ async fn reset_after(listener: TcpListener, server: u16, bytes: Arc<AtomicUsize>
         };
         let limit = bytes.load(Ordering::SeqCst);
         let (mut client, mut server) = (client, server);
-        tokio::spawn(async move {
+        cache_tests::spawn(async move {
             let (mut requests, mut answers) = (vec![0; 1 << 16], vec![0; 1 << 16]);
             let mut left = limit;
             loop {
@@ -379,7 +379,7 @@ async fn a_reset_in_the_middle_of_an_answer_loses_nothing() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let bytes = Arc::new(AtomicUsize::new(usize::MAX));
-        tokio::spawn(reset_after(listener, server.port(), Arc::clone(&bytes)));
+        cache_tests::spawn(reset_after(listener, server.port(), Arc::clone(&bytes)));
         let shop = Shop::new(&Cache::new(over(&server)).await);
         let config = || {
             let redis = RedisConfig::at("127.0.0.1", port);

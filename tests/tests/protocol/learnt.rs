@@ -377,14 +377,14 @@ async fn another_row_written_during_the_load_costs_a_load(pair: Pair) {
 async fn who_waits_for_a_load_is_not_given_what_was_written_since(pair: Pair) {
     let (blog, other) = Blog::new(&pair);
     let (late, gate) = blog.gated();
-    let load = tokio::spawn(async move { late.get(1).await });
+    let load = cache_tests::spawn(async move { late.get(1).await });
     gate.arrival().await;
     other.rename(7).await;
     // They begin after the write was acknowledged, and meet the lease of the load.
     let readers: Vec<_> = [&blog, &other, &blog]
         .map(|blog| {
             let blog = blog.clone();
-            tokio::spawn(async move { blog.get(1).await })
+            cache_tests::spawn(async move { blog.get(1).await })
         })
         .into();
     for _ in 0..50 {
@@ -400,12 +400,12 @@ async fn who_waits_for_a_load_is_not_given_what_was_written_since(pair: Pair) {
 async fn who_waits_is_given_what_nobody_has_written(pair: Pair) {
     let (blog, _) = Blog::new(&pair);
     let (late, gate) = blog.gated();
-    let load = tokio::spawn(async move { late.get(1).await });
+    let load = cache_tests::spawn(async move { late.get(1).await });
     gate.arrival().await;
     let readers: Vec<_> = (0..10)
         .map(|_| {
             let blog = blog.clone();
-            tokio::spawn(async move { blog.get(1).await })
+            cache_tests::spawn(async move { blog.get(1).await })
         })
         .collect();
     gate.open();
@@ -453,7 +453,7 @@ async fn a_load_during_a_crash_safe_write_is_not_kept(pair: Pair) {
     let (blog, other) = Blog::new(&pair);
     for round in 0..2 {
         let gate = Gate::new();
-        let write = tokio::spawn({
+        let write = cache_tests::spawn({
             let (gate, other) = (Arc::clone(&gate), other.clone());
             async move { other.rename_slowly(7, &gate).await }
         });

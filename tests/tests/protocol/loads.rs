@@ -103,7 +103,7 @@ macro_rules! late_load {
     ($shop:expr, $other:expr, $load:expr, $write:expr) => {{
         let gate = Gate::new();
         let held = $shop.with_read_gate(&gate);
-        let load = tokio::spawn(async move { $load(&held).await });
+        let load = cache_tests::spawn(async move { $load(&held).await });
         gate.arrival().await;
         $write(&$other).await;
         gate.open();
@@ -160,7 +160,7 @@ async fn a_reader_does_not_join_a_load_that_began_before_the_invalidation(pair: 
         shop.rename_in_bulk(1, "old").await.expect("written");
         let gate = Gate::new();
         let held = shop.with_read_gate(&gate);
-        let load = tokio::spawn(async move { held.name(1).await });
+        let load = cache_tests::spawn(async move { held.name(1).await });
         gate.arrival().await;
         if whole {
             shop.rename_in_bulk(1, "new").await.expect("written");
@@ -190,14 +190,14 @@ async fn readers_join_a_load(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let leader = tokio::spawn(async move { held.get(1).await });
+    let leader = cache_tests::spawn(async move { held.get(1).await });
     gate.arrival().await;
     // In the same process they join its flight; in another they poll for its entry.
     let readers: Vec<_> = [&pair.a, &pair.a, &pair.b]
         .into_iter()
         .map(|cache| {
             let reader = shop.node(cache);
-            tokio::spawn(async move { observe(reader.get(1)).await })
+            cache_tests::spawn(async move { observe(reader.get(1)).await })
         })
         .collect();
     // They can't say that they wait: give them the turns they need to get there.
@@ -227,10 +227,10 @@ async fn a_cancelled_load_is_taken_over(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let leader = tokio::spawn(async move { held.get(1).await });
+    let leader = cache_tests::spawn(async move { held.get(1).await });
     gate.arrival().await;
     let waiter = shop.node(&pair.a);
-    let waiter = tokio::spawn(async move { outcome(waiter.get(1)).await });
+    let waiter = cache_tests::spawn(async move { outcome(waiter.get(1)).await });
     leader.abort();
     let status = waiter.await.expect("answered").status;
     assert_eq!(
@@ -247,10 +247,10 @@ async fn a_panicking_load_is_taken_over(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate).with_fault(Fault::Panic);
-    let leader = tokio::spawn(async move { held.get(1).await });
+    let leader = cache_tests::spawn(async move { held.get(1).await });
     gate.arrival().await;
     let waiter = shop.node(&pair.a);
-    let waiter = tokio::spawn(async move { waiter.name(1).await });
+    let waiter = cache_tests::spawn(async move { waiter.name(1).await });
     gate.open();
     assert!(leader.await.expect_err("it panics").is_panic());
     assert_eq!(waiter.await.expect("answered"), "user 1");
@@ -266,10 +266,10 @@ async fn a_failing_load_is_taken_over(pair: Pair) {
     let held = shop
         .with_read_gate(&gate)
         .with_fault(Fault::LostBeforeCommit);
-    let leader = tokio::spawn(async move { held.get(1).await });
+    let leader = cache_tests::spawn(async move { held.get(1).await });
     gate.arrival().await;
     let waiter = shop.node(&pair.b);
-    let waiter = tokio::spawn(async move { waiter.name(1).await });
+    let waiter = cache_tests::spawn(async move { waiter.name(1).await });
     gate.open();
     assert_eq!(
         leader.await.expect("it returns"),
@@ -291,7 +291,7 @@ async fn waiters_of_a_failing_load_try_a_few_at_a_time() {
     let callers: Vec<_> = (0..20)
         .map(|_| {
             let shop = Arc::clone(&held);
-            tokio::spawn(async move { shop.get(1).await })
+            cache_tests::spawn(async move { shop.get(1).await })
         })
         .collect();
     gate.arrival().await;
@@ -322,13 +322,13 @@ async fn one_who_waited_for_a_failure_answers_the_others() {
     let failing = shop
         .with_read_gate(&gate)
         .with_fault(Fault::LostBeforeCommit);
-    let leader = tokio::spawn(async move { failing.get(1).await });
+    let leader = cache_tests::spawn(async move { failing.get(1).await });
     gate.arrival().await;
     let sound = Arc::new(shop.with_read_gate(&gate));
     let waiters: Vec<_> = (0..20)
         .map(|_| {
             let shop = Arc::clone(&sound);
-            tokio::spawn(async move { shop.name(1).await })
+            cache_tests::spawn(async move { shop.name(1).await })
         })
         .collect();
     for _ in 0..100 {
@@ -367,7 +367,7 @@ async fn many_callers_load_once(pair: Pair) {
     let callers: Vec<_> = (0..count)
         .map(|_| {
             let shop = Arc::clone(&held);
-            tokio::spawn(async move { observe(shop.get(1)).await })
+            cache_tests::spawn(async move { observe(shop.get(1)).await })
         })
         .collect();
     gate.arrival().await;
@@ -396,13 +396,13 @@ async fn one_of_a_process_looks_after_a_load_elsewhere() {
         let shop = Shop::new(&pair.a);
         let gate = Gate::new();
         let held = shop.with_read_gate(&gate);
-        let leader = tokio::spawn(async move { held.get(1).await });
+        let leader = cache_tests::spawn(async move { held.get(1).await });
         gate.arrival().await;
         let here = shop.node(&pair.b);
         let readers: Vec<_> = (0..50)
             .map(|_| {
                 let reader = here.clone();
-                tokio::spawn(async move { outcome(reader.get(1)).await.status })
+                cache_tests::spawn(async move { outcome(reader.get(1)).await.status })
             })
             .collect();
         // Their looks are answered before those that follow on the same connection, and they are woken in that order.
@@ -435,12 +435,12 @@ async fn another_looks_after_a_load_elsewhere_when_the_first_hangs_up() {
         let shop = Shop::new(&Cache::new(config.clone()).await);
         let gate = Gate::new();
         let held = shop.with_read_gate(&gate);
-        let leader = tokio::spawn(async move { held.get(1).await });
+        let leader = cache_tests::spawn(async move { held.get(1).await });
         gate.arrival().await;
         let here = shop.node(&Cache::new(config).await);
         let read = || {
             let reader = here.clone();
-            tokio::spawn(async move { outcome(reader.get(1)).await.status })
+            cache_tests::spawn(async move { outcome(reader.get(1)).await.status })
         };
         let listening = || server.calls("client|caching");
         let first = read();

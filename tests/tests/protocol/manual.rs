@@ -86,7 +86,7 @@ async fn a_set_that_was_invalidated_meanwhile_is_not_stored(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
-    let load = tokio::spawn(async move { held.name(1).await });
+    let load = cache_tests::spawn(async move { held.name(1).await });
     gate.arrival().await;
     // By force: the load in flight may be older than what the caller vouches for.
     pair.b.set("users:1", &ada(), 60).await.expect("stored");
@@ -232,7 +232,7 @@ async fn a_load_from_before_a_tags_invalidation_is_not_joined(pair: Pair) {
     };
     let gate = Gate::new();
     let (cache, held) = (pair.a.clone(), gate.clone());
-    let old = tokio::spawn(async move {
+    let old = cache_tests::spawn(async move {
         let load = async || {
             held.pass().await;
             Ok::<_, std::io::Error>(1)
@@ -261,7 +261,7 @@ async fn clear_all_leaves_nothing(pair: Pair) {
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
     shop.list(0, 1).await.expect("read");
-    let load = tokio::spawn(async move { held.name(1).await });
+    let load = cache_tests::spawn(async move { held.name(1).await });
     gate.arrival().await;
     shop.commit(1, "past the cache");
     assert_eq!(

@@ -66,7 +66,7 @@ async fn a_load_is_not_kept_under_a_generation_that_was_replaced_or_evicted_mean
         for way in ["invalidated", "evicted", "flushed", "row"] {
             let gate = Gate::new();
             let slow = shop.with_read_gate(&gate);
-            let load = tokio::spawn(async move { slow.name(2).await });
+            let load = cache_tests::spawn(async move { slow.name(2).await });
             gate.arrival().await;
             shop.commit(2, way);
             match way {
@@ -127,9 +127,9 @@ async fn hold_rows(
         };
         let (mut requests, mut to_client) = client.into_split();
         let (mut answers, mut to_server) = server.into_split();
-        tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to_client).await });
+        cache_tests::spawn(async move { tokio::io::copy(&mut answers, &mut to_client).await });
         let (held, rows) = (Arc::clone(&held), Arc::clone(&rows));
-        tokio::spawn(async move {
+        cache_tests::spawn(async move {
             let mut piece = vec![0; 1 << 16];
             while let Ok(length @ 1..) = requests.read(&mut piece).await {
                 let piece = &piece[..length];
@@ -154,7 +154,7 @@ async fn a_write_does_not_wait_behind_reads() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let (held, rows) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
-        tokio::spawn(hold_rows(
+        cache_tests::spawn(hold_rows(
             listener,
             server.port(),
             Arc::clone(&held),
@@ -165,7 +165,7 @@ async fn a_write_does_not_wait_behind_reads() {
         let reads: Vec<_> = (1..=READS)
             .map(|id| {
                 let shop = shop.clone();
-                tokio::spawn(async move { shop.get(id).await })
+                cache_tests::spawn(async move { shop.get(id).await })
             })
             .collect();
         // All connections for reads are taken.
@@ -280,10 +280,10 @@ async fn what_is_no_memcached_is_not_used() {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let server = tokio::spawn(async move {
+        let server = cache_tests::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
-                tokio::spawn(async move {
+                cache_tests::spawn(async move {
                     let mut request = [0; 1024];
                     while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
                         let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
@@ -531,7 +531,7 @@ async fn many_callers_share_few_connections() {
     let shop = Arc::new(shop_over(&server).await);
     let calls = (0..500).map(|call| {
         let shop = Arc::clone(&shop);
-        tokio::spawn(async move { shop.name(1 + call % 3).await })
+        cache_tests::spawn(async move { shop.name(1 + call % 3).await })
     });
     for call in calls.collect::<Vec<_>>() {
         assert!(call.await.expect("it ends").starts_with("user "));
@@ -568,12 +568,12 @@ async fn alike_at_one_address(servers: [u16; 2]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a port");
     let port = listener.local_addr().expect("bound").port();
-    tokio::spawn(async move {
+    cache_tests::spawn(async move {
         for server in servers.into_iter().cycle() {
             let Ok((client, _)) = listener.accept().await else {
                 return;
             };
-            tokio::spawn(async move {
+            cache_tests::spawn(async move {
                 let server = TcpStream::connect(("127.0.0.1", server)).await;
                 let (mut answers, mut requests) = server.expect("it listens").into_split();
                 let (mut from_client, mut to_client) = client.into_split();

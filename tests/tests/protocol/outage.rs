@@ -30,7 +30,7 @@ async fn a_reader_joins_only_a_load_that_begins_after_its_own_read() {
         let held = Arc::new(shop.with_read_gate(&gate));
         let read = || {
             let shop = Arc::clone(&held);
-            tokio::spawn(async move { observe(shop.get(1)).await })
+            cache_tests::spawn(async move { observe(shop.get(1)).await })
         };
         let first = read();
         gate.arrival().await;
@@ -70,10 +70,10 @@ async fn one_who_hangs_up_or_fails_holds_nobody_up() {
         let shop = Shop::new(&without_redis().await);
         let gate = Gate::new();
         let held = shop.with_read_gate(&gate);
-        let first = tokio::spawn(async move { held.get(1).await });
+        let first = cache_tests::spawn(async move { held.get(1).await });
         gate.arrival().await;
         let waiter = shop.clone();
-        let waiter = tokio::spawn(async move { waiter.name(1).await });
+        let waiter = cache_tests::spawn(async move { waiter.name(1).await });
         settle().await;
         first.abort();
         assert_eq!(waiter.await.expect("answered"), "user 1");
@@ -81,10 +81,10 @@ async fn one_who_hangs_up_or_fails_holds_nobody_up() {
         let failing = shop
             .with_read_gate(&gate)
             .with_fault(Fault::LostBeforeCommit);
-        let failing = tokio::spawn(async move { failing.get(1).await });
+        let failing = cache_tests::spawn(async move { failing.get(1).await });
         gate.arrival().await;
         let waiter = shop.clone();
-        let waiter = tokio::spawn(async move { waiter.name(1).await });
+        let waiter = cache_tests::spawn(async move { waiter.name(1).await });
         settle().await;
         gate.open();
         assert_eq!(
@@ -132,7 +132,7 @@ async fn the_end_leaves_nothing() {
     let held = shop.with_read_gate(&gate);
     assert_eq!(shop.name(1).await, "user 1");
     shop.rename(1, "new").await.expect("written");
-    let loading = tokio::spawn(async move { held.get(2).await });
+    let loading = cache_tests::spawn(async move { held.get(2).await });
     gate.arrival().await;
     assert_eq!(clients(), before + 1);
     assert!(cache.get_stats().await.tasks > 0);
@@ -170,7 +170,7 @@ async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
         let here = shop.node(&cache);
         let read = |shop: &Shop| {
             let shop = shop.clone();
-            tokio::spawn(async move { shop.name(1).await })
+            cache_tests::spawn(async move { shop.name(1).await })
         };
 
         // Somebody begins while Redis is away, and goes on for long.

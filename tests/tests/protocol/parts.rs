@@ -294,7 +294,7 @@ async fn a_late_load_is_not_served_after_the_invalidation_of_its_op(pair: Pair) 
         gate: Some(Arc::clone(&gate)),
         ..blog.clone()
     };
-    let load = tokio::spawn(async move { late.list(1).await });
+    let load = cache_tests::spawn(async move { late.list(1).await });
     gate.arrival().await;
     other.reorder().await;
     gate.open();
@@ -327,7 +327,7 @@ async fn a_late_load_is_not_served_after_a_write_of_the_row_it_depends_on(pair: 
         gate: Some(Arc::clone(&gate)),
         ..blog.clone()
     };
-    let load = tokio::spawn(async move { late.page(1, 7).await });
+    let load = cache_tests::spawn(async move { late.page(1, 7).await });
     gate.arrival().await;
     other.write(2, 7).await.expect("written");
     gate.open();
@@ -338,7 +338,7 @@ async fn a_late_load_is_not_served_after_a_write_of_the_row_it_depends_on(pair: 
 async fn a_crash_safe_write_holds_off_what_depends_on_its_row(pair: Pair) {
     let (blog, other) = Blog::new(&pair);
     let gate = Gate::new();
-    let write = tokio::spawn({
+    let write = cache_tests::spawn({
         let gate = Arc::clone(&gate);
         async move { other.rename_slowly(7, &gate).await }
     });

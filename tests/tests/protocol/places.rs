@@ -130,8 +130,9 @@ async fn who_gets_a_place_late_looks_again() {
             ..here.clone()
         };
         let (of_a, of_b) = (Gate::new(), Gate::new());
-        let call =
-            |reports: Reports, month| tokio::spawn(async move { reports.single(month).await });
+        let call = |reports: Reports, month| {
+            cache_tests::spawn(async move { reports.single(month).await })
+        };
         let first = call(here.gated(&of_a), 1);
         of_a.arrival().await;
         // It has its lease, and waits for the place of the first.
@@ -171,7 +172,7 @@ async fn loads_inside_of_loads_without_a_limit_have_one(pair: Pair) {
     let all: Vec<_> = (0..6)
         .map(|id| {
             let reports = reports.clone();
-            tokio::spawn(async move { reports.dashboard(id).await })
+            cache_tests::spawn(async move { reports.dashboard(id).await })
         })
         .collect();
     for _ in 0..2 {

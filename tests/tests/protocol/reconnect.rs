@@ -51,7 +51,7 @@ impl Nodes {
         eventually(PATIENCE, async || self.cache.is_available().await).await;
         let before = self.sent();
         self.proxy.set(Mode::HoldAnswers);
-        let call = tokio::spawn(call);
+        let call = cache_tests::spawn(call);
         eventually(PATIENCE, async || self.sent() > before).await;
         self.proxy.cut_then(Mode::Pass);
         call.await.expect("it does not panic")

@@ -487,7 +487,7 @@ where
     shop.commit(1, "new");
 
     proxy.set(Mode::Hold);
-    let call = tokio::spawn(call(cache));
+    let call = cache_tests::spawn(call(cache));
     eventually(PATIENCE, async || proxy.held() > 0).await;
     call.abort();
     assert!(call.await.is_err_and(|error| error.is_cancelled()));
@@ -516,10 +516,10 @@ async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
         let here = shop.node(&Cache::new(config).await);
         let gate = Gate::new();
         let held = shop.with_read_gate(&gate);
-        let load = tokio::spawn(async move { held.name(1).await });
+        let load = cache_tests::spawn(async move { held.name(1).await });
         gate.arrival().await;
         server.cli(&["ACL", "SETUSER", "default", "-exists"]);
-        let reader = tokio::spawn(async move { here.name(1).await });
+        let reader = cache_tests::spawn(async move { here.name(1).await });
         let is_refused = || {
             let stats = server.cli(&["INFO", "commandstats"]);
             let mut lines = stats.lines();

@@ -60,7 +60,7 @@ impl Accounts {
     async fn written_elsewhere(&self, cache: &Cache) {
         let cache = cache.clone();
         let write = async move { cache.invalidate_all("accounts").await };
-        let _ = tokio::spawn(write).await.expect("written");
+        let _ = cache_tests::spawn(write).await.expect("written");
     }
 }
 

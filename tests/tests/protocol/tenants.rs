@@ -116,7 +116,9 @@ async fn who_waits_for_another_tenants_load_loads_by_himself(pair: Pair) {
     };
     let under = |tenant: i64| {
         let (cache, orders) = (cache.clone(), orders.clone());
-        tokio::spawn(async move { cache.with_key("tenant", tenant, orders.dashboard(1)).await })
+        cache_tests::spawn(
+            async move { cache.with_key("tenant", tenant, orders.dashboard(1)).await },
+        )
     };
     let seven = under(7);
     gate.arrival().await;

@@ -30,7 +30,7 @@ async fn elsewhere<F>(call: F) -> F::Output
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    tokio::spawn(call).await.expect("does not panic")
+    cache_tests::spawn(call).await.expect("does not panic")
 }
 
 async fn name(shop: &Shop, id: i64) -> String {
@@ -122,7 +122,7 @@ async fn a_block_that_is_dropped_may_have_committed(pair: Pair) {
     let other = shop.node(&pair.b);
     name(&other, 1).await;
     let gate = Gate::new();
-    let block = tokio::spawn({
+    let block = cache_tests::spawn({
         let (shop, gate) = (shop.clone(), std::sync::Arc::clone(&gate));
         async move {
             let cache = shop.cache.clone();
@@ -177,7 +177,7 @@ async fn a_block_returns_when_what_was_dropped_in_it_is_announced() {
         let held = shop.with_write_gate(&gate);
         let cache = shop.cache.clone();
         proxy.set(Mode::HoldAnswers);
-        let block = tokio::spawn(async move {
+        let block = cache_tests::spawn(async move {
             let block = cache.after_commit(async {
                 tokio::select! {
                     _ = held.rename(1, "new") => unreachable!("it is held"),

@@ -116,7 +116,7 @@ async fn a_caller_that_hangs_up_after_the_commit_leaves_nothing_stale(pair: Pair
     other.name(1).await;
     let gate = Gate::new();
     let held = shop.with_write_gate(&gate);
-    let write = tokio::spawn(async move { held.rename(1, "new").await });
+    let write = cache_tests::spawn(async move { held.rename(1, "new").await });
     gate.arrival().await;
     assert_eq!(
         other.name(1).await,
@@ -133,7 +133,7 @@ async fn a_panic_after_the_commit_leaves_nothing_stale(pair: Pair) {
     let other = shop.node(&pair.b);
     other.name(1).await;
     let broken = shop.with_fault(Fault::Panic);
-    let write = tokio::spawn(async move { broken.rename(1, "new").await });
+    let write = cache_tests::spawn(async move { broken.rename(1, "new").await });
     assert!(write.await.expect_err("it panics").is_panic());
     eventually(PATIENCE, async || other.name(1).await == "new").await;
 }
@@ -174,12 +174,12 @@ async fn a_mistake_in_the_attribute_leaves_nothing_stale(pair: Pair) {
     let other = shop.node(&pair.b);
     assert_eq!(other.name(1).await, "user 1");
     let writer = shop.clone();
-    let write = tokio::spawn(async move { writer.rename_all("new").await });
+    let write = cache_tests::spawn(async move { writer.rename_all("new").await });
     assert!(write.await.expect_err("it panics").is_panic());
     eventually(PATIENCE, async || other.name(1).await == "new").await;
 
     let writer = shop.with_fault(Fault::LostAfterCommit);
-    let write = tokio::spawn(async move { writer.rename_misjudged(1, "newer").await });
+    let write = cache_tests::spawn(async move { writer.rename_misjudged(1, "newer").await });
     assert!(write.await.expect_err("it panics").is_panic());
     eventually(PATIENCE, async || other.name(1).await == "newer").await;
 }

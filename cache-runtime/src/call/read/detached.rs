@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::StoreFilter;
 use super::audit::answer;
 use super::load::Load;
+use crate::base::background::detach;
 use crate::call::keep_alive::KeptAlive;
 use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
@@ -69,14 +70,14 @@ where
     match (instead, loaded) {
         (Some(instead), Some(_)) => instead,
         (Some(instead), None) => {
-            tokio::spawn(load);
+            detach(load);
             instead
         }
         (None, loaded) => {
             if loaded.is_none()
                 && let Some(hit) = hit.and_then(answer)
             {
-                tokio::spawn(load);
+                detach(load);
                 return hit;
             }
             let (returned, status) = match loaded {

@@ -17,6 +17,7 @@ use super::local_lookup::KeyedCall;
 use super::plan::ReadPlan;
 use super::prepared::PreparedCall;
 use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};
+use crate::base::background::detach;
 use crate::base::error::{Error, ErrorKind};
 use crate::call::keep_alive::KeptAlive;
 use crate::call::returns::{ReturnShape, Returns};
@@ -147,7 +148,7 @@ impl<R, S, U> Read<R, S, U> {
                     let value = match Arc::clone(&call).answer().await {
                         Answer::Found(value) => value,
                         Answer::Revalidate(value, load) => {
-                            tokio::spawn(detached::load(load, body(ReturnShape::OF), unless));
+                            detach(detached::load(load, body(ReturnShape::OF), unless));
                             value
                         }
                         Answer::Run(mut load) => match load.instead_of_waiting() {
