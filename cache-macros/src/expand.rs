@@ -50,7 +50,7 @@ use crate::model::{
 // }
 pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let description = description::cached(&function);
-    let plan = plan::read(&function);
+    let plan = function.plan();
     let CachedFn {
         mut item,
         env,

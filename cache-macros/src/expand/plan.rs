@@ -14,36 +14,38 @@ use crate::model::{
     Typing,
 };
 
-/// The key and the options of a read.
-pub(super) fn read(function: &CachedFn) -> TokenStream {
-    let key = function.key.calls();
-    let when = function
-        .when
-        .as_ref()
-        .map(|when| quote_spanned!(mixed()=> .when(#when)));
-    let depends = &function.depends;
-    let depends = depends.iter().map(Depends::call);
-    let tags: TokenStream = function.tags.iter().map(Tag::call).collect();
-    let policy = policy(function);
-    let codec = function.codec.as_ref().map(|codec| {
-        let name = &codec.name;
-        let value = quote_spanned!(mixed().located_at(name.span())=> __crt::codec::#name);
-        quote_spanned!(mixed()=> .codec(#value))
-    });
-    let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
-    let local_options = match &function.local_options {
-        LocalOptions::Kept(None) => None,
-        LocalOptions::Kept(Some(ttl)) => Some(quote_spanned!(mixed()=> .local_ttl(#ttl))),
-        LocalOptions::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
-        LocalOptions::Strict => Some(quote_spanned!(mixed()=> .strict())),
-        LocalOptions::InProcess => Some(quote_spanned!(mixed()=> .in_process())),
-    };
-    let around = &function.include_context;
-    let max_loads = function.max_loads.as_ref();
-    let max_loads = max_loads.map(|most| quote_spanned!(mixed()=> .max_loads(#most)));
-    let memo = function.memo.then(|| quote_spanned!(mixed()=> .memo()));
-    let types = function.types.iter().map(Typing::call);
-    quote_spanned!(mixed()=> #key #(.include_context(#around))* #(#types)* #when #(#depends)* #tags #policy #codec #shared #local_options #max_loads #memo)
+impl CachedFn {
+    /// The key and the options of a read.
+    pub(super) fn plan(&self) -> TokenStream {
+        let key = self.key.calls();
+        let when = self
+            .when
+            .as_ref()
+            .map(|when| quote_spanned!(mixed()=> .when(#when)));
+        let depends = &self.depends;
+        let depends = depends.iter().map(Depends::call);
+        let tags: TokenStream = self.tags.iter().map(Tag::call).collect();
+        let policy = policy(self);
+        let codec = self.codec.as_ref().map(|codec| {
+            let name = &codec.name;
+            let value = quote_spanned!(mixed().located_at(name.span())=> __crt::codec::#name);
+            quote_spanned!(mixed()=> .codec(#value))
+        });
+        let shared = self.shared.then(|| quote_spanned!(mixed()=> .shared()));
+        let local_options = match &self.local_options {
+            LocalOptions::Kept(None) => None,
+            LocalOptions::Kept(Some(ttl)) => Some(quote_spanned!(mixed()=> .local_ttl(#ttl))),
+            LocalOptions::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
+            LocalOptions::Strict => Some(quote_spanned!(mixed()=> .strict())),
+            LocalOptions::InProcess => Some(quote_spanned!(mixed()=> .in_process())),
+        };
+        let around = &self.include_context;
+        let max_loads = self.max_loads.as_ref();
+        let max_loads = max_loads.map(|most| quote_spanned!(mixed()=> .max_loads(#most)));
+        let memo = self.memo.then(|| quote_spanned!(mixed()=> .memo()));
+        let types = self.types.iter().map(Typing::call);
+        quote_spanned!(mixed()=> #key #(.include_context(#around))* #(#types)* #when #(#depends)* #tags #policy #codec #shared #local_options #max_loads #memo)
+    }
 }
 
 impl Typing {
