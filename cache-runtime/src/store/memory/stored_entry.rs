@@ -33,7 +33,7 @@ pub(super) struct UsedGenerations {
 
 impl UsedGenerations {
     /// Whether none of the generations has been replaced.
-    fn is_current(&self) -> bool {
+    pub(super) fn is_current(&self) -> bool {
         self.flags.iter().all(|flag| flag.is_valid())
     }
 }
