@@ -11,12 +11,16 @@ use ::sqlx::sqlite::{SqliteConnection, SqliteRow};
 use ::sqlx::{AssertSqlSafe, Row as _};
 
 use super::coverage::CoveredTable;
-use super::row_triggers::signature;
+use super::triggers::Triggers;
 use crate::base::nonce::hash128;
 use crate::config::outbox::{OutboxTable, quote_sqlite_text};
 
 /// How often the schema has been changed, in SQL.
 pub(super) const SCHEMA_VERSION: &str = "(SELECT schema_version FROM pragma_schema_version)";
+
+fn signature() -> &'static str {
+    Triggers::sqlite_signature()
+}
 
 /// The table of those that are followed.
 pub(super) fn list_name(outbox: &OutboxTable) -> String {

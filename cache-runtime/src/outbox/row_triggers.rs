@@ -36,17 +36,17 @@ impl Triggers {
         }
         sql
     }
-}
 
-/// By which words of this crate triggers are made.
-pub(super) fn signature() -> &'static str {
-    static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
-        let mut words = String::new();
-        write(&mut words, &Followed::any(), &OutboxTable::default());
-        let hash = hash128(b"cache-runtime 20", words.as_bytes()) as u32;
-        format!("cache-runtime outbox {hash:08x}")
-    });
-    &SIGNATURE
+    /// By which words of this crate triggers are made.
+    pub(super) fn sqlite_signature() -> &'static str {
+        static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
+            let mut words = String::new();
+            write(&mut words, &Followed::any(), &OutboxTable::default());
+            let hash = hash128(b"cache-runtime 20", words.as_bytes()) as u32;
+            format!("cache-runtime outbox {hash:08x}")
+        });
+        &SIGNATURE
+    }
 }
 
 fn write(sql: &mut String, followed: &Followed, outbox: &OutboxTable) {
