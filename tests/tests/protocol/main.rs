@@ -8,6 +8,7 @@ mod batcher;
 mod bound_keys;
 mod clear;
 mod clock;
+mod combined;
 mod health;
 mod hostile;
 mod inside;
