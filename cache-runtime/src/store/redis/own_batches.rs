@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use super::batcher::{BatchOutcome, Batcher, WORKERS, drive, send, slots};
+use super::batcher::{BatchOutcome, Batcher, WORKERS, drive, send_batch, slots};
 use super::connection::Connection;
 
 /// Lets runtimes send their batches over their own connections, while this connection is in use:
@@ -20,7 +20,7 @@ pub(super) fn allow(connection: &Arc<Connection>, budget: Duration) {
             let (batcher, main) = (&*batcher, &main);
             let send = |slot, plan| async move {
                 match main.upgrade().filter(|main| main.is_usable()) {
-                    Some(main) => send(&main, batcher, budget, slot, plan).await,
+                    Some(main) => send_batch(&main, batcher, budget, slot, plan).await,
                     None => batcher.complete(slot, &BatchOutcome::Empty).repeat(),
                 }
             };

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use self::plan::Size;
 pub(super) use self::plan::{BatchKeys, BatchPlan};
-pub(super) use self::worker::{Worker, drive, send, slots};
+pub(super) use self::worker::{Worker, drive, send_batch, slots};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

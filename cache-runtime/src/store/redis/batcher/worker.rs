@@ -56,7 +56,7 @@ impl Worker {
     pub(crate) async fn drive(self) {
         let batcher = self.connection.batcher();
         let slots = self.slots.clone();
-        let send = |slot, plan| send(&self.connection, batcher, self.budget, slot, plan);
+        let send = |slot, plan| send_batch(&self.connection, batcher, self.budget, slot, plan);
         drive(batcher, slots, send).await;
     }
 }
@@ -103,7 +103,7 @@ pub(crate) async fn drive<S: Future<Output = ()>>(
 }
 
 /// Sends a batch, and answers its requests.
-pub(crate) async fn send(
+pub(crate) async fn send_batch(
     connection: &Connection,
     batcher: &Batcher,
     budget: Duration,
