@@ -137,10 +137,15 @@ impl Prices {
     }
 }
 
+/// In whole seconds: a timer fires at a whole millisecond of the runtime, the clock counts those since it was first read.
 async fn seen<T>(call: impl Future<Output = T>) -> (T, Status) {
     let (value, outcomes) = observe(call).await;
     assert_eq!(outcomes.len(), 1, "{outcomes:?}");
-    (value, outcomes[0].status)
+    let status = match outcomes[0].status {
+        Status::Stale { past, reason } => stale(reason, past.as_secs_f64().round() as u64),
+        other => other,
+    };
+    (value, status)
 }
 
 fn stale(reason: StaleReason, past: u64) -> Status {
