@@ -15,7 +15,7 @@ use cache_rivals::{plot, report, worker};
 
 const HELP: &str = "The benchmark suite of cache-runtime.
 
-  rivals bench [--quick] [--only PART,..] [--out FOLDER]
+  rivals bench [--quick] [--only PART,..] [--out FOLDER] [--keep FOLDER]
       all parts, or some; writes BENCHMARKS.md and docs/benchmarks/*.svg into FOLDER, the repository unless said
   rivals course [--seed N] [--seconds S] [--rivals NAME,..] [--processes P] [--keys K]
       stale reads, ours and the rivals' on the same course
@@ -109,6 +109,10 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
     let mut options = Options(arguments.to_vec());
     let quick = options.flag("--quick");
     let only = options.value("--only")?;
+    let kept = options.value("--keep")?.map(PathBuf::from);
+    if let Some(folder) = &kept {
+        std::fs::create_dir_all(folder)?;
+    }
     let out = options
         .value("--out")?
         .map_or(root().to_owned(), PathBuf::from);
@@ -132,10 +136,9 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
         if quick {
             part.arg("--quick");
         }
-        let output = part.stderr(Stdio::inherit()).output()?;
-        match serde_json::from_slice(&output.stdout) {
-            Ok(found) if output.status.success() => findings.extend(found),
-            _ => failed.push(*name),
+        match found(part, kept.as_ref().map(|folder| folder.join(name)))? {
+            Some(found) => findings.extend(found),
+            None => failed.push(*name),
         }
     }
     let folder = out.join("docs/benchmarks");
@@ -156,6 +159,20 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
     } else {
         Err(format!("these parts failed: {}", failed.join(", ")).into())
     }
+}
+
+/// What a part has found: in its file, if it has been run before, else by running it. `None` if it fails.
+fn found(mut part: Command, file: Option<PathBuf>) -> Result<Option<Findings>, Failed> {
+    if let Some(file) = file.as_ref().filter(|file| file.exists()) {
+        return Ok(Some(serde_json::from_slice(&std::fs::read(file)?)?));
+    }
+    let output = part.stderr(Stdio::inherit()).output()?;
+    let found = serde_json::from_slice(&output.stdout).ok();
+    let found = found.filter(|_| output.status.success());
+    if let (Some(file), Some(_)) = (&file, &found) {
+        std::fs::write(file, &output.stdout)?;
+    }
+    Ok(found)
 }
 
 /// One part in this process; its findings go to standard output.
