@@ -1,6 +1,6 @@
 //! Waiting for what another process does, with a bound, and ports to do it on.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::panic::Location;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpSocket;
 
-const PORTS: u16 = 22_000;
+/// How many ports a process gives out, again and again.
+const BLOCK: u16 = 1_000;
+const BLOCKS: u16 = 20;
+/// Of the first block. Behind the last one is one port for each block: who listens on it has the block.
+const FIRST_PORT: u16 = 10_000;
 const POLL: Duration = Duration::from_millis(5);
 
 /// A loopback port nobody listens on, a different one at each call of this process.
@@ -23,14 +27,38 @@ pub fn free_port() -> u16 {
     /// How many ports were looked at. They are counted, not drawn: two tests that ask at the same time must
     /// not get the same one.
     static LOOKED_AT: AtomicU16 = AtomicU16::new(0);
-    static FIRST: LazyLock<u16> = LazyLock::new(|| fastrand::u16(..PORTS));
-    (0..1_000)
-        .map(|_| {
-            let next = LOOKED_AT.fetch_add(1, Ordering::Relaxed);
-            10_000 + FIRST.wrapping_add(next) % PORTS
-        })
+    static OWN: LazyLock<Block> = LazyLock::new(own_block);
+    (0..BLOCK)
+        .map(|_| OWN.first + LOOKED_AT.fetch_add(1, Ordering::Relaxed) % BLOCK)
         .find(|port| nobody_listens_on(*port))
         .expect("a free loopback port")
+}
+
+/// The ports that a process of tests gives out.
+struct Block {
+    first: u16,
+    /// Keeps others from it; `None` if all blocks are taken.
+    _held: Option<TcpListener>,
+}
+
+/// Another process of tests could give away the port of a server of this one while that server is down. So each has a
+/// block of ports for itself.
+fn own_block() -> Block {
+    let start = fastrand::u16(..BLOCKS);
+    let block = |number| FIRST_PORT + number * BLOCK;
+    (0..BLOCKS)
+        .map(|further| (start + further) % BLOCKS)
+        .find_map(|number| {
+            let held = TcpListener::bind((Ipv4Addr::LOCALHOST, block(BLOCKS) + number)).ok()?;
+            Some(Block {
+                first: block(number),
+                _held: Some(held),
+            })
+        })
+        .unwrap_or(Block {
+            first: block(start),
+            _held: None,
+        })
 }
 
 /// Binds and does not listen. A process that another thread starts at this moment inherits the socket until

@@ -98,6 +98,11 @@ impl Backend {
         }
     }
 
+    /// Whether several processes answer.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.processes.len() > 1
+    }
+
     /// How many cached calls were hits.
     pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
