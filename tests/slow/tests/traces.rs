@@ -101,7 +101,11 @@ async fn each_call_is_one_event_with_fields() {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
-    let cache = Cache::new(config(&server).local_mb(4)).await;
+    // Longer than a busy machine keeps a heartbeat waiting.
+    let settings = config(&server)
+        .local_mb(4)
+        .local_max_staleness(Duration::from_secs(10));
+    let cache = Cache::new(settings).await;
     eventually(Duration::from_secs(30), async || {
         cache.get_stats().await.local.is_some_and(|it| it.serving)
     })

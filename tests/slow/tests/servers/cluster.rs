@@ -361,6 +361,32 @@ async fn becomes_a_hit(shop: &Shop, id: i64, row: u64) {
     }
 }
 
+/// Stops a primary until its replica has replaced it. Returns a moment at which this process did not know of that.
+async fn replace_stopped(
+    cluster: &mut RedisCluster,
+    shop: &Shop,
+    old: usize,
+    new: usize,
+) -> Instant {
+    shop.user(1).await;
+    cluster.wait_for_replica(new);
+    cluster.node_mut(old).pause();
+    cluster.wait_for_primary(new);
+    let port = cluster.node(new).port();
+    let mut unknown = Instant::now();
+    eventually(PATIENCE, async || {
+        let asked = Instant::now();
+        let stats = shop.cache.get_stats().await;
+        let is_known = stats.nodes.iter().any(|it| it.port == port && it.connected);
+        if !is_known {
+            unknown = asked;
+        }
+        is_known
+    })
+    .await;
+    unknown
+}
+
 /// The former owner is stopped, and would answer from its memory if it resumed: so it has to be heard first, or three
 /// seconds have to pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -372,22 +398,7 @@ async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
     let first = cluster.owner(cluster.slot("users:1"));
     let (mut old, mut new) = (first, 3 + first);
     for _ in 0..10 {
-        shop.user(1).await;
-        cluster.wait_for_replica(new);
-        cluster.node_mut(old).pause();
-        cluster.wait_for_primary(new);
-        let port = cluster.node(new).port();
-        let mut unknown = Instant::now();
-        eventually(PATIENCE, async || {
-            let asked = Instant::now();
-            let stats = shop.cache.get_stats().await;
-            let is_known = stats.nodes.iter().any(|it| it.port == port && it.connected);
-            if !is_known {
-                unknown = asked;
-            }
-            is_known
-        })
-        .await;
+        let unknown = replace_stopped(&mut cluster, &shop, old, new).await;
         let cache = shop.cache.clone();
         let acknowledged = tokio::spawn(async move {
             let acknowledged = cache.invalidate("users", &1_i64).await;
@@ -424,22 +435,7 @@ async fn nothing_is_read_from_a_new_owner_while_the_former_one_may_answer() {
     let first = cluster.owner(cluster.slot("users:1"));
     let (mut old, mut new) = (first, 3 + first);
     for _ in 0..10 {
-        shop.user(1).await;
-        cluster.wait_for_replica(new);
-        cluster.node_mut(old).pause();
-        cluster.wait_for_primary(new);
-        let port = cluster.node(new).port();
-        let mut unknown = Instant::now();
-        eventually(PATIENCE, async || {
-            let asked = Instant::now();
-            let stats = shop.cache.get_stats().await;
-            let is_known = stats.nodes.iter().any(|it| it.port == port && it.connected);
-            if !is_known {
-                unknown = asked;
-            }
-            is_known
-        })
-        .await;
+        let unknown = replace_stopped(&mut cluster, &shop, old, new).await;
         shop.user(1).await;
         let was_hit = is_hit(&shop, 1).await;
         let is_in_time = unknown.elapsed() < IN_TIME;
