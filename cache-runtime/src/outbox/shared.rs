@@ -275,15 +275,13 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     connection.rows(&sql, &[&server]).await.map(drop)
 }
 
-/// Which crash of the server was the last one, if it may have lost commits that others have read: where `synchronous_commit` is off for
-/// the server, the database or a role. After a crash, and not after a shutdown, statistics begin anew.
+/// Which crash of the server was the last one. It may have lost commits that others have read: any session may have had
+/// `synchronous_commit` off. After a crash, and not after a shutdown, statistics begin anew.
 fn crash_sql() -> &'static str {
     if crate::base::mutation::is_active("outbox-crashes-ignored") {
         return "''";
     }
-    "CASE WHEN current_setting('synchronous_commit') = 'off' OR EXISTS (
-            SELECT FROM pg_db_role_setting WHERE 'synchronous_commit=off' = ANY (setconfig))
-        THEN '/' || coalesce((SELECT extract(epoch FROM stats_reset)::text FROM pg_stat_bgwriter), '') ELSE '' END"
+    "'/' || coalesce((SELECT extract(epoch FROM stats_reset)::text FROM pg_stat_bgwriter), '')"
 }
 
 /// What is known without that right: whether it is the table that this process has seen before.

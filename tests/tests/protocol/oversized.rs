@@ -63,6 +63,13 @@ async fn a_huge_value_of_others_keeps_nobody_from_other_rows() {
         })
         .await;
 
+        // What the first read asked for is still on its way.
+        let is_idle = || {
+            let clients = server.cli(&["CLIENT", "LIST"]);
+            clients.lines().all(|client| client.contains(" oll=0 "))
+        };
+        eventually(PATIENCE, async || is_idle()).await;
+
         let before = sent(&server);
         for _ in 0..40 {
             let (huge, others) = tokio::join!(status(&shop, 1), all_hit(&shop));

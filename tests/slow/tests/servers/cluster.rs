@@ -425,6 +425,36 @@ async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
     panic!("this machine is too slow for the test");
 }
 
+/// While a former owner may still answer, what lies there is repeated; what has arrived elsewhere is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_arrived_is_not_repeated() {
+    let mut cluster = RedisCluster::start(3, 1);
+    let shop = Shop::over(settings(&cluster)).await;
+    let first = cluster.owner(cluster.slot("users:1"));
+    let other =
+        (2..100_i64).find(|id| cluster.owner(cluster.slot(&format!("users:{id}"))) != first);
+    let other = other.expect("a row elsewhere");
+    let home = cluster.owner(cluster.slot(&format!("users:{other}")));
+    for id in [1, other] {
+        let acknowledged = shop.cache.invalidate("users", &id).await;
+        assert_eq!(acknowledged, Acknowledgement::Delivered);
+    }
+    replace_stopped(&mut cluster, &shop, first, 3 + first).await;
+    let scripts = || {
+        let stats = cluster.node(home).cli(&["INFO", "commandstats"]);
+        let calls = stats.split("cmdstat_evalsha:calls=").nth(1);
+        let calls = calls.and_then(|calls| calls.split(',').next());
+        calls.map_or(0_u32, |calls| calls.parse().expect("a number"))
+    };
+    let before = scripts();
+    // Until the fence is over, three seconds.
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    // One repetition, a probe a second, and what stores the row; there were thirty.
+    let calls = scripts() - before;
+    assert!(calls < 15, "{calls} scripts");
+    cluster.node_mut(first).resume();
+}
+
 /// The new owner does not get what others invalidate at the former one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_read_from_a_new_owner_while_the_former_one_may_answer() {

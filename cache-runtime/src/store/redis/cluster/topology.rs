@@ -36,11 +36,13 @@ use crate::config::RedisConfig;
 use crate::key::KeySpace;
 use crate::store::Parts;
 
-/// The pause between two rounds. Together with the time of an answer it is a second.
+/// The time from one round to the next.
 const INTERVAL: Duration = Duration::from_millis(750);
-/// The pause after a round that did not confirm the owners: a second question comes before the last
+/// The same after a round that did not confirm the owners: a second question comes before the last
 /// confirmation has lost its validity.
 const RETRY: Duration = Duration::from_millis(250);
+/// However long a round has taken.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 /// How long a round waits for the connection to a new node.
@@ -137,6 +139,7 @@ impl Topology {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
         let asked = Asked::now();
+        let began = clock::now();
         let pause = match self.views().await {
             Ok((views, are_enough)) => {
                 *self.cluster.failure.lock() = None;
@@ -145,9 +148,12 @@ impl Topology {
             }
             Err(error) => {
                 self.unreachable(&error);
-                INTERVAL
+                RETRY
             }
         };
+        // From question to question: after a slow answer there would be no time for a second one before
+        // what is known is no longer valid.
+        let pause = pause.saturating_sub(began.elapsed()).max(SHORTEST_PAUSE);
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);
         pause
@@ -509,24 +515,33 @@ impl Topology {
 /// Repeats recent invalidations until all of them have arrived: slots have new owners, and a former
 /// owner may have acknowledged them.
 async fn do_again(cluster: Arc<Cluster>, namespace: String) {
+    // What is requested from now on goes to the new owners, and after a later change there is another
+    // repetition. So only what has not arrived is sent once more: sent again, the rest would end
+    // entries that were loaded meanwhile.
+    let mut left = cluster.recent.again();
     let mut parts = Parts::All;
     for attempt in 0_u32.. {
         if attempt == 10 && crate::base::mutation::is_active("repetition-given-up") {
             return;
         }
-        let is_done = match cluster.recent.again() {
-            Repetition::Nothing => true,
-            Repetition::These(these) => cluster.invalidate_again(&these).await.undone.is_none(),
+        left = match left {
+            Repetition::Nothing => return,
+            Repetition::These(these) => match cluster.invalidate_again(&these).await.undone {
+                Some(_) if crate::base::mutation::is_active("repeated-as-a-whole") => {
+                    Repetition::These(these)
+                }
+                Some((undone, _)) => Repetition::These(undone),
+                None => return,
+            },
             Repetition::Everything => {
-                let undone = cluster.invalidate_namespace_again(&namespace, &parts).await;
-                let is_done = undone.is_none();
-                parts = undone.unwrap_or(Parts::All);
-                is_done
+                let undone = cluster.invalidate_namespace_again(&namespace, &parts);
+                match undone.await {
+                    Some(undone) => parts = undone,
+                    None => return,
+                }
+                Repetition::Everything
             }
         };
-        if is_done {
-            return;
-        }
         tokio::time::sleep(AGAIN_PAUSE).await;
     }
 }
