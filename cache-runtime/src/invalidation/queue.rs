@@ -290,11 +290,6 @@ impl Queue {
         })
     }
 
-    /// Whether something is ready, and no caller waits for it.
-    pub(super) fn waits_for_nobody(&self) -> bool {
-        !self.ready.is_empty() && self.ready.waiters.is_empty() && self.ready.announcers.is_empty()
-    }
-
     /// When the worker has something to do without being woken.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let takeover = self.direct.map(|direct| direct.since + TAKEOVER);

@@ -90,11 +90,8 @@ impl Worker {
             let failure = self.shared.failure.lock().take();
             let stopped = match failure {
                 // What a caller's task has sent is tried again after a pause, like anything else.
-                Some(error) if self.shared.queue.lock().waits_for_nobody() => {
-                    Some(Stopped { error, until: None })
-                }
-                // Others have come meanwhile, or everything has been sent.
-                _ => self.deliver_ready().await.err(),
+                Some(error) => Some(Stopped { error, until: None }),
+                None => self.deliver_ready().await.err(),
             };
             if let Some(connection) = &self.connection {
                 connection.want(stopped.is_some());

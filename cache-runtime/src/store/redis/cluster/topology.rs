@@ -36,13 +36,11 @@ use crate::config::RedisConfig;
 use crate::key::KeySpace;
 use crate::store::Parts;
 
-/// The time from one round to the next.
+/// The pause between two rounds. Together with the time of an answer it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
-/// The same after a round that did not confirm the owners: a second question comes before the last
+/// The pause after a round that did not confirm the owners: a second question comes before the last
 /// confirmation has lost its validity.
 const RETRY: Duration = Duration::from_millis(250);
-/// However long a round has taken.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 /// How long a round waits for the connection to a new node.
@@ -139,7 +137,6 @@ impl Topology {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
         let asked = Asked::now();
-        let began = clock::now();
         let pause = match self.views().await {
             Ok((views, are_enough)) => {
                 *self.cluster.failure.lock() = None;
@@ -148,12 +145,9 @@ impl Topology {
             }
             Err(error) => {
                 self.unreachable(&error);
-                RETRY
+                INTERVAL
             }
         };
-        // From question to question: after a slow answer there would be no time for a second one before
-        // what is known is no longer valid.
-        let pause = pause.saturating_sub(began.elapsed()).max(SHORTEST_PAUSE);
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);
         pause
