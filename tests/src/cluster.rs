@@ -265,7 +265,8 @@ impl RedisCluster {
         primaries.map(shard).collect()
     }
 
-    /// Returns when all nodes say that the cluster is up, and all replicas hear of what their primaries do.
+    /// Returns when all nodes say that the cluster is up, agree on who is a primary, and all replicas
+    /// hear of what their primaries do.
     ///
     /// # Panics
     /// When they don't.
@@ -279,6 +280,25 @@ impl RedisCluster {
                 && !nodes.contains("fail")
                 && node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
         });
+        self.wait_until_agreed();
+    }
+
+    /// Returns when all nodes agree on who is a primary, and who a replica of whom: the new primary
+    /// knows of a failover before the others do.
+    fn wait_until_agreed(&self) {
+        let views = || {
+            let views = self
+                .nodes
+                .iter()
+                .map(|node| roles(&node.cli(&["CLUSTER", "NODES"])));
+            views.collect::<Vec<_>>()
+        };
+        let agree = || views().windows(2).all(|two| two[0] == two[1]).then_some(());
+        assert!(
+            poll(START, agree).is_some(),
+            "the nodes don't agree: {:#?}",
+            views()
+        );
     }
 
     /// The number of the node that owns a slot, in its own view.
@@ -439,7 +459,8 @@ impl RedisCluster {
         (slot(first), slot(last))
     }
 
-    /// Makes a replica the primary; returns when it is.
+    /// Makes a replica the primary; returns when it is, and, where the others have a say in it, when
+    /// all have heard of it. A takeover is for when some don't answer.
     ///
     /// # Panics
     /// When it does not become one.
@@ -454,6 +475,9 @@ impl RedisCluster {
             assert!(is_primary() || answer == "OK", "{answer}");
             let done = poll(Duration::from_secs(6), || is_primary().then_some(()));
             if done.is_some() {
+                if how.is_empty() {
+                    self.wait_until_agreed();
+                }
                 return;
             }
         }
@@ -510,6 +534,21 @@ fn bus_of(node: &RedisServer) -> String {
 }
 
 /// Whether a line of `CLUSTER NODES` has this slot.
+/// Of each node in a view: its id, whether it is a primary, and whose replica it is.
+fn roles(view: &str) -> Vec<(String, bool, String)> {
+    let mut roles: Vec<_> = view
+        .lines()
+        .filter_map(|line| {
+            let [id, _, flags, primary, ..] = line.split(' ').collect::<Vec<_>>()[..] else {
+                return None;
+            };
+            Some((id.to_owned(), flags.contains("master"), primary.to_owned()))
+        })
+        .collect();
+    roles.sort();
+    roles
+}
+
 fn has_slot(line: &str, slot: u16) -> bool {
     line.split(' ').skip(8).any(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
