@@ -19,6 +19,11 @@ pub use users::{Profile, User, UserChange};
 
 use sqlx::PgPool;
 
+/// The examples of the book's page on frameworks, which need axum with JSON.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/book/src/frameworks.md")]
+mod book {}
+
 /// The services, over one database.
 #[derive(Clone, Debug)]
 pub struct Conduit {
