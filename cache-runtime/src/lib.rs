@@ -141,6 +141,7 @@ pub use crate::cache::{
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::call::read::{AuditFigures, AuditReport, LoadContext};
 pub use crate::call::scope::{bypass, key_of, refresh};
+pub use crate::call::tag::IntoTag;
 pub use crate::config::{
     CacheConfig, ConfigError, MemcachedConfig, RedisConfig, ResourceConfig, SentinelConfig,
 };

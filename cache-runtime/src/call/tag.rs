@@ -73,6 +73,45 @@ impl<T: Display> Display for Optional<'_, T> {
     }
 }
 
+/// What `load.tag(..)` takes: what implements `Display`, or an `Option` of that.
+///
+/// `Kind` tells the implementations apart, and is inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a tag",
+    label = "this can't be written as text",
+    note = "a tag implements `Display`, or is an `Option` of a type that does"
+)]
+pub trait IntoTag<Kind> {
+    /// The text of the tag; `None` for no tag.
+    fn into_tag(self) -> Option<String>;
+}
+
+/// The [`IntoTag`] of what is always a tag.
+#[derive(Debug)]
+pub struct Always;
+
+/// The [`IntoTag`] of what may be none.
+#[derive(Debug)]
+pub struct Perhaps;
+
+impl<T: Display> IntoTag<Always> for T {
+    fn into_tag(self) -> Option<String> {
+        written(self)
+    }
+}
+
+impl<T: Display> IntoTag<Perhaps> for Option<T> {
+    fn into_tag(self) -> Option<String> {
+        self.and_then(written)
+    }
+}
+
+impl<T: Display> IntoTag<Perhaps> for &Option<T> {
+    fn into_tag(self) -> Option<String> {
+        self.as_ref().and_then(written)
+    }
+}
+
 /// The text of the tag; `None` if a part of it is absent.
 pub(crate) fn written(tag: impl Display) -> Option<String> {
     IS_ABSENT.set(false);
@@ -83,6 +122,34 @@ pub(crate) fn written(tag: impl Display) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_names_what_is_text_or_perhaps_none() {
+        fn named<Kind>(tag: impl IntoTag<Kind>) -> Option<String> {
+            tag.into_tag()
+        }
+        fn generic(tag: impl Display) -> Option<String> {
+            named(tag)
+        }
+        let (there, absent) = (Some("team:7".to_owned()), None::<String>);
+        for text in [
+            named("team:7"),
+            named(String::from("team:7")),
+            named(format_args!("team:{}", 7)),
+            named(&there),
+            named(there.as_deref()),
+            named(there),
+            named(Some(format_args!("team:{}", 7))),
+            generic("team:7"),
+        ] {
+            assert_eq!(text.as_deref(), Some("team:7"));
+        }
+        assert_eq!(named(&absent), None);
+        assert_eq!(named(absent), None);
+        assert_eq!(named(None::<i64>), None);
+        assert_eq!(named(Some(7)).as_deref(), Some("7"));
+        assert_eq!(named(part(&None::<i64>).__text()), None);
+    }
 
     #[test]
     fn a_tag_of_none_is_none() {

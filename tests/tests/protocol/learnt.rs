@@ -13,6 +13,8 @@ over_each_store! {
     a_row_that_a_load_has_named_ends_the_entry;
     all_rows_of_a_resource_end_it;
     a_tag_that_a_load_has_named_ends_the_entry;
+    a_tag_may_be_none;
+    a_row_may_be_none;
     a_row_written_by_op_ends_it;
     an_absence_may_depend_on_a_row;
     a_row_written_during_the_load_is_noticed;
@@ -158,6 +160,22 @@ impl Blog {
         page
     }
 
+    /// An article may have no author.
+    #[cached(op = "perhaps-tagged", context = load)]
+    async fn perhaps_tagged(&self, id: i64) -> Option<Page> {
+        let page = self.load(id).await;
+        let author = page.map(|(author, _)| author);
+        load.tag(author.map(|author| format!("author:{author}")));
+        page
+    }
+
+    #[cached(op = "perhaps", context = load)]
+    async fn perhaps(&self, id: i64) -> Option<Page> {
+        let page = self.load(id).await;
+        load.depends_on("authors", page.map(|(author, _)| author));
+        page
+    }
+
     #[cached(op = "many", context = load)]
     async fn many(&self, rows: i64) -> i64 {
         self.db.loads.fetch_add(1, Ordering::SeqCst);
@@ -266,6 +284,37 @@ async fn a_tag_that_a_load_has_named_ends_the_entry(pair: Pair) {
         assert_eq!(read!(blog.tagged(1)), (Some((7, version)), true));
         other.retag(7).await;
     }
+}
+
+async fn a_tag_may_be_none(pair: Pair) {
+    let (blog, other) = Blog::new(&pair);
+    assert_eq!(read!(blog.perhaps_tagged(1)), (Some((7, 0)), false));
+    assert_eq!(read!(other.perhaps_tagged(1)), (Some((7, 0)), true));
+    other.retag(7).await;
+    assert_eq!(read!(blog.perhaps_tagged(1)), (Some((7, 1)), false));
+    assert_eq!(read!(blog.perhaps_tagged(9)), (None, false));
+    other.retag(9).await;
+    for tag in ["", "author:", "author:None", "None"] {
+        let _ = other.cache.invalidate_tag(tag).await;
+    }
+    assert_eq!(read!(blog.perhaps_tagged(9)), (None, true));
+}
+
+async fn a_row_may_be_none(pair: Pair) {
+    let (blog, other) = Blog::new(&pair);
+    // What the resource's ids are is known before, and known by this.
+    for round in 0..2 {
+        assert_eq!(read!(blog.perhaps(1)), (Some((7, round)), false));
+        assert_eq!(read!(other.perhaps(1)), (Some((7, round)), true));
+        other.rename(8).await;
+        assert_eq!(read!(blog.perhaps(1)), (Some((7, round)), true));
+        other.rename(7).await;
+    }
+    assert_eq!(read!(blog.perhaps(9)), (None, false));
+    other.rename(9).await;
+    assert_eq!(read!(blog.perhaps(9)), (None, true), "no row");
+    other.rename_all().await;
+    assert_eq!(read!(blog.perhaps(9)), (None, false));
 }
 
 async fn a_row_written_by_op_ends_it(pair: Pair) {

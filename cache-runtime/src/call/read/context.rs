@@ -1,7 +1,6 @@
 //! Lets the body of a cached function decide about the value it loads.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,8 @@ use parking_lot::Mutex;
 use super::deps::{all_of, tag_dep};
 use super::known::MOST;
 use crate::base::policy::{IntoTtl, MAX_TTL};
-use crate::call::{ambient, enclosing, tag};
+use crate::call::tag::IntoTag;
+use crate::call::{ambient, enclosing};
 use crate::engine::Handle;
 use crate::key::{KeyPart, KeyWriter};
 use crate::protocol::generation::Dep;
@@ -80,7 +80,8 @@ impl LoadContext {
     ///
     /// If the row was written since the load began, the value is not stored. This may be called
     /// before or after the body has read the row, and for up to about 128 rows; a value with more
-    /// dependencies is not stored.
+    /// dependencies is not stored. `Some(id)` is the row `id`; of `None`, only writes of the whole
+    /// resource, or by the id `None`, invalidate the entry.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -141,10 +142,23 @@ impl LoadContext {
     }
 
     /// Makes the entry depend on a tag, which is known only during the load, as with
-    /// `tags("team:{..}")` in the attribute. See [`depends_on`](Self::depends_on).
-    pub fn tag(&self, tag: impl Display) {
+    /// `tags("team:{..}")` in the attribute. See [`depends_on`](Self::depends_on). A tag is
+    /// anything that implements `Display`, or an `Option` of that, of which `None` is no tag.
+    ///
+    /// ```
+    /// # use cache_runtime::cached;
+    /// #[cached(resource = "articles", context = load)]
+    /// async fn article(id: i64) -> (String, Option<i64>) {
+    ///     let (title, team) = ("A title".to_owned(), None::<i64>); // from the database
+    ///     load.tag(format_args!("article-by:{id}"));
+    ///     load.tag(team.map(|team| format!("team:{team}")));
+    ///     (title, team)
+    /// }
+    /// # fn main() {}
+    /// ```
+    pub fn tag<Kind>(&self, tag: impl IntoTag<Kind>) {
         // Not under the lock, as above.
-        let tag = tag::written(tag);
+        let tag = tag.into_tag();
         let load = self.0.lock().load.clone();
         if let (Some((cache, _)), Some(tag)) = (load, tag) {
             let learnt = [tag_dep(&cache, &tag)];
