@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::time::Duration;
 
-use cache_runtime::{Cache, Key, Lookup, Outcome, Outcomes, Status, observe};
+use cache_runtime::{BypassReason, Cache, Key, Lookup, Outcome, Outcomes, Status, observe};
 use fastrand::Rng;
 
 use crate::app::{Common, LEASE};
@@ -78,6 +78,10 @@ fn answer(outcomes: &Outcomes) -> Answer {
         } else {
             Answer::Hit
         }
+    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Unavailable))) {
+        Answer::Unavailable
+    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Pending))) {
+        Answer::Pending
     } else if any(|status| matches!(status, Status::Bypass(_))) {
         Answer::Bypass
     } else if any(|status| matches!(status, Status::Miss { joined: true, .. })) {

@@ -392,6 +392,11 @@ pub(crate) enum Answer {
     Hit,
     Miss,
     Joined,
+    /// Past the cache: the store was not asked, or did not answer.
+    Unavailable,
+    /// Past the cache: an invalidation of the process had not arrived.
+    Pending,
+    /// Past the cache for another reason.
     Bypass,
 }
 

@@ -30,7 +30,7 @@ use super::lookup::{
     Misplaced, NodeRequest, Requested, Sourced, entry_of, generation_set, request_of,
 };
 use super::routing::{groups, routed};
-use super::state::{Answers, Cluster, Fault, fault};
+use super::state::{Answers, Cluster, Fault, Unserved, fault};
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::generation::Generation;
@@ -73,6 +73,7 @@ impl Cluster {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(_)) | Err(_) => Err(unanswered(self.budget)),
             };
+            let answer = answer.inspect_err(|error| self.unserved.count(error, 1));
             if let Some(look) = answer? {
                 return Ok(look);
             }
@@ -278,6 +279,8 @@ struct ClusterBatch<'p> {
     /// By list and by the connection of the entry.
     generation_sets: Vec<(usize, Arc<Connection>, GenerationSet)>,
     misplaced: Misplaced,
+    /// Whether a node has not answered in time.
+    is_unanswered: bool,
 }
 
 impl<'p> ClusterBatch<'p> {
@@ -297,6 +300,7 @@ impl<'p> ClusterBatch<'p> {
             groups: Vec::new(),
             generation_sets: Vec::new(),
             misplaced: Misplaced::default(),
+            is_unanswered: false,
             keys,
         }
     }
@@ -305,9 +309,12 @@ impl<'p> ClusterBatch<'p> {
     /// aside meanwhile are read alone.
     fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest<'p>> {
         let map = cluster.map.load();
-        let connection = |slot| match map.nodes().is_empty() {
-            true => Err(cluster.unknown()),
-            false => cluster.readable(&map, slot),
+        // Otherwise the reads would wait for answers that can't be used.
+        let confirmed = cluster.confirmed();
+        let connection = |slot| match (map.nodes().is_empty(), &confirmed) {
+            (true, _) => Err(cluster.unknown()),
+            (false, Err(error)) => Err(copy(error)),
+            (false, Ok(())) => cluster.readable(&map, slot),
         };
         let is_aside = |key: &str| cluster.set_aside.has_any(std::iter::once(key));
         let mut requests = Vec::with_capacity(map.nodes().len().min(8));
@@ -353,7 +360,12 @@ impl<'p> ClusterBatch<'p> {
     /// Stores a node's answers.
     fn take_in(&mut self, request: &NodeRequest<'_>, answers: Result<Answers, Error>) {
         let connection = &request.connection;
-        let confirmed = |answers| connection.check_confirmed().map(|()| answers);
+        let is_late = |error: &Error| error.kind() == ErrorKind::Unavailable;
+        self.is_unanswered |= answers.as_ref().is_err_and(is_late);
+        let confirmed = |answers| match connection.is_confirmed() {
+            true => Ok(answers),
+            false => Err(Unserved::Unconfirmed.into()),
+        };
         let (answers, error) = match answers.and_then(confirmed) {
             Ok(answers) => (answers.into_iter().map(Some).collect(), None),
             Err(error) => (Vec::new(), Some(error)),
@@ -419,9 +431,8 @@ impl<'p> ClusterBatch<'p> {
             _ => None,
         });
         let entries = come.clone().count();
-        let is_unanswered = |(_, part): &(_, KeyAnswer<StoredValue>)| matches!(part, KeyAnswer::Failed(error) if error.kind() == ErrorKind::Unavailable);
         match entries {
-            0 if self.entries.iter().any(is_unanswered) => BatchOutcome::Unanswered {
+            0 if self.is_unanswered => BatchOutcome::Unanswered {
                 reads: self.keys.reads.len(),
             },
             0 => BatchOutcome::Empty,
@@ -516,5 +527,38 @@ fn refused(connection: &Connection, error: RedisError) -> KeyAnswer<Value> {
 }
 
 fn copy(error: &Error) -> Error {
-    Error::new(error.kind(), error.to_string())
+    let copy = || Error::new(error.kind(), error.to_string());
+    Unserved::of(error).map_or_else(copy, Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fence::FENCED;
+    use super::*;
+    use crate::key::EntryKind;
+    use crate::protocol::generation::Dep;
+
+    /// A batch that is refused says nothing of how many bytes the nodes can send in time.
+    #[test]
+    fn reads_that_are_not_sent_make_no_batch_smaller() {
+        let mut plan = BatchPlan::default();
+        plan.add(&Probe {
+            key: "users:1".into(),
+            kind: EntryKind::Entity,
+            deps: [Dep::new("@gen:users".into())].into_iter().collect(),
+        });
+        let mut batch = ClusterBatch::new(&plan);
+        let fenced = KeyAnswer::Failed(Unserved::Fenced.into());
+        batch.entries[0].1 = fenced;
+        assert!(matches!(batch.outcome(), BatchOutcome::Empty));
+        let answer = batch.look(0).expect("it is not awaited");
+        let error = answer.expect_err("it is refused");
+        assert!(matches!(Unserved::of(&error), Some(Unserved::Fenced)));
+        assert_eq!(error.to_string(), FENCED);
+        batch.is_unanswered = true;
+        assert!(matches!(
+            batch.outcome(),
+            BatchOutcome::Unanswered { reads: 1 }
+        ));
+    }
 }

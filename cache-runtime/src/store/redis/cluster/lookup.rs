@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 
 use super::super::connection::Connection;
-use super::super::fence::FENCED;
 use super::super::mget::{Unanswered, is_oversized, lengths, set_oversized_aside};
 use super::super::reply::{self, millis};
 use super::super::scripts;
@@ -17,7 +16,7 @@ use super::super::stored::{
 };
 use super::node::SlotMap;
 use super::routing::{ScriptCall, SlotGroup, groups};
-use super::state::{Answers, Cluster, Fault, fault};
+use super::state::{Answers, Cluster, Fault, Unserved, fault};
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
@@ -156,7 +155,10 @@ impl Cluster {
                 Err(Fault::Moving(_) | Fault::Split) => {
                     return Err(Error::unavailable("the key's slot is being moved"));
                 }
-                Err(Fault::Failed(error)) => return Err(error),
+                Err(Fault::Failed(error)) => {
+                    self.unserved.count(&error, probes.len());
+                    return Err(error);
+                }
             }
         }
     }
@@ -187,6 +189,8 @@ impl Cluster {
             if map.nodes().is_empty() {
                 return Err(Fault::Failed(self.unknown()));
             }
+            // Otherwise the read would wait for answers that can't be used.
+            self.confirmed().map_err(Fault::Failed)?;
             for (at, probe) in probes.iter().enumerate() {
                 let slot = slot_of(&probe.key);
                 let connection = self.readable(&map, slot).map_err(Fault::Failed)?;
@@ -276,7 +280,7 @@ impl Cluster {
     /// Also while the slot's former owner may take invalidations that its new one does not get.
     pub(super) fn readable(&self, map: &SlotMap, slot: u16) -> Result<Arc<Connection>, Error> {
         if self.fences.has(slot) && !crate::base::mutation::is_active("new-owner-read-at-once") {
-            return Err(Error::unavailable(FENCED));
+            return Err(Unserved::Fenced.into());
         }
         map.connection(slot)
     }
@@ -309,28 +313,46 @@ impl Cluster {
 
     /// Those of these keys whose values are larger than the cache stores.
     async fn oversized<'k>(&self, aside: Vec<&'k str>) -> Result<Vec<&'k str>, Fault> {
-        let asked = aside.iter().map(|key| async move {
-            let map = self.map.load_full();
-            let connection = self.readable(&map, slot_of(key)).map_err(Fault::Failed)?;
-            let lengths = lengths(std::iter::once(*key));
+        let mut by_node: Vec<(Arc<Connection>, Vec<&'k str>)> = Vec::new();
+        {
+            let map = self.map.load();
+            for key in aside {
+                let connection = self.readable(&map, slot_of(key)).map_err(Fault::Failed)?;
+                match by_node
+                    .iter_mut()
+                    .find(|(it, _)| Arc::ptr_eq(it, &connection))
+                {
+                    Some((_, keys)) => keys.push(key),
+                    None => by_node.push((connection, vec![key])),
+                }
+            }
+        }
+        let asked = by_node.iter().map(|(connection, keys)| async move {
+            let lengths = lengths(keys.iter().copied());
             let asked = connection.ask(self.budget, async |multiplexed| {
                 lengths.query_async(multiplexed).await
             });
-            let mut answers: Answers = asked.await.map_err(Fault::Failed)?;
-            match answers.pop().ok_or_else(|| miscounted(&connection))? {
-                Ok(answer) => Ok(is_oversized(&connection, key, &answer)),
-                Err(error) => match fault(&connection, error) {
-                    // It holds no string.
-                    Fault::Failed(_) => Ok(is_oversized(&connection, key, &Value::Nil)),
-                    elsewhere => Err(elsewhere),
-                },
+            let answers: Answers = asked.await?;
+            match answers.len() == keys.len() {
+                true => Ok(answers),
+                false => Err(connection.answers_amiss(reply::miscounted())),
             }
         });
-        let answers = join_all(asked).await;
+        let answers: Vec<Result<Answers, Error>> = join_all(asked).await;
         let mut oversized = Vec::new();
-        for (key, answer) in aside.iter().zip(answers) {
-            if answer? {
-                oversized.push(*key);
+        for ((connection, keys), answers) in by_node.iter().zip(answers) {
+            for (key, answer) in keys.iter().zip(answers.map_err(Fault::Failed)?) {
+                let answer = match answer {
+                    Ok(answer) => answer,
+                    Err(error) => match fault(connection, error) {
+                        // It holds no string.
+                        Fault::Failed(_) => Value::Nil,
+                        elsewhere => return Err(elsewhere),
+                    },
+                };
+                if is_oversized(connection, key, &answer) {
+                    oversized.push(*key);
+                }
             }
         }
         Ok(oversized)

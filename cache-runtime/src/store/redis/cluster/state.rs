@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,7 +15,7 @@ use super::super::batcher::Batcher;
 use super::super::confirmation::{Confirmation, UNCONFIRMED};
 use super::super::connection::Connection;
 use super::super::errors::described;
-use super::super::fence::Fences;
+use super::super::fence::{FENCED, Fences};
 use super::super::recent::RecentInvalidations;
 use super::super::set_aside::SetAside;
 use super::super::slots::{slot_of, untagged};
@@ -56,6 +57,8 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) batcher: Batcher,
     /// Keys that are read alone.
     pub(super) set_aside: Arc<SetAside>,
+    /// Reads that were not served, since the owner of a slot was not certain.
+    pub(super) unserved: UnservedReads,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,6 +91,52 @@ pub(super) enum Fault {
 #[derive(Debug, thiserror::Error)]
 #[error("its keys lie on two nodes")]
 pub(super) struct KeysApart;
+
+/// Why a read is not served although the nodes are connected.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(super) enum Unserved {
+    #[error("{FENCED}")]
+    Fenced,
+    #[error("{UNCONFIRMED}")]
+    Unconfirmed,
+}
+
+impl Unserved {
+    pub(super) fn of(error: &Error) -> Option<Self> {
+        std::error::Error::source(error)?.downcast_ref().copied()
+    }
+}
+
+impl From<Unserved> for Error {
+    fn from(reason: Unserved) -> Self {
+        Self::unavailable(reason.to_string()).with_source(reason)
+    }
+}
+
+/// How many reads were not served for these reasons.
+#[derive(Debug, Default)]
+pub(super) struct UnservedReads {
+    fenced: AtomicU64,
+    unconfirmed: AtomicU64,
+}
+
+impl UnservedReads {
+    /// Counts the reads that this error has ended, if it is for such a reason.
+    pub(super) fn count(&self, error: &Error, reads: usize) {
+        let counter = match Unserved::of(error) {
+            Some(Unserved::Fenced) => &self.fenced,
+            Some(Unserved::Unconfirmed) => &self.unconfirmed,
+            None => return,
+        };
+        counter.fetch_add(reads as u64, Ordering::Relaxed);
+    }
+
+    /// The fenced and the unconfirmed ones.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.fenced), count(&self.unconfirmed))
+    }
+}
 
 /// Whether the step can be repeated key by key.
 pub(super) fn is_apart(error: &Error) -> bool {
@@ -155,6 +204,7 @@ impl Cluster {
             redis,
             batcher: Batcher::default(),
             set_aside: Arc::default(),
+            unserved: UnservedReads::default(),
         }
     }
 
@@ -254,7 +304,10 @@ impl Cluster {
     /// # Errors
     /// If too few primaries have confirmed the slot map for too long: slots may have other owners.
     pub(super) fn confirmed(&self) -> Result<(), Error> {
-        self.confirmation.check()
+        match self.confirmation.is_valid() {
+            true => Ok(()),
+            false => Err(Unserved::Unconfirmed.into()),
+        }
     }
 
     pub(super) fn unknown(&self) -> Error {

@@ -6,7 +6,7 @@
 //! with entries from before, and its epoch has risen with that.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::super::address;
 use super::super::batcher::WORKERS;
 use super::super::confirmation::{Asked, VALID};
+use super::super::connection::Connection;
 use super::super::dial::dial;
 use super::super::errors::described;
 use super::super::fence::Fence;
@@ -36,11 +37,13 @@ use crate::config::RedisConfig;
 use crate::key::KeySpace;
 use crate::store::Parts;
 
-/// The pause between two rounds. Together with the time of an answer it is a second.
+/// The time from the beginning of a round to that of the next. With a round that takes as long as it
+/// may, the next answers still come before the last confirmation has lost its validity.
 const INTERVAL: Duration = Duration::from_millis(750);
-/// The pause after a round that did not confirm the owners: a second question comes before the last
-/// confirmation has lost its validity.
+/// The same after a round that did not confirm the owners.
 const RETRY: Duration = Duration::from_millis(250);
+/// The shortest pause between two rounds, however long the first has taken.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 /// How long a round waits for the connection to a new node.
@@ -90,6 +93,9 @@ pub(in crate::store::redis) async fn run(
         cluster,
         plan,
         known: HashSet::new(),
+        late: Vec::new(),
+        unserved: (0, 0),
+        unserved_said: (0, 0),
         said: None,
         repeating: JoinSet::new(),
     };
@@ -119,11 +125,54 @@ pub(in crate::store::redis) async fn run(
     }
 }
 
+/// What the nodes have answered in one round.
+struct Answers {
+    /// One for each node that has answered.
+    views: Vec<ClusterView>,
+    /// When they were asked.
+    asked: Asked,
+    /// The ids of those whose connection has the epoch that they have answered.
+    identified: HashSet<String>,
+}
+
+impl Answers {
+    /// Whether they confirm who owns the slots: if half of the primaries have answered, of those
+    /// that were known and of those that are named now.
+    ///
+    /// A replica that replaces a primary needs the votes of the majority, and the primary that it
+    /// replaces has none: it is away. So one of the other primaries that answer has given its vote,
+    /// and has heard of the new owner. A primary that is alone with this process is at most half of
+    /// the cluster if it can be replaced at all.
+    fn are_enough<'n>(
+        &self,
+        known: impl Iterator<Item = &'n str>,
+        named: impl Iterator<Item = &'n str>,
+    ) -> bool {
+        self.are_of_half(known) && self.are_of_half(named)
+    }
+
+    /// Whether half of these nodes have answered, as primaries.
+    fn are_of_half<'n>(&self, nodes: impl Iterator<Item = &'n str>) -> bool {
+        let (mut all, mut answered) = (0, 0);
+        for id in nodes {
+            let view = self.views.iter().find(|view| view.id == id);
+            all += 1;
+            answered += usize::from(view.is_some_and(|view| view.epoch().is_some()));
+        }
+        2 * answered >= all
+    }
+}
+
 struct Topology {
     cluster: Arc<Cluster>,
     plan: TopologySettings,
     /// The addresses of all known nodes, replicas included.
     known: HashSet<(String, u16)>,
+    /// The connections that had no answer in time in the last round.
+    late: Vec<Weak<Connection>>,
+    /// How many reads were not served when the last round ended, and when this was last logged.
+    unserved: (u64, u64),
+    unserved_said: (u64, u64),
     /// The reason that was logged.
     said: Option<String>,
     /// The task that repeats recent invalidations after the last change. It ends when all of them
@@ -136,21 +185,36 @@ impl Topology {
     async fn round(&mut self) -> Duration {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
-        let asked = Asked::now();
-        let pause = match self.views().await {
-            Ok((views, are_enough)) => {
+        let begun = clock::now();
+        let is_confirmed = match self.answers().await {
+            Ok(answers) => {
                 *self.cluster.failure.lock() = None;
-                self.adopt(&views, are_enough.then_some(asked)).await;
-                if are_enough { INTERVAL } else { RETRY }
+                self.adopt(&answers).await
             }
             Err(error) => {
                 self.unreachable(&error);
-                INTERVAL
+                false
             }
         };
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);
-        pause
+        self.say_unserved();
+        pause_after(begun.elapsed(), is_confirmed)
+    }
+
+    /// Logs how many reads were not served, when all are again.
+    fn say_unserved(&mut self) {
+        let now = self.cluster.unserved.counts();
+        let is_over = now == std::mem::replace(&mut self.unserved, now);
+        if is_over && now != self.unserved_said {
+            let before = std::mem::replace(&mut self.unserved_said, now);
+            let (fenced, unconfirmed) = (now.0 - before.0, now.1 - before.1);
+            tracing::info!(
+                fenced,
+                unconfirmed,
+                "reads went past the cache, as it was not certain who owns their slots"
+            );
+        }
     }
 
     fn unreachable(&mut self, error: &Error) {
@@ -163,32 +227,44 @@ impl Topology {
         self.cluster.watch.failed();
     }
 
-    /// The answers of the primaries; if none answers, those of other known nodes. Also whether the
-    /// answers are enough to confirm who owns the slots: those of half of the primaries.
-    ///
-    /// A replica that replaces a primary needs the votes of the majority, and the primary that it
-    /// replaces has none: it is away. So one of the other primaries that answer has given its vote,
-    /// and has heard of the new owner. A primary that is alone with this process is at most half of
-    /// the cluster if it can be replaced at all.
-    async fn views(&self) -> Result<(Vec<ClusterView>, bool), Error> {
+    /// The answers of the primaries; if none answers, those of all known nodes.
+    async fn answers(&mut self) -> Result<Answers, Error> {
+        let asked = Asked::now();
         let map = self.cluster.map.load_full();
-        let asked = map.nodes().iter().map(|node| async {
+        let were_late = std::mem::take(&mut self.late);
+        let was_late = |connection: &Arc<Connection>| {
+            let connection = Arc::downgrade(connection);
+            were_late.iter().any(|late| late.ptr_eq(&connection))
+        };
+        let answers = map.nodes().iter().map(|node| async {
             let connection = node.connections.current().ok()?;
-            match connection.ask(ANSWER_BUDGET, ask).await {
+            let error = match connection.ask(ANSWER_BUDGET, ask).await {
                 Ok(text) => {
                     let view = read(&text, &node.host).ok()?;
                     if let Some(epoch) = view.epoch() {
                         connection.set_epoch(epoch);
                     }
-                    Some(view)
+                    return Some(Ok(view));
                 }
-                Err(error) => {
-                    connection.give_up(|| format!("it does not say which slots it has: {error}"));
-                    None
-                }
+                Err(error) => error,
+            };
+            // It may be this process that was held up, and then it was so with all nodes.
+            if error.kind() == ErrorKind::Unavailable
+                && !was_late(&connection)
+                && !crate::base::mutation::is_active("late-once-is-lost")
+            {
+                return Some(Err(Arc::downgrade(&connection)));
             }
+            connection.give_up(|| format!("it does not say which slots it has: {error}"));
+            None
         });
-        let views: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let mut views = Vec::new();
+        for answer in join_all(answers).await.into_iter().flatten() {
+            match answer {
+                Ok(view) => views.push(view),
+                Err(late) => self.late.push(late),
+            }
+        }
         if views.len() < map.nodes().len() {
             // It may be this process that is cut off, with a primary that goes on acknowledging.
             if !crate::base::mutation::is_active("cut-off-not-remembered") {
@@ -196,13 +272,17 @@ impl Topology {
             }
         }
         if !views.is_empty() {
-            let primaries = views.iter().filter(|view| view.epoch().is_some()).count();
-            return Ok((views, 2 * primaries >= map.nodes().len()));
+            return Ok(Answers {
+                identified: views.iter().map(|view| view.id.clone()).collect(),
+                views,
+                asked,
+            });
         }
+        let asked = Asked::now();
         let seeds = self.plan.seeds.iter().chain(&self.known);
         let seeds: HashSet<_> = seeds.collect();
         let config = &self.plan.supervisor.config;
-        let asked = seeds.iter().map(async |(host, port)| {
+        let answers = seeds.iter().map(async |(host, port)| {
             match view_at(&config.settings_at(host, *port), host).await {
                 Ok((view, _)) => Ok(view),
                 Err(error) => {
@@ -212,22 +292,27 @@ impl Topology {
             }
         });
         let (mut views, mut fault) = (Vec::new(), None);
-        for view in join_all(asked).await {
+        for view in join_all(answers).await {
             match view {
+                // A node may be known by two names.
+                Ok(view) if views.iter().any(|it: &ClusterView| it.id == view.id) => {}
                 Ok(view) => views.push(view),
                 Err(error) => fault = Some(error),
             }
         }
         match views.is_empty() {
-            // The next round asks the primaries that are named.
-            false => Ok((views, false)),
+            false => Ok(Answers {
+                views,
+                asked,
+                identified: HashSet::new(),
+            }),
             true => Err(fault.unwrap_or_else(|| Error::unavailable("no node is known"))),
         }
     }
 
-    /// Applies the answers of the nodes. They confirm the owners if there is a time at which they
-    /// were asked for.
-    async fn adopt(&mut self, views: &[ClusterView], asked: Option<Asked>) {
+    /// Applies the answers of the nodes; returns whether they confirm the owners.
+    async fn adopt(&mut self, answers: &Answers) -> bool {
+        let views = &answers.views[..];
         let before = self.cluster.map.load_full();
         let owners = owners(views);
         let mut primaries: Vec<&NodeView> = Vec::new();
@@ -244,8 +329,12 @@ impl Topology {
             .collect();
         if primaries.is_empty() {
             let error = "its nodes have no slots: `redis-cli --cluster create` gives them some";
-            return self.unreachable(&Error::unavailable(error));
+            self.unreachable(&Error::unavailable(error));
+            return false;
         }
+        let known = before.nodes().iter().map(|node| node.id.as_str());
+        let named = primaries.iter().map(|node| node.id.as_str());
+        let asked = answers.are_enough(known, named).then_some(answers.asked);
         // Not those of earlier answers: an address that has left may be that of another cluster.
         let known = views.iter().flat_map(|view| &view.nodes);
         self.known = known.map(|it| (self.host_of(it), it.port)).collect();
@@ -264,7 +353,7 @@ impl Topology {
             if self.is_repeated() && before.nodes().iter().all(|node| has_answered(&node.id)) {
                 self.cluster.recent.is_known();
             }
-            return;
+            return asked.is_some();
         }
         let mut new = Vec::new();
         let nodes: Vec<_> = primaries
@@ -289,6 +378,7 @@ impl Topology {
         for node in map.nodes() {
             node.health.set_key(self.health_key(&map, node));
         }
+        self.identify_again(&before, &map, &answers.identified);
         self.cluster.map.store(Arc::clone(&map));
         // Before connections to new nodes are waited for, which may take long.
         self.confirm(asked);
@@ -326,6 +416,28 @@ impl Topology {
                 );
             }
             _ => tracing::info!(primaries = names, "the cluster's slots have other owners"),
+        }
+        asked.is_some()
+    }
+
+    /// Closes the connections to nodes that have gained slots, as others say, and that have not said
+    /// themselves which epoch they have now. The next connection learns it.
+    fn identify_again(&self, before: &SlotMap, map: &SlotMap, identified: &HashSet<String>) {
+        for node in map.nodes() {
+            let has_gained = || {
+                let has = |map: &SlotMap, slot| {
+                    let owner = map.owner(slot);
+                    owner.is_some_and(|owner| Arc::ptr_eq(owner, node))
+                };
+                (0..SLOTS).any(|slot| has(map, slot) && !has(before, slot))
+            };
+            if !identified.contains(&node.id)
+                && has_gained()
+                && !crate::base::mutation::is_active("silent-gain-trusted")
+                && let Ok(connection) = node.connections.current()
+            {
+                connection.give_up(|| "it has more slots, and does not say so".into());
+            }
         }
     }
 
@@ -506,6 +618,12 @@ impl Topology {
     }
 }
 
+/// The pause after a round that took this long.
+fn pause_after(took: Duration, is_confirmed: bool) -> Duration {
+    let interval = if is_confirmed { INTERVAL } else { RETRY };
+    interval.saturating_sub(took).max(PAUSE)
+}
+
 /// Repeats recent invalidations until all of them have arrived: slots have new owners, and a former
 /// owner may have acknowledged them.
 async fn do_again(cluster: Arc<Cluster>, namespace: String) {
@@ -635,4 +753,57 @@ fn is_refusal(error: &Error) -> bool {
     let text = error.to_string();
     text.contains("refused") && text.to_ascii_lowercase().contains("connection refused")
         || text.starts_with("LOADING")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These nodes have answered.
+    fn answers(nodes: &[&str]) -> Answers {
+        let view = |id: &&str| {
+            let line = format!("{id} 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-5");
+            ClusterView::parse(&line).expect("a view")
+        };
+        Answers {
+            views: nodes.iter().map(view).collect(),
+            asked: Asked::now(),
+            identified: HashSet::new(),
+        }
+    }
+
+    #[test]
+    fn half_of_the_primaries_confirm_of_those_before_and_of_those_now() {
+        let are_enough = |nodes: &[&str], known: &[&'static str], named: &[&'static str]| {
+            answers(nodes).are_enough(known.iter().copied(), named.iter().copied())
+        };
+        let (two, three) = (["a", "b"], ["a", "b", "c"]);
+        // At the start nothing is known.
+        assert!(are_enough(&["a", "b"], &[], &three));
+        assert!(!are_enough(&["a"], &[], &three));
+        assert!(are_enough(&["a"], &two, &two));
+        assert!(!are_enough(&["a"], &three, &three));
+        // `b` has been replaced by `d`, which has not answered.
+        assert!(are_enough(&["a", "c"], &three, &["a", "d", "c"]));
+        assert!(!are_enough(&["a"], &three, &["a", "d", "c"]));
+        assert!(
+            !are_enough(&["a"], &two, &["a", "d", "c"]),
+            "there are more now"
+        );
+        // Others than those that are named don't count, such as replicas.
+        assert!(!are_enough(&["a", "x", "y"], &[], &three));
+    }
+
+    #[test]
+    fn a_question_comes_before_the_last_answer_has_lost_its_validity() {
+        let none = Duration::ZERO;
+        assert_eq!(pause_after(none, true), INTERVAL);
+        assert_eq!(pause_after(none, false), RETRY);
+        // A round in which one node does not answer, and another can't be connected to.
+        let longest = ANSWER_BUDGET + CONNECT_BUDGET;
+        for is_confirmed in [true, false] {
+            let next_answers = longest + pause_after(longest, is_confirmed) + ANSWER_BUDGET;
+            assert!(next_answers < VALID, "{next_answers:?}");
+        }
+    }
 }
