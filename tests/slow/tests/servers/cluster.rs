@@ -80,7 +80,7 @@ async fn row(id: i64, cache: &Cache) -> String {
 }
 
 /// The connections of others than `redis-cli`.
-fn clients(server: &RedisServer) -> Vec<String> {
+pub(crate) fn clients(server: &RedisServer) -> Vec<String> {
     let list = server.cli(&["CLIENT", "LIST"]);
     let others = list
         .lines()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig};
 use cache_tests::{Links, Mode, RedisCluster, eventually};
 
-use crate::cluster::settings;
+use crate::cluster::{clients, settings};
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -141,4 +141,64 @@ async fn nothing_stale_while_one_process_loses_one_node_after_the_other() {
     )
     .await;
     assert!(hits > 0, "{hits} of {reads}");
+}
+
+/// As long as it takes until a question that is asked once in 750 ms had no answer in 500 ms.
+const LATE: Duration = Duration::from_millis(1_300);
+
+/// The connections to all nodes, when there is one to each.
+async fn connections(cluster: &RedisCluster, shop: &Shop) -> Vec<Vec<String>> {
+    let nodes = || (0..cluster.len()).map(|node| cluster.node(node));
+    eventually(PATIENCE, async || {
+        is_hit(shop, 1).await && nodes().all(|node| node.connections() == 1)
+    })
+    .await;
+    nodes().map(clients).collect()
+}
+
+/// As for a process that has not run for a moment: nobody has answered it in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_late_once_end_no_connection() {
+    let cluster = RedisCluster::start(3, 0);
+    let links = links_to(&cluster);
+    let shop = Shop::over(over(&cluster, &links)).await;
+    // On a busy machine the next ones may be late as well.
+    eventually(PATIENCE, async || {
+        let before = connections(&cluster, &shop).await;
+        for (_, link) in links.iter() {
+            link.set(Mode::Hold);
+        }
+        tokio::time::sleep(LATE).await;
+        for (_, link) in links.iter() {
+            link.set(Mode::Pass);
+        }
+        connections(&cluster, &shop).await == before
+    })
+    .await;
+}
+
+/// The slot may hold entries from before the node had lost it, which the epoch of before would show
+/// as live.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_answer_is_late_when_it_gains_a_slot_is_identified_again() {
+    let cluster = RedisCluster::start(3, 0);
+    let links = links_to(&cluster);
+    let shop = Shop::over(over(&cluster, &links)).await;
+    let slot = cluster.slot("users:1");
+    let home = cluster.owner(slot);
+    let to = (home + 1) % 3;
+    let link = links.link(cluster.node(to).port());
+    // The question may have been asked before the slot has moved.
+    eventually(PATIENCE, async || {
+        let before = connections(&cluster, &shop).await;
+        link.set(Mode::Hold);
+        cluster.move_slot(slot, to);
+        // Shorter, so that only one answer is late.
+        tokio::time::sleep(LATE - Duration::from_millis(100)).await;
+        link.set(Mode::Pass);
+        let after = connections(&cluster, &shop).await;
+        cluster.move_slot(slot, home);
+        before[home] == after[home] && before[to] != after[to]
+    })
+    .await;
 }

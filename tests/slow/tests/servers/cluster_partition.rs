@@ -103,7 +103,9 @@ async fn nothing_stale_for_who_is_cut_off_with_a_replaced_primary() {
         })
         .await;
         assert_eq!(parted.alone.user(1).await, row);
+        let asked = former.calls("mget");
         assert!(!is_hit(&parted.alone, 1).await);
+        assert_eq!(former.calls("mget"), asked, "its answer can't be used");
         let keys = former.cli(&["EXISTS", "{shop}:users:1"]);
         assert_eq!(keys, "1", "the former primary does not answer any more");
         let acknowledged = parted.alone.cache.invalidate("users", &2_i64).await;
