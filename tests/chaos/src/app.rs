@@ -49,6 +49,8 @@ pub(crate) struct Brief {
     pub(crate) is_audited: bool,
     /// Whether there are rows that somebody changes behind the cache's back.
     pub(crate) planted_writer: bool,
+    /// The folder for what it logs.
+    pub(crate) logs: Option<PathBuf>,
 }
 
 impl Brief {
@@ -222,6 +224,10 @@ fn quiet_planned_panics() {
 }
 
 async fn live<C: Cast>(brief: Brief) {
+    if let Some(logs) = &brief.logs {
+        let file = logs.join(format!("app-{}.log", brief.process));
+        crate::log::write_to(&file).expect("a log can be written");
+    }
     let cast = Arc::new(C::begin(&brief, Common::new(&brief).await).await);
     let common = cast.common();
     let phase = Arc::new(AtomicU8::new(Phase::Rest as u8));

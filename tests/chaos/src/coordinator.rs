@@ -189,6 +189,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                 // One with copies, if any has, and the one without.
                 is_audited: slot % 3 == 0,
                 planted_writer: options.planted_writer,
+                logs: options.logs.clone(),
             })
         })
         .collect();

@@ -22,6 +22,7 @@ mod desk;
 mod faults;
 mod history;
 mod lasting;
+mod log;
 mod minimise;
 mod options;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::servers::Setup;
 
 const HELP: &str = "\
 chaos [--seed N] [--seconds S] [--reads N] [--local MB] [--staleness MS] [--faults LIST] [--history FILE]
-      [--planted-writer] [--servers KIND]
+      [--planted-writer] [--servers KIND] [--logs FOLDER]
 chaos check FILE
 
   --seed N        decides what the tasks do and which faults come when (default 1)
@@ -26,6 +26,7 @@ chaos check FILE
   --servers KIND  `one` Redis (the default), a `cluster` of three shards with a replica each, or a primary and a replica
                   that `sentinels` watch
   --history FILE  keeps the history, also of a run without a violation
+  --logs FOLDER   keeps there what each process logs
   check FILE      judges a history once more
 
 faults: mishaps";
@@ -42,6 +43,7 @@ pub(crate) struct Options {
     pub(crate) history: Option<PathBuf>,
     pub(crate) planted_writer: bool,
     pub(crate) servers: Setup,
+    pub(crate) logs: Option<PathBuf>,
 }
 
 impl Options {
@@ -66,6 +68,7 @@ impl Options {
             history: Some(history),
             planted_writer: false,
             servers: Setup::One,
+            logs: None,
         })
     }
 
@@ -82,6 +85,7 @@ impl Options {
             history: None,
             planted_writer: false,
             servers: Setup::One,
+            logs: None,
         };
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
@@ -110,6 +114,7 @@ impl Options {
                 }
                 "--staleness" => options.staleness = Duration::from_millis(number()?),
                 "--servers" => options.servers = Setup::named(value)?,
+                "--logs" => options.logs = Some(value.into()),
                 "--history" => options.history = Some(value.into()),
                 "--faults" => {
                     (options.faults, options.mishaps) = faults(value)?;

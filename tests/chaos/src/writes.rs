@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use cache_runtime::{Acknowledgement, BypassReason, Key, Status};
+use cache_runtime::{Acknowledgement, BypassReason, Key, Outcomes, Status, observe};
 use fastrand::Rng;
 
 use crate::act::{Stage, get, id};
@@ -172,21 +172,31 @@ async fn write_as<K: Kind>(
     let running = {
         let shop = shop.clone();
         tokio::spawn(async move {
+            let written = observe(run(&shop, form, id));
             match hang_up {
-                None => run(&shop, form, id).await,
+                None => written.await,
                 Some(patience) => {
-                    let written = tokio::time::timeout(patience, run(&shop, form, id)).await;
-                    written.unwrap_or(Ended::Dropped)
+                    let written = tokio::time::timeout(patience, written).await;
+                    written.unwrap_or((Ended::Dropped, Outcomes::default()))
                 }
             }
         })
     };
-    let ended = running.await;
+    // In a cluster the invalidation of the row may be in force, and that of a tag may not.
+    let mut told = None;
+    let ended = running.await.map(|(ended, outcomes)| {
+        told = outcomes.invalidation();
+        ended
+    });
     let had_committed = shop.committed.load(Ordering::SeqCst);
     match ended {
         Ok(Ended::Returned(Ok(()) | Err(Trouble::Lost | Trouble::Planned | Trouble::Refused))) => {
             shop.mark(Step::Done(Outcome::Returned));
-            if is_pending(stage, &shop, id).await {
+            let is_pending = match told {
+                Some(told) => told != Acknowledgement::Delivered,
+                None => is_pending(stage, &shop, id).await,
+            };
+            if is_pending {
                 shop.mark(Step::Pending);
                 settle(stage, shop, Duration::ZERO, false);
             } else {

@@ -17,9 +17,20 @@ use std::time::Duration;
 use crate::base::clock;
 use crate::base::error::Error;
 
-/// How long an answer holds: longer than a round of questions takes. Also by which time the
-/// majority has to answer again.
+/// How long an answer holds: longer than a round of questions takes, and the pause before it. Also
+/// how long after the last answer of the majority of Sentinels the connection is closed.
 pub(super) const VALID: Duration = Duration::from_secs(2);
+
+/// The pause between two rounds of questions; in a cluster, the time from the beginning of one to
+/// that of the next. With rounds that take as long as they may, answers still come before the last
+/// one has lost its validity.
+pub(super) const INTERVAL: Duration = Duration::from_millis(750);
+
+/// The same after a round that has confirmed nothing.
+pub(super) const RETRY: Duration = Duration::from_millis(250);
+
+/// How long an answer may take.
+pub(super) const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 
 /// Why nothing is served.
 pub(super) const UNCONFIRMED: &str =

@@ -51,7 +51,7 @@ pub(super) struct Connection {
     pub(super) round_trip: Duration,
     /// The runtime that drives the connection.
     pub(super) home: Handle,
-    /// For single reads from single-threaded runtimes.
+    /// The connections over which single-threaded runtimes read.
     pub(super) runtimes: RuntimeConnections,
 }
 

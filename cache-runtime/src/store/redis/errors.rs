@@ -90,6 +90,12 @@ pub(super) fn described(error: RedisError) -> Error {
 /// The error for a server that is not the primary.
 pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
 
+/// Whether nobody is answered: the process is gone, or it is loading its data and answers no reads.
+pub(super) fn answers_nobody(error: &Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    text.contains("connection refused") || text.starts_with("loading")
+}
+
 /// Whether an error means a missing permission, in the texts of Redis 6.2, 7.0 and later.
 pub(super) fn is_refusal(error: &str) -> bool {
     [

@@ -20,22 +20,15 @@ use redis::{PushInfo, PushKind};
 use tokio::sync::Notify;
 
 use super::address;
-use super::confirmation::{Asked, VALID};
+use super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY, VALID};
 use super::connection::Connection;
 use super::dial::dial;
-use super::errors::described;
+use super::errors::{answers_nobody, described};
 use super::reply::info_field;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::{RedisConfig, SentinelConfig};
 
-/// The pause between two rounds. Together with the time of an answer it is a second.
-const INTERVAL: Duration = Duration::from_millis(750);
-/// How long an answer may take.
-const ANSWER_BUDGET: Duration = Duration::from_millis(500);
-/// The pause after a round without the majority: a second question comes before the last answer
-/// has lost its validity.
-const RETRY: Duration = Duration::from_millis(250);
 /// How long Sentinels may take to tell each other of a failover. They do so at once, and every two
 /// seconds (`SENTINEL_PUBLISH_PERIOD`).
 const TOLD: Duration = Duration::from_secs(2);
@@ -367,7 +360,7 @@ async fn is_left(config: RedisConfig) {
         match tokio::time::timeout(ANSWER_BUDGET, asked).await {
             Ok(Ok((role, _))) if role != "master" => return,
             Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
-            Ok(Err(error)) if is_refusal(&error) => return,
+            Ok(Err(error)) if answers_nobody(&error) => return,
             _ => {}
         }
         tokio::time::sleep(ROLE_PAUSE).await;
@@ -402,12 +395,6 @@ async fn dial_any(config: &RedisConfig) -> Result<MultiplexedConnection, Error> 
         }
     }
     Err(last)
-}
-
-/// Whether nobody can connect: the process is gone, or it is loading its data and answers no reads.
-fn is_refusal(error: &Error) -> bool {
-    let text = error.to_string().to_ascii_lowercase();
-    text.contains("connection refused") || text.starts_with("loading")
 }
 
 #[cfg(test)]

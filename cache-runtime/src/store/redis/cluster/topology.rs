@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 
 use super::super::address;
 use super::super::batcher::WORKERS;
-use super::super::confirmation::{Asked, VALID};
+use super::super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY, VALID};
 use super::super::connection::Connection;
 use super::super::dial::dial;
-use super::super::errors::described;
+use super::super::errors::{answers_nobody, described};
 use super::super::fence::Fence;
 use super::super::health::Health;
 use super::super::heartbeat::send_heartbeats;
@@ -37,15 +37,8 @@ use crate::config::RedisConfig;
 use crate::key::KeySpace;
 use crate::store::Parts;
 
-/// The time from the beginning of a round to that of the next. With a round that takes as long as it
-/// may, the next answers still come before the last confirmation has lost its validity.
-const INTERVAL: Duration = Duration::from_millis(750);
-/// The same after a round that did not confirm the owners.
-const RETRY: Duration = Duration::from_millis(250);
 /// The shortest pause between two rounds, however long the first has taken.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long an answer may take.
-const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 /// How long a round waits for the connection to a new node.
 const CONNECT_BUDGET: Duration = Duration::from_millis(500);
 /// How long a former owner is watched that does not answer. By then no process uses it: those that
@@ -740,19 +733,12 @@ async fn look_after(config: RedisConfig, fence: Fence) {
         match tokio::time::timeout(ANSWER_BUDGET, asked).await {
             Ok(Ok((view, _))) if !view.owns_any(fence.slots()) => break,
             Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
-            Ok(Err(error)) if is_refusal(&error) => break,
+            Ok(Err(error)) if answers_nobody(&error) => break,
             _ => {}
         }
         tokio::time::sleep(FENCE_PAUSE).await;
     }
     drop(fence);
-}
-
-/// Whether nobody can connect: the process is gone, or it is loading its data and answers no reads.
-fn is_refusal(error: &Error) -> bool {
-    let text = error.to_string();
-    text.contains("refused") && text.to_ascii_lowercase().contains("connection refused")
-        || text.starts_with("LOADING")
 }
 
 #[cfg(test)]
