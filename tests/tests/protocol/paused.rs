@@ -31,6 +31,9 @@ async fn paused_time_costs_no_hit_and_no_acknowledgement() {
                 .await
                 .expect("written");
             assert_eq!(shop.name(1).await, name);
+            // It asks whether the server takes writes, and announces nothing.
+            shop.rename_required(1, "other").await.expect("written");
+            assert_eq!(shop.name(1).await, "other");
             assert_eq!(
                 cache.invalidate("users", &1).await,
                 Acknowledgement::Delivered

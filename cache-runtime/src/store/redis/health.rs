@@ -22,6 +22,7 @@ use super::scripts::{INVALIDATE, ScriptMode, TRY};
 use super::switches::SwitchList;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
+use crate::base::paused::PauseGuard;
 
 /// The pause between an answer and the next check. Together with the time of an answer it is a
 /// second.
@@ -106,6 +107,8 @@ impl Health {
         if crate::base::mutation::is_active("health-is-a-read") {
             return Ok(());
         }
+        // A `required` write asks on its caller's runtime, whose time may be paused.
+        let _held = PauseGuard::for_at_most(self.budget * 3);
         match tokio::time::timeout(self.budget, self.write(multiplexed, scripts)).await {
             Ok(Ok(())) => {}
             // The slot has moved to another node, which says nothing about this one.
