@@ -39,6 +39,9 @@ pub(super) fn addresses(text: &str, default_port: u16) -> Option<Vec<(String, u1
 /// variable for each service of its namespace, and a service named `redis` sets `REDIS_PORT`
 /// (redis-commander#267).
 pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
+    if crate::base::mutation::is_active("service-links-not-read") {
+        return None;
+    }
     let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().ok().filter(|port| *port != 0)?;

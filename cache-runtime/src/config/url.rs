@@ -36,7 +36,7 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
     if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
         return Err("it has spaces or control characters; write them as `%20`, `%0A`".into());
     }
-    if rest.contains('#') {
+    if rest.contains('#') && !crate::base::mutation::is_active("urls-end-at-a-hash") {
         return Err("it has a `#`; in a password write `%23`".into());
     }
     if names_sentinels {
@@ -187,7 +187,8 @@ fn parameters(
             "protocol" if matches!(&*value, "resp3" | "3") => {}
             "protocol" => return Err("its `protocol` is not `resp3`, which is needed".into()),
             name => {
-                if !own(name, &value)? {
+                let is_own = own(name, &value)?;
+                if !is_own && !crate::base::mutation::is_active("parameters-passed-over") {
                     return Err("it has a parameter other than `db` and `protocol`; \
                                 in a password write `?` as `%3F`"
                         .into());

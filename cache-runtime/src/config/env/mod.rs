@@ -56,7 +56,8 @@ impl CacheConfig {
                 .iter()
                 .any(|(name, text)| name == "REDIS_ENABLED" && may_turn_on(text.trim()));
         unreadable.retain(|name| {
-            let has_no_effect = !may_be_on && name.starts_with("REDIS_");
+            let has_no_effect = !may_be_on && name.starts_with("REDIS_")
+                || crate::base::mutation::is_active("texts-of-other-encodings-ignored");
             if has_no_effect {
                 tracing::warn!("{name} is not UTF-8, and has no effect, because Redis is off");
             }

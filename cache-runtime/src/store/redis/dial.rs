@@ -86,7 +86,12 @@ async fn dial_with(
     }
     // Without a password the client would leave out the user, too, and log in as the default one.
     let password = config.password.as_deref();
-    if let Some(password) = password.or(config.username.as_ref().map(|_| "")) {
+    let none = config
+        .username
+        .as_ref()
+        .filter(|_| !crate::base::mutation::is_active("user-without-password-left-out"))
+        .map(|_| "");
+    if let Some(password) = password.or(none) {
         login = login.set_password(password);
     }
     #[cfg(feature = "redis-tls")]
