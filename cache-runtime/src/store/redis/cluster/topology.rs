@@ -1,4 +1,4 @@
-//! Asks for the owner of each slot: every primary once a second, and at once when one of them
+//! Asks for the owner of each slot: every primary each 750 ms, and at once when one of them
 //! redirects a command.
 //!
 //! A node's answer also contains its epoch, which is part of its identity. The epoch is stored
