@@ -1,6 +1,7 @@
 //! 128-bit ids that are never made twice, in this process or another.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,16 +28,19 @@ impl Nonce {
         static KEY: OnceLock<[u8; 16]> = OnceLock::new();
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let key = KEY.get_or_init(|| {
-            let mut key = [0; 16];
-            if getrandom::fill(&mut key).is_err() {
-                // The system has no randomness: derive the key from the process id and the time.
-                let seed = (std::process::id(), std::time::SystemTime::now());
-                key = hash128(&[0; 16], format!("{seed:?}").as_bytes()).to_le_bytes();
-            }
-            key
+            // The standard library's hash has a key from the operating system, too, of as many bits.
+            let random = RandomState::new();
+            let halves = [random.hash_one(0), random.hash_one(1)];
+            (u128::from(halves[0]) << 64 | u128::from(halves[1])).to_le_bytes()
         });
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         Self(hash128(key, &count.to_le_bytes()).max(1))
+    }
+
+    /// A random number from 0 to below 1.
+    pub(crate) fn fraction() -> f64 {
+        const BITS: u32 = f64::MANTISSA_DIGITS;
+        (Self::fresh().0 >> (u128::BITS - BITS)) as f64 / (1_u64 << BITS) as f64
     }
 
     /// Reads the 32 hex digits that [`Display`](fmt::Display) writes.
@@ -98,6 +102,17 @@ pub(crate) fn hash128(key: &[u8; 16], bytes: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fractions_are_spread() {
+        let mut tenths = [0; 10];
+        for _ in 0..10_000 {
+            let fraction = Nonce::fraction();
+            assert!((0.0..1.0).contains(&fraction));
+            tenths[(fraction * 10.0) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (800..1_200).contains(count)));
+    }
 
     #[test]
     fn nonces_differ_and_read_back() {

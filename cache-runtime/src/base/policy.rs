@@ -123,11 +123,16 @@ impl StalePolicy {
     }
 
     /// Whether XFetch reloads an entry that has not expired: the closer its end, measured by how
-    /// long a load takes, the more likely. `drawn` is from `[0, 1)`.
-    pub(crate) fn is_due_early(&self, ttl_left: Duration, took: Duration, drawn: f64) -> bool {
+    /// long a load takes, the more likely. `draw` returns a number from `[0, 1)`.
+    pub(crate) fn is_due_early(
+        &self,
+        ttl_left: Duration,
+        took: Duration,
+        draw: impl FnOnce() -> f64,
+    ) -> bool {
         self.early > 0.0 && {
             // In (0, 1], where the logarithm is finite.
-            let drawn = 1.0 - drawn;
+            let drawn = 1.0 - draw();
             took.as_secs_f64() * self.early * -drawn.ln() >= ttl_left.as_secs_f64()
         }
     }
@@ -211,7 +216,7 @@ mod tests {
         let share = |left: Duration, took: Duration| {
             let drawn = (0..1000).map(|n| f64::from(n) / 1000.0);
             drawn
-                .filter(|&drawn| stale_policy.is_due_early(left, took, drawn))
+                .filter(|&drawn| stale_policy.is_due_early(left, took, || drawn))
                 .count()
         };
         // The expected shares of an exponential distribution with the load's time as its mean.
@@ -219,7 +224,7 @@ mod tests {
         assert_eq!(share(SECOND, SECOND), 367);
         assert_eq!(share(10 * SECOND, SECOND), 0);
         assert!(share(10 * SECOND, 10 * SECOND) > 300);
-        assert!(!StalePolicy::default().is_due_early(Duration::from_millis(1), SECOND, 0.99));
+        assert!(!StalePolicy::default().is_due_early(Duration::from_millis(1), SECOND, || 0.99));
     }
 
     #[test]

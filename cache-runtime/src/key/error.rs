@@ -4,9 +4,16 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// Why an argument can't be part of a key.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug, Clone)]
 pub(crate) struct KeyError(Cow<'static, str>);
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}
 
 pub(super) const TOO_LONG: &str =
     "too long for a cache key: the arguments of a call may have 1 MiB together, and an id 8 MiB";

@@ -349,7 +349,7 @@ impl<'a> LookupLoop<'a> {
         let is_loading = header.is_held(now, self.call.cache.config.lease);
         if now < header.fresh {
             if header.is_leased()
-                || !stale_policy.is_due_early(hit.ttl, header.took(), fastrand::f64())
+                || !stale_policy.is_due_early(hit.ttl, header.took(), Nonce::fraction)
             {
                 return EntryState::Hit(hit);
             }

@@ -1,6 +1,7 @@
 //! Makes a connection: opens the socket, logs in, and identifies the server.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,9 +236,16 @@ async fn epoch(multiplexed: &mut MultiplexedConnection) -> Result<u64, Error> {
 const CLUSTER: &str = "this is a node of a cluster, which has only some of the keys";
 
 /// Marks the error of a node of a cluster that was taken for a single server.
-#[derive(Debug, thiserror::Error)]
-#[error("a node of a cluster")]
+#[derive(Debug)]
 pub(super) struct IsCluster;
+
+impl fmt::Display for IsCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a node of a cluster")
+    }
+}
+
+impl std::error::Error for IsCluster {}
 
 /// The error for a peer that closes the connection at a command that every server has.
 const HUNG_UP: &str = "the peer hung up when it was asked who it is (INFO), as proxies such as twemproxy do; connect to Redis itself, since a proxy may read from any replica and can't tell a restarted server";

@@ -1,6 +1,7 @@
 //! Keeps a connection: makes it, watches it, and replaces it whenever it is lost.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -138,9 +139,16 @@ const AWAITED: &str =
     "the Sentinels name a new primary, which is used once no process uses the former one";
 
 /// Marks the error of a server that answers reads and takes no writes.
-#[derive(Debug, thiserror::Error)]
-#[error("writes are refused")]
+#[derive(Debug)]
 struct RefusesWrites;
+
+impl fmt::Display for RefusesWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("writes are refused")
+    }
+}
+
+impl std::error::Error for RefusesWrites {}
 
 /// The settings of the supervisor.
 #[derive(Clone)]

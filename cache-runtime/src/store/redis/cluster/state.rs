@@ -88,18 +88,34 @@ pub(super) enum Fault {
 }
 
 /// Marks the error of a step whose keys are on two nodes.
-#[derive(Debug, thiserror::Error)]
-#[error("its keys lie on two nodes")]
+#[derive(Debug)]
 pub(super) struct KeysApart;
 
+impl fmt::Display for KeysApart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("its keys lie on two nodes")
+    }
+}
+
+impl std::error::Error for KeysApart {}
+
 /// Why a read is not served although the nodes are connected.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Unserved {
-    #[error("{FENCED}")]
     Fenced,
-    #[error("{UNCONFIRMED}")]
     Unconfirmed,
 }
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fenced => FENCED,
+            Self::Unconfirmed => UNCONFIRMED,
+        })
+    }
+}
+
+impl std::error::Error for Unserved {}
 
 impl Unserved {
     pub(super) fn of(error: &Error) -> Option<Self> {
