@@ -88,12 +88,15 @@ fn may_be_begun_on(path: &TypePath) -> bool {
 /// Whether it collects commands of Redis, which its owner sends later.
 fn is_pipeline(path: &TypePath) -> bool {
     let segments = &path.path.segments;
-    let is_pipeline = segments
-        .last()
-        .is_some_and(|it| it.ident.to_string().ends_with("Pipeline"));
+    let Some(name) = segments.last().map(|it| it.ident.to_string()) else {
+        return false;
+    };
     let of_redis = |name: String| name.contains("redis") || name == "fred";
-    let first = segments.first().filter(|_| segments.len() > 1);
-    is_pipeline && first.is_none_or(|first| of_redis(first.ident.to_string()))
+    match segments.first().filter(|_| segments.len() > 1) {
+        Some(first) => name.ends_with("Pipeline") && of_redis(first.ident.to_string()),
+        // Many crates have pipelines of other things.
+        None => ["Pipeline", "ClusterPipeline"].contains(&name.as_str()),
+    }
 }
 
 /// The types inside a type that may give access to its content, and what is known of their place.

@@ -307,7 +307,13 @@ impl PendingAck {
         let told = async {
             if let Some(direct) = direct {
                 // Boxed, since the future of a write that waits does not need it any more.
-                Box::pin(direct.deliver()).await;
+                let sent = Box::pin(direct.deliver());
+                tokio::select! {
+                    biased;
+                    () = sent => {}
+                    // The worker has taken it over, and is done with it before this task.
+                    told = &mut self.acknowledged => return told,
+                }
             }
             (&mut self.acknowledged).await
         };

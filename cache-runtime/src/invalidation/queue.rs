@@ -290,6 +290,11 @@ impl Queue {
         })
     }
 
+    /// Whether something is ready, and no caller waits for it.
+    pub(super) fn waits_for_nobody(&self) -> bool {
+        !self.ready.is_empty() && self.ready.waiters.is_empty() && self.ready.announcers.is_empty()
+    }
+
     /// When the worker has something to do without being woken.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let takeover = self.direct.map(|direct| direct.since + TAKEOVER);
@@ -389,6 +394,7 @@ impl Queue {
                 return;
             }
             self.direct = None;
+            self.is_waited_for = false;
         }
         if let Some(interrupted) = self.in_flight.take() {
             self.ready.merge(interrupted);

@@ -356,6 +356,25 @@ async fn who_comes_next_does_not_wait_for_a_task_that_nobody_polls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_behind_what_is_refused_is_not_held_up() {
+    let store = Held::shut();
+    store.refusals.store(1, Ordering::SeqCst);
+    let invalidations = over(&store);
+    let began = tokio::time::Instant::now();
+    let mut first = Box::pin(invalidations.send(request("users")).acknowledged(LIMIT));
+    // Polled first when the second is in the queue, and refused at once.
+    let second = invalidations.send(request("teams")).acknowledged(LIMIT);
+    store.gate.add_permits(10);
+    let (told, second) = tokio::join!(&mut first, second);
+    assert_eq!(told, Acknowledgement::Pending);
+    assert_eq!(second, Acknowledgement::Delivered);
+    assert!(
+        began.elapsed() < Duration::from_millis(50),
+        "a retry's pause"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_what_a_caller_sends() {
     let store = Held::shut();
     let invalidations = over(&store);

@@ -90,8 +90,14 @@ impl Worker {
             let failure = self.shared.failure.lock().take();
             let stopped = match failure {
                 // What a caller's task has sent is tried again after a pause, like anything else.
-                Some(error) => Some(Stopped { error, until: None }),
-                None => self.deliver_ready().await.err(),
+                Some(error)
+                    if self.shared.queue.lock().waits_for_nobody()
+                        || crate::base::mutation::is_active("refused-holds-up-others") =>
+                {
+                    Some(Stopped { error, until: None })
+                }
+                // Others have come meanwhile, or everything has been sent.
+                _ => self.deliver_ready().await.err(),
             };
             if let Some(connection) = &self.connection {
                 connection.want(stopped.is_some());
