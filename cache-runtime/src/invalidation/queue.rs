@@ -1,12 +1,17 @@
 //! The state of the queue, as plain data without I/O.
 
+mod direct;
+mod lost;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use self::direct::DirectState;
+pub(super) use self::direct::TAKEOVER;
+pub(super) use self::lost::LostInvalidations;
 use super::Acknowledgement;
 use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};
 use super::reconnect::ReconnectWait;
@@ -18,41 +23,6 @@ use crate::store::{ConnectionStatus, Intent, Invalidation, Parts, Probe};
 /// Due times are rounded up to this step, and batches that are due together are merged. That bounds
 /// their number.
 const DUE_STEP: Duration = Duration::from_millis(250);
-
-/// How long somebody else's invalidation waits behind a batch that the task of a caller sends. After
-/// that the worker sends both, since perhaps nobody polls that task. Longer than the store usually
-/// takes.
-pub(super) const TAKEOVER: Duration = Duration::from_millis(10);
-
-/// The most names in one log message about lost invalidations.
-const NAMES_SHOWN: usize = 10;
-
-/// Invalidations that will never be delivered, for the log. It names the dependencies, and the keys
-/// if there are no dependencies.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct LostInvalidations {
-    names: Vec<String>,
-    /// How many invalidations were lost.
-    pub(super) count: usize,
-}
-
-impl LostInvalidations {
-    /// Returns true if it contains names that were not logged before.
-    pub(super) fn is_news(&self) -> bool {
-        !self.names.is_empty()
-    }
-}
-
-impl fmt::Display for LostInvalidations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.names[..self.names.len().min(NAMES_SHOWN)];
-        write!(f, "{}", shown.join(", "))?;
-        match self.names.len() - shown.len() {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
 
 /// A batch to send now.
 #[derive(Debug)]
@@ -75,13 +45,6 @@ pub(super) struct Requeued {
     pub(super) pending: Waiters,
     /// Until when the other callers wait for a connection.
     pub(super) until: Option<Instant>,
-}
-
-/// The batch in flight is sent by the task of its caller.
-#[derive(Debug, Clone, Copy)]
-struct Direct {
-    number: u64,
-    since: Instant,
 }
 
 /// A request in the queue, and what the task of its caller is to send, if it is to send anything.
@@ -117,12 +80,8 @@ impl RequestNumber {
 pub(super) struct Queue {
     ready: Batch,
     in_flight: Option<Batch>,
-    /// Set while the task of a caller sends the batch in flight.
-    direct: Option<Direct>,
-    /// How many batches such tasks have sent.
-    directs: u64,
-    /// Whether the worker waits for the end of that.
-    is_waited_for: bool,
+    /// Whether the task of a caller sends the batch in flight.
+    direct: DirectState,
     delayed: BTreeMap<Instant, Batch>,
     /// The start of the steps of `delayed`.
     origin: Instant,
@@ -154,9 +113,7 @@ impl Queue {
         Self {
             ready: Batch::default(),
             in_flight: None,
-            direct: None,
-            directs: 0,
-            is_waited_for: false,
+            direct: DirectState::default(),
             delayed: BTreeMap::new(),
             origin,
             limit,
@@ -245,27 +202,19 @@ impl Queue {
         if !is_alone || self.ready.everything.is_some() {
             return Ok((request_number, None));
         }
-        let outgoing = self.send(now).map(|outgoing| {
-            self.directs += 1;
-            self.direct = Some(Direct {
-                number: self.directs,
-                since: now,
-            });
-            (self.directs, outgoing)
-        });
+        let outgoing = self.send(now);
+        let outgoing = outgoing.map(|outgoing| (self.direct.begin(now), outgoing));
         Ok((request_number, outgoing))
     }
 
     /// Whether the batch in flight is the one of this number, which a caller's task sends.
     pub(super) fn is_direct(&self, number: u64) -> bool {
-        let direct = self.direct;
-        direct.is_some_and(|direct| direct.number == number)
-            || crate::base::mutation::is_active("direct-acknowledges-others")
+        self.direct.is(number)
     }
 
     /// The store has taken what a caller's task has sent. `None` if the worker has taken it over.
     pub(super) fn acknowledge_direct(&mut self, number: u64) -> Option<DirectDone> {
-        let wakes = self.ends_direct(number)? || !self.ready.is_empty();
+        let wakes = self.direct.end(number)? || !self.ready.is_empty();
         let batch = self.acknowledge();
         Some(DirectDone { batch, wakes })
     }
@@ -273,32 +222,24 @@ impl Queue {
     /// The store has refused what a caller's task has sent. As [`take_back`](Self::take_back).
     #[must_use]
     pub(super) fn take_back_direct(&mut self, number: u64) -> Option<Waiters> {
-        self.ends_direct(number)?;
+        self.direct.end(number)?;
         Some(self.take_back())
     }
 
     /// The worker is to send it. Returns whether it has not begun to.
     pub(super) fn hand_back(&mut self, number: u64) -> bool {
-        self.ends_direct(number).is_some()
+        self.direct.end(number).is_some()
     }
 
-    /// Returns whether the worker has waited for the end; `None` if it has taken the batch over.
-    fn ends_direct(&mut self, number: u64) -> Option<bool> {
-        self.is_direct(number).then(|| {
-            self.direct = None;
-            std::mem::take(&mut self.is_waited_for)
-        })
+    /// When the worker has something to do without being woken.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let takeover = self.direct.takeover();
+        self.next_due().into_iter().chain(takeover).min()
     }
 
     /// Whether something is ready, and no caller waits for it.
     pub(super) fn waits_for_nobody(&self) -> bool {
         !self.ready.is_empty() && self.ready.waiters.is_empty() && self.ready.announcers.is_empty()
-    }
-
-    /// When the worker has something to do without being woken.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
-        let takeover = self.direct.map(|direct| direct.since + TAKEOVER);
-        self.next_due().into_iter().chain(takeover).min()
     }
 
     /// Enqueues a request for later, or an invalidation of the whole namespace for `None`.
@@ -387,14 +328,8 @@ impl Queue {
             batch.since = Some(due);
             self.ready.merge(batch);
         }
-        if let Some(direct) = self.direct {
-            let is_young = now < direct.since + TAKEOVER;
-            if is_young || crate::base::mutation::is_active("direct-holds-up-others") {
-                self.is_waited_for = true;
-                return;
-            }
-            self.direct = None;
-            self.is_waited_for = false;
+        if self.direct.is_awaited(now) {
+            return;
         }
         if let Some(interrupted) = self.in_flight.take() {
             self.ready.merge(interrupted);
@@ -545,7 +480,7 @@ impl Queue {
 
     /// Returns true while a batch is in flight that the worker sends.
     pub(super) fn is_sending(&self) -> bool {
-        self.in_flight.is_some() && self.direct.is_none()
+        self.in_flight.is_some() && !self.direct.is_some()
     }
 
     /// Puts back the rest of the batch in flight, which the store refused. Returns the callers to
@@ -554,7 +489,7 @@ impl Queue {
     pub(super) fn take_back(&mut self) -> Waiters {
         self.is_degraded = true;
         self.wait.give_up();
-        self.direct = None;
+        self.direct.forget();
         let Some(mut batch) = self.in_flight.take() else {
             return Waiters::new();
         };
@@ -594,7 +529,7 @@ impl Queue {
         self.is_closed = true;
         self.flush_delayed();
         let mut left = std::mem::take(&mut self.ready);
-        self.direct = None;
+        self.direct.forget();
         if let Some(interrupted) = self.in_flight.take() {
             left.merge(interrupted);
         }
