@@ -91,12 +91,13 @@ fn is_pipeline(path: &TypePath) -> bool {
     let Some(name) = segments.last().map(|it| it.ident.to_string()) else {
         return false;
     };
-    let of_redis = |name: String| name.contains("redis") || name == "fred";
-    match segments.first().filter(|_| segments.len() > 1) {
-        Some(first) => name.ends_with("Pipeline") && of_redis(first.ident.to_string()),
+    let of_redis = |name: &str| name.to_lowercase().contains("redis") || name == "fred";
+    let is_named = match segments.first().filter(|_| segments.len() > 1) {
+        Some(first) => of_redis(&first.ident.to_string()),
         // Many crates have pipelines of other things.
-        None => ["Pipeline", "ClusterPipeline"].contains(&name.as_str()),
-    }
+        None => ["Pipeline", "ClusterPipeline"].contains(&name.as_str()) || of_redis(&name),
+    };
+    is_named && name.ends_with("Pipeline")
 }
 
 /// The types inside a type that may give access to its content, and what is known of their place.
