@@ -39,8 +39,8 @@ pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
     /// Identifies the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
-    /// The node's epoch in a cluster; otherwise 0.
-    pub(super) epoch: AtomicU64,
+    /// The node's epoch in a cluster, which all connections to it share; otherwise 0.
+    pub(super) epoch: Arc<AtomicU64>,
     pub(super) clock: RemoteClock,
     pub(super) capabilities: Capabilities,
     /// The address of the server.
@@ -276,11 +276,6 @@ impl Connection {
         }
         let epoch = self.epoch.load(Ordering::Acquire);
         Nonce(self.server.0.wrapping_add(epoch.into()))
-    }
-
-    /// Stores a node's epoch.
-    pub(super) fn set_epoch(&self, epoch: u64) {
-        self.epoch.store(epoch, Ordering::Release);
     }
 
     pub(super) fn multiplexed(&self) -> MultiplexedConnection {

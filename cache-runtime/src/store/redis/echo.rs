@@ -89,7 +89,6 @@ fn is_refusal_of_echo(error: &RedisError) -> bool {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -145,7 +144,7 @@ mod tests {
         Arc::new(Connection {
             multiplexed: multiplexed.expect("connected"),
             server: Nonce(1),
-            epoch: AtomicU64::new(0),
+            epoch: Arc::default(),
             clock: RemoteClock::from_reading(Millis(1)),
             capabilities: Capabilities::default(),
             address,

@@ -146,6 +146,7 @@ impl RedisStore {
             application: supervisor::driving_runtime(),
             is_node: false,
             latest: Arc::default(),
+            epoch: Arc::default(),
             confirmation: None,
         };
         if let Some(recent) = &recent {

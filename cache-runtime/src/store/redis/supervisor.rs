@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -168,6 +168,8 @@ pub(super) struct SupervisorSettings {
     pub(super) is_node: bool,
     /// The latest failover that Sentinels have told of.
     pub(super) latest: Arc<LatestEpoch>,
+    /// The epoch of a node of a cluster, as far as is known.
+    pub(super) epoch: Arc<AtomicU64>,
     /// Until when the nodes of a cluster may be used.
     pub(super) confirmation: Option<Arc<Confirmation>>,
 }
@@ -506,6 +508,8 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         epoch,
         clock,
     } = identify(&mut multiplexed, *trust_restart, settings.is_node).await?;
+    // It may have risen meanwhile, as others have said.
+    settings.epoch.fetch_max(epoch, Ordering::AcqRel);
     // A server that is loading its data, or accepts the login but no reads, must not be used.
     let probe = match health.key() {
         Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
@@ -569,7 +573,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     Ok(Connection {
         multiplexed,
         server,
-        epoch: AtomicU64::new(epoch),
+        epoch: Arc::clone(&settings.epoch),
         clock,
         capabilities,
         address,

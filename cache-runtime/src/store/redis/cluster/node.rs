@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::watch;
 
@@ -19,6 +20,8 @@ pub(super) struct Node {
     pub(super) port: u16,
     pub(super) connections: Arc<Connections>,
     pub(super) health: Health,
+    /// Its epoch, as it or others have said: part of the identity of all connections to it.
+    pub(super) epoch: Arc<AtomicU64>,
     /// Closes its connection, and ends the tasks that keep it.
     pub(super) closing: watch::Sender<bool>,
     /// Turns true after the first attempt to connect.

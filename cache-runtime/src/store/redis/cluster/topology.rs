@@ -6,6 +6,7 @@
 //! with entries from before, and its epoch has risen with that.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -233,11 +234,7 @@ impl Topology {
             let connection = node.connections.current().ok()?;
             let error = match connection.ask(ANSWER_BUDGET, ask).await {
                 Ok(text) => {
-                    let view = read(&text, &node.host).ok()?;
-                    if let Some(epoch) = view.epoch() {
-                        connection.set_epoch(epoch);
-                    }
-                    return Some(Ok(view));
+                    return Some(Ok(read(&text, &node.host).ok()?));
                 }
                 Err(error) => error,
             };
@@ -307,6 +304,7 @@ impl Topology {
     async fn adopt(&mut self, answers: &Answers) -> bool {
         let views = &answers.views[..];
         let before = self.cluster.map.load_full();
+        raise_epochs(before.nodes(), views);
         let owners = owners(views);
         let mut primaries: Vec<&NodeView> = Vec::new();
         let places: Vec<Option<usize>> = owners
@@ -363,6 +361,7 @@ impl Topology {
                 )
             })
             .collect();
+        raise_epochs(&nodes, views);
         let map = Arc::new(SlotMap::new(nodes, places.iter().copied()));
         let fences = match before.nodes().is_empty() {
             true => self.fences_at_start(views, &map),
@@ -488,6 +487,7 @@ impl Topology {
             port: seen.port,
             connections,
             health: Health::of_node(self.plan.supervisor.budget, &self.plan.supervisor.health),
+            epoch: Arc::default(),
             closing: watch::Sender::new(false),
             attempted,
         })
@@ -503,6 +503,7 @@ impl Topology {
         let settings = SupervisorSettings {
             config,
             health: node.health.clone(),
+            epoch: Arc::clone(&node.epoch),
             is_node: true,
             set_aside: match crate::base::mutation::is_active("set-aside-on-one-server-only") {
                 true => Arc::default(),
@@ -608,6 +609,17 @@ impl Topology {
             fences.push((config, self.cluster.fences.put_up(slots)));
         }
         fences
+    }
+}
+
+/// Stores the epochs of the nodes, those too that only others have said. It takes effect before the
+/// nodes are used for slots that they have gained, also for a connection that is being made.
+fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
+    let seen = views.iter().flat_map(|view| &view.nodes);
+    for seen in seen.filter(|it| it.is_primary) {
+        if let Some(node) = nodes.iter().find(|node| node.id == seen.id) {
+            node.epoch.fetch_max(seen.epoch, Ordering::AcqRel);
+        }
     }
 }
 
