@@ -202,3 +202,28 @@ async fn a_node_whose_answer_is_late_when_it_gains_a_slot_is_identified_again() 
     })
     .await;
 }
+
+/// Its slots are the same as before, and it has another epoch: what it lost while the slot was
+/// elsewhere must not be served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
+    let cluster = RedisCluster::start(3, 0);
+    let links = links_to(&cluster);
+    let shop = Shop::over(over(&cluster, &links)).await;
+    let slot = cluster.slot("users:1");
+    let home = cluster.owner(slot);
+    let link = links.link(cluster.node(home).port());
+    for _ in 0..3 {
+        connections(&cluster, &shop).await;
+        link.set(Mode::Hold);
+        cluster.move_slot(slot, (home + 1) % 3);
+        cluster.move_slot(slot, home);
+        // So long that the others are asked afterwards, and that only one answer is late.
+        tokio::time::sleep(LATE - Duration::from_millis(100)).await;
+        link.set(Mode::Pass);
+        assert!(
+            !is_hit(&shop, 1).await,
+            "an entry from before the slot was away"
+        );
+    }
+}

@@ -234,7 +234,10 @@ impl Topology {
             let connection = node.connections.current().ok()?;
             let error = match connection.ask(ANSWER_BUDGET, ask).await {
                 Ok(text) => {
-                    return Some(Ok(read(&text, &node.host).ok()?));
+                    let view = read(&text, &node.host).ok()?;
+                    // Now: the answers of others may be awaited for long.
+                    raise_epochs(map.nodes(), std::slice::from_ref(&view));
+                    return Some(Ok(view));
                 }
                 Err(error) => error,
             };
@@ -615,7 +618,12 @@ impl Topology {
 /// Stores the epochs of the nodes, those too that only others have said. It takes effect before the
 /// nodes are used for slots that they have gained, also for a connection that is being made.
 fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
-    let seen = views.iter().flat_map(|view| &view.nodes);
+    let seen = views.iter().flat_map(|view| {
+        let own = |it: &&NodeView| {
+            it.id == view.id || !crate::base::mutation::is_active("epochs-of-others-ignored")
+        };
+        view.nodes.iter().filter(own)
+    });
     for seen in seen.filter(|it| it.is_primary) {
         if let Some(node) = nodes.iter().find(|node| node.id == seen.id) {
             node.epoch.fetch_max(seen.epoch, Ordering::AcqRel);
