@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use self::direct::DirectState;
-#[cfg(doc)]
+#[cfg(any(doc, test))]
 pub(super) use self::direct::TAKEOVER;
 pub(super) use self::lost::LostInvalidations;
 use super::Acknowledgement;
