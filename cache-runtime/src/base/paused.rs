@@ -18,7 +18,14 @@ impl PauseGuard {
     /// Holds the time until this is dropped, but no longer than `limit`. Where time is not paused,
     /// it costs two clock readings.
     pub(crate) fn for_at_most(limit: Duration) -> Self {
-        if !is_paused() || crate::base::mutation::is_active("paused-time-moves-on") {
+        Self::from(Instant::now(), tokio::time::Instant::now(), limit)
+    }
+
+    /// The same from two readings of the clocks that were just taken, the system's first.
+    pub(crate) fn from(system: Instant, tokio: tokio::time::Instant, limit: Duration) -> Self {
+        if !is_paused(system, tokio.into_std())
+            || crate::base::mutation::is_active("paused-time-moves-on")
+        {
             return Self(None);
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -33,11 +40,13 @@ impl PauseGuard {
 
 /// Whether Tokio's time differs from the system's. Tokio has no way to ask. Where time is not
 /// paused, both clocks agree to the nanosecond.
-fn is_paused() -> bool {
-    let before = Instant::now();
-    let tokio = tokio::time::Instant::now().into_std();
-    tokio < before || Instant::now() < tokio
+fn is_paused(before: Instant, tokio: Instant) -> bool {
+    tokio < before || (tokio.duration_since(before) > BETWEEN && Instant::now() < tokio)
 }
+
+/// Readings in a row are not further apart, unless the thread is interrupted. Then a third one
+/// tells whether Tokio's clock is ahead.
+const BETWEEN: Duration = Duration::from_micros(1);
 
 #[cfg(test)]
 mod tests {
@@ -47,7 +56,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_stands_still_while_it_is_held() {
-        assert!(is_paused());
+        assert!(is_paused(
+            Instant::now(),
+            tokio::time::Instant::now().into_std()
+        ));
         let began = tokio::time::Instant::now();
         let (answer, answered) = tokio::sync::oneshot::channel();
         let (go, gone) = mpsc::channel::<()>();
@@ -73,7 +85,8 @@ mod tests {
     #[tokio::test]
     async fn time_that_is_not_paused_is_the_systems() {
         for _ in 0..1_000 {
-            assert!(!is_paused());
+            let before = Instant::now();
+            assert!(!is_paused(before, tokio::time::Instant::now().into_std()));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Cache;
 use crate::base::counters::Counter;
 use crate::registry::Resource;
 use crate::telemetry::function::FunctionStats;
-use crate::telemetry::histogram::Histogram;
+use crate::telemetry::histogram::HistogramSnapshot;
 
 /// The figures of one annotated function on one resource, since the cache was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,8 +61,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    pub(crate) fn of(histogram: &Histogram) -> Self {
-        let snapshot = histogram.snapshot();
+    pub(crate) fn of(snapshot: &HistogramSnapshot) -> Self {
         Self {
             count: snapshot.count(),
             p50_us: snapshot.quantile(0.5),
@@ -95,9 +94,9 @@ impl FunctionFigures {
             failed_loads: stats.failed_loads.get(),
             loading: stats.loading.now(),
             waiting: stats.waiting.now(),
-            lookup: Latency::of(&stats.lookup),
-            load: Latency::of(&stats.load),
-            fill: Latency::of(&stats.fill),
+            lookup: Latency::of(&stats.lookup.snapshot()),
+            load: Latency::of(&stats.load.snapshot()),
+            fill: Latency::of(&stats.fill.snapshot()),
         }
     }
 }

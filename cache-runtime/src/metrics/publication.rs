@@ -211,23 +211,28 @@ impl Publication<'_> {
             stats.sum(|it| it.waiting.now()) as f64,
         );
         let at = [of[0], of[1], ("tier", tier)];
-        let local = stats.histogram(|it| &it.local_lookup);
+        let local = stats.histogram(|it| it.local_lookup.snapshot());
         self.local_lookups(of, local);
-        let lookup = stats.histogram(|it| &it.lookup);
+        let lookup = stats.histogram(|it| it.lookup.snapshot());
         self.histogram(LOOKUP_DURATION, &at, lookup, MICROSECOND);
         self.histogram(
             LOAD_DURATION,
             &of,
-            stats.histogram(|it| &it.load),
+            stats.histogram(|it| it.load.snapshot()),
             MICROSECOND,
         );
         self.histogram(
             FILL_DURATION,
             &at,
-            stats.histogram(|it| &it.fill),
+            stats.histogram(|it| it.fill.snapshot()),
             MICROSECOND,
         );
-        self.histogram(PAYLOAD_SIZE, &of, stats.histogram(|it| &it.sizes), 1.0);
+        self.histogram(
+            PAYLOAD_SIZE,
+            &of,
+            stats.histogram(|it| it.sizes.snapshot()),
+            1.0,
+        );
         all
     }
 

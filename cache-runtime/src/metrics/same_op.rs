@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::counters::Counter;
 use crate::base::mutation::is_active;
 use crate::telemetry::function::FunctionStats;
-use crate::telemetry::histogram::{Histogram, HistogramSnapshot};
+use crate::telemetry::histogram::HistogramSnapshot;
 
 /// The functions of one resource and `op`: one series, since a function is no label.
 pub(super) struct SameOp(Vec<Arc<FunctionStats>>);
@@ -37,10 +37,13 @@ impl SameOp {
         self.sum(|function| of(function).get())
     }
 
-    pub(super) fn histogram(&self, of: impl Fn(&FunctionStats) -> &Histogram) -> HistogramSnapshot {
+    pub(super) fn histogram(
+        &self,
+        of: impl Fn(&FunctionStats) -> HistogramSnapshot,
+    ) -> HistogramSnapshot {
         let mut sum = HistogramSnapshot::default();
         for function in &self.0 {
-            sum.add(&of(function).snapshot());
+            sum.add(&of(function));
         }
         sum
     }

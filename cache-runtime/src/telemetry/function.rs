@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::audit::AuditStats;
-use super::histogram::Histogram;
+use super::histogram::{Histogram, StripedHistogram};
 use crate::base::counters::{Counter, Striped};
 
 /// The most reasons for a bypass, and for serving an expired entry.
@@ -40,7 +40,8 @@ pub(crate) struct FunctionStats {
     pub(crate) loading: Gauge,
     /// Callers that wait for another caller's load.
     pub(crate) waiting: Gauge,
-    pub(crate) lookup: Histogram,
+    /// Lookups in the store.
+    pub(crate) lookup: StripedHistogram,
     /// Lookups of entries in this process that found one, a part of them, in nanoseconds.
     pub(crate) local_lookup: Histogram,
     pub(crate) load: Histogram,
@@ -66,7 +67,7 @@ impl FunctionStats {
             failed_loads: Counter::default(),
             loading: Gauge::default(),
             waiting: Gauge::default(),
-            lookup: Histogram::default(),
+            lookup: StripedHistogram::default(),
             local_lookup: Histogram::default(),
             load: Histogram::default(),
             fill: Histogram::default(),

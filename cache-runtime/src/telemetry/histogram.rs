@@ -4,8 +4,11 @@
 //! read back is off by 12.5 % at most. Recording needs no lock and no recorder; a collector reads
 //! the buckets from time to time.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::base::counters::{STRIPES, stripe};
 
 /// Four buckets for each power of two up to 2^28: 268 seconds in microseconds, 268 MB in bytes.
 const BUCKETS: usize = 108;
@@ -51,6 +54,32 @@ impl Histogram {
     }
 }
 
+/// A histogram that many threads write all the time. The first threads have one of their own, made
+/// when it is first needed: threads that write to the same one slow each other down.
+#[derive(Debug, Default)]
+pub(crate) struct StripedHistogram([OnceLock<Box<Stripe>>; STRIPES]);
+
+/// Shares no cache line with another one.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe(Histogram);
+
+impl StripedHistogram {
+    #[inline]
+    pub(crate) fn record_duration(&self, duration: Duration) {
+        let stripe = self.0[stripe()].get_or_init(Box::default);
+        stripe.0.record_duration(duration);
+    }
+
+    pub(crate) fn snapshot(&self) -> HistogramSnapshot {
+        let mut sum = HistogramSnapshot::default();
+        for stripe in self.0.iter().filter_map(OnceLock::get) {
+            sum.add(&stripe.0.snapshot());
+        }
+        sum
+    }
+}
+
 /// What a histogram held at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct HistogramSnapshot {
@@ -86,7 +115,6 @@ impl HistogramSnapshot {
     }
 
     /// Adds the values of another one.
-    #[cfg(feature = "metrics")]
     pub(crate) fn add(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
@@ -132,6 +160,19 @@ fn middle(at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_any_thread_has_recorded_is_counted() {
+        let striped = StripedHistogram::default();
+        std::thread::scope(|scope| {
+            for _ in 0..2 * STRIPES {
+                scope.spawn(|| striped.record_duration(Duration::from_micros(3)));
+            }
+        });
+        let snapshot = striped.snapshot();
+        let threads = 2 * STRIPES as u64;
+        assert_eq!((snapshot.count(), snapshot.sum), (threads, 3 * threads));
+    }
 
     #[test]
     fn a_value_lies_near_the_one_that_stands_for_it() {

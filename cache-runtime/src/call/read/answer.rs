@@ -68,7 +68,8 @@ impl Call {
         if self.is_kept_here_only() {
             return Box::pin(self.answer_in_process()).await;
         }
-        if let Some(hit) = self.audited.clone() {
+        if let Some(hit) = &self.audited {
+            let hit = Audited::clone(hit);
             return Answer::Run(Load::audited(self, hit));
         }
         let mut lookup_loop = LookupLoop::new(&self, self.fingerprint::<R::Value>());

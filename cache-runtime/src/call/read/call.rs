@@ -45,7 +45,7 @@ pub(crate) struct Call {
     /// Further dependencies, as this process knew them when the call began.
     pub(super) remembered: Option<Box<KnownDependencies>>,
     /// Further dependencies, as the entry itself lists them.
-    pub(super) learnt: OnceLock<KnownDependencies>,
+    pub(super) learnt: OnceLock<Box<KnownDependencies>>,
     /// The generations from before the load, to find out later whether there was a write since.
     pub(super) window: OnceLock<Arc<Window>>,
     pub(crate) problem: Option<BypassReason>,
@@ -69,7 +69,7 @@ pub(crate) struct Call {
     /// The share of hits that is audited; `None` for none.
     pub(super) audit: Option<u32>,
     /// The hit that was found before the store was asked, if it is to be audited.
-    pub(super) audited: Option<Audited>,
+    pub(super) audited: Option<Box<Audited>>,
 }
 
 impl Call {

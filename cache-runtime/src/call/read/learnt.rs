@@ -57,7 +57,7 @@ impl Call {
 
     /// The dependencies that its last load has named.
     pub(super) fn list(&self) -> Option<&Arc<[Arc<Dep>]>> {
-        let known = self.learnt.get().or(self.remembered.as_deref());
+        let known = self.learnt.get().or(self.remembered.as_ref());
         known
             .map(|known| &known.list)
             .filter(|list| !list.is_empty())
@@ -108,7 +108,8 @@ impl Call {
         if *known != *list {
             self.cache.learnt.remember(&self.own.key, &list);
             // Only once. After that the entry is dead, or is replaced faster than it is read.
-            let _ = self.learnt.set(KnownDependencies::new(&self.own, list));
+            let known = KnownDependencies::new(&self.own, list);
+            let _ = self.learnt.set(Box::new(known));
         }
     }
 

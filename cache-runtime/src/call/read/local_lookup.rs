@@ -123,7 +123,7 @@ impl KeyedCall<'_> {
         match self {
             Self::PreparedCall(cache, start) => {
                 let mut call = start.into_call(cache.handle());
-                call.audited = Some(audited);
+                call.audited = Some(Box::new(audited));
                 Arc::new(call)
             }
             Self::Call(call) => call,

@@ -28,7 +28,7 @@ use super::runtimes::RuntimeConnections;
 use super::set_aside::SetAside;
 use super::sync_check::SyncCheck;
 use super::tracking::Tracker;
-use crate::base::clock::RemoteClock;
+use crate::base::clock::{self, RemoteClock};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::paused::PauseGuard;
@@ -169,6 +169,16 @@ impl Connection {
         budget: Duration,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
+        self.ask_at(std::time::Instant::now(), budget, ask).await
+    }
+
+    /// The same for a command that is sent now.
+    async fn ask_at<T: FromRedisValue>(
+        &self,
+        sent: std::time::Instant,
+        budget: Duration,
+        ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Error> {
         let mut multiplexed = self.multiplexed.clone();
         let answered = async {
             (
@@ -176,7 +186,7 @@ impl Connection {
                 self.state.sync_check.in_sync().await,
             )
         };
-        match self.in_time(budget, answered).await {
+        match self.in_time(budget, sent, answered).await {
             Some((_, Err(error))) => Err(error),
             Some((Ok(answer), Ok(()))) => {
                 self.state.failures.answered();
@@ -188,18 +198,18 @@ impl Connection {
     }
 
     /// Runs `MGET` over the connection of the caller's runtime if it has one, otherwise over this
-    /// one. If that connection fails, the read is repeated over this one.
+    /// one. If that connection fails, the read is repeated over this one. `sent` is now.
     pub(super) async fn read_here(
         &self,
+        sent: std::time::Instant,
         budget: Duration,
         mget: &Cmd,
     ) -> Result<Vec<Value>, Error> {
         let Some(mut own) = self.runtimes.own() else {
-            return self.read(budget, mget).await;
+            return self.read(sent, budget, mget).await;
         };
-        let sent = std::time::Instant::now();
         match self
-            .in_time(budget, values(&mut own.multiplexed, mget))
+            .in_time(budget, sent, values(&mut own.multiplexed, mget))
             .await
         {
             // Another read may have found that its answers belong to other commands.
@@ -220,26 +230,45 @@ impl Connection {
                 return Err(unanswered(budget));
             }
         }
-        let rest = budget.saturating_sub(sent.elapsed());
+        let now = std::time::Instant::now();
+        let rest = budget.saturating_sub(now.duration_since(sent));
         // Boxed, so that the future of a hit does not hold memory for it.
-        Box::pin(self.read(rest, mget)).await
+        Box::pin(self.read(now, rest, mget)).await
     }
 
-    async fn read(&self, budget: Duration, mget: &Cmd) -> Result<Vec<Value>, Error> {
-        self.ask(budget, async |multiplexed| values(multiplexed, mget).await)
-            .await
+    async fn read(
+        &self,
+        sent: std::time::Instant,
+        budget: Duration,
+        mget: &Cmd,
+    ) -> Result<Vec<Value>, Error> {
+        let ask = async |it: &mut MultiplexedConnection| values(it, mget).await;
+        self.ask_at(sent, budget, ask).await
     }
 
     /// Waits for an answer within the budget. The server counts as silent if there is none.
-    async fn in_time<T>(&self, budget: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    ///
+    /// `sent` is now. Each reading of the clock takes as long as a percent of a hit, so the readings
+    /// are shared.
+    async fn in_time<T>(
+        &self,
+        budget: Duration,
+        sent: std::time::Instant,
+        answer: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut sent = TimeoutGuard {
             state: &self.state,
             budget,
-            sent: std::time::Instant::now(),
+            sent,
             is_over: false,
         };
-        let _held = PauseGuard::for_at_most(budget);
-        let answer = tokio::time::timeout(budget, answer).await;
+        let now = clock::now();
+        let _held = PauseGuard::from(sent.sent, now, budget);
+        let answer = match now.checked_add(budget) {
+            Some(end) => tokio::time::timeout_at(end, answer),
+            None => tokio::time::timeout(budget, answer),
+        };
+        let answer = answer.await;
         sent.is_over = true;
         if answer.is_err() {
             self.state.unanswered(budget);

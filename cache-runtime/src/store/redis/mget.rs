@@ -20,8 +20,9 @@ pub(super) async fn mget(
     for key in keys.clone() {
         mget.arg(key);
     }
-    let unanswered = Unanswered::new(connection, budget, keys.clone());
-    let answer = connection.read_here(budget, &mget).await;
+    let sent = std::time::Instant::now();
+    let unanswered = Unanswered::new(connection, budget, keys.clone(), sent);
+    let answer = connection.read_here(sent, budget, &mget).await;
     let values = unanswered.ended(answer)?;
     set_oversized_aside(connection, keys, &values);
     Ok(values)
@@ -52,12 +53,17 @@ pub(super) struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
 }
 
 impl<'l, 'k, K: Iterator<Item = &'k str> + Clone> Unanswered<'l, 'k, K> {
-    /// Has to be made before the command is sent.
-    pub(super) fn new(connection: &'l Connection, budget: Duration, keys: K) -> Self {
+    /// Has to be made before the command is sent, which is now.
+    pub(super) fn new(
+        connection: &'l Connection,
+        budget: Duration,
+        keys: K,
+        sent: std::time::Instant,
+    ) -> Self {
         Self {
             connection,
             keys,
-            sent: std::time::Instant::now(),
+            sent,
             budget,
             is_over: false,
         }

@@ -292,7 +292,12 @@ impl Cluster {
             keys,
             wanted,
         } = request;
-        let unanswered = Unanswered::new(connection, self.budget, keys.iter().copied());
+        let unanswered = Unanswered::new(
+            connection,
+            self.budget,
+            keys.iter().copied(),
+            std::time::Instant::now(),
+        );
         let answered = connection.ask(self.budget, async |multiplexed| {
             commands.query_async(multiplexed).await
         });
