@@ -224,12 +224,20 @@ pub(super) struct Identity {
 
 /// The epoch of a primary in a cluster. It rises when the primary gains a slot.
 async fn epoch(multiplexed: &mut MultiplexedConnection) -> Result<u64, Error> {
-    let mut nodes = redis::cmd("CLUSTER");
-    nodes.arg("NODES");
-    let nodes: String = nodes.query_async(multiplexed).await.map_err(described)?;
+    let nodes = cluster_nodes(multiplexed).await.map_err(described)?;
     let view = ClusterView::parse(&nodes);
     view.and_then(|view| view.epoch())
         .ok_or_else(|| Error::new(ErrorKind::Store, NO_PRIMARY))
+}
+
+/// What a node of a cluster knows of all nodes.
+pub(super) async fn cluster_nodes(
+    multiplexed: &mut MultiplexedConnection,
+) -> Result<String, RedisError> {
+    redis::cmd("CLUSTER")
+        .arg("NODES")
+        .query_async(multiplexed)
+        .await
 }
 
 /// The error for a node of a cluster.

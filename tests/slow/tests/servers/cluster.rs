@@ -717,3 +717,27 @@ async fn a_primary_that_resumes_after_its_failover_serves_nothing_stale() {
     .await;
     assert!(hits > 0, "{hits} of {reads}");
 }
+
+/// A slot may have left a node behind the walk over its generations, and returned to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_returns_while_everything_is_cleared_is_walked_over_again() {
+    let cluster = RedisCluster::start(2, 0);
+    let shop = Shop::over(settings(&cluster)).await;
+    is_used(&shop).await;
+    let slot = cluster.slot("users:1");
+    let home = cluster.owner(slot);
+    let walks = async || {
+        let before = cluster.node(home).calls("scan");
+        shop.cache.clear_all().await.expect("the cluster answers");
+        cluster.node(home).calls("scan") - before
+    };
+    let usual = walks().await;
+    // The process may have asked for the node's epoch before everything is cleared, and then knows
+    // that it has gained a slot.
+    eventually(PATIENCE, async || {
+        cluster.move_slot(slot, 1 - home);
+        cluster.move_slot(slot, home);
+        walks().await > usual
+    })
+    .await;
+}

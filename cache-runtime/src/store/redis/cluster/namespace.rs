@@ -6,16 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 
 use super::super::confirmation::UNCONFIRMED;
 use super::super::connection::Connection;
+use super::super::dial::cluster_nodes;
 use super::super::fence::FENCED;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;
-use super::super::slots::{SLOTS, slot_of, tag};
+use super::super::slots::{ClusterView, SLOTS, slot_of, tag};
 use super::super::walk::{Walk, scan};
 use super::changes::OnAsk;
 use super::node::SlotMap;
@@ -33,7 +35,7 @@ const ATTEMPTS: usize = 3;
 /// The slots that a walk has not done.
 #[derive(Default)]
 struct RemainingSlots {
-    /// They have another owner than when the walk began.
+    /// They have, or may have had, another owner than when the walk began.
     moved: BTreeSet<u16>,
     failed: BTreeSet<u16>,
     fault: Option<Error>,
@@ -102,6 +104,11 @@ impl Cluster {
         for _ in 0..ATTEMPTS {
             let map = self.map.load_full();
             let connections = links_to(&map, &slots);
+            let epochs = map
+                .nodes()
+                .iter()
+                .map(|node| node.epoch.load(Ordering::Acquire));
+            let epochs: Vec<u64> = epochs.collect();
             let known: Vec<_> = connections.iter().flatten().flatten().collect();
             if is_new && !known.is_empty() {
                 // First, so that a task that repeats recent invalidations at a new owner includes
@@ -110,10 +117,11 @@ impl Cluster {
             }
             at = at.or(known.iter().map(|connection| connection.clock.now()).min());
             let (pattern, walked_in) = (&pattern, &slots);
-            let walks = connections.into_iter().map(|connection| async move {
+            let walks = connections.into_iter().zip(epochs);
+            let walks = walks.map(|(connection, epoch)| async move {
                 match connection {
                     Some(Ok(connection)) => {
-                        Some(self.rotate_at(&connection, pattern, walked_in).await)
+                        Some(self.rotate_at(&connection, epoch, pattern, walked_in).await)
                     }
                     Some(Err(error)) => Some(Err(error)),
                     None => None,
@@ -132,9 +140,10 @@ impl Cluster {
 
     /// Which of these slots are done, now that the nodes of this map have been walked over.
     ///
-    /// A slot is done if its owner was walked over and has it still. If the slot was on its way, so
-    /// that the walk has missed a generation, that generation is dead where it is now: the node
-    /// that gains a slot gets another identity.
+    /// A slot is done if its owner was walked over and has had it all the time. If the slot is on its
+    /// way, so that the walk has missed a generation, that generation is dead where it is now: the
+    /// nodes have different identities. If it has left its owner and returned, the walk may have
+    /// missed it too, and other processes may not know the owner's new epoch yet.
     fn judge(
         &self,
         map: &SlotMap,
@@ -142,8 +151,8 @@ impl Cluster {
         walked: &[NodeOutcome],
         left: &mut RemainingSlots,
     ) {
-        for failures in walked.iter().flatten().flatten() {
-            for (slot, fault) in failures {
+        for walk in walked.iter().flatten().flatten() {
+            for (slot, fault) in &walk.failures {
                 left.fail(*slot, fault);
             }
         }
@@ -155,6 +164,9 @@ impl Cluster {
             };
             match walked.get(node) {
                 Some(Some(Err(fault))) => left.fail(*slot, fault),
+                Some(Some(Ok(walk))) if walk.has_gained => {
+                    left.moved.insert(*slot);
+                }
                 _ if after
                     .owner(*slot)
                     .is_none_or(|owner| !Arc::ptr_eq(owner, &map.nodes()[node])) =>
@@ -174,13 +186,14 @@ impl Cluster {
         }
     }
 
-    /// Replaces the generations in these slots that a node has. Returns those that failed.
+    /// Replaces the generations in these slots that a node has, which had this epoch before.
     async fn rotate_at(
         &self,
         connection: &Connection,
+        epoch: u64,
         pattern: &str,
         slots: &BTreeSet<u16>,
-    ) -> Result<Vec<(u16, Error)>, Error> {
+    ) -> Result<NodeWalk, Error> {
         let mut failures = Vec::new();
         let mut walk = Walk::new(pattern.to_owned(), false);
         while let Some(mut keys) = scan(connection, self.budget, &mut walk).await? {
@@ -189,7 +202,13 @@ impl Cluster {
                 failures.extend(self.rotate(keys).await);
             }
         }
-        Ok(failures)
+        let nodes = connection.ask(self.budget, cluster_nodes).await?;
+        let now = ClusterView::parse(&nodes).and_then(|view| view.epoch());
+        Ok(NodeWalk {
+            failures,
+            has_gained: now.is_none_or(|now| now > epoch)
+                && !crate::base::mutation::is_active("returned-slots-not-walked"),
+        })
     }
 
     /// Replaces generations, each with a nonce of its own. Returns those that failed.
@@ -216,8 +235,16 @@ impl Cluster {
     }
 }
 
-/// What failed at a node; `None` if it has none of the slots.
-type NodeOutcome = Option<Result<Vec<(u16, Error)>, Error>>;
+/// A walk over a node.
+struct NodeWalk {
+    /// The slots with a generation that was not replaced.
+    failures: Vec<(u16, Error)>,
+    /// Whether the node has gained a slot meanwhile. Its epoch rises with that.
+    has_gained: bool,
+}
+
+/// `None` if the node has none of the slots.
+type NodeOutcome = Option<Result<NodeWalk, Error>>;
 
 /// The slots that hold generations of the namespace.
 fn slots_of(namespace: &str, parts: &Parts) -> BTreeSet<u16> {

@@ -19,7 +19,7 @@ use super::super::address;
 use super::super::batcher::WORKERS;
 use super::super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY, VALID};
 use super::super::connection::Connection;
-use super::super::dial::dial;
+use super::super::dial::{cluster_nodes, dial};
 use super::super::errors::{answers_nobody, described};
 use super::super::fence::Fence;
 use super::super::health::Health;
@@ -232,7 +232,7 @@ impl Topology {
         };
         let answers = map.nodes().iter().map(|node| async {
             let connection = node.connections.current().ok()?;
-            let error = match connection.ask(ANSWER_BUDGET, ask).await {
+            let error = match connection.ask(ANSWER_BUDGET, cluster_nodes).await {
                 Ok(text) => {
                     let view = read(&text, &node.host).ok()?;
                     // Now: the answers of others may be awaited for long.
@@ -671,13 +671,6 @@ async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     }
 }
 
-async fn ask(multiplexed: &mut MultiplexedConnection) -> Result<String, redis::RedisError> {
-    redis::cmd("CLUSTER")
-        .arg("NODES")
-        .query_async(multiplexed)
-        .await
-}
-
 /// Reads a node's answer, which may omit the node's own address.
 fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
     let view = ClusterView::parse(text);
@@ -700,7 +693,7 @@ fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
 type AnsweredView = Result<(ClusterView, MultiplexedConnection), Error>;
 
 async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> AnsweredView {
-    let text = ask(&mut multiplexed).await.map_err(|error| {
+    let text = cluster_nodes(&mut multiplexed).await.map_err(|error| {
         let error = described(error);
         let hint = match error.to_string().contains("cluster support disabled") {
             true => "; it is not in cluster mode: name it in REDIS_HOST and REDIS_PORT",
