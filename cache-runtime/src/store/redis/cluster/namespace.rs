@@ -204,6 +204,10 @@ impl Cluster {
         }
         let nodes = connection.ask(self.budget, cluster_nodes).await?;
         let now = ClusterView::parse(&nodes).and_then(|view| view.epoch());
+        // So that the next walk begins with it.
+        connection
+            .epoch
+            .fetch_max(now.unwrap_or_default(), Ordering::AcqRel);
         Ok(NodeWalk {
             failures,
             has_gained: now.is_none_or(|now| now > epoch)
