@@ -160,7 +160,6 @@ fn pools_and_data_are_no_transactions() {
         ("", "tx: &Tx"),
         ("", "paid: Tx<Euro>"),
         ("", "p: &wgpu::RenderPipeline"),
-        ("", "p: &mut RenderPipeline"),
         ("", "tx: mpsc::Sender<Transaction>"),
         ("", "paid: Vec<Transaction>"),
         ("", "paid: &mut Vec<BankTransaction>"),
