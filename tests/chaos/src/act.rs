@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use crate::app::{Common, LEASE};
 use crate::clock::now;
-use crate::desk::{Desk, IDS, Mishap, TEAMS};
+use crate::context::{CallContext, IDS, Mishap, TEAMS};
 use crate::history::{Answer, Read, ReadKind, Time, WriteId};
 use crate::shop::{Kind, PLANTED_ROWS, Page, Planted, Row, Shop};
 
@@ -37,7 +37,7 @@ impl Stage {
     pub(crate) fn shop<K: Kind>(&self, write: WriteId, mishap: Mishap) -> Shop<K> {
         Shop {
             cache: self.cache.clone(),
-            desk: Desk::new(&self.pool, &self.recorder, write, mishap),
+            context: CallContext::new(&self.pool, &self.recorder, write, mishap),
             strict: false,
             kind: PhantomData,
         }

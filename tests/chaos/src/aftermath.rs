@@ -5,8 +5,8 @@ use std::time::Duration;
 use cache_tests::Postgres;
 
 use crate::app::Figures;
+use crate::context::CONNECTIONS;
 use crate::coordinator::App;
-use crate::desk::CONNECTIONS;
 use crate::servers::Servers;
 
 /// Within this time after the last fault everything is as before.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use crate::clock::now;
-use crate::desk::{PLANNED, connect};
+use crate::context::{PLANNED, connect};
 use crate::history::{Event, Failed, Read, Recorder, Stuck, WriteId};
 use crate::servers::Address;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use crate::app::Common;
-use crate::desk::{Desk, IDS, Mishap, Trouble};
+use crate::context::{CallContext, IDS, Mishap, Trouble};
 
 /// How many rows a page has, and from how many of the first rows on there is one.
 const PAGE: i64 = 4;
@@ -113,7 +113,7 @@ pub(crate) fn name_of(what: &str, kind: u8, argument: i64) -> String {
 
 tokio::task_local! {
     /// What is to be noted of the call that is running, and what is to go wrong in it.
-    pub(crate) static ERRAND: Desk;
+    pub(crate) static CONTEXT: CallContext;
 }
 
 static COMMON: OnceLock<Arc<Common>> = OnceLock::new();
@@ -123,12 +123,12 @@ pub(crate) fn install(common: &Arc<Common>) {
     let _ = COMMON.set(Arc::clone(common));
 }
 
-fn desk() -> Result<(Desk, &'static Common), Trouble> {
+fn context() -> Result<(CallContext, &'static Common), Trouble> {
     let common = COMMON.get().ok_or(Trouble::Database)?;
     // A contestant may load in a task of its own, where nothing goes wrong by plan.
-    let usual = || Desk::new(&common.pool, &common.recorder, 0, Mishap::None);
-    let desk = ERRAND.try_with(Desk::clone);
-    Ok((desk.unwrap_or_else(|_| usual()), common))
+    let usual = || CallContext::new(&common.pool, &common.recorder, 0, Mishap::None);
+    let context = CONTEXT.try_with(CallContext::clone);
+    Ok((context.unwrap_or_else(|_| usual()), common))
 }
 
 async fn load(
@@ -137,9 +137,9 @@ async fn load(
     argument: i64,
     ids: std::ops::RangeInclusive<i64>,
 ) -> Result<Page, Trouble> {
-    let (desk, common) = desk()?;
+    let (context, common) = context()?;
     common.loads.fetch_add(1, Ordering::Relaxed);
-    let rows = desk.rows(kind, *ids.start(), *ids.end(), None).await?;
+    let rows = context.rows(kind, *ids.start(), *ids.end(), None).await?;
     let of = name_of(what, kind, argument);
     Ok(Page { of, rows })
 }
@@ -167,6 +167,6 @@ pub async fn load_page(kind: u8, skip: i64) -> Result<Page, Trouble> {
 /// # Errors
 /// What the database says, or was to say.
 pub async fn commit(kind: u8, id: i64) -> Result<(), Trouble> {
-    let (desk, _) = desk()?;
-    desk.commit(kind, id).await
+    let (context, _) = context()?;
+    context.commit(kind, id).await
 }

@@ -15,8 +15,8 @@ use fastrand::Rng;
 use crate::aftermath::{self, Aftermath, Comparison};
 use crate::app::{Brief, DEADLINE, Figures, INTENT, Phase, TTL, UNCERTAINTY};
 use crate::clock::now;
-use crate::desk::IDS;
-use crate::faults::Havoc;
+use crate::context::IDS;
+use crate::faults::FaultInjector;
 use crate::history::{Event, Life, Run, Time, Truth};
 use crate::options::Options;
 use crate::report;
@@ -201,12 +201,12 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let before = Aftermath::measure(&apps, &stage.phase(), &servers, &postgres, &database);
 
     stage.tell(Phase::Load);
-    let havoc = Havoc::new(&options.faults);
+    let injector = FaultInjector::new(&options.faults);
     let began = Instant::now();
     let mut rng = Rng::with_seed(options.seed);
     std::thread::scope(|scope| {
         let hands: Vec<Rng> = (0..4).map(|_| rng.fork()).collect();
-        let (servers, apps, havoc) = (&mut servers, &mut apps, &havoc);
+        let (servers, apps, injector) = (&mut servers, &mut apps, &injector);
         let of_all: &[Links] = &links;
         let proxies = of_all.iter().enumerate();
         let proxies = proxies.flat_map(|(slot, it)| it.iter().map(move |(_, link)| (slot, link)));
@@ -215,15 +215,15 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         let (some, others) = (some.to_vec(), others.to_vec());
         let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
         scope.spawn(move || match servers {
-            Servers::One(redis) => havoc.at_redis(redis, at_redis),
-            Servers::Cluster(cluster) => havoc.at_cluster(cluster, of_all, at_redis),
-            Servers::Sentinels(sentinels) => havoc.at_sentinels(sentinels, at_redis),
+            Servers::One(redis) => injector.at_redis(redis, at_redis),
+            Servers::Cluster(cluster) => injector.at_cluster(cluster, of_all, at_redis),
+            Servers::Sentinels(sentinels) => injector.at_sentinels(sentinels, at_redis),
         });
         if options.planted_writer {
             let (postgres, database) = (&postgres, &database);
             scope.spawn(move || {
                 for id in (1..=PLANTED_ROWS).cycle() {
-                    if havoc.over.load(Ordering::SeqCst) {
+                    if injector.over.load(Ordering::SeqCst) {
                         return;
                     }
                     let sql = format!("UPDATE planted SET version = version + 1 WHERE id = {id}");
@@ -232,14 +232,14 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                 }
             });
         }
-        scope.spawn(move || havoc.at_apps(apps, at_apps));
-        scope.spawn(move || havoc.at_links(&some, at_some));
-        scope.spawn(move || havoc.at_links(&others, at_others));
+        scope.spawn(move || injector.at_apps(apps, at_apps));
+        scope.spawn(move || injector.at_links(&some, at_some));
+        scope.spawn(move || injector.at_links(&others, at_others));
         let until = Duration::from_secs(options.seconds);
         while began.elapsed() < until || sum(directory.path(), "reads") < options.reads {
             std::thread::sleep(Duration::from_millis(200));
         }
-        havoc.over.store(true, Ordering::SeqCst);
+        injector.over.store(true, Ordering::SeqCst);
     });
     let lasted = began.elapsed();
 
@@ -274,8 +274,11 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         servers: options.servers.name().to_owned(),
     };
     let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();
-    let evicted = *havoc.evicted.lock().unwrap_or_else(PoisonError::into_inner);
-    let faults = havoc
+    let evicted = *injector
+        .evicted
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let faults = injector
         .faults
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);

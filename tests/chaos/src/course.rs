@@ -9,8 +9,8 @@ use fastrand::Rng;
 use crate::act::{id, load_mishap};
 use crate::app::{Brief, Cast, Common, UNCERTAINTY};
 use crate::clock::now;
-use crate::contestant::{Contestant, ERRAND, Failure, KINDS, PAGES, install, name_of, wanted};
-use crate::desk::{Desk, IDS, Mishap};
+use crate::contestant::{CONTEXT, Contestant, Failure, KINDS, PAGES, install, name_of, wanted};
+use crate::context::{CallContext, IDS, Mishap};
 use crate::history::{Answer, Begin, Event, Failed, Form, Outcome, Read, ReadKind, Step};
 use crate::stage::again;
 use crate::writes::{GRACE, STEP, hang_up, mishap, quiet_mishap, quiet_turn, share};
@@ -110,10 +110,10 @@ impl<C: Contestant> Course<C> {
     }
 
     async fn read_one(&self, kind: u8, read: ReadKind, argument: i64, mishap: Mishap) {
-        let desk = Desk::new(&self.common.pool, &self.common.recorder, 0, mishap);
+        let context = CallContext::new(&self.common.pool, &self.common.recorder, 0, mishap);
         let start = now();
-        let shown = ERRAND
-            .scope(desk, async {
+        let shown = CONTEXT
+            .scope(context, async {
                 if read == ReadKind::Get {
                     let row = self.contestant.row(kind, argument).await?;
                     let is_right =
@@ -150,7 +150,7 @@ impl<C: Contestant> Course<C> {
     async fn write(self: &Arc<Self>, kind: u8, id: i64, mishap: Mishap, hang_up: Option<Duration>) {
         let common = &self.common;
         let write = common.next_write();
-        let desk = Desk::new(&common.pool, &common.recorder, write, mishap);
+        let context = CallContext::new(&common.pool, &common.recorder, write, mishap);
         let (process, at, form) = (common.process, now(), Form::ById);
         common.recorder.note(&Event::Begin(Begin {
             write,
@@ -160,9 +160,9 @@ impl<C: Contestant> Course<C> {
         }));
         common.unsettled.fetch_add(1, Ordering::SeqCst);
         let running = {
-            let (this, desk) = (Arc::clone(self), desk.clone());
+            let (this, context) = (Arc::clone(self), context.clone());
             tokio::spawn(async move {
-                let writing = ERRAND.scope(desk, this.contestant.write(kind, id));
+                let writing = CONTEXT.scope(context, this.contestant.write(kind, id));
                 match hang_up {
                     None => Some(writing.await),
                     Some(patience) => tokio::time::timeout(patience, writing).await.ok(),
@@ -180,20 +180,20 @@ impl<C: Contestant> Course<C> {
             Ok(None) => Outcome::Dropped,
             Err(_) => Outcome::Panicked,
         };
-        desk.mark(Step::Done(outcome));
+        context.mark(Step::Done(outcome));
         if outcome != Outcome::Returned {
-            self.settle(desk, UNCERTAINTY + GRACE);
+            self.settle(context, UNCERTAINTY + GRACE);
         } else if self.contestant.is_pending(kind, id).await {
-            desk.mark(Step::Pending);
-            self.settle(desk, Duration::ZERO);
+            context.mark(Step::Pending);
+            self.settle(context, Duration::ZERO);
         } else {
-            desk.mark(Step::InForce);
+            context.mark(Step::InForce);
             common.unsettled.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     /// Notes, in the background, when the promise begins that a write has which did not simply return.
-    fn settle(self: &Arc<Self>, desk: Desk, wait: Duration) {
+    fn settle(self: &Arc<Self>, context: CallContext, wait: Duration) {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let mut waited = Duration::ZERO;
@@ -204,7 +204,7 @@ impl<C: Contestant> Course<C> {
             while this.contestant.waiting().await > 0 {
                 tokio::time::sleep(STEP).await;
             }
-            desk.mark(Step::InForce);
+            context.mark(Step::InForce);
             this.common.unsettled.fetch_sub(1, Ordering::SeqCst);
         });
     }

@@ -10,8 +10,8 @@ use cache_tests::{Mode, Proxy, RedisServer};
 use fastrand::Rng;
 
 use crate::clock::now;
+use crate::context::IDS;
 use crate::coordinator::App;
-use crate::desk::IDS;
 use crate::history::{Fault, FaultKind};
 use crate::shop::KINDS;
 
@@ -26,7 +26,7 @@ const TRACK_NOTHING: &[u8] =
     b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n";
 
 /// What all hands share.
-pub(crate) struct Havoc {
+pub(crate) struct FaultInjector {
     pub(crate) kinds: Vec<FaultKind>,
     pub(crate) over: AtomicBool,
     pub(crate) faults: Mutex<Vec<Fault>>,
@@ -35,7 +35,7 @@ pub(crate) struct Havoc {
     pub(crate) links: RwLock<()>,
 }
 
-impl Havoc {
+impl FaultInjector {
     pub(crate) fn new(kinds: &[FaultKind]) -> Self {
         Self {
             kinds: kinds.to_vec(),

@@ -16,9 +16,9 @@ mod audited;
 mod check;
 mod clock;
 mod contestant;
+mod context;
 mod coordinator;
 mod course;
-mod desk;
 mod faults;
 mod history;
 mod lasting;
@@ -45,7 +45,7 @@ pub use crate::app::TTL;
 pub use crate::contestant::{
     Contestant, Failure, KINDS, Page, Row, commit, load_page, load_row, pages_with,
 };
-pub use crate::desk::Trouble;
+pub use crate::context::Trouble;
 pub use crate::score::{Score, Setting, score};
 pub use crate::stage::config;
 

@@ -6,11 +6,11 @@ use cache_tests::{Links, Mode, RedisCluster, Sentinels};
 use fastrand::Rng;
 
 use crate::clock::now;
-use crate::faults::{Havoc, row_key};
+use crate::faults::{FaultInjector, row_key};
 use crate::history::FaultKind;
 use crate::shop::KINDS;
 
-impl Havoc {
+impl FaultInjector {
     /// Breaks a cluster, one thing at a time: each shard has one replica only.
     pub(crate) fn at_cluster(&self, cluster: &mut RedisCluster, links: &[Links], mut rng: Rng) {
         use FaultKind::{

@@ -10,7 +10,7 @@ use cache_runtime::{Cache, cached, invalidates};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 
-use crate::desk::{Desk, IDS, TEAMS, Trouble};
+use crate::context::{CallContext, IDS, TEAMS, Trouble};
 use crate::history::{ABSENT_EVERY, Step};
 
 /// A table of its own, and a resource of its own.
@@ -112,7 +112,7 @@ pub(crate) struct Filter {
 
 pub(crate) struct Shop<K> {
     pub(crate) cache: Cache,
-    pub(crate) desk: Desk,
+    pub(crate) context: CallContext,
     /// Whether its reads ask for Redis's word.
     pub(crate) strict: bool,
     pub(crate) kind: PhantomData<K>,
@@ -122,17 +122,17 @@ impl<K> Clone for Shop<K> {
     fn clone(&self) -> Self {
         Self {
             cache: self.cache.clone(),
-            desk: self.desk.clone(),
+            context: self.context.clone(),
             ..*self
         }
     }
 }
 
 impl<K> Deref for Shop<K> {
-    type Target = Desk;
+    type Target = CallContext;
 
-    fn deref(&self) -> &Desk {
-        &self.desk
+    fn deref(&self) -> &CallContext {
+        &self.context
     }
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn team_of(id: i64) -> i64 {
 impl<K: Kind> Shop<K> {
     pub(crate) fn calm(&self) -> Self {
         Self {
-            desk: self.desk.calm(),
+            context: self.context.calm(),
             ..self.clone()
         }
     }
@@ -264,7 +264,7 @@ impl<K: Kind> Shop<K> {
     // --- writes
 
     pub(crate) async fn commit(&self, id: i64) -> Result<(), Trouble> {
-        self.desk.commit(K::NUMBER, id).await
+        self.context.commit(K::NUMBER, id).await
     }
 
     #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), cache = self.cache)]

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use crate::act::{Stage, get, id};
 use crate::app::{Common, UNCERTAINTY};
 use crate::clock::now;
-use crate::desk::{IDS, Mishap, TEAMS, Trouble};
+use crate::context::{IDS, Mishap, TEAMS, Trouble};
 use crate::history::{Begin, Event, Form, MILLISECOND, Outcome, Step, Time};
 use crate::shop::{Kind, Shop, team_of};
 
@@ -323,7 +323,7 @@ async fn transaction<K: Kind>(shop: &Shop<K>, id: i64, crash_safe: bool) -> Resu
             }
             match shop.mishap {
                 Mishap::Pause(time) => tokio::time::sleep(time / 8).await,
-                Mishap::Panic => panic!("{}", crate::desk::PLANNED),
+                Mishap::Panic => panic!("{}", crate::context::PLANNED),
                 Mishap::Fail => return Err(Trouble::Planned),
                 _ => {}
             }
@@ -342,7 +342,7 @@ async fn after_commit<K: Kind>(shop: &Shop<K>, id: i64) -> Result<(), Trouble> {
         shop.committed.store(true, Ordering::SeqCst);
         match shop.mishap {
             Mishap::Pause(time) => tokio::time::sleep(time).await,
-            Mishap::PanicAfter => panic!("{}", crate::desk::PLANNED),
+            Mishap::PanicAfter => panic!("{}", crate::context::PLANNED),
             Mishap::Lose => return Err(Trouble::Lost),
             _ => {}
         }

@@ -111,7 +111,7 @@ pub(crate) async fn connect(url: &str) -> PgPool {
 }
 
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct CallContext {
     pub(crate) pool: PgPool,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) mishap: Mishap,
@@ -121,7 +121,7 @@ pub(crate) struct Desk {
     pub(crate) is_doubtful: Arc<AtomicBool>,
 }
 
-impl Desk {
+impl CallContext {
     pub(crate) fn new(
         pool: &PgPool,
         recorder: &Arc<Recorder>,
