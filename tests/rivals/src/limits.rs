@@ -2,8 +2,8 @@
 
 const FEW_TASKS: &str = "processor time of the client: an earlier version took 3.8 µs of it for a hit with 8 tasks and 2.5 with 16, this one 5.0 and \
      3.2, with as many commands, bytes and switches between threads. By a profile with 512 tasks, of what came since then an \
-     eighth is copies of a call and its answer, an eighth the clock, and the rest is spread over many functions. Two reads \
-     are sent alone before others are gathered; with one or four it is no faster";
+     eighth is copies of a call and its answer, an eighth the clock, and the rest is spread over many functions. Up \
+     to eight reads are sent alone before others are gathered; with two it is slower unless others use the processors";
 
 /// How a goal's name begins, and why it may be missed; without a full stop.
 const LIMITS: &[(&str, &str)] = &[
