@@ -76,7 +76,8 @@ fn messages() -> Vec<Message> {
 }
 
 /// The library that `program`, this test, was linked with: of those beside it, which may have been
-/// compiled with other features, the last one from before.
+/// compiled with other features, the last one from before. One of the packed sources, as `cargo publish`
+/// compiles them, is another one.
 fn runtime(program: &Path) -> PathBuf {
     let age = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
     let linked = age(program);
@@ -88,9 +89,16 @@ fn runtime(program: &Path) -> PathBuf {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with("libcache_runtime-") && name.ends_with(".rlib")
         })
-        .filter(|path| age(path) <= linked)
+        .filter(|path| age(path) <= linked && is_of_the_workspace(path))
         .max_by_key(|path| age(path))
         .expect("the runtime's library")
+}
+
+fn is_of_the_workspace(library: &Path) -> bool {
+    let name = library.file_stem().unwrap_or_default().to_string_lossy();
+    let sources = name.strip_prefix("lib").unwrap_or(&name);
+    let sources = fs::read_to_string(library.with_file_name(format!("{sources}.d")));
+    sources.is_ok_and(|sources| sources.contains("cache-runtime/src/lib.rs"))
 }
 
 fn workspace() -> PathBuf {
