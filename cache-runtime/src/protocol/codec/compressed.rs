@@ -37,12 +37,10 @@ pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Byte
     }
     #[cfg(feature = "zstd")]
     {
-        let size = length(codec, bytes);
-        if size > MOST_BYTES {
-            return None;
-        }
+        let size = told_length(bytes).filter(|size| *size <= MOST_BYTES)?;
         let plain = zstd::bulk::decompress(bytes, size).ok()?;
-        Some((codec.plain(), plain.into()))
+        // Nothing at all would be decompressed to nothing.
+        (plain.len() == size).then(|| (codec.plain(), plain.into()))
     }
     #[cfg(not(feature = "zstd"))]
     None
@@ -52,14 +50,17 @@ pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Byte
 pub(crate) fn length(codec: CodecId, bytes: &[u8]) -> usize {
     #[cfg(feature = "zstd")]
     if codec.is_compressed() {
-        // zstd writes the length at the start. If it is missing, the length is unknown before
-        // decompression.
-        let size = zstd::zstd_safe::get_frame_content_size(bytes);
-        let size = size.ok().flatten().map(usize::try_from);
-        return size.and_then(Result::ok).unwrap_or(MOST_BYTES);
+        return told_length(bytes).unwrap_or(MOST_BYTES);
     }
     let _ = codec;
     bytes.len()
+}
+
+/// The length that zstd has written at the start; `None` if it is missing, as in no value of ours.
+#[cfg(feature = "zstd")]
+fn told_length(bytes: &[u8]) -> Option<usize> {
+    let length = zstd::zstd_safe::get_frame_content_size(bytes);
+    usize::try_from(length.ok()??).ok()
 }
 
 #[cfg(all(test, feature = "zstd"))]
