@@ -72,7 +72,7 @@ pub enum Form {
     Decoded,
 }
 
-/// The answer to [`Store::look`].
+/// The answer to [`Store::look`](crate::store::Store::look).
 #[derive(Debug)]
 pub struct Look {
     /// The entry under the key.
@@ -81,7 +81,7 @@ pub struct Look {
     pub stamp: Stamp,
     /// The last deadline of the write intents on the entry or a dependency, in the store's time.
     /// While there is one, past or not, nothing is served and nothing is stored. Only
-    /// [`Store::prune`] decides that a deadline is past.
+    /// [`Store::prune`](crate::store::Store::prune) decides that a deadline is past.
     pub intended: Option<Millis>,
     /// The store's time.
     pub now: Millis,
@@ -99,7 +99,7 @@ impl Look {
     }
 }
 
-/// The callback to which [`Store::glance`] shows an entry in place, with the store's time. The
+/// The callback to which [`Store::glance`](crate::store::Store::glance) shows an entry in place, with the store's time. The
 /// store may be locked during the call.
 pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
@@ -390,7 +390,7 @@ impl NamespaceInvalidated {
     }
 }
 
-/// The filter of [`Store::remove_matching`]. It never removes values of other programs.
+/// The filter of [`Store::remove_matching`](crate::store::Store::remove_matching). It never removes values of other programs.
 #[derive(Debug, Clone)]
 pub struct Matching {
     /// A pattern in the syntax of Redis's `SCAN MATCH`, namespace included.

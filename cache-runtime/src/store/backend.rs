@@ -68,7 +68,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// than a call without the cache. A call tries this before it waits for anything. If nothing is
     /// shown, nothing follows.
     ///
-    /// `see` must be called at most once. An [`Encoded`](Payload::Encoded) value is skipped, since
+    /// `see` must be called at most once. An [`Encoded`](crate::protocol::messages::Payload::Encoded) value is skipped, since
     /// decoding takes time: the call then uses `look`.
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
         let _ = (key, deps, see);
