@@ -61,7 +61,7 @@ impl BatchPlan {
         self.reads.len() + self.dependencies
     }
 
-    pub(in crate::store::redis) fn add(&mut self, probe: &Probe) {
+    pub(in super::super) fn add(&mut self, probe: &Probe) {
         self.keys.push_str(&probe.key);
         let late = self.lists.len().saturating_sub(LATE_LISTS);
         let known = self.lists.iter().skip(late);

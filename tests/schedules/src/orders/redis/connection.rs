@@ -1,5 +1,6 @@
 //! A connection, as far as batcher know of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::batcher::Batcher;
@@ -16,6 +17,20 @@ pub struct Connection {
     /// What the server holds, under each key.
     pub version: AtomicUsize,
     pub health: Health,
+    pub runtimes: Runtimes,
+}
+
+/// No runtime has a connection of its own.
+pub struct Runtimes;
+
+impl Runtimes {
+    pub fn batcher(&self) -> Option<Arc<Batcher>> {
+        None
+    }
+
+    pub fn give_up_own(&self) -> bool {
+        false
+    }
 }
 
 /// How commands are answered.
@@ -57,7 +72,12 @@ impl Connection {
             clock: Clock,
             version: AtomicUsize::new(0),
             health,
+            runtimes: Runtimes,
         }
+    }
+
+    pub fn check_confirmed(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     pub fn identity(&self) -> Nonce {

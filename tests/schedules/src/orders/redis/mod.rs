@@ -1,7 +1,7 @@
 //! Reads that travel together.
 
 #[path = "../../../../../cache-runtime/src/store/redis/batcher/mod.rs"]
-#[allow(dead_code, reason = "not all of it is tried")]
+#[allow(dead_code, unused_imports, reason = "not all of it is tried")]
 mod batcher;
 mod connection;
 mod errors;
