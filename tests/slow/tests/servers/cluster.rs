@@ -365,10 +365,11 @@ async fn becomes_a_hit(shop: &Shop, id: i64, row: u64) {
 async fn replace_stopped(
     cluster: &mut RedisCluster,
     shop: &Shop,
+    id: i64,
     old: usize,
     new: usize,
 ) -> Instant {
-    shop.user(1).await;
+    shop.user(id).await;
     cluster.wait_for_replica(new);
     cluster.node_mut(old).pause();
     cluster.wait_for_primary(new);
@@ -398,7 +399,7 @@ async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
     let first = cluster.owner(cluster.slot("users:1"));
     let (mut old, mut new) = (first, 3 + first);
     for _ in 0..10 {
-        let unknown = replace_stopped(&mut cluster, &shop, old, new).await;
+        let unknown = replace_stopped(&mut cluster, &shop, 1, old, new).await;
         let cache = shop.cache.clone();
         let acknowledged = tokio::spawn(async move {
             let acknowledged = cache.invalidate("users", &1_i64).await;
@@ -439,7 +440,7 @@ async fn what_has_arrived_is_not_repeated() {
         let acknowledged = shop.cache.invalidate("users", &id).await;
         assert_eq!(acknowledged, Acknowledgement::Delivered);
     }
-    replace_stopped(&mut cluster, &shop, first, 3 + first).await;
+    replace_stopped(&mut cluster, &shop, 1, first, 3 + first).await;
     let scripts = || {
         let stats = cluster.node(home).cli(&["INFO", "commandstats"]);
         let calls = stats.split("cmdstat_evalsha:calls=").nth(1);
@@ -465,7 +466,7 @@ async fn nothing_is_read_from_a_new_owner_while_the_former_one_may_answer() {
     let first = cluster.owner(cluster.slot("users:1"));
     let (mut old, mut new) = (first, 3 + first);
     for _ in 0..10 {
-        let unknown = replace_stopped(&mut cluster, &shop, old, new).await;
+        let unknown = replace_stopped(&mut cluster, &shop, 1, old, new).await;
         shop.user(1).await;
         let was_hit = is_hit(&shop, 1).await;
         let is_in_time = unknown.elapsed() < IN_TIME;
@@ -497,22 +498,7 @@ async fn a_silent_former_owner_holds_up_only_its_own_slots() {
     let (here, there) = (id_on(generations), id_on(first));
     let (mut old, mut new) = (first, 3 + first);
     for _ in 0..10 {
-        shop.user(there).await;
-        cluster.wait_for_replica(new);
-        cluster.node_mut(old).pause();
-        cluster.wait_for_primary(new);
-        let port = cluster.node(new).port();
-        let mut unknown = Instant::now();
-        eventually(PATIENCE, async || {
-            let asked = Instant::now();
-            let stats = shop.cache.get_stats().await;
-            let is_known = stats.nodes.iter().any(|it| it.port == port && it.connected);
-            if !is_known {
-                unknown = asked;
-            }
-            is_known
-        })
-        .await;
+        let unknown = replace_stopped(&mut cluster, &shop, there, old, new).await;
         let cache = shop.cache.clone();
         let held_up = tokio::spawn(async move { cache.invalidate("users", &there).await });
         let key = ["EXISTS", &format!("users:{there}")];
@@ -721,17 +707,17 @@ async fn a_primary_that_resumes_after_its_failover_serves_nothing_stale() {
 /// A slot may have left a node behind the walk over its generations, and returned to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_returns_while_everything_is_cleared_is_walked_over_again() {
+    const ROUNDS: u64 = 6;
     let cluster = RedisCluster::start(2, 0);
     let shop = Shop::over(settings(&cluster)).await;
     is_used(&shop).await;
     let slot = cluster.slot("users:1");
     let home = cluster.owner(slot);
+    let node = cluster.node(home);
     let walks = async || {
-        let before = cluster.node(home).calls("scan");
+        let before = node.calls("scan");
         let cleared = shop.cache.clear_all().await;
-        cleared
-            .is_ok()
-            .then(|| cluster.node(home).calls("scan") - before)
+        cleared.is_ok().then(|| node.calls("scan") - before)
     };
     // Twice in a row: until the process knows all that has happened.
     let usual = async || {
@@ -744,14 +730,18 @@ async fn what_returns_while_everything_is_cleared_is_walked_over_again() {
             last = walked;
         }
     };
-    // The process may have asked for the node's epoch before everything is cleared, and then knows
-    // that it has gained a slot.
-    eventually(PATIENCE, async || {
+    let mut again = 0;
+    for _ in 0..ROUNDS {
         let usual = usual().await;
+        // Right after the process has asked for slots and epochs, so that it asks once more only when
+        // everything is cleared.
+        let before = node.calls("cluster|nodes");
+        eventually(PATIENCE, async || node.calls("cluster|nodes") > before).await;
         cluster.move_slot(slot, 1 - home);
         cluster.move_slot(slot, home);
         let walked = walks().await;
-        walked.is_some() && walked > usual
-    })
-    .await;
+        again += u64::from(walked.is_some() && walked > usual);
+    }
+    // On a busy machine it may have asked meanwhile, and has known of it.
+    assert!(again > ROUNDS / 2, "{again} of {ROUNDS}");
 }

@@ -125,8 +125,6 @@ struct Answers {
     views: Vec<ClusterView>,
     /// When they were asked.
     asked: Asked,
-    /// The ids of those whose connection has the epoch that they have answered.
-    identified: HashSet<String>,
 }
 
 impl Answers {
@@ -265,11 +263,7 @@ impl Topology {
             }
         }
         if !views.is_empty() {
-            return Ok(Answers {
-                identified: views.iter().map(|view| view.id.clone()).collect(),
-                views,
-                asked,
-            });
+            return Ok(Answers { views, asked });
         }
         let asked = Asked::now();
         let seeds = self.plan.seeds.iter().chain(&self.known);
@@ -294,11 +288,7 @@ impl Topology {
             }
         }
         match views.is_empty() {
-            false => Ok(Answers {
-                views,
-                asked,
-                identified: HashSet::new(),
-            }),
+            false => Ok(Answers { views, asked }),
             true => Err(fault.unwrap_or_else(|| Error::unavailable("no node is known"))),
         }
     }
@@ -373,7 +363,6 @@ impl Topology {
         for node in map.nodes() {
             node.health.set_key(self.health_key(&map, node));
         }
-        self.identify_again(&before, &map, &answers.identified);
         self.cluster.map.store(Arc::clone(&map));
         // Before connections to new nodes are waited for, which may take long.
         self.confirm(asked);
@@ -413,27 +402,6 @@ impl Topology {
             _ => tracing::info!(primaries = names, "the cluster's slots have other owners"),
         }
         asked.is_some()
-    }
-
-    /// Closes the connections to nodes that have gained slots, as others say, and that have not said
-    /// themselves which epoch they have now. The next connection learns it.
-    fn identify_again(&self, before: &SlotMap, map: &SlotMap, identified: &HashSet<String>) {
-        for node in map.nodes() {
-            let has_gained = || {
-                let has = |map: &SlotMap, slot| {
-                    let owner = map.owner(slot);
-                    owner.is_some_and(|owner| Arc::ptr_eq(owner, node))
-                };
-                (0..SLOTS).any(|slot| has(map, slot) && !has(before, slot))
-            };
-            if !identified.contains(&node.id)
-                && has_gained()
-                && !crate::base::mutation::is_active("silent-gain-trusted")
-                && let Ok(connection) = node.connections.current()
-            {
-                connection.give_up(|| "it has more slots, and does not say so".into());
-            }
-        }
     }
 
     fn confirm(&self, asked: Option<Asked>) {
@@ -767,7 +735,6 @@ mod tests {
         Answers {
             views: nodes.iter().map(view).collect(),
             asked: Asked::now(),
-            identified: HashSet::new(),
         }
     }
 
