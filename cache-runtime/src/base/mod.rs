@@ -4,7 +4,6 @@ pub(crate) mod background;
 pub(crate) mod call_budget;
 pub(crate) mod clock;
 pub(crate) mod counters;
-pub(crate) mod edit_distance;
 pub(crate) mod entry_map;
 pub(crate) mod error;
 #[allow(

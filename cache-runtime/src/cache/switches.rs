@@ -1,7 +1,6 @@
 //! Reads that operators switch off, and the subscription to events.
 
 use super::Cache;
-use crate::base::edit_distance::edit_distance;
 use crate::base::error::{Error, ErrorKind};
 use crate::call::read::AuditReport;
 use crate::key::is_resource;
@@ -121,8 +120,9 @@ impl Cache {
     #[must_use]
     pub fn no_such(&self, target: &str) -> String {
         let known = self.switchable();
-        let near = |known: &&String| edit_distance(target, known) <= target.len().div_ceil(3);
-        let distance = |known: &&String| edit_distance(target, known);
+        let near =
+            |known: &&String| strsim::osa_distance(target, known) <= target.len().div_ceil(3);
+        let distance = |known: &&String| strsim::osa_distance(target, known);
         match known.iter().filter(near).min_by_key(distance) {
             Some(nearest) => format!("nothing here is called `{target}`; `{nearest}` is"),
             None => format!(

@@ -1,6 +1,5 @@
 //! Typos: variables that are most likely meant for a setting whose name they miss.
 
-use crate::base::edit_distance::edit_distance;
 use crate::key::is_resource;
 
 /// All settings except `CACHE_TTL_<RESOURCE>`.
@@ -70,7 +69,7 @@ fn meant(name: &str) -> Option<&'static str> {
         if without_unit(name) == without_unit(known) {
             return 1;
         }
-        edit_distance(name, known)
+        strsim::osa_distance(name, known)
     };
     let (distance, known) = NAMES
         .map(|known| (distance(known), known))

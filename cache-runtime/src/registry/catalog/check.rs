@@ -5,7 +5,6 @@ use std::fmt;
 
 use super::description::blanked;
 use super::{CacheMap, Place, Reader};
-use crate::base::edit_distance::edit_distance;
 
 /// A longer ttl, on a resource that nothing invalidates, is most likely a mistake.
 const LONG: u64 = 3600;
@@ -354,7 +353,7 @@ pub(crate) fn is_constant(name: &str) -> bool {
 /// The name with the smallest edit distance to `given`, if that distance is small.
 pub(crate) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
-        .map(|name| (edit_distance(given, name), name))
+        .map(|name| (strsim::osa_distance(given, name), name))
         .filter(|(distance, _)| *distance <= given.len().div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
