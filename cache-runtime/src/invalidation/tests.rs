@@ -1,17 +1,19 @@
+mod held;
+
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
+use self::held::{Held, refused};
 use super::*;
 use crate::base::background::Background;
-use crate::base::clock::{self, Millis};
+use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::call::returns::Owned;
@@ -22,206 +24,13 @@ use crate::engine::{Engine, StripedEngine};
 use crate::invalidation::queue::Queue;
 use crate::invalidation::shared::SharedQueue;
 use crate::invalidation::worker::CLOSING_BUDGET;
-use crate::protocol::circuit::Circuit;
 use crate::protocol::generation::Dep;
 use crate::registry::{Role, Site};
-use crate::store::{
-    ConnectionWatch, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts, Store,
-};
+use crate::store::{Intent, Probe, Store};
 
 /// A test that hangs has failed.
 const LIMIT: Duration = Duration::from_secs(60);
 const INTENT: Duration = Duration::from_secs(10);
-
-/// A store that takes invalidations when its test allows it, and does nothing else.
-#[derive(Debug)]
-struct Held {
-    is_away: AtomicBool,
-    refuses_intents: AtomicBool,
-    attempts: AtomicUsize,
-    /// How many invalidations are refused at once.
-    refusals: AtomicUsize,
-    /// The other invalidations wait here.
-    gate: Semaphore,
-    taken: Semaphore,
-    closed: Semaphore,
-    connection: Option<ConnectionWatch>,
-    /// Whether a refusal means that the connection was lost, and that there is a new one already.
-    reconnects: AtomicBool,
-    /// It has several servers. The one for the invalidation is down, the ones for the intents are
-    /// not.
-    is_partly_away: AtomicBool,
-}
-
-impl Held {
-    /// Takes everything, and reconnects.
-    fn connected() -> (Arc<Self>, ConnectionWatch) {
-        let watch = ConnectionWatch::default();
-        watch.established();
-        let mut held = Arc::into_inner(Self::open()).expect("the only one");
-        held.connection = Some(watch.clone());
-        (Arc::new(held), watch)
-    }
-
-    fn lose_connection(&self) {
-        self.is_away.store(true, Ordering::SeqCst);
-    }
-
-    fn connect(&self) {
-        self.is_away.store(false, Ordering::SeqCst);
-        if let Some(connection) = &self.connection {
-            connection.established();
-        }
-    }
-
-    fn open() -> Arc<Self> {
-        let held = Self::shut();
-        held.gate.add_permits(1_000);
-        held
-    }
-
-    fn shut() -> Arc<Self> {
-        Arc::new(Self {
-            is_away: AtomicBool::new(false),
-            refuses_intents: AtomicBool::new(false),
-            attempts: AtomicUsize::new(0),
-            refusals: AtomicUsize::new(0),
-            gate: Semaphore::new(0),
-            taken: Semaphore::new(0),
-            closed: Semaphore::new(0),
-            connection: None,
-            reconnects: AtomicBool::new(false),
-            is_partly_away: AtomicBool::new(false),
-        })
-    }
-}
-
-fn refused<T>() -> Result<T, Error> {
-    Err(Error::unavailable("the test refuses it"))
-}
-
-#[async_trait]
-impl Store for Held {
-    fn name(&self) -> &'static str {
-        "held"
-    }
-
-    fn form(&self) -> Form {
-        Form::Decoded
-    }
-
-    fn circuit(&self) -> Circuit {
-        if self.is_away.load(Ordering::SeqCst) {
-            Circuit::Open
-        } else {
-            Circuit::Closed
-        }
-    }
-
-    fn connection(&self) -> Option<ConnectionWatch> {
-        self.connection.clone()
-    }
-
-    async fn look(&self, _: &Probe) -> Result<Look, Error> {
-        refused()
-    }
-
-    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
-        refused()
-    }
-
-    async fn renew(&self, _: &str, _: Nonce, _: Duration) -> Result<bool, Error> {
-        refused()
-    }
-
-    async fn release(&self, _: &str, _: Nonce) -> Result<(), Error> {
-        refused()
-    }
-
-    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
-        refused()
-    }
-
-    async fn invalidate(&self, _: &Invalidation) -> Result<Invalidated, Error> {
-        self.attempts.fetch_add(1, Ordering::SeqCst);
-        let minus_one = |left: usize| left.checked_sub(1);
-        if self
-            .refusals
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, minus_one)
-            .is_ok()
-        {
-            if self.reconnects.load(Ordering::SeqCst) {
-                self.connect();
-            }
-            return refused();
-        }
-        self.gate.acquire().await.expect("never closed").forget();
-        self.taken.add_permits(1);
-        Ok(Invalidated {
-            at: Millis(0),
-            removed: 0,
-        })
-    }
-
-    async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
-        let none = Invalidated {
-            at: Millis(0),
-            removed: 0,
-        };
-        let answer = match self.is_split() {
-            true => refused(),
-            false => self.invalidate(invalidation).await,
-        };
-        match answer {
-            Ok(done) => PartlyInvalidated::whole(done),
-            Err(error) => PartlyInvalidated::partly(none, invalidation.clone(), error),
-        }
-    }
-
-    fn is_split(&self) -> bool {
-        self.is_partly_away.load(Ordering::SeqCst)
-    }
-
-    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
-        if self.refuses_intents.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Store, "the test refuses it"));
-        }
-        let at = self.invalidate(&Invalidation::default()).await?.at;
-        Ok(Intended {
-            at,
-            on_whole: false,
-        })
-    }
-
-    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
-        refused()
-    }
-
-    async fn prune(&self, _: &Probe) -> Result<(), Error> {
-        refused()
-    }
-
-    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
-        refused()
-    }
-
-    async fn invalidate_namespace(&self, _: &str) -> Result<Millis, Error> {
-        refused()
-    }
-
-    async fn ping(&self) -> Result<(), Error> {
-        refused()
-    }
-
-    async fn facts(&self) -> Result<ServerFacts, Error> {
-        refused()
-    }
-
-    async fn close(&self) {
-        self.closed.add_permits(1);
-    }
-}
 
 fn over(store: &Arc<Held>) -> InvalidationQueue {
     let store: Arc<dyn Store> = Arc::clone(store) as _;

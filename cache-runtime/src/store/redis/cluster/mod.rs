@@ -10,11 +10,14 @@
 //! The client library's own cluster client is not used: it reconnects and retries unseen, and does
 //! not tell which node has answered.
 
+mod answers;
 mod batches;
 mod changes;
+mod former_owner;
 mod lookup;
 mod namespace;
 mod node;
+mod repetition;
 mod routing;
 mod state;
 mod topology;

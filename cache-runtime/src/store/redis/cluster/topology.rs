@@ -6,50 +6,39 @@
 //! with entries from before, and its epoch has risen with that.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::address;
 use super::super::batcher::WORKERS;
-use super::super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY, VALID};
+use super::super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY};
 use super::super::connection::Connection;
-use super::super::dial::{cluster_nodes, dial};
-use super::super::errors::{answers_nobody, described};
+use super::super::dial::cluster_nodes;
 use super::super::fence::Fence;
 use super::super::health::Health;
 use super::super::heartbeat::send_heartbeats;
-use super::super::recent::Repetition;
 use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet, owners, slot_of, tag};
 use super::super::supervisor::{self, Connections, SupervisorSettings};
 use super::super::tracking::Tracking;
+use super::answers::{Answers, raise_epochs, read, view_at};
 use super::batches::keep_sending;
+use super::former_owner::look_after;
 use super::node::{Node, SlotMap};
+use super::repetition::do_again;
 use super::state::Cluster;
 use crate::base::background::supervised;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::RedisConfig;
 use crate::key::KeySpace;
-use crate::store::Parts;
 
 /// The shortest pause between two rounds, however long the first has taken.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a round waits for the connection to a new node.
 const CONNECT_BUDGET: Duration = Duration::from_millis(500);
-/// How long a former owner is watched that does not answer. By then no process uses it: those that
-/// reach other primaries have heard of the change, and for those that don't the last confirmation
-/// is over. The primaries have a second to hear from the new owner, which tells all of them at
-/// once.
-const FENCE: Duration = VALID.saturating_add(Duration::from_secs(1));
-/// The pause before recent invalidations are repeated once more, if a node is away.
-const AGAIN_PAUSE: Duration = Duration::from_millis(100);
-const FENCE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The settings of the task.
 #[derive(Clone)]
@@ -116,42 +105,6 @@ pub(in crate::store::redis) async fn run(
     let nodes = topology.cluster.map.load_full();
     for node in nodes.nodes() {
         node.closing.send_replace(true);
-    }
-}
-
-/// What the nodes have answered in one round.
-struct Answers {
-    /// One for each node that has answered.
-    views: Vec<ClusterView>,
-    /// When they were asked.
-    asked: Asked,
-}
-
-impl Answers {
-    /// Whether they confirm who owns the slots: if half of the primaries have answered, of those
-    /// that were known and of those that are named now.
-    ///
-    /// A replica that replaces a primary needs the votes of the majority, and the primary that it
-    /// replaces has none: it is away. So one of the other primaries that answer has given its vote,
-    /// and has heard of the new owner. A primary that is alone with this process is at most half of
-    /// the cluster if it can be replaced at all.
-    fn are_enough<'n>(
-        &self,
-        known: impl Iterator<Item = &'n str>,
-        named: impl Iterator<Item = &'n str>,
-    ) -> bool {
-        self.are_of_half(known) && self.are_of_half(named)
-    }
-
-    /// Whether half of these nodes have answered, as primaries.
-    fn are_of_half<'n>(&self, nodes: impl Iterator<Item = &'n str>) -> bool {
-        let (mut all, mut answered) = (0, 0);
-        for id in nodes {
-            let view = self.views.iter().find(|view| view.id == id);
-            all += 1;
-            answered += usize::from(view.is_some_and(|view| view.epoch().is_some()));
-        }
-        2 * answered >= all
     }
 }
 
@@ -583,182 +536,16 @@ impl Topology {
     }
 }
 
-/// Stores the epochs of the nodes, those too that only others have said. It takes effect before the
-/// nodes are used for slots that they have gained, also for a connection that is being made.
-fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
-    let seen = views.iter().flat_map(|view| {
-        let own = |it: &&NodeView| {
-            it.id == view.id || !crate::base::mutation::is_active("epochs-of-others-ignored")
-        };
-        view.nodes.iter().filter(own)
-    });
-    for seen in seen.filter(|it| it.is_primary) {
-        if let Some(node) = nodes.iter().find(|node| node.id == seen.id) {
-            node.epoch.fetch_max(seen.epoch, Ordering::AcqRel);
-        }
-    }
-}
-
 /// The pause after a round that took this long.
 fn pause_after(took: Duration, is_confirmed: bool) -> Duration {
     let interval = if is_confirmed { INTERVAL } else { RETRY };
     interval.saturating_sub(took).max(PAUSE)
 }
 
-/// Repeats recent invalidations until all of them have arrived: slots have new owners, and a former
-/// owner may have acknowledged them.
-async fn do_again(cluster: Arc<Cluster>, namespace: String) {
-    // What is requested from now on goes to the new owners, and after a later change there is another
-    // repetition. So only what has not arrived is sent once more: sent again, the rest would end
-    // entries that were loaded meanwhile.
-    let mut left = cluster.recent.again();
-    let mut parts = Parts::All;
-    for attempt in 0_u32.. {
-        if attempt == 10 && crate::base::mutation::is_active("repetition-given-up") {
-            return;
-        }
-        left = match left {
-            Repetition::Nothing => return,
-            Repetition::These(these) => match cluster.invalidate_again(&these).await.undone {
-                Some(_) if crate::base::mutation::is_active("repeated-as-a-whole") => {
-                    Repetition::These(these)
-                }
-                Some((undone, _)) => Repetition::These(undone),
-                None => return,
-            },
-            Repetition::Everything => {
-                let undone = cluster.invalidate_namespace_again(&namespace, &parts);
-                match undone.await {
-                    Some(undone) => parts = undone,
-                    None => return,
-                }
-                Repetition::Everything
-            }
-        };
-        tokio::time::sleep(AGAIN_PAUSE).await;
-    }
-}
-
-/// Reads a node's answer, which may omit the node's own address.
-fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
-    let view = ClusterView::parse(text);
-    let mut view = view.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Store,
-            "CLUSTER NODES is answered with something else",
-        )
-    })?;
-    for node in &mut view.nodes {
-        if node.host.is_empty() {
-            host.clone_into(&mut node.host);
-        }
-    }
-    Ok(view)
-}
-
-/// The view of a node, and the separate connection that it was asked over. `host` is the node's
-/// name in the cluster.
-type AnsweredView = Result<(ClusterView, MultiplexedConnection), Error>;
-
-async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> AnsweredView {
-    let text = cluster_nodes(&mut multiplexed).await.map_err(|error| {
-        let error = described(error);
-        let hint = match error.to_string().contains("cluster support disabled") {
-            true => "; it is not in cluster mode: name it in REDIS_HOST and REDIS_PORT",
-            false => "; CLUSTER NODES is needed to find the owners of slots",
-        };
-        Error::new(error.kind(), format!("{error}{hint}"))
-    })?;
-    Ok((read(&text, host)?, multiplexed))
-}
-
-/// Asks a node over a new connection.
-async fn view_at(config: &RedisConfig, host: &str) -> AnsweredView {
-    let asked = async {
-        let mut last = Error::unavailable("it has no address");
-        for address in address::of(config).await? {
-            let asked = match dial(config, address, |_| {}).await {
-                Ok((multiplexed, _)) => view_over(multiplexed, host).await,
-                Err(error) => Err(error),
-            };
-            match asked {
-                Ok(asked) => return Ok(asked),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    };
-    let budget = ANSWER_BUDGET * 2;
-    tokio::time::timeout(budget, asked)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Error::unavailable(format!(
-                "no answer within {} ms",
-                budget.as_millis()
-            )))
-        })
-}
-
-/// Holds a fence until the former owner no longer claims the slots, can't answer anybody, or the
-/// time is over.
-async fn look_after(config: RedisConfig, fence: Fence) {
-    let end = clock::now() + FENCE;
-    let mut kept = None;
-    while clock::now() < end {
-        let asked = async {
-            match kept.take() {
-                Some(multiplexed) => view_over(multiplexed, &config.host).await,
-                None => view_at(&config, &config.host).await,
-            }
-        };
-        match tokio::time::timeout(ANSWER_BUDGET, asked).await {
-            Ok(Ok((view, _))) if !view.owns_any(fence.slots()) => break,
-            Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
-            Ok(Err(error)) if answers_nobody(&error) => break,
-            _ => {}
-        }
-        tokio::time::sleep(FENCE_PAUSE).await;
-    }
-    drop(fence);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::confirmation::VALID;
     use super::*;
-
-    /// These nodes have answered.
-    fn answers(nodes: &[&str]) -> Answers {
-        let view = |id: &&str| {
-            let line = format!("{id} 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-5");
-            ClusterView::parse(&line).expect("a view")
-        };
-        Answers {
-            views: nodes.iter().map(view).collect(),
-            asked: Asked::now(),
-        }
-    }
-
-    #[test]
-    fn half_of_the_primaries_confirm_of_those_before_and_of_those_now() {
-        let are_enough = |nodes: &[&str], known: &[&'static str], named: &[&'static str]| {
-            answers(nodes).are_enough(known.iter().copied(), named.iter().copied())
-        };
-        let (two, three) = (["a", "b"], ["a", "b", "c"]);
-        // At the start nothing is known.
-        assert!(are_enough(&["a", "b"], &[], &three));
-        assert!(!are_enough(&["a"], &[], &three));
-        assert!(are_enough(&["a"], &two, &two));
-        assert!(!are_enough(&["a"], &three, &three));
-        // `b` has been replaced by `d`, which has not answered.
-        assert!(are_enough(&["a", "c"], &three, &["a", "d", "c"]));
-        assert!(!are_enough(&["a"], &three, &["a", "d", "c"]));
-        assert!(
-            !are_enough(&["a"], &two, &["a", "d", "c"]),
-            "there are more now"
-        );
-        // Others than those that are named don't count, such as replicas.
-        assert!(!are_enough(&["a", "x", "y"], &[], &three));
-    }
 
     #[test]
     fn a_question_comes_before_the_last_answer_has_lost_its_validity() {

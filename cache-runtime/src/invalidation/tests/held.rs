@@ -1,0 +1,206 @@
+//! A store that the tests hold shut.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::base::clock::Millis;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::protocol::circuit::Circuit;
+use crate::store::{
+    ConnectionWatch, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts, Store,
+};
+
+/// A store that takes invalidations when its test allows it, and does nothing else.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) is_away: AtomicBool,
+    pub(super) refuses_intents: AtomicBool,
+    pub(super) attempts: AtomicUsize,
+    /// How many invalidations are refused at once.
+    pub(super) refusals: AtomicUsize,
+    /// The other invalidations wait here.
+    pub(super) gate: Semaphore,
+    pub(super) taken: Semaphore,
+    pub(super) closed: Semaphore,
+    pub(super) connection: Option<ConnectionWatch>,
+    /// Whether a refusal means that the connection was lost, and that there is a new one already.
+    pub(super) reconnects: AtomicBool,
+    /// It has several servers. The one for the invalidation is down, the ones for the intents are
+    /// not.
+    pub(super) is_partly_away: AtomicBool,
+}
+
+impl Held {
+    /// Takes everything, and reconnects.
+    pub(super) fn connected() -> (Arc<Self>, ConnectionWatch) {
+        let watch = ConnectionWatch::default();
+        watch.established();
+        let mut held = Arc::into_inner(Self::open()).expect("the only one");
+        held.connection = Some(watch.clone());
+        (Arc::new(held), watch)
+    }
+
+    pub(super) fn lose_connection(&self) {
+        self.is_away.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn connect(&self) {
+        self.is_away.store(false, Ordering::SeqCst);
+        if let Some(connection) = &self.connection {
+            connection.established();
+        }
+    }
+
+    pub(super) fn open() -> Arc<Self> {
+        let held = Self::shut();
+        held.gate.add_permits(1_000);
+        held
+    }
+
+    pub(super) fn shut() -> Arc<Self> {
+        Arc::new(Self {
+            is_away: AtomicBool::new(false),
+            refuses_intents: AtomicBool::new(false),
+            attempts: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+            taken: Semaphore::new(0),
+            closed: Semaphore::new(0),
+            connection: None,
+            reconnects: AtomicBool::new(false),
+            is_partly_away: AtomicBool::new(false),
+        })
+    }
+}
+
+pub(super) fn refused<T>() -> Result<T, Error> {
+    Err(Error::unavailable("the test refuses it"))
+}
+
+#[async_trait]
+impl Store for Held {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    fn circuit(&self) -> Circuit {
+        if self.is_away.load(Ordering::SeqCst) {
+            Circuit::Open
+        } else {
+            Circuit::Closed
+        }
+    }
+
+    fn connection(&self) -> Option<ConnectionWatch> {
+        self.connection.clone()
+    }
+
+    async fn look(&self, _: &Probe) -> Result<Look, Error> {
+        refused()
+    }
+
+    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
+        refused()
+    }
+
+    async fn renew(&self, _: &str, _: Nonce, _: Duration) -> Result<bool, Error> {
+        refused()
+    }
+
+    async fn release(&self, _: &str, _: Nonce) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
+        refused()
+    }
+
+    async fn invalidate(&self, _: &Invalidation) -> Result<Invalidated, Error> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        let minus_one = |left: usize| left.checked_sub(1);
+        if self
+            .refusals
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, minus_one)
+            .is_ok()
+        {
+            if self.reconnects.load(Ordering::SeqCst) {
+                self.connect();
+            }
+            return refused();
+        }
+        self.gate.acquire().await.expect("never closed").forget();
+        self.taken.add_permits(1);
+        Ok(Invalidated {
+            at: Millis(0),
+            removed: 0,
+        })
+    }
+
+    async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
+        let none = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        let answer = match self.is_split() {
+            true => refused(),
+            false => self.invalidate(invalidation).await,
+        };
+        match answer {
+            Ok(done) => PartlyInvalidated::whole(done),
+            Err(error) => PartlyInvalidated::partly(none, invalidation.clone(), error),
+        }
+    }
+
+    fn is_split(&self) -> bool {
+        self.is_partly_away.load(Ordering::SeqCst)
+    }
+
+    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+        if self.refuses_intents.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Store, "the test refuses it"));
+        }
+        let at = self.invalidate(&Invalidation::default()).await?.at;
+        Ok(Intended {
+            at,
+            on_whole: false,
+        })
+    }
+
+    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
+        refused()
+    }
+
+    async fn prune(&self, _: &Probe) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
+        refused()
+    }
+
+    async fn invalidate_namespace(&self, _: &str) -> Result<Millis, Error> {
+        refused()
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        refused()
+    }
+
+    async fn close(&self) {
+        self.closed.add_permits(1);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the nodes of a cluster say of its slots and epochs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redis::aio::MultiplexedConnection;
+
+use super::super::address;
+use super::super::confirmation::{ANSWER_BUDGET, Asked};
+use super::super::dial::{cluster_nodes, dial};
+use super::super::errors::described;
+use super::super::slots::{ClusterView, NodeView};
+use super::node::Node;
+use crate::base::error::{Error, ErrorKind};
+use crate::config::RedisConfig;
+
+/// What the nodes have answered in one round.
+pub(super) struct Answers {
+    /// One for each node that has answered.
+    pub(super) views: Vec<ClusterView>,
+    /// When they were asked.
+    pub(super) asked: Asked,
+}
+
+impl Answers {
+    /// Whether they confirm who owns the slots: if half of the primaries have answered, of those
+    /// that were known and of those that are named now.
+    ///
+    /// A replica that replaces a primary needs the votes of the majority, and the primary that it
+    /// replaces has none: it is away. So one of the other primaries that answer has given its vote,
+    /// and has heard of the new owner. A primary that is alone with this process is at most half of
+    /// the cluster if it can be replaced at all.
+    pub(super) fn are_enough<'n>(
+        &self,
+        known: impl Iterator<Item = &'n str>,
+        named: impl Iterator<Item = &'n str>,
+    ) -> bool {
+        self.are_of_half(known) && self.are_of_half(named)
+    }
+
+    /// Whether half of these nodes have answered, as primaries.
+    fn are_of_half<'n>(&self, nodes: impl Iterator<Item = &'n str>) -> bool {
+        let (mut all, mut answered) = (0, 0);
+        for id in nodes {
+            let view = self.views.iter().find(|view| view.id == id);
+            all += 1;
+            answered += usize::from(view.is_some_and(|view| view.epoch().is_some()));
+        }
+        2 * answered >= all
+    }
+}
+
+/// Stores the epochs of the nodes, those too that only others have said. It takes effect before the
+/// nodes are used for slots that they have gained, also for a connection that is being made.
+pub(super) fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
+    let seen = views.iter().flat_map(|view| {
+        let own = |it: &&NodeView| {
+            it.id == view.id || !crate::base::mutation::is_active("epochs-of-others-ignored")
+        };
+        view.nodes.iter().filter(own)
+    });
+    for seen in seen.filter(|it| it.is_primary) {
+        if let Some(node) = nodes.iter().find(|node| node.id == seen.id) {
+            node.epoch.fetch_max(seen.epoch, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Reads a node's answer, which may omit the node's own address.
+pub(super) fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
+    let view = ClusterView::parse(text);
+    let mut view = view.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Store,
+            "CLUSTER NODES is answered with something else",
+        )
+    })?;
+    for node in &mut view.nodes {
+        if node.host.is_empty() {
+            host.clone_into(&mut node.host);
+        }
+    }
+    Ok(view)
+}
+
+/// The view of a node, and the separate connection that it was asked over. `host` is the node's
+/// name in the cluster.
+pub(super) type AnsweredView = Result<(ClusterView, MultiplexedConnection), Error>;
+
+pub(super) async fn view_over(mut multiplexed: MultiplexedConnection, host: &str) -> AnsweredView {
+    let text = cluster_nodes(&mut multiplexed).await.map_err(|error| {
+        let error = described(error);
+        let hint = match error.to_string().contains("cluster support disabled") {
+            true => "; it is not in cluster mode: name it in REDIS_HOST and REDIS_PORT",
+            false => "; CLUSTER NODES is needed to find the owners of slots",
+        };
+        Error::new(error.kind(), format!("{error}{hint}"))
+    })?;
+    Ok((read(&text, host)?, multiplexed))
+}
+
+/// Asks a node over a new connection.
+pub(super) async fn view_at(config: &RedisConfig, host: &str) -> AnsweredView {
+    let asked = async {
+        let mut last = Error::unavailable("it has no address");
+        for address in address::of(config).await? {
+            let asked = match dial(config, address, |_| {}).await {
+                Ok((multiplexed, _)) => view_over(multiplexed, host).await,
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(asked) => return Ok(asked),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    let budget = ANSWER_BUDGET * 2;
+    tokio::time::timeout(budget, asked)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::unavailable(format!(
+                "no answer within {} ms",
+                budget.as_millis()
+            )))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These nodes have answered.
+    fn answers(nodes: &[&str]) -> Answers {
+        let view = |id: &&str| {
+            let line = format!("{id} 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-5");
+            ClusterView::parse(&line).expect("a view")
+        };
+        Answers {
+            views: nodes.iter().map(view).collect(),
+            asked: Asked::now(),
+        }
+    }
+
+    #[test]
+    fn half_of_the_primaries_confirm_of_those_before_and_of_those_now() {
+        let are_enough = |nodes: &[&str], known: &[&'static str], named: &[&'static str]| {
+            answers(nodes).are_enough(known.iter().copied(), named.iter().copied())
+        };
+        let (two, three) = (["a", "b"], ["a", "b", "c"]);
+        // At the start nothing is known.
+        assert!(are_enough(&["a", "b"], &[], &three));
+        assert!(!are_enough(&["a"], &[], &three));
+        assert!(are_enough(&["a"], &two, &two));
+        assert!(!are_enough(&["a"], &three, &three));
+        // `b` has been replaced by `d`, which has not answered.
+        assert!(are_enough(&["a", "c"], &three, &["a", "d", "c"]));
+        assert!(!are_enough(&["a"], &three, &["a", "d", "c"]));
+        assert!(
+            !are_enough(&["a"], &two, &["a", "d", "c"]),
+            "there are more now"
+        );
+        // Others than those that are named don't count, such as replicas.
+        assert!(!are_enough(&["a", "x", "y"], &[], &three));
+    }
+}
