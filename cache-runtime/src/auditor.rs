@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::clock::{self, Instant, Millis};
-use crate::base::nonce::Nonce;
+use crate::base::nonce::random;
 use crate::coalesce::single_flight::LoadResult;
 use crate::protocol::entry::Stamp;
 use crate::telemetry::audit::Finding;
@@ -119,7 +119,7 @@ impl Auditor {
     /// Decides whether this hit is audited: because it is drawn at random, or as the second look at
     /// a suspect.
     pub(crate) fn draw(&self, threshold: u32, key: &str) -> Option<Draw> {
-        let is_random = Nonce::fresh().0 as u32 <= threshold;
+        let is_random = random() as u32 <= threshold;
         if !is_random && !self.wants_second_look(key) {
             return None;
         }

@@ -533,7 +533,6 @@ fn bus_of(node: &RedisServer) -> String {
     info.lines().last().unwrap_or_default().to_owned()
 }
 
-/// Whether a line of `CLUSTER NODES` has this slot.
 /// Of each node in a view: its id, whether it is a primary, and whose replica it is.
 fn roles(view: &str) -> Vec<(String, bool, String)> {
     let mut roles: Vec<_> = view
@@ -549,6 +548,7 @@ fn roles(view: &str) -> Vec<(String, bool, String)> {
     roles
 }
 
+/// Whether a line of `CLUSTER NODES` has this slot.
 fn has_slot(line: &str, slot: u16) -> bool {
     line.split(' ').skip(8).any(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

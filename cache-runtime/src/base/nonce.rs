@@ -1,11 +1,23 @@
 //! 128-bit ids that are never made twice, in this process or another.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use siphasher::sip128::SipHasher13;
+
+/// A random number that may come again. It is drawn for single hits, so no counter is shared by threads: the
+/// standard library's hash has keys of its own in each thread, which differ each time.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The same, from 0 to below 1.
+pub(crate) fn random_fraction() -> f64 {
+    const BITS: u32 = f64::MANTISSA_DIGITS;
+    (random() >> (u64::BITS - BITS)) as f64 / (1_u64 << BITS) as f64
+}
 
 /// Names one generation, lease or server: random, 128 bits, 32 hex digits in text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,12 +47,6 @@ impl Nonce {
         });
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         Self(hash128(key, &count.to_le_bytes()).max(1))
-    }
-
-    /// A random number from 0 to below 1.
-    pub(crate) fn fraction() -> f64 {
-        const BITS: u32 = f64::MANTISSA_DIGITS;
-        (Self::fresh().0 >> (u128::BITS - BITS)) as f64 / (1_u64 << BITS) as f64
     }
 
     /// Reads the 32 hex digits that [`Display`](fmt::Display) writes.
@@ -104,10 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fractions_are_spread() {
+    fn random_numbers_are_spread() {
         let mut tenths = [0; 10];
         for _ in 0..10_000 {
-            let fraction = Nonce::fraction();
+            let fraction = random_fraction();
             assert!((0.0..1.0).contains(&fraction));
             tenths[(fraction * 10.0) as usize] += 1;
         }

@@ -1,6 +1,6 @@
 //! The state of the queue, as plain data without I/O.
 
-mod direct;
+mod direct_state;
 mod lost;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::direct::DirectState;
+use self::direct_state::DirectState;
 #[cfg(any(doc, test))]
-pub(super) use self::direct::TAKEOVER;
+pub(super) use self::direct_state::TAKEOVER;
 pub(super) use self::lost::LostInvalidations;
 use super::Acknowledgement;
 use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};

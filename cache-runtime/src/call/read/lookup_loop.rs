@@ -11,7 +11,7 @@ use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
 use crate::base::mutation;
-use crate::base::nonce::Nonce;
+use crate::base::nonce::{Nonce, random_fraction};
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
@@ -349,7 +349,7 @@ impl<'a> LookupLoop<'a> {
         let is_loading = header.is_held(now, self.call.cache.config.lease);
         if now < header.fresh {
             if header.is_leased()
-                || !stale_policy.is_due_early(hit.ttl, header.took(), Nonce::fraction)
+                || !stale_policy.is_due_early(hit.ttl, header.took(), random_fraction)
             {
                 return EntryState::Hit(hit);
             }

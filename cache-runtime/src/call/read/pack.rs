@@ -11,7 +11,7 @@ use super::context::LoadContext;
 use super::new_entry::NewEntry;
 use super::store_filter::StoreFilter;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::nonce::Nonce;
+use crate::base::nonce::random_fraction;
 use crate::call::returns::{Loaded, Returns};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{self, Compare, Footprint, Refusal};
@@ -83,7 +83,7 @@ impl Call {
             .as_ref()
             .and_then(|context| context.ttl_within(operator));
         self.stale_policy
-            .jittered(said.unwrap_or(otherwise), Nonce::fraction())
+            .jittered(said.unwrap_or(otherwise), random_fraction())
     }
 
     /// Returns the entry for a value. A value that the codec would lose is refused, even if the

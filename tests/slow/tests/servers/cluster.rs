@@ -441,12 +441,7 @@ async fn what_has_arrived_is_not_repeated() {
         assert_eq!(acknowledged, Acknowledgement::Delivered);
     }
     replace_stopped(&mut cluster, &shop, 1, first, 3 + first).await;
-    let scripts = || {
-        let stats = cluster.node(home).cli(&["INFO", "commandstats"]);
-        let calls = stats.split("cmdstat_evalsha:calls=").nth(1);
-        let calls = calls.and_then(|calls| calls.split(',').next());
-        calls.map_or(0_u32, |calls| calls.parse().expect("a number"))
-    };
+    let scripts = || cluster.node(home).calls("evalsha");
     let before = scripts();
     // Until the fence is over, three seconds.
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;

@@ -104,11 +104,6 @@ impl Cluster {
         for _ in 0..ATTEMPTS {
             let map = self.map.load_full();
             let connections = links_to(&map, &slots);
-            let epochs = map
-                .nodes()
-                .iter()
-                .map(|node| node.epoch.load(Ordering::Acquire));
-            let epochs: Vec<u64> = epochs.collect();
             let known: Vec<_> = connections.iter().flatten().flatten().collect();
             if is_new && !known.is_empty() {
                 // First, so that a task that repeats recent invalidations at a new owner includes
@@ -117,11 +112,10 @@ impl Cluster {
             }
             at = at.or(known.iter().map(|connection| connection.clock.now()).min());
             let (pattern, walked_in) = (&pattern, &slots);
-            let walks = connections.into_iter().zip(epochs);
-            let walks = walks.map(|(connection, epoch)| async move {
+            let walks = connections.into_iter().map(|connection| async move {
                 match connection {
                     Some(Ok(connection)) => {
-                        Some(self.rotate_at(&connection, epoch, pattern, walked_in).await)
+                        Some(self.rotate_at(&connection, pattern, walked_in).await)
                     }
                     Some(Err(error)) => Some(Err(error)),
                     None => None,
@@ -186,14 +180,14 @@ impl Cluster {
         }
     }
 
-    /// Replaces the generations in these slots that a node has, which had this epoch before.
+    /// Replaces the generations in these slots that a node has.
     async fn rotate_at(
         &self,
         connection: &Connection,
-        epoch: u64,
         pattern: &str,
         slots: &BTreeSet<u16>,
     ) -> Result<NodeWalk, Error> {
+        let epoch = connection.epoch.load(Ordering::Acquire);
         let mut failures = Vec::new();
         let mut walk = Walk::new(pattern.to_owned(), false);
         while let Some(mut keys) = scan(connection, self.budget, &mut walk).await? {

@@ -131,20 +131,24 @@ impl Topology {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
         let begun = clock::now();
-        let is_confirmed = match self.answers().await {
+        let interval = match self.answers().await {
             Ok(answers) => {
                 *self.cluster.failure.lock() = None;
-                self.adopt(&answers).await
+                match self.adopt(&answers).await {
+                    true => INTERVAL,
+                    false => RETRY,
+                }
             }
+            // All known nodes have been connected to.
             Err(error) => {
                 self.unreachable(&error);
-                false
+                INTERVAL
             }
         };
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);
         self.say_unserved();
-        pause_after(begun.elapsed(), is_confirmed)
+        pause_after(begun.elapsed(), interval)
     }
 
     /// Logs how many reads were not served, when all are again.
@@ -224,7 +228,10 @@ impl Topology {
         let config = &self.plan.supervisor.config;
         let answers = seeds.iter().map(async |(host, port)| {
             match view_at(&config.settings_at(host, *port), host).await {
-                Ok((view, _)) => Ok(view),
+                Ok((view, _)) => {
+                    raise_epochs(map.nodes(), std::slice::from_ref(&view));
+                    Ok(view)
+                }
                 Err(error) => {
                     let text = format!("{host}:{port}: {error}");
                     Err(Error::new(error.kind(), text))
@@ -250,7 +257,6 @@ impl Topology {
     async fn adopt(&mut self, answers: &Answers) -> bool {
         let views = &answers.views[..];
         let before = self.cluster.map.load_full();
-        raise_epochs(before.nodes(), views);
         let owners = owners(views);
         let mut primaries: Vec<&NodeView> = Vec::new();
         let places: Vec<Option<usize>> = owners
@@ -537,8 +543,7 @@ impl Topology {
 }
 
 /// The pause after a round that took this long.
-fn pause_after(took: Duration, is_confirmed: bool) -> Duration {
-    let interval = if is_confirmed { INTERVAL } else { RETRY };
+fn pause_after(took: Duration, interval: Duration) -> Duration {
     interval.saturating_sub(took).max(PAUSE)
 }
 
@@ -550,12 +555,12 @@ mod tests {
     #[test]
     fn a_question_comes_before_the_last_answer_has_lost_its_validity() {
         let none = Duration::ZERO;
-        assert_eq!(pause_after(none, true), INTERVAL);
-        assert_eq!(pause_after(none, false), RETRY);
+        assert_eq!(pause_after(none, INTERVAL), INTERVAL);
+        assert_eq!(pause_after(none, RETRY), RETRY);
         // A round in which one node does not answer, and another can't be connected to.
         let longest = ANSWER_BUDGET + CONNECT_BUDGET;
-        for is_confirmed in [true, false] {
-            let next_answers = longest + pause_after(longest, is_confirmed) + ANSWER_BUDGET;
+        for interval in [INTERVAL, RETRY] {
+            let next_answers = longest + pause_after(longest, interval) + ANSWER_BUDGET;
             assert!(next_answers < VALID, "{next_answers:?}");
         }
     }
