@@ -1,5 +1,6 @@
 //! A private cluster.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use crate::proxy::{Mode, Proxy};
 use crate::redis::{RedisOptions, RedisServer};
 use crate::wait::{free_port, poll};
 
-const START: Duration = Duration::from_secs(30);
+pub(crate) const START: Duration = Duration::from_secs(60);
 const SLOTS: u16 = 16_384;
 
 /// A real cluster on free loopback ports: primaries with equal shares of the slots, and replicas of them.
@@ -306,13 +307,27 @@ impl RedisCluster {
     /// # Panics
     /// When none does.
     pub fn owner(&self, slot: u16) -> usize {
-        let owns = |node: &RedisServer| {
-            let nodes = node.cli(&["CLUSTER", "NODES"]);
-            let own = nodes.lines().find(|line| line.contains("myself,master"));
-            own.is_some_and(|own| has_slot(own, slot))
-        };
-        let owner = poll(START, || self.nodes.iter().position(owns));
+        let owner = poll(START, || self.claimant(slot));
         owner.unwrap_or_else(|| panic!("nobody owns slot {slot}"))
+    }
+
+    /// The first node that owns a slot in its own view.
+    pub(crate) fn claimant(&self, slot: u16) -> Option<usize> {
+        (0..self.len()).find(|node| self.has_claim(*node, slot))
+    }
+
+    /// Whether a node owns a slot in its own view.
+    pub(crate) fn has_claim(&self, node: usize, slot: u16) -> bool {
+        let nodes = self.nodes[node].cli(&["CLUSTER", "NODES"]);
+        let own = nodes.lines().find(|line| line.contains("myself,master"));
+        own.is_some_and(|own| has_slot(own, slot))
+    }
+
+    /// The id of the node that owns a slot, in the view of this one.
+    pub(crate) fn owner_in_view(&self, node: usize, slot: u16) -> Option<String> {
+        let nodes = self.nodes[node].cli(&["CLUSTER", "NODES"]);
+        let line = nodes.lines().find(|line| has_slot(line, slot))?;
+        Some(line.split(' ').next()?.to_owned())
     }
 
     /// Returns when a node has heard that the slot belongs to that other one.
@@ -320,129 +335,24 @@ impl RedisCluster {
     /// # Panics
     /// When it does not hear of it.
     pub fn wait_until_heard(&self, node: usize, slot: u16, owner: usize) {
-        let id = self.id(owner);
-        let has_heard = || {
-            let nodes = self.nodes[node].cli(&["CLUSTER", "NODES"]);
-            let line = nodes.lines().find(|line| line.starts_with(&id));
-            line.is_some_and(|line| has_slot(line, slot)).then_some(())
-        };
-        let view = || self.nodes[node].cli(&["CLUSTER", "NODES"]);
-        assert!(poll(START, has_heard).is_some(), "{}", view());
+        self.try_to_hear(node, slot, owner)
+            .unwrap_or_else(|refused| panic!("{refused}"));
     }
 
-    /// Whether slots can be [moved at once](Self::move_at_once).
-    pub fn moves_at_once(&self) -> bool {
-        self.nodes[0]
-            .cli(&["CLUSTER", "HELP"])
-            .contains("MIGRATESLOTS")
+    /// The same where the owner may change meanwhile.
+    ///
+    /// # Errors
+    /// When it does not hear of it.
+    pub fn try_to_hear(&self, node: usize, slot: u16, owner: usize) -> Result<(), Refused> {
+        let id = self.id(owner);
+        let has_heard = || (self.owner_in_view(node, slot)? == id).then_some(());
+        let view = || Refused::new(self.nodes[node].cli(&["CLUSTER", "NODES"]));
+        poll(START, has_heard).ok_or_else(view)
     }
 
     /// Whether this node owns the slot of a key, in its own view.
     pub fn is_owner(&self, node: usize, key: &str) -> bool {
         self.owner(self.slot(key)) == node
-    }
-
-    /// Moves a slot with its keys to another primary, as `redis-cli --cluster reshard` does.
-    ///
-    /// # Panics
-    /// When a node refuses.
-    pub fn move_slot(&self, slot: u16, to: usize) {
-        let from = self.owner(slot);
-        if from == to {
-            return;
-        }
-        self.begin_to_move(slot, to);
-        self.move_keys(slot, from, to);
-        self.end_move(slot, from, to);
-    }
-
-    /// The first step of a move: both nodes know of it, and no key has moved.
-    ///
-    /// # Panics
-    /// When a node refuses.
-    pub fn begin_to_move(&self, slot: u16, to: usize) {
-        let from = self.owner(slot);
-        let (text, ids) = (slot.to_string(), [from, to].map(|node| self.id(node)));
-        let importing = ["CLUSTER", "SETSLOT", &text, "IMPORTING", &ids[0]];
-        assert_eq!(self.nodes[to].cli(&importing), "OK");
-        let migrating = ["CLUSTER", "SETSLOT", &text, "MIGRATING", &ids[1]];
-        assert_eq!(self.nodes[from].cli(&migrating), "OK");
-    }
-
-    /// The second: all keys move.
-    ///
-    /// # Panics
-    /// When a node refuses.
-    pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
-        let text = slot.to_string();
-        loop {
-            let keys = self.nodes[from].cli(&["CLUSTER", "GETKEYSINSLOT", &text, "100"]);
-            let keys: Vec<&str> = keys.lines().filter(|key| !key.is_empty()).collect();
-            if keys.is_empty() {
-                return;
-            }
-            let port = self.nodes[to].port().to_string();
-            let mut migrate = vec![
-                "MIGRATE",
-                "127.0.0.1",
-                &port,
-                "",
-                "0",
-                "5000",
-                "REPLACE",
-                "KEYS",
-            ];
-            migrate.extend(keys);
-            let moved = self.nodes[from].cli(&migrate);
-            assert!(["OK", "NOKEY"].contains(&moved.as_str()), "{moved}");
-        }
-    }
-
-    /// The last: the slot belongs to the other node.
-    ///
-    /// # Panics
-    /// When a node refuses.
-    pub fn end_move(&self, slot: u16, from: usize, to: usize) {
-        let (text, id) = (slot.to_string(), self.id(to));
-        for node in [to, from] {
-            let moved = self.nodes[node].cli(&["CLUSTER", "SETSLOT", &text, "NODE", &id]);
-            // A node that has heard that its last slot has left it is a replica by then.
-            let is_replica = node == from && moved.contains("only with masters");
-            assert!(moved == "OK" || is_replica, "{moved}");
-        }
-    }
-
-    /// Moves a range of slots to another primary in one step, as Valkey 9 does; returns when both
-    /// nodes say so.
-    ///
-    /// # Panics
-    /// When a node refuses, or the slots don't arrive.
-    pub fn move_at_once(&self, slots: (u16, u16), to: usize) {
-        let from = self.owner(slots.0);
-        if from == to {
-            return;
-        }
-        let (first, last) = (slots.0.to_string(), slots.1.to_string());
-        let id = self.id(to);
-        let command = [
-            "CLUSTER",
-            "MIGRATESLOTS",
-            "SLOTSRANGE",
-            &first,
-            &last,
-            "NODE",
-            &id,
-        ];
-        // Refused as long as an earlier move is not over.
-        let begun = poll(START, || {
-            let answer = self.nodes[from].cli(&command);
-            assert!(!answer.contains("unknown subcommand"), "{answer}");
-            (answer == "OK").then_some(())
-        });
-        let jobs = || self.nodes[from].cli(&["CLUSTER", "GETSLOTMIGRATIONS"]);
-        assert!(begun.is_some(), "{}", jobs());
-        let has_arrived = || (self.owner(slots.0) == to && self.owner(slots.1) == to).then_some(());
-        assert!(poll(START, has_arrived).is_some(), "{}", jobs());
     }
 
     /// The slots of a primary in its own view, the first of its ranges.
@@ -465,26 +375,32 @@ impl RedisCluster {
     /// # Panics
     /// When it does not become one.
     pub fn fail_over(&self, replica: usize, how: &[&str]) {
+        self.try_to_fail_over(replica, how)
+            .unwrap_or_else(|refused| panic!("{refused}"));
+    }
+
+    /// The same where nodes may be replaced by themselves meanwhile.
+    ///
+    /// # Errors
+    /// When it does not become one.
+    pub fn try_to_fail_over(&self, replica: usize, how: &[&str]) -> Result<(), Refused> {
         let command = [&["CLUSTER", "FAILOVER"], how].concat();
         let node = &self.nodes[replica];
-        let is_primary = || node.cli(&["CLUSTER", "NODES"]).contains("myself,master");
         let end = Instant::now() + START;
         while Instant::now() < end {
             // Where the others don't vote in time it is given up, and has to be asked for again.
             let answer = node.cli(&command);
-            assert!(is_primary() || answer == "OK", "{answer}");
-            let done = poll(Duration::from_secs(6), || is_primary().then_some(()));
-            if done.is_some() {
+            if !self.is_primary(replica) && answer != "OK" {
+                return Err(Refused::new(answer));
+            }
+            if self.becomes_primary(replica, Duration::from_secs(6)) {
                 if how.is_empty() {
                     self.wait_until_agreed();
                 }
-                return;
+                return Ok(());
             }
         }
-        panic!(
-            "no failover within {START:?}: {}",
-            node.cli(&["CLUSTER", "NODES"])
-        );
+        Err(Refused::new(node.cli(&["CLUSTER", "NODES"])))
     }
 
     /// Returns when this node is a replica that hears of all that its primary does.
@@ -509,18 +425,41 @@ impl RedisCluster {
     /// # Panics
     /// When it does not become one.
     pub fn wait_for_primary(&self, node: usize) {
-        let node = &self.nodes[node];
-        let is_primary = || {
-            let nodes = node.cli(&["CLUSTER", "NODES"]);
-            nodes.contains("myself,master").then_some(())
-        };
         assert!(
-            poll(START, is_primary).is_some(),
+            self.becomes_primary(node, START),
             "{}",
-            node.cli(&["CLUSTER", "NODES"])
+            self.nodes[node].cli(&["CLUSTER", "NODES"])
         );
     }
+
+    /// Whether this node is a primary within this time.
+    pub fn becomes_primary(&self, node: usize, limit: Duration) -> bool {
+        poll(limit, || self.is_primary(node).then_some(())).is_some()
+    }
+
+    pub(crate) fn is_primary(&self, node: usize) -> bool {
+        let nodes = self.nodes[node].cli(&["CLUSTER", "NODES"]);
+        nodes.contains("myself,master")
+    }
 }
+
+/// Why a cluster did not do what it was told, in its own words.
+#[derive(Debug, Clone)]
+pub struct Refused(String);
+
+impl Refused {
+    pub(crate) fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// The address that a node which can be isolated speaks from.
 fn island(node: usize) -> IpAddr {

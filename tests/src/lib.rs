@@ -21,11 +21,12 @@ mod process;
 mod proxy;
 mod redis;
 mod sentinel;
+mod slot_moves;
 mod tasks;
 mod tls;
 mod wait;
 
-pub use cluster::RedisCluster;
+pub use cluster::{RedisCluster, Refused};
 pub use demo::{Answer, CacheStatus, Demo, demo_program};
 pub use document::{documents, write_section};
 pub use links::Links;

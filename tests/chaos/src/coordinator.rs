@@ -204,7 +204,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let injector = FaultInjector::new(&options.faults);
     let began = Instant::now();
     let mut rng = Rng::with_seed(options.seed);
-    std::thread::scope(|scope| {
+    let at_servers = std::thread::scope(|scope| {
         let hands: Vec<Rng> = (0..4).map(|_| rng.fork()).collect();
         let (servers, apps, injector) = (&mut servers, &mut apps, &injector);
         let of_all: &[Links] = &links;
@@ -214,10 +214,12 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         let (some, others) = proxies.split_at(proxies.len() / 2);
         let (some, others) = (some.to_vec(), others.to_vec());
         let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
-        scope.spawn(move || match servers {
-            Servers::One(redis) => injector.at_redis(redis, at_redis),
-            Servers::Cluster(cluster) => injector.at_cluster(cluster, of_all, at_redis),
-            Servers::Sentinels(sentinels) => injector.at_sentinels(sentinels, at_redis),
+        let at_servers = scope.spawn(move || {
+            injector.to_its_end(|| match servers {
+                Servers::One(redis) => injector.at_redis(redis, at_redis),
+                Servers::Cluster(cluster) => injector.at_cluster(cluster, of_all, at_redis),
+                Servers::Sentinels(sentinels) => injector.at_sentinels(sentinels, at_redis),
+            });
         });
         if options.planted_writer {
             let (postgres, database) = (&postgres, &database);
@@ -232,14 +234,18 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                 }
             });
         }
-        scope.spawn(move || injector.at_apps(apps, at_apps));
+        scope.spawn(move || injector.to_its_end(|| injector.at_apps(apps, at_apps)));
         scope.spawn(move || injector.at_links(&some, at_some));
         scope.spawn(move || injector.at_links(&others, at_others));
         let until = Duration::from_secs(options.seconds);
-        while began.elapsed() < until || sum(directory.path(), "reads") < options.reads {
+        while (began.elapsed() < until || sum(directory.path(), "reads") < options.reads)
+            && !injector.is_broken.load(Ordering::SeqCst)
+        {
             std::thread::sleep(Duration::from_millis(200));
         }
         injector.over.store(true, Ordering::SeqCst);
+        // What was read until then is judged all the same.
+        at_servers.join()
     });
     let lasted = began.elapsed();
 
@@ -294,9 +300,14 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         .unwrap_or_else(|| default_history(options.seed));
     write_history(&history, &events, directory.path(), &lives).expect("the history can be written");
 
+    let mut comparison = after.compared_with(&before, recovered, evicted);
+    if at_servers.is_err() {
+        let early = "the servers could not be broken any more, so the run has ended early";
+        comparison.complaints.push(early.to_owned());
+    }
     Played {
         history,
-        comparison: after.compared_with(&before, recovered, evicted),
+        comparison,
         loads: sum(directory.path(), "loads"),
     }
 }

@@ -29,6 +29,8 @@ const TRACK_NOTHING: &[u8] =
 pub(crate) struct FaultInjector {
     pub(crate) kinds: Vec<FaultKind>,
     pub(crate) over: AtomicBool,
+    /// Whether one of the hands has panicked: nobody mends what it has broken.
+    pub(crate) is_broken: AtomicBool,
     pub(crate) faults: Mutex<Vec<Fault>>,
     pub(crate) evicted: Mutex<u64>,
     /// Held by whoever breaks links: alone, if it is all of them.
@@ -40,6 +42,7 @@ impl FaultInjector {
         Self {
             kinds: kinds.to_vec(),
             over: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
             faults: Mutex::default(),
             evicted: Mutex::default(),
             links: RwLock::default(),
@@ -48,6 +51,18 @@ impl FaultInjector {
 
     pub(crate) fn goes_on(&self) -> bool {
         !self.over.load(Ordering::SeqCst)
+    }
+
+    /// Remembers whether a hand has panicked before it came to its end.
+    pub(crate) fn to_its_end(&self, hand: impl FnOnce()) {
+        struct Noted<'a>(&'a AtomicBool);
+        impl Drop for Noted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_or(std::thread::panicking(), Ordering::SeqCst);
+            }
+        }
+        let _noted = Noted(&self.is_broken);
+        hand();
     }
 
     /// Waits for some time within `ms`, and no longer than there are faults.

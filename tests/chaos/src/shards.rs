@@ -1,17 +1,37 @@
 //! Faults of a cluster, and of servers that Sentinels watch.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
+use std::time::Duration;
 
-use cache_tests::{Links, Mode, RedisCluster, Sentinels};
+use cache_tests::{Links, Mode, RedisCluster, Refused, Sentinels};
 use fastrand::Rng;
 
 use crate::clock::now;
 use crate::faults::{FaultInjector, row_key};
-use crate::history::FaultKind;
+use crate::history::{FaultKind, Time};
 use crate::shop::KINDS;
 
+/// Within this time a replica takes over; one that was not in step with its primary may never do.
+const ELECTION: Duration = Duration::from_secs(15);
+
+/// The primaries of a cluster.
+fn primaries(cluster: &RedisCluster) -> BTreeSet<usize> {
+    let shards = cluster.shards().into_iter();
+    shards.map(|(primary, _)| primary).collect()
+}
+
+/// Whether the cluster refused to do something; says so.
+fn given_up(what: &str, done: Result<(), Refused>) -> bool {
+    if let Err(refused) = &done {
+        eprintln!("chaos: {what} was given up: {refused}");
+    }
+    done.is_err()
+}
+
 impl FaultInjector {
-    /// Breaks a cluster, one thing at a time: each shard has one replica only.
+    /// Breaks a cluster, one thing at a time: each shard has one replica only. On a busy machine,
+    /// primaries are also replaced by themselves: then what was begun is given up.
     pub(crate) fn at_cluster(&self, cluster: &mut RedisCluster, links: &[Links], mut rng: Rng) {
         use FaultKind::{
             ClientKill, Failover, Flush, Partition, PrimaryKill, PrimaryStop, ScriptFlush,
@@ -28,6 +48,7 @@ impl FaultInjector {
             ScriptFlush,
             ClientKill,
         ];
+        let (mut primaries, mut known_at) = (primaries(cluster), now());
         while self.goes_on() {
             self.wait(300..2_000, &mut rng);
             let Some(kind) = self.choose(&among, &mut rng) else {
@@ -37,37 +58,42 @@ impl FaultInjector {
                 return;
             }
             let shards = cluster.shards();
+            if self.was_replaced(&mut primaries, cluster, known_at) {
+                cluster.wait_until_whole();
+                continue;
+            }
             let Some((primary, replicas)) = rng.choice(shards) else {
                 return;
             };
             let replica = replicas.first().copied().unwrap_or(primary);
             let from = now();
+            let mut is_planned = false;
             match kind {
                 PrimaryKill => {
                     cluster.node_mut(primary).stop();
-                    cluster.wait_for_primary(replica);
+                    cluster.becomes_primary(replica, ELECTION);
                     self.wait(0..1_000, &mut rng);
                     cluster.node_mut(primary).restart();
-                    cluster.wait_until_whole();
+                    is_planned = true;
                 }
                 PrimaryStop => {
                     cluster.node_mut(primary).pause();
                     self.wait(50..4_000, &mut rng);
                     cluster.node_mut(primary).resume();
-                    cluster.wait_until_whole();
+                    is_planned = true;
                 }
                 Failover => {
-                    cluster.fail_over(replica, &[]);
-                    cluster.wait_until_whole();
+                    given_up("a failover", cluster.try_to_fail_over(replica, &[]));
+                    is_planned = true;
                 }
                 SlotMove => self.move_slots(cluster, &mut rng),
                 SlotReturn => {
                     self.return_slot(cluster, &mut rng);
-                    continue;
+                    is_planned = true;
                 }
                 Partition => {
                     self.part(cluster, (primary, replica), links, &mut rng);
-                    continue;
+                    is_planned = true;
                 }
                 Flush => drop(cluster.node(primary).cli(&["FLUSHALL"])),
                 ScriptFlush => drop(cluster.node(primary).cli(&["SCRIPT", "FLUSH"])),
@@ -77,8 +103,33 @@ impl FaultInjector {
                         .cli(&["CLIENT", "KILL", "TYPE", "normal"]),
                 ),
             }
-            self.note(kind, from, None);
+            if is_planned {
+                cluster.wait_until_whole();
+                primaries = self::primaries(cluster);
+            }
+            // These two have noted what they did.
+            if !matches!(kind, SlotReturn | SlotMove) {
+                self.note(kind, from, None);
+            }
+            self.was_replaced(&mut primaries, cluster, from);
+            known_at = now();
         }
+    }
+
+    /// Whether primaries have been replaced that nobody has broken; it is noted like any failover.
+    fn was_replaced(
+        &self,
+        known: &mut BTreeSet<usize>,
+        cluster: &RedisCluster,
+        since: Time,
+    ) -> bool {
+        let now = primaries(cluster);
+        let was_replaced = *known != now;
+        if was_replaced {
+            self.note(FaultKind::Failover, since, None);
+            *known = now;
+        }
+        was_replaced
     }
 
     /// Slots that are in use go to another primary, some of them slowly, and some of them back at once.
@@ -89,24 +140,37 @@ impl FaultInjector {
                 true => row_key(rng),
                 false => format!("@gen:{{{}}}", KINDS[rng.usize(..KINDS.len())]),
             };
-            let slot = cluster.slot(&key);
-            let from = cluster.owner(slot);
+            let (slot, began) = (cluster.slot(&key), now());
+            let (from, before) = (cluster.owner(slot), primaries(cluster));
             let mut others = cluster.shards();
             others.retain(|(primary, _)| *primary != from);
             let Some((to, _)) = rng.choice(others) else {
                 return;
             };
-            if at_once && rng.bool() {
-                cluster.move_at_once((slot, slot), to);
-            } else {
-                cluster.begin_to_move(slot, to);
-                self.wait(0..400, rng);
-                cluster.move_keys(slot, from, to);
-                self.wait(0..100, rng);
-                cluster.end_move(slot, from, to);
+            let moved = match at_once && rng.bool() {
+                true => cluster.try_to_move_at_once((slot, slot), to),
+                false => cluster.try_to_move_slot(slot, to, || self.wait(0..400, rng)),
+            };
+            let returns = rng.u32(..3) == 0;
+            let moved = moved.and_then(|()| match returns {
+                true => cluster.try_to_move_slot(slot, from, || ()),
+                false => Ok(()),
+            });
+            let is_given_up = given_up("a move of a slot", moved);
+            if is_given_up {
+                cluster.wait_until_whole();
+                cluster.settle(slot);
             }
-            if rng.u32(..3) == 0 {
-                cluster.move_slot(slot, from);
+            // What was invalidated at the other node may be lost with it, and what was announced there
+            // is lost with the move.
+            let is_lossy = is_given_up || (returns && primaries(cluster) != before);
+            let kind = match is_lossy {
+                true => FaultKind::SlotReturn,
+                false => FaultKind::SlotMove,
+            };
+            self.note(kind, began, None);
+            if is_given_up {
+                return;
             }
         }
     }
@@ -123,8 +187,14 @@ impl FaultInjector {
         };
         let replica = replicas[0];
         let from = now();
-        cluster.move_slot(slot, away);
-        cluster.wait_until_heard(replica, slot, away);
+        let moved = cluster.try_to_move_slot(slot, away, || ());
+        let moved = moved.and_then(|()| cluster.try_to_hear(replica, slot, away));
+        if given_up("a move of a slot", moved) {
+            cluster.wait_until_whole();
+            cluster.settle(slot);
+            self.note(FaultKind::SlotReturn, from, None);
+            return;
+        }
         cluster.node_mut(replica).pause();
         cluster
             .node(away)
@@ -132,11 +202,16 @@ impl FaultInjector {
         self.wait(0..150, rng);
         cluster.node_mut(away).stop();
         cluster.node_mut(replica).resume();
-        cluster.fail_over(replica, &["TAKEOVER"]);
-        cluster.move_slot(slot, home);
+        let returned = cluster.try_to_fail_over(replica, &["TAKEOVER"]);
+        let returned = returned.and_then(|()| cluster.try_to_move_slot(slot, home, || ()));
         self.note(FaultKind::SlotReturn, from, None);
         cluster.node_mut(away).restart();
-        cluster.wait_until_whole();
+        if given_up("the return of a slot", returned) {
+            cluster.wait_until_whole();
+            cluster.settle(slot);
+            // It is back later than it should have been, or stays where it is.
+            self.note(FaultKind::SlotReturn, from, None);
+        }
     }
 
     /// The network breaks: a primary and one process are on one side, all others on the other,
@@ -161,15 +236,13 @@ impl FaultInjector {
             link.set(Mode::Cut);
         }
         cluster.isolate(primary);
-        cluster.wait_for_primary(replica);
+        cluster.becomes_primary(replica, ELECTION);
         self.wait(0..1_500, rng);
         cluster.rejoin(primary);
         for link in &across {
             link.set(Mode::Pass);
         }
         self.note(FaultKind::CutOff, from, Some(slot));
-        cluster.wait_until_whole();
-        self.note(FaultKind::Partition, from, None);
     }
 
     /// Breaks a primary, its replica, and the Sentinels that watch them.
