@@ -167,7 +167,7 @@ pub use crate::protocol::cacheable::Cacheable;
 pub use crate::registry::catalog::{
     CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map,
 };
-pub use crate::stats::{Figures, OutboxStats, Stats};
+pub use crate::stats::{Figures, OutboxStats, Stats, UnservedStats};
 pub use crate::store::Circuit;
 pub use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, Verdict as AuditVerdict};
 pub use crate::telemetry::events::{Event, EventKind, Events};

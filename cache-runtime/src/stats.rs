@@ -57,10 +57,25 @@ pub struct Stats {
     /// The relay of the database's outbox; `None` unless one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxStats>,
+    /// Reads that a Redis Cluster or Sentinels have kept from the cache, while it was not certain who
+    /// has the data; `None` if there were none. They are among the `bypasses`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unserved: Option<UnservedStats>,
     /// The primaries of a cluster; the server's values above are their sums. Left out of the JSON
     /// if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeFacts>,
+}
+
+/// Cached calls that ran without the cache although Redis was connected, since it was not certain
+/// who has the data. Serialises in the order of the fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UnservedStats {
+    /// See [`BypassReason::Fenced`](crate::BypassReason::Fenced).
+    pub fenced: u64,
+    /// See [`BypassReason::Unconfirmed`](crate::BypassReason::Unconfirmed).
+    pub unconfirmed: u64,
 }
 
 /// The state of this process's relay of the database's outbox. Serialises in the order of the

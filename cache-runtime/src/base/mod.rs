@@ -17,3 +17,4 @@ pub(crate) mod policy;
 pub(crate) mod scope_flags;
 pub(crate) mod span;
 pub(crate) mod sync;
+pub(crate) mod unserved;

@@ -166,7 +166,7 @@ impl Cache {
             }
             let knew = call.has_learnt();
             let look = call.look().await;
-            let look = look.map_err(|_| BypassReason::Unavailable)?;
+            let look = look.map_err(|error| BypassReason::of(&error))?;
             if call.has_learnt() == knew {
                 break look;
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::functions::unserved;
 use crate::base::background::Background;
 use crate::config::CacheConfig;
 use crate::diagnostics::{self, Checkup};
@@ -210,6 +211,9 @@ impl Cache {
             front_bytes: engine.as_ref().map_or(0, |engine| engine.front_bytes()),
             local,
             outbox: engine.as_ref().and_then(|engine| engine.outbox_stats()),
+            unserved: engine
+                .as_ref()
+                .and_then(|engine| unserved(&engine.registry)),
             nodes: facts.nodes,
         }
     }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::base::error::Error;
 use crate::base::mutation;
 use crate::base::scope_flags::{self, ScopeFlags};
+use crate::base::unserved::Unserved;
 use crate::invalidation::Acknowledgement;
 
 tokio::task_local! {
@@ -70,6 +72,12 @@ pub enum BypassReason {
     Blocking,
     /// An operator has switched the reads off; see [`Cache::disable`](crate::Cache::disable).
     SwitchedOff,
+    /// In a Redis Cluster: the slot has just got another owner, and the former one may still answer
+    /// other processes.
+    Fenced,
+    /// In a Redis Cluster, or with Sentinels: nobody has confirmed for two seconds which server is
+    /// the primary.
+    Unconfirmed,
 }
 
 impl BypassReason {
@@ -78,7 +86,7 @@ impl BypassReason {
         not(any(feature = "metrics", feature = "admin")),
         expect(dead_code, reason = "only collectors go through all of them")
     )]
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Disabled,
         Self::Unavailable,
         Self::Pending,
@@ -98,7 +106,18 @@ impl BypassReason {
         Self::NoContext,
         Self::Blocking,
         Self::SwitchedOff,
+        Self::Fenced,
+        Self::Unconfirmed,
     ];
+
+    /// Why a call can't use the store that has answered with this error.
+    pub(crate) fn of(error: &Error) -> Self {
+        match Unserved::of(error) {
+            Some(Unserved::Fenced) => Self::Fenced,
+            Some(Unserved::Unconfirmed) => Self::Unconfirmed,
+            None => Self::Unavailable,
+        }
+    }
 
     /// The name of the reason, as used in logs, metrics and `Cache-Status`.
     #[must_use]
@@ -123,6 +142,8 @@ impl BypassReason {
             Self::NoContext => "no-context",
             Self::Blocking => "blocking",
             Self::SwitchedOff => "switched-off",
+            Self::Fenced => "fenced",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 }

@@ -80,6 +80,10 @@ fn answer(outcomes: &Outcomes) -> Answer {
         }
     } else if any(|status| matches!(status, Status::Bypass(BypassReason::Unavailable))) {
         Answer::Unavailable
+    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Fenced))) {
+        Answer::Fenced
+    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Unconfirmed))) {
+        Answer::Unconfirmed
     } else if any(|status| matches!(status, Status::Bypass(BypassReason::Pending))) {
         Answer::Pending
     } else if any(|status| matches!(status, Status::Bypass(_))) {

@@ -394,6 +394,10 @@ pub(crate) enum Answer {
     Joined,
     /// Past the cache: the store was not asked, or did not answer.
     Unavailable,
+    /// Past the cache: a slot had just got another owner, and the former one may still have answered.
+    Fenced,
+    /// Past the cache: nobody had confirmed in time which server is the primary.
+    Unconfirmed,
     /// Past the cache: an invalidation of the process had not arrived.
     Pending,
     /// Past the cache for another reason.

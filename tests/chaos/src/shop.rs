@@ -310,14 +310,16 @@ impl<K: Kind> Shop<K> {
 
     /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was.
     async fn look_for_announcement(&self, id: i64) {
-        use cache_runtime::BypassReason::{Intended, Pending, Unavailable};
+        use cache_runtime::BypassReason::{Fenced, Intended, Pending, Unavailable, Unconfirmed};
         use cache_runtime::{Status, observe};
         let calm = self.calm();
         let (_, outcomes) = observe(self.cache.strict(calm.get(id))).await;
         for outcome in outcomes {
             match outcome.status {
                 Status::Bypass(Intended) => self.mark(Step::Announced),
-                Status::Bypass(Unavailable | Pending) => self.mark(Step::Away),
+                Status::Bypass(Unavailable | Fenced | Unconfirmed | Pending) => {
+                    self.mark(Step::Away)
+                }
                 _ => {}
             }
         }

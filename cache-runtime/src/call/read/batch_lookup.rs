@@ -202,7 +202,7 @@ async fn first_look<V: crate::Cacheable, K>(
         Err(error) => {
             first.fault(&error);
             let bypass = |answer: Option<IdAnswer<V>>| {
-                Some(answer.unwrap_or(IdAnswer::Bypass(BypassReason::Unavailable)))
+                Some(answer.unwrap_or(IdAnswer::Bypass(BypassReason::of(&error))))
             };
             return answers.into_iter().map(bypass).collect();
         }

@@ -188,7 +188,7 @@ impl Call {
             let look = budget.spend(look).await;
             look.map_err(|error| {
                 self.fault(&error);
-                BypassReason::Unavailable
+                BypassReason::of(&error)
             })
         };
         // Missing generations are created by this process.

@@ -630,7 +630,10 @@ impl<'a> LookupLoop<'a> {
             self.stops_polling();
         }
         let mut limit = match reason {
-            BypassReason::Unavailable | BypassReason::Pending => load_gate::WITHOUT_STORE,
+            BypassReason::Unavailable
+            | BypassReason::Fenced
+            | BypassReason::Unconfirmed
+            | BypassReason::Pending => load_gate::WITHOUT_STORE,
             BypassReason::LoadFailed => load_gate::AFTER_FAILURE,
             _ => return UnleasedRole::Alone,
         };
@@ -713,6 +716,6 @@ impl Call {
             self.resource.counters.errors.add_one();
             tracing::debug!(key = self.own.key, %error, "a call runs without the cache");
         }
-        Action::Bypass(BypassReason::Unavailable)
+        Action::Bypass(BypassReason::of(error))
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::base::clock;
 use crate::base::error::Error;
+use crate::base::unserved::Unserved;
 
 /// How long an answer holds: longer than a round of questions takes, and the pause before it. Also
 /// how long after the last answer of the majority of Sentinels the connection is closed.
@@ -31,10 +32,6 @@ pub(super) const RETRY: Duration = Duration::from_millis(250);
 
 /// How long an answer may take.
 pub(super) const ANSWER_BUDGET: Duration = Duration::from_millis(500);
-
-/// Why nothing is served.
-pub(super) const UNCONFIRMED: &str =
-    "it was not confirmed for too long which server is the primary";
 
 /// When a server was last named, or the slots of all servers of a cluster.
 ///
@@ -93,7 +90,7 @@ impl Confirmation {
     pub(super) fn check(&self) -> Result<(), Error> {
         match self.is_valid() {
             true => Ok(()),
-            false => Err(Error::unavailable(UNCONFIRMED)),
+            false => Err(Unserved::Unconfirmed.into()),
         }
     }
 

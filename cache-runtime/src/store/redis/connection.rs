@@ -24,7 +24,9 @@ use super::errors::{
 use super::health::{Health, HealthError};
 use super::key_watchers::KeyWatchers;
 use super::probe::Capabilities;
+use super::reply::counted;
 use super::runtimes::RuntimeConnections;
+use super::sent::Sent;
 use super::set_aside::SetAside;
 use super::sync_check::SyncCheck;
 use super::tracking::Tracker;
@@ -136,16 +138,14 @@ impl ConnectionState {
 /// up its own budget, the command still counts as unanswered.
 struct TimeoutGuard<'a> {
     state: &'a ConnectionState,
-    budget: Duration,
-    /// The system's clock: the caller may have paused Tokio's time.
-    sent: std::time::Instant,
+    sent: Sent,
     is_over: bool,
 }
 
 impl Drop for TimeoutGuard<'_> {
     fn drop(&mut self) {
-        if !self.is_over && self.sent.elapsed() >= self.budget / 2 {
-            self.state.unanswered(self.budget);
+        if !self.is_over && self.sent.is_late() {
+            self.state.unanswered(self.sent.budget);
         }
     }
 }
@@ -169,14 +169,13 @@ impl Connection {
         budget: Duration,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
-        self.ask_at(std::time::Instant::now(), budget, ask).await
+        self.ask_at(Sent::now(budget), ask).await
     }
 
     /// The same for a command that is sent now.
-    async fn ask_at<T: FromRedisValue>(
+    pub(super) async fn ask_at<T: FromRedisValue>(
         &self,
-        sent: std::time::Instant,
-        budget: Duration,
+        sent: Sent,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
         let mut multiplexed = self.multiplexed.clone();
@@ -186,32 +185,24 @@ impl Connection {
                 self.state.sync_check.in_sync().await,
             )
         };
-        match self.in_time(budget, sent, answered).await {
+        match self.in_time(sent, answered).await {
             Some((_, Err(error))) => Err(error),
             Some((Ok(answer), Ok(()))) => {
                 self.state.failures.answered();
                 Ok(answer)
             }
             Some((Err(error), Ok(()))) => Err(self.failed(error)),
-            None => Err(unanswered(budget)),
+            None => Err(unanswered(sent.budget)),
         }
     }
 
     /// Runs `MGET` over the connection of the caller's runtime if it has one, otherwise over this
-    /// one. If that connection fails, the read is repeated over this one. `sent` is now.
-    pub(super) async fn read_here(
-        &self,
-        sent: std::time::Instant,
-        budget: Duration,
-        mget: &Cmd,
-    ) -> Result<Vec<Value>, Error> {
+    /// one. If that connection fails, the read is repeated over this one.
+    pub(super) async fn read_here(&self, sent: Sent, mget: &Cmd) -> Result<Vec<Value>, Error> {
         let Some(mut own) = self.runtimes.own() else {
-            return self.read(sent, budget, mget).await;
+            return self.read(sent, mget).await;
         };
-        match self
-            .in_time(budget, sent, values(&mut own.multiplexed, mget))
-            .await
-        {
+        match self.in_time(sent, values(&mut own.multiplexed, mget)).await {
             // Another read may have found that its answers belong to other commands.
             Some(Ok(values)) if own.is_in_use() => {
                 self.state.failures.answered();
@@ -227,49 +218,35 @@ impl Connection {
             Some(Err(error)) => return Err(self.failed(error)),
             None => {
                 own.failed();
-                return Err(unanswered(budget));
+                return Err(unanswered(sent.budget));
             }
         }
-        let now = std::time::Instant::now();
-        let rest = budget.saturating_sub(now.duration_since(sent));
         // Boxed, so that the future of a hit does not hold memory for it.
-        Box::pin(self.read(now, rest, mget)).await
+        Box::pin(self.read(sent.again(), mget)).await
     }
 
-    async fn read(
-        &self,
-        sent: std::time::Instant,
-        budget: Duration,
-        mget: &Cmd,
-    ) -> Result<Vec<Value>, Error> {
+    async fn read(&self, sent: Sent, mget: &Cmd) -> Result<Vec<Value>, Error> {
         let ask = async |it: &mut MultiplexedConnection| values(it, mget).await;
-        self.ask_at(sent, budget, ask).await
+        self.ask_at(sent, ask).await
     }
 
     /// Waits for an answer within the budget. The server counts as silent if there is none.
     ///
-    /// `sent` is now. Each reading of the clock takes as long as a percent of a hit, so the readings
-    /// are shared.
-    async fn in_time<T>(
-        &self,
-        budget: Duration,
-        sent: std::time::Instant,
-        answer: impl Future<Output = T>,
-    ) -> Option<T> {
-        let mut sent = TimeoutGuard {
+    /// Each reading of the clock takes as long as a percent of a hit, so the readings are shared.
+    async fn in_time<T>(&self, sent: Sent, answer: impl Future<Output = T>) -> Option<T> {
+        let mut guard = TimeoutGuard {
             state: &self.state,
-            budget,
             sent,
             is_over: false,
         };
-        let now = clock::now();
-        let _held = PauseGuard::from(sent.sent, now, budget);
+        let (now, budget) = (clock::now(), sent.budget);
+        let _held = PauseGuard::from(sent.at, now, budget);
         let answer = match now.checked_add(budget) {
             Some(end) => tokio::time::timeout_at(end, answer),
             None => tokio::time::timeout(budget, answer),
         };
         let answer = answer.await;
-        sent.is_over = true;
+        guard.is_over = true;
         if answer.is_err() {
             self.state.unanswered(budget);
         }
@@ -369,6 +346,11 @@ impl Connection {
     pub(super) fn answers_amiss(&self, error: Error) -> Error {
         self.state.end(End::Lost, || error.to_string());
         error
+    }
+
+    /// The answers, if they are as many as were asked for. Closes the connection if not.
+    pub(super) fn counted<T>(&self, answers: Vec<T>, asked: usize) -> Result<Vec<T>, Error> {
+        counted(answers, asked).map_err(|error| self.answers_amiss(error))
     }
 
     /// Asks to be notified of a key's next change; `None` if the server does not notify.

@@ -20,13 +20,11 @@ use tokio::sync::Notify;
 
 use super::slots::SlotSet;
 use crate::base::clock::{self, Instant};
+use crate::base::paused::PauseGuard;
 
 /// How long an invalidation of several slots waits for a fence: less than its callers wait, and
 /// longer than a former owner needs to learn of the change by itself (measured: at most 65 ms).
 const ACK_LIMIT: Duration = Duration::from_millis(70);
-
-/// Why a slot is not used.
-pub(super) const FENCED: &str = "the slot's former owner may still answer";
 
 /// The active fences.
 #[derive(Debug, Default)]
@@ -95,11 +93,16 @@ impl Fences {
     pub(super) async fn none(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.count.load(Ordering::Acquire) == 0 {
+            if self.are_none() {
                 return;
             }
             ended.await;
         }
+    }
+
+    /// Whether there is no fence.
+    pub(super) fn are_none(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
     }
 
     /// Those of these slots that have a fence older than [`ACK_LIMIT`]. Waits for younger ones.
@@ -114,6 +117,11 @@ impl Fences {
             if fenced.is_empty() || until.is_some_and(|until| until <= clock::now()) {
                 return fenced;
             }
+            // The fence ends on the cache's own thread, and the caller's time may be paused.
+            let rest = until.map_or(ACK_LIMIT, |until| {
+                until.saturating_duration_since(clock::now())
+            });
+            let _held = PauseGuard::for_at_most(rest);
             tokio::select! {
                 () = ended => {}
                 () = clock::sleep_until(until) => {}

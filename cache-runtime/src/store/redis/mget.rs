@@ -7,7 +7,8 @@ pub(super) use redis::Value;
 
 use super::connection::Connection;
 use super::limits::READ_LIMIT;
-use super::reply::{miscounted, text};
+use super::reply::text;
+use super::sent::Sent;
 use crate::base::error::{Error, ErrorKind};
 
 /// Reads the values of these keys.
@@ -20,9 +21,9 @@ pub(super) async fn mget(
     for key in keys.clone() {
         mget.arg(key);
     }
-    let sent = std::time::Instant::now();
-    let unanswered = Unanswered::new(connection, budget, keys.clone(), sent);
-    let answer = connection.read_here(sent, budget, &mget).await;
+    let sent = Sent::now(budget);
+    let unanswered = Unanswered::new(connection, sent, keys.clone());
+    let answer = connection.read_here(sent, &mget).await;
     let values = unanswered.ended(answer)?;
     set_oversized_aside(connection, keys, &values);
     Ok(values)
@@ -46,25 +47,17 @@ pub(super) fn set_oversized_aside<'k>(
 pub(super) struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
     connection: &'l Connection,
     keys: K,
-    /// The system's clock: the caller may have paused Tokio's time.
-    sent: std::time::Instant,
-    budget: Duration,
+    sent: Sent,
     is_over: bool,
 }
 
 impl<'l, 'k, K: Iterator<Item = &'k str> + Clone> Unanswered<'l, 'k, K> {
-    /// Has to be made before the command is sent, which is now.
-    pub(super) fn new(
-        connection: &'l Connection,
-        budget: Duration,
-        keys: K,
-        sent: std::time::Instant,
-    ) -> Self {
+    /// Has to be made before the command is sent.
+    pub(super) fn new(connection: &'l Connection, sent: Sent, keys: K) -> Self {
         Self {
             connection,
             keys,
             sent,
-            budget,
             is_over: false,
         }
     }
@@ -78,7 +71,7 @@ impl<'l, 'k, K: Iterator<Item = &'k str> + Clone> Unanswered<'l, 'k, K> {
 
 impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
     fn drop(&mut self) {
-        if !self.is_over && self.sent.elapsed() >= self.budget / 2 {
+        if !self.is_over && self.sent.is_late() {
             self.connection.set_aside().suspect(self.keys.clone());
         }
     }
@@ -135,9 +128,7 @@ pub(super) async fn mget_aside<'k>(
             lengths.query_async(multiplexed).await
         })
         .await?;
-    if answers.len() != aside.len() {
-        return Err(connection.answers_amiss(miscounted()));
-    }
+    let answers = connection.counted(answers, aside.len())?;
     let mut oversized = Vec::new();
     for (key, answer) in aside.into_iter().zip(&answers) {
         if is_oversized(connection, key, answer) {
@@ -149,10 +140,7 @@ pub(super) async fn mget_aside<'k>(
         Some(_) => mget(connection, budget, rest.clone()).await?,
         None => Vec::new(),
     };
-    if values.len() != rest.count() {
-        return Err(connection.answers_amiss(miscounted()));
-    }
-    let mut values = values.into_iter();
+    let mut values = connection.counted(values, rest.count())?.into_iter();
     let value_of = |key| match oversized.contains(&key) {
         // Handled like any other foreign value.
         true => Value::BulkString(Vec::new()),

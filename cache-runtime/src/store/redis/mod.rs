@@ -24,6 +24,7 @@ mod replay;
 mod reply;
 mod runtimes;
 mod scripts;
+mod sent;
 mod sentinel;
 mod set_aside;
 mod slots;

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn settings(cluster: &RedisCluster) -> CacheConfig {
     let seeds = (0..cluster.len()).map(|node| ("127.0.0.1", cluster.node(node).port()));

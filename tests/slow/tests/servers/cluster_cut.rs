@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig};
+use cache_runtime::{Acknowledgement, BypassReason, CacheConfig, RedisConfig, Status, observe};
 use cache_tests::{Links, Mode, RedisCluster, eventually};
 
 use crate::cluster::{clients, settings};
@@ -141,6 +141,58 @@ async fn nothing_stale_while_one_process_loses_one_node_after_the_other() {
     )
     .await;
     assert!(hits > 0, "{hits} of {reads}");
+}
+
+/// With one of three primaries, a slot's owner is not confirmed. With a former owner that is silent, its new one
+/// is not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_are_counted_that_are_not_served_while_the_owner_is_uncertain() {
+    let mut cluster = RedisCluster::start(3, 1);
+    let links = links_to(&cluster);
+    // No read waits for as long as the former owner is waited for.
+    let config = over(&cluster, &links).command_budget(Duration::from_millis(200));
+    let shop = Shop::over(config).await;
+    is_used(&shop).await;
+    let unserved = async || shop.cache.get_stats().await.unserved;
+    let functions = || shop.cache.functions();
+    assert_eq!(unserved().await, None);
+    let home = cluster.owner(cluster.slot("users:1"));
+    for (port, link) in links.iter() {
+        if port != cluster.node(home).port() {
+            link.set(Mode::Cut);
+        }
+    }
+    let is_for = async |reason| {
+        let (_, outcomes) = observe(shop.user(1)).await;
+        outcomes[0].status == Status::Bypass(reason)
+    };
+    eventually(PATIENCE, async || is_for(BypassReason::Unconfirmed).await).await;
+    let counted = unserved().await.expect("there are some");
+    assert!(counted.unconfirmed > 0, "{counted:?}");
+    for (_, link) in links.iter() {
+        link.set(Mode::Pass);
+    }
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+
+    let shards = cluster.shards();
+    let shard = shards.iter().find(|(primary, _)| *primary == home);
+    let replica = shard.expect("it has a shard").1[0];
+    cluster.node_mut(home).pause();
+    cluster.fail_over(replica, &["TAKEOVER"]);
+    eventually(PATIENCE, async || is_for(BypassReason::Fenced).await).await;
+    cluster.node_mut(home).resume();
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    let stats = shop.cache.get_stats().await;
+    let counted = stats.unserved.expect("there are some");
+    assert!(counted.fenced > 0, "{counted:?}");
+    let all: u64 = functions().iter().map(|function| function.bypasses).sum();
+    assert!(counted.fenced + counted.unconfirmed <= all);
+    let text = serde_json::to_string(&stats).expect("plain data");
+    let shown = format!(
+        r#""unserved":{{"fenced":{},"unconfirmed":{}}},"nodes":["#,
+        counted.fenced, counted.unconfirmed
+    );
+    assert!(text.contains(&shown), "{text}");
 }
 
 /// As long as it takes until a question that is asked once in 750 ms had no answer in 500 ms.

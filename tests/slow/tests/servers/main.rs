@@ -9,5 +9,6 @@ mod cluster_cut;
 mod cluster_operators;
 mod cluster_oversized;
 mod cluster_partition;
+mod cluster_paused;
 mod sentinel;
 mod shop;

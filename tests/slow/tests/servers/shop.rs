@@ -137,6 +137,12 @@ impl Shop {
         self.row.fetch_add(1, Ordering::SeqCst) + 1
     }
 
+    #[invalidates("users", id = id, required, cache = self.cache)]
+    pub(crate) async fn rename_required(&self, id: i64) -> Result<u64, cache_runtime::Error> {
+        let _ = id;
+        Ok(self.row.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
     #[invalidates("users", cache = self.cache)]
     pub(crate) async fn replace(&self) -> u64 {
         self.row.fetch_add(1, Ordering::SeqCst) + 1

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::reads::Value;
-use super::super::reply::miscounted;
 use super::super::stored::{GenerationSet, StoredValue, generation};
 use super::BatchOutcome;
 use super::plan::{BatchKeys, Entry};
@@ -92,9 +91,7 @@ impl<'r> BatchKeys<'r> {
         connection: &'r Connection,
         mut values: Vec<Value>,
     ) -> Result<BatchReply<'r>, Error> {
-        if values.len() != self.len() {
-            return Err(connection.answers_amiss(miscounted()));
-        }
+        values = connection.counted(values, self.len())?;
         connection.check_confirmed()?;
         let generations = values.split_off(self.entries.len());
         let generations: Vec<_> = generations.iter().map(generation).collect();

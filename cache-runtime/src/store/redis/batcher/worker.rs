@@ -15,7 +15,8 @@ use super::plan::BatchPlan;
 use super::{
     BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first,
 };
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::ErrorKind;
+use crate::base::unserved::copied;
 
 /// The number of batches in flight on a connection with this round trip.
 pub(super) fn at_once(round_trip: Duration) -> usize {
@@ -147,8 +148,7 @@ pub(crate) async fn send_batch(
                 return waiters.repeat();
             }
             for request in waiters.requests {
-                let error = Error::new(error.kind(), error.to_string());
-                let _ = request.answer.send(Err(error));
+                let _ = request.answer.send(Err(copied(&error)));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the nodes of a cluster say of its slots and epochs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -53,6 +54,10 @@ impl Answers {
 /// Stores the epochs of the nodes, those too that only others have said. It takes effect before the
 /// nodes are used for slots that they have gained, also for a connection that is being made.
 pub(super) fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
+    let by_id: HashMap<&str, &Node> = nodes
+        .iter()
+        .map(|node| (node.id.as_str(), &**node))
+        .collect();
     let seen = views.iter().flat_map(|view| {
         let own = |it: &&NodeView| {
             it.id == view.id || !crate::base::mutation::is_active("epochs-of-others-ignored")
@@ -60,7 +65,7 @@ pub(super) fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
         view.nodes.iter().filter(own)
     });
     for seen in seen.filter(|it| it.is_primary) {
-        if let Some(node) = nodes.iter().find(|node| node.id == seen.id) {
+        if let Some(node) = by_id.get(seen.id.as_str()) {
             node.epoch.fetch_max(seen.epoch, Ordering::AcqRel);
         }
     }

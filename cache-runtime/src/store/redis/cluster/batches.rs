@@ -24,15 +24,17 @@ use super::super::batcher::{
 use super::super::connection::Connection;
 use super::super::errors::{is_forbidden, unanswered};
 use super::super::reply::miscounted;
+use super::super::sent::Sent;
 use super::super::slots::slot_of;
 use super::super::stored::{GenerationSet, StoredValue, generation};
 use super::lookup::{
     Misplaced, NodeRequest, Requested, Sourced, entry_of, generation_set, request_of,
 };
 use super::routing::{groups, routed};
-use super::state::{Answers, Cluster, Fault, Unserved, fault};
+use super::state::{Answers, Cluster, Fault, fault, held};
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::unserved::copied;
 use crate::protocol::generation::Generation;
 use crate::store::{Look, Probe};
 
@@ -57,7 +59,7 @@ impl Cluster {
         &'l self,
         probe: &'l Probe,
     ) -> BoxFuture<'l, Result<Look, Error>> {
-        let since = clock::now();
+        let (sent, since) = (Sent::now(self.budget), clock::now());
         let batched = match self.batcher.is_quiet() || self.is_aside(probe) {
             true => None,
             false => self.batcher.join(probe, since),
@@ -68,10 +70,12 @@ impl Cluster {
         Box::pin(async move {
             // With a time limit of its own. Once one node has answered, the batch counts as
             // answered, and nobody checks the reads that wait for another node.
-            let rest = self.budget.saturating_sub(since.elapsed());
-            let answer = match tokio::time::timeout(rest, answer).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) | Err(_) => Err(unanswered(self.budget)),
+            let answer = {
+                let _held = held(sent, since);
+                match tokio::time::timeout_at(since + self.budget, answer).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) | Err(_) => Err(unanswered(self.budget)),
+                }
             };
             let answer = answer.inspect_err(|error| self.unserved.count(error, 1));
             if let Some(look) = answer? {
@@ -313,7 +317,7 @@ impl<'p> ClusterBatch<'p> {
         let confirmed = cluster.confirmed();
         let connection = |slot| match (map.nodes().is_empty(), &confirmed) {
             (true, _) => Err(cluster.unknown()),
-            (false, Err(error)) => Err(copy(error)),
+            (false, Err(error)) => Err(copied(error)),
             (false, Ok(())) => cluster.readable(&map, slot),
         };
         let is_aside = |key: &str| cluster.set_aside.has_any(std::iter::once(key));
@@ -343,7 +347,7 @@ impl<'p> ClusterBatch<'p> {
                     match &connection {
                         Ok(_) if is_aside => part.1 = KeyAnswer::Again,
                         Ok(connection) => part.0 = Some(Arc::clone(connection)),
-                        Err(error) => part.1 = KeyAnswer::Failed(copy(error)),
+                        Err(error) => part.1 = KeyAnswer::Failed(copied(error)),
                     }
                 }
             }
@@ -362,10 +366,7 @@ impl<'p> ClusterBatch<'p> {
         let connection = &request.connection;
         let is_late = |error: &Error| error.kind() == ErrorKind::Unavailable;
         self.is_unanswered |= answers.as_ref().is_err_and(is_late);
-        let confirmed = |answers| match connection.is_confirmed() {
-            true => Ok(answers),
-            false => Err(Unserved::Unconfirmed.into()),
-        };
+        let confirmed = |answers| connection.check_confirmed().map(|()| answers);
         let (answers, error) = match answers.and_then(confirmed) {
             Ok(answers) => (answers.into_iter().map(Some).collect(), None),
             Err(error) => (Vec::new(), Some(error)),
@@ -376,7 +377,7 @@ impl<'p> ClusterBatch<'p> {
             let part = match (answer, &error) {
                 (Some(Ok(value)), _) => KeyAnswer::Come(value),
                 (Some(Err(error)), _) => refused(connection, error),
-                (None, Some(error)) => KeyAnswer::Failed(copy(error)),
+                (None, Some(error)) => KeyAnswer::Failed(copied(error)),
                 (None, None) => KeyAnswer::Failed(miscounted()),
             };
             match *wanted {
@@ -410,8 +411,8 @@ impl<'p> ClusterBatch<'p> {
                 for at in places {
                     if let Some(dep) = self.deps.get_mut(*at) {
                         let error = error.as_ref();
-                        dep.1 =
-                            error.map_or(KeyAnswer::Again, |error| KeyAnswer::Failed(copy(error)));
+                        dep.1 = error
+                            .map_or(KeyAnswer::Again, |error| KeyAnswer::Failed(copied(error)));
                     }
                 }
                 return;
@@ -459,14 +460,14 @@ impl<'p> ClusterBatch<'p> {
         let mut is_to_repeat = false;
         match entry {
             KeyAnswer::Awaited => return None,
-            KeyAnswer::Failed(error) => return Some(Err(copy(error))),
+            KeyAnswer::Failed(error) => return Some(Err(copied(error))),
             KeyAnswer::Again => is_to_repeat = true,
             KeyAnswer::Come(_) => {}
         }
         for dep in deps {
             match &self.deps.get(*dep)?.1 {
                 KeyAnswer::Awaited => return None,
-                KeyAnswer::Failed(error) => return Some(Err(copy(error))),
+                KeyAnswer::Failed(error) => return Some(Err(copied(error))),
                 KeyAnswer::Again => is_to_repeat = true,
                 KeyAnswer::Come(_) => {}
             }
@@ -526,15 +527,10 @@ fn refused(connection: &Connection, error: RedisError) -> KeyAnswer<Value> {
     }
 }
 
-fn copy(error: &Error) -> Error {
-    let copy = || Error::new(error.kind(), error.to_string());
-    Unserved::of(error).map_or_else(copy, Error::from)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::super::fence::FENCED;
     use super::*;
+    use crate::base::unserved::Unserved;
     use crate::key::EntryKind;
     use crate::protocol::generation::Dep;
 
@@ -554,7 +550,7 @@ mod tests {
         let answer = batch.look(0).expect("it is not awaited");
         let error = answer.expect_err("it is refused");
         assert!(matches!(Unserved::of(&error), Some(Unserved::Fenced)));
-        assert_eq!(error.to_string(), FENCED);
+        assert_eq!(error.to_string(), Unserved::Fenced.text());
         batch.is_unanswered = true;
         assert!(matches!(
             batch.outcome(),

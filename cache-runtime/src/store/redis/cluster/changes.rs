@@ -10,16 +10,17 @@ use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use super::super::address;
 use super::super::connection::Connection;
 use super::super::dial::dial;
-use super::super::fence::FENCED;
 use super::super::limits::{SCRIPT_SETS_IT, STEP};
 use super::super::reply::{millis, miscounted};
 use super::super::scripts::{self, Lua, ScriptMode};
+use super::super::sent::Sent;
 use super::super::slots::slot_of;
 use super::routing::{ScriptCall, groups, routed};
-use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault, is_apart};
+use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault, held, is_apart};
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
+use crate::base::unserved::{Unserved, copied};
 use crate::protocol::entry::Header;
 use crate::protocol::generation::Dep;
 use crate::store::{
@@ -82,9 +83,7 @@ impl Cluster {
                 commands.query_async(multiplexed).await
             })
             .await?;
-        if answers.len() != steps.len() {
-            return Err(connection.answers_amiss(miscounted()));
-        }
+        answers = connection.counted(answers, steps.len())?;
         for (step, answer) in steps.iter().zip(&mut answers) {
             if mode == ScriptMode::ByHash && answer.as_ref().is_err_and(is_forgotten) {
                 *answer = self.run_again(connection, step).await?;
@@ -182,6 +181,7 @@ impl Cluster {
             let answers: Answers = commands.query_async(&mut multiplexed).await.ok()?;
             answers.into_iter().next_back()?.ok()
         };
+        let _held = held(Sent::now(self.budget), clock::now());
         let answer = tokio::time::timeout(self.budget, asked).await;
         answer.ok().flatten().ok_or_else(unknown)
     }
@@ -220,7 +220,7 @@ impl Cluster {
             };
             if let Err(error) = waited {
                 for at in left.drain(..) {
-                    done[at] = Some(Err(Error::new(error.kind(), error.to_string())));
+                    done[at] = Some(Err(copied(&error)));
                 }
             }
         }
@@ -273,10 +273,7 @@ impl Cluster {
                 let part: Vec<_> = part.iter().map(|at| &steps[*at]).collect();
                 match self.send(connection, &part).await {
                     Ok(part) => answers.extend(part.into_iter().map(Ok)),
-                    Err(error) => answers.extend(
-                        part.iter()
-                            .map(|_| Err(Error::new(error.kind(), error.to_string()))),
-                    ),
+                    Err(error) => answers.extend(part.iter().map(|_| Err(copied(&error)))),
                 }
             }
             answers
@@ -613,8 +610,8 @@ impl Cluster {
         let mut fault = None;
         for ((slot, kills, bumps), done) in done {
             let done = match &confirmed {
-                Err(error) => Err(Error::new(error.kind(), error.to_string())),
-                Ok(()) if fenced.contains(&slot) => Err(Error::unavailable(FENCED)),
+                Err(error) => Err(copied(error)),
+                Ok(()) if fenced.contains(&slot) => Err(Unserved::Fenced.into()),
                 Ok(()) => typed::<(u64, u64)>(done),
             };
             match done {

@@ -10,16 +10,18 @@ use super::super::connection::Connection;
 use super::super::mget::{Unanswered, is_oversized, lengths, set_oversized_aside};
 use super::super::reply::{self, millis};
 use super::super::scripts;
+use super::super::sent::Sent;
 use super::super::slots::slot_of;
 use super::super::stored::{
     GenerationSet, Missing, StoredValue, generation, generations_or_unknown,
 };
 use super::node::SlotMap;
 use super::routing::{ScriptCall, SlotGroup, groups};
-use super::state::{Answers, Cluster, Fault, Unserved, fault};
+use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
+use crate::base::unserved::Unserved;
 use crate::protocol::generation::{Generation, StampBase};
 use crate::store::{Look, Probe};
 
@@ -133,7 +135,8 @@ impl Cluster {
         &self,
         probes: &[Probe],
     ) -> Result<Vec<Look>, Error> {
-        self.read_over(probes, Missing::Created).await
+        let looks = self.read_over(probes, Missing::Created).await;
+        looks.inspect_err(|error| self.unserved.count(error, probes.len()))
     }
 
     /// Reads an entry, and creates nothing.
@@ -155,10 +158,7 @@ impl Cluster {
                 Err(Fault::Moving(_) | Fault::Split) => {
                     return Err(Error::unavailable("the key's slot is being moved"));
                 }
-                Err(Fault::Failed(error)) => {
-                    self.unserved.count(&error, probes.len());
-                    return Err(error);
-                }
+                Err(Fault::Failed(error)) => return Err(error),
             }
         }
     }
@@ -292,19 +292,13 @@ impl Cluster {
             keys,
             wanted,
         } = request;
-        let unanswered = Unanswered::new(
-            connection,
-            self.budget,
-            keys.iter().copied(),
-            std::time::Instant::now(),
-        );
-        let answered = connection.ask(self.budget, async |multiplexed| {
+        let sent = Sent::now(self.budget);
+        let unanswered = Unanswered::new(connection, sent, keys.iter().copied());
+        let answered = connection.ask_at(sent, async |multiplexed| {
             commands.query_async(multiplexed).await
         });
         let answers: Answers = unanswered.ended(answered.await)?;
-        if answers.len() != wanted.len() {
-            return Err(connection.answers_amiss(reply::miscounted()));
-        }
+        let answers = connection.counted(answers, wanted.len())?;
         let mut keys = keys.iter().copied();
         for answer in &answers {
             // It is not known how many keys a command had that failed.
@@ -337,11 +331,7 @@ impl Cluster {
             let asked = connection.ask(self.budget, async |multiplexed| {
                 lengths.query_async(multiplexed).await
             });
-            let answers: Answers = asked.await?;
-            match answers.len() == keys.len() {
-                true => Ok(answers),
-                false => Err(connection.answers_amiss(reply::miscounted())),
-            }
+            connection.counted(asked.await?, keys.len())
         });
         let answers: Vec<Result<Answers, Error>> = join_all(asked).await;
         let mut oversized = Vec::new();

@@ -21,6 +21,7 @@ mod repetition;
 mod routing;
 mod state;
 mod topology;
+mod unserved;
 mod walks;
 
 pub(super) use self::routing::routed;

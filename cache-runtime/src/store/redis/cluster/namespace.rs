@@ -10,10 +10,8 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 
-use super::super::confirmation::UNCONFIRMED;
 use super::super::connection::Connection;
 use super::super::dial::cluster_nodes;
-use super::super::fence::FENCED;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;
@@ -26,6 +24,7 @@ use super::state::Cluster;
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
+use crate::base::unserved::{Unserved, copied};
 use crate::protocol::glob;
 use crate::store::{NamespaceInvalidated, Parts};
 
@@ -45,13 +44,12 @@ impl RemainingSlots {
     fn fail(&mut self, slot: u16, fault: &Error) {
         self.failed.insert(slot);
         if self.fault.is_none() {
-            self.fault = Some(Error::new(fault.kind(), fault.to_string()));
+            self.fault = Some(copied(fault));
         }
     }
 
-    fn fail_all(&mut self, slots: impl IntoIterator<Item = u16>, text: &'static str) {
-        let fault = Error::unavailable(text);
-        slots.into_iter().for_each(|slot| self.fail(slot, &fault));
+    fn fail_all(&mut self, slots: impl IntoIterator<Item = u16>, fault: &Error) {
+        slots.into_iter().for_each(|slot| self.fail(slot, fault));
     }
 }
 
@@ -68,9 +66,9 @@ impl Cluster {
         let (at, mut left) = self.rotate_in(namespace, slots.clone(), true).await;
         let slots: Vec<u16> = slots.into_iter().collect();
         let fenced = self.fences.active(&slots).await;
-        left.fail_all(fenced, FENCED);
-        if self.confirmed().is_err() {
-            left.fail_all(slots, UNCONFIRMED);
+        left.fail_all(fenced, &Unserved::Fenced.into());
+        if let Err(error) = self.confirmed() {
+            left.fail_all(slots, &error);
         }
         NamespaceInvalidated {
             at,
@@ -128,7 +126,8 @@ impl Cluster {
                 break;
             }
         }
-        left.fail_all(slots, "the cluster's slots are being moved");
+        let moving = Error::unavailable("the cluster's slots are being moved");
+        left.fail_all(slots, &moving);
         (at, left)
     }
 

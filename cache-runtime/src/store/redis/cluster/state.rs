@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,17 +11,20 @@ use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
 use super::super::batcher::Batcher;
-use super::super::confirmation::{Confirmation, UNCONFIRMED};
+use super::super::confirmation::Confirmation;
 use super::super::connection::Connection;
 use super::super::errors::described;
-use super::super::fence::{FENCED, Fences};
+use super::super::fence::Fences;
 use super::super::recent::RecentInvalidations;
+use super::super::sent::Sent;
 use super::super::set_aside::SetAside;
 use super::super::slots::{slot_of, untagged};
 use super::node::SlotMap;
 use super::routing::ScriptCall;
+use super::unserved::UnservedReads;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
+use crate::base::paused::PauseGuard;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
 use crate::store::{Circuit, ConnectionWatch, Word};
@@ -99,59 +101,12 @@ impl fmt::Display for KeysApart {
 
 impl std::error::Error for KeysApart {}
 
-/// Why a read is not served although the nodes are connected.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Unserved {
-    Fenced,
-    Unconfirmed,
-}
-
-impl fmt::Display for Unserved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fenced => FENCED,
-            Self::Unconfirmed => UNCONFIRMED,
-        })
-    }
-}
-
-impl std::error::Error for Unserved {}
-
-impl Unserved {
-    pub(super) fn of(error: &Error) -> Option<Self> {
-        std::error::Error::source(error)?.downcast_ref().copied()
-    }
-}
-
-impl From<Unserved> for Error {
-    fn from(reason: Unserved) -> Self {
-        Self::unavailable(reason.to_string()).with_source(reason)
-    }
-}
-
-/// How many reads were not served for these reasons.
-#[derive(Debug, Default)]
-pub(super) struct UnservedReads {
-    fenced: AtomicU64,
-    unconfirmed: AtomicU64,
-}
-
-impl UnservedReads {
-    /// Counts the reads that this error has ended, if it is for such a reason.
-    pub(super) fn count(&self, error: &Error, reads: usize) {
-        let counter = match Unserved::of(error) {
-            Some(Unserved::Fenced) => &self.fenced,
-            Some(Unserved::Unconfirmed) => &self.unconfirmed,
-            None => return,
-        };
-        counter.fetch_add(reads as u64, Ordering::Relaxed);
-    }
-
-    /// The fenced and the unconfirmed ones.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (count(&self.fenced), count(&self.unconfirmed))
-    }
+/// Holds a caller's paused time while other threads do what it waits for: nodes are asked for their
+/// slots on the cache's own, and batches may be sent there. `now` was read after the command was
+/// sent.
+pub(super) fn held(sent: Sent, now: Instant) -> Option<PauseGuard> {
+    let is_held = !crate::base::mutation::is_active("paused-time-moves-on-in-clusters");
+    is_held.then(|| PauseGuard::from(sent.at, now, sent.budget))
 }
 
 /// Whether the step can be repeated key by key.
@@ -250,15 +205,18 @@ impl Cluster {
         let mut rounds = self.rounds.subscribe();
         let wanted = rounds.borrow_and_update().begun + 1;
         self.wake.notify_one();
-        let refreshed = async {
-            let _ = rounds.wait_for(|rounds| rounds.done >= wanted).await;
-            // Nodes don't learn of a change all at once.
-            tokio::time::sleep(REDIRECT_PAUSE).await;
-        };
         let limit = deadline.saturating_duration_since(clock::now());
-        tokio::time::timeout(limit, refreshed)
-            .await
-            .map_err(|_| Error::unavailable("the cluster's slots are being moved"))
+        let answered = {
+            let _held = held(Sent::now(limit), clock::now());
+            let answered = rounds.wait_for(|rounds| rounds.done >= wanted);
+            tokio::time::timeout(limit, answered).await.is_ok()
+        };
+        if !answered || clock::now() + REDIRECT_PAUSE >= deadline {
+            return Err(Error::unavailable("the cluster's slots are being moved"));
+        }
+        // Nodes don't learn of a change all at once.
+        tokio::time::sleep(REDIRECT_PAUSE).await;
+        Ok(())
     }
 
     pub(in crate::store::redis) fn circuit(&self) -> Circuit {
@@ -281,7 +239,7 @@ impl Cluster {
         let reasons: Vec<_> = reasons.collect();
         match reasons.is_empty() {
             true if map.nodes().is_empty() => self.failure.lock().clone(),
-            true => (!self.confirmation.is_valid()).then(|| UNCONFIRMED.to_owned()),
+            true => self.confirmed().err().map(|error| error.to_string()),
             false => Some(reasons.join("; ")),
         }
     }
@@ -320,10 +278,7 @@ impl Cluster {
     /// # Errors
     /// If too few primaries have confirmed the slot map for too long: slots may have other owners.
     pub(super) fn confirmed(&self) -> Result<(), Error> {
-        match self.confirmation.is_valid() {
-            true => Ok(()),
-            false => Err(Unserved::Unconfirmed.into()),
-        }
+        self.confirmation.check()
     }
 
     pub(super) fn unknown(&self) -> Error {

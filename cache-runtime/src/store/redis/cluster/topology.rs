@@ -29,6 +29,7 @@ use super::former_owner::look_after;
 use super::node::{Node, SlotMap};
 use super::repetition::do_again;
 use super::state::Cluster;
+use super::unserved::UnservedLog;
 use crate::base::background::supervised;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -77,8 +78,7 @@ pub(in crate::store::redis) async fn run(
         plan,
         known: HashSet::new(),
         late: Vec::new(),
-        unserved: (0, 0),
-        unserved_said: (0, 0),
+        unserved: UnservedLog::default(),
         said: None,
         repeating: JoinSet::new(),
     };
@@ -115,9 +115,8 @@ struct Topology {
     known: HashSet<(String, u16)>,
     /// The connections that had no answer in time in the last round.
     late: Vec<Weak<Connection>>,
-    /// How many reads were not served when the last round ended, and when this was last logged.
-    unserved: (u64, u64),
-    unserved_said: (u64, u64),
+    /// Which of the reads that were not served were logged.
+    unserved: UnservedLog,
     /// The reason that was logged.
     said: Option<String>,
     /// The task that repeats recent invalidations after the last change. It ends when all of them
@@ -153,11 +152,11 @@ impl Topology {
 
     /// Logs how many reads were not served, when all are again.
     fn say_unserved(&mut self) {
-        let now = self.cluster.unserved.counts();
-        let is_over = now == std::mem::replace(&mut self.unserved, now);
-        if is_over && now != self.unserved_said {
-            let before = std::mem::replace(&mut self.unserved_said, now);
-            let (fenced, unconfirmed) = (now.0 - before.0, now.1 - before.1);
+        let cluster = &self.cluster;
+        let is_certain = cluster.fences.are_none() && cluster.confirmation.is_valid();
+        if let Some((fenced, unconfirmed)) =
+            self.unserved.due(cluster.unserved.counts(), is_certain)
+        {
             tracing::info!(
                 fenced,
                 unconfirmed,
