@@ -6,9 +6,7 @@ use serde::Serialize;
 
 use super::Cache;
 use crate::base::counters::Counter;
-use crate::call::observe::BypassReason;
-use crate::registry::{Registry, Resource};
-use crate::stats::UnservedStats;
+use crate::registry::Resource;
 use crate::telemetry::function::FunctionStats;
 use crate::telemetry::histogram::HistogramSnapshot;
 
@@ -101,19 +99,6 @@ impl FunctionFigures {
             fill: Latency::of(&stats.fill.snapshot()),
         }
     }
-}
-
-/// Calls of all functions that it was not certain for who has their data; `None` if there were none.
-pub(super) fn unserved(registry: &Registry) -> Option<UnservedStats> {
-    let mut sum = UnservedStats::default();
-    for resource in registry.all() {
-        for stats in resource.functions() {
-            let count = |reason| stats.bypasses[reason as usize].get();
-            sum.fenced += count(BypassReason::Fenced);
-            sum.unconfirmed += count(BypassReason::Unconfirmed);
-        }
-    }
-    (sum != UnservedStats::default()).then_some(sum)
 }
 
 impl Cache {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::functions::unserved;
+use super::unserved::unserved;
 use crate::base::background::Background;
 use crate::config::CacheConfig;
 use crate::diagnostics::{self, Checkup};

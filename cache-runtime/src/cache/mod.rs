@@ -9,6 +9,7 @@ mod process;
 mod requests;
 mod scoped;
 mod switches;
+mod unserved;
 
 pub use self::entries::{Lease, Lookup};
 pub use self::functions::{FunctionFigures, Latency};

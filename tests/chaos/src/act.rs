@@ -69,25 +69,37 @@ fn is_copy(outcome: &Outcome) -> bool {
     outcome.store == "local" && matches!(outcome.status, Status::Hit { .. })
 }
 
+/// The first of these reasons that one of the calls ran without the cache for.
+const REASONS: [(BypassReason, Answer); 8] = [
+    (BypassReason::Unavailable, Answer::Unavailable),
+    (BypassReason::Fenced, Answer::Fenced),
+    (BypassReason::Unconfirmed, Answer::Unconfirmed),
+    (BypassReason::Pending, Answer::Pending),
+    (BypassReason::Intended, Answer::Intended),
+    (BypassReason::LoadFailed, Answer::NotJoined),
+    (BypassReason::WaitLimit, Answer::NotJoined),
+    (BypassReason::Asked, Answer::Asked),
+];
+
 fn answer(outcomes: &Outcomes) -> Answer {
     let all = |is: fn(&Status) -> bool| outcomes.iter().all(|outcome| is(&outcome.status));
     let any = |is: fn(&Status) -> bool| outcomes.iter().any(|outcome| is(&outcome.status));
+    let is_for = |reason| {
+        let mut statuses = outcomes.iter().map(|outcome| outcome.status);
+        statuses.any(|status| status == Status::Bypass(reason))
+    };
+    let known = REASONS.iter().find(|(reason, _)| is_for(*reason));
+    let known = known.map(|(_, answer)| *answer);
+    let is_other = any(|status| matches!(status, Status::Bypass(_)));
+    let bypassed = known.or(is_other.then_some(Answer::Bypass));
     if all(|status| matches!(status, Status::Hit { .. })) {
         if outcomes.iter().all(is_copy) {
             Answer::Local
         } else {
             Answer::Hit
         }
-    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Unavailable))) {
-        Answer::Unavailable
-    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Fenced))) {
-        Answer::Fenced
-    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Unconfirmed))) {
-        Answer::Unconfirmed
-    } else if any(|status| matches!(status, Status::Bypass(BypassReason::Pending))) {
-        Answer::Pending
-    } else if any(|status| matches!(status, Status::Bypass(_))) {
-        Answer::Bypass
+    } else if let Some(reason) = bypassed {
+        reason
     } else if any(|status| matches!(status, Status::Miss { joined: true, .. })) {
         Answer::Joined
     } else {

@@ -400,6 +400,12 @@ pub(crate) enum Answer {
     Unconfirmed,
     /// Past the cache: an invalidation of the process had not arrived.
     Pending,
+    /// Past the cache: a write stood as an intent.
+    Intended,
+    /// Past the cache: another caller's load had failed, or took too long.
+    NotJoined,
+    /// Past the cache: the caller asked for it.
+    Asked,
     /// Past the cache for another reason.
     Bypass,
 }

@@ -3,8 +3,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::advance;
 
-use super::worker::at_once;
+use super::worker::{at_once, outcome_after};
 use super::*;
+use crate::base::error::ErrorKind;
+use crate::base::unserved::Unserved;
 use crate::key::EntryKind;
 use crate::protocol::generation::Dep;
 
@@ -179,4 +181,17 @@ fn on_a_long_way_there_are_more_at_once() {
     assert_eq!(at_once(Duration::from_micros(30)), FEWEST_AT_ONCE);
     assert_eq!(at_once(Duration::from_millis(2)), 4);
     assert_eq!(at_once(Duration::from_secs(1)), MOST_AT_ONCE);
+}
+
+#[test]
+fn a_batch_that_is_answered_and_not_served_makes_no_batch_smaller() {
+    let late = Error::unavailable("no answer");
+    let is_late = |it| matches!(it, BatchOutcome::Unanswered { reads: 3 });
+    assert!(is_late(outcome_after(&late, 3)));
+    for error in [
+        Unserved::Unconfirmed.into(),
+        Error::new(ErrorKind::Store, "refused"),
+    ] {
+        assert!(matches!(outcome_after(&error, 3), BatchOutcome::Empty));
+    }
 }

@@ -15,14 +15,24 @@ use super::plan::BatchPlan;
 use super::{
     BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first,
 };
-use crate::base::error::ErrorKind;
-use crate::base::unserved::copied;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::unserved::{Unserved, copied};
 
 /// The number of batches in flight on a connection with this round trip.
 pub(super) fn at_once(round_trip: Duration) -> usize {
     let ways = round_trip.as_nanos() / WAY_OF_ONE.as_nanos();
     let ways = usize::try_from(ways).unwrap_or(MOST_AT_ONCE);
     ways.clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
+}
+
+/// How a batch of this many reads has ended with an error.
+pub(super) fn outcome_after(error: &Error, reads: usize) -> BatchOutcome {
+    match error.kind() {
+        // The answer is there, and says nothing of how much the server can send in time.
+        _ if Unserved::of(error).is_some() => BatchOutcome::Empty,
+        ErrorKind::Unavailable => BatchOutcome::Unanswered { reads },
+        _ => BatchOutcome::Empty,
+    }
 }
 
 /// Sends queued batches. However it ends, no read goes on waiting for it.
@@ -138,11 +148,7 @@ pub(crate) async fn send_batch(
             }
         }
         Err(error) => {
-            let outcome = match error.kind() {
-                ErrorKind::Unavailable => BatchOutcome::Unanswered { reads: plan.len() },
-                _ => BatchOutcome::Empty,
-            };
-            let waiters = batcher.complete(slot, &outcome);
+            let waiters = batcher.complete(slot, &outcome_after(&error, plan.len()));
             // One key caused the error, and perhaps not this read's.
             if is_forbidden(&error) {
                 return waiters.repeat();
