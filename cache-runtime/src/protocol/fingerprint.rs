@@ -14,7 +14,7 @@ pub struct Fingerprint(pub u64);
 
 impl Fingerprint {
     /// The fingerprint of `T` in this version. The first call for a type takes up to a few
-    /// milliseconds.
+    /// milliseconds, in a debug build some tens of them.
     #[must_use]
     pub fn of<T: Cacheable>(version: u32) -> Self {
         let mut hasher = SipHasher13::new();

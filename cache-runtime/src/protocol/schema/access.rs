@@ -1,5 +1,6 @@
 //! The parts of a made-up value.
 
+use std::any::type_name;
 use std::cell::RefCell;
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
@@ -13,6 +14,19 @@ pub(super) trait Part: Copy {
     fn at(self, name: &str) -> Self;
     /// Reads it as the seed's type.
     fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop>;
+    /// Reads the part with this name as the tag of an adjacently tagged enum. The other parts are
+    /// read from the place that is returned.
+    fn read_tag<'de, S: DeserializeSeed<'de>>(
+        self,
+        name: &str,
+        seed: S,
+    ) -> Result<(S::Value, Self), Stop>;
+    /// Reads the part with this name as the content that the tag stands for.
+    fn read_tagged<'de, S: DeserializeSeed<'de>>(
+        self,
+        name: &str,
+        seed: S,
+    ) -> Result<S::Value, Stop>;
 }
 
 /// The elements of a list or tuple.
@@ -52,6 +66,8 @@ pub(super) struct Entries<'p, P> {
     name: Option<&'static str>,
     any_key: bool,
     asked: Option<&'p RefCell<Option<&'static str>>>,
+    /// Whether the tag of an adjacently tagged enum was read.
+    has_tag: bool,
 }
 
 impl<'p, P: Part> Entries<'p, P> {
@@ -62,15 +78,13 @@ impl<'p, P: Part> Entries<'p, P> {
             name: None,
             any_key: false,
             asked: None,
+            has_tag: false,
         }
     }
 
-    /// A map with one entry, whose key is read too.
-    pub(super) fn of_any_key(probe: P) -> Self {
-        Self {
-            any_key: true,
-            ..Self::new(probe, Vec::new())
-        }
+    /// Begins with an entry of the map's own type of key, which is read too.
+    pub(super) fn with_any_key(self, any_key: bool) -> Self {
+        Self { any_key, ..self }
     }
 }
 
@@ -114,8 +128,51 @@ impl<'de, P: Part> MapAccess<'de> for Entries<'_, P> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
         self.tell(None);
-        let part = self.probe.at(self.name.unwrap_or("value"));
-        part.read(seed)
+        let name = self.name.unwrap_or("value");
+        if self.has_tag {
+            return self.probe.read_tagged(name, seed);
+        }
+        if type_name::<S>().contains("AdjacentlyTaggedEnumVariantSeed") {
+            let (tag, rest) = self.probe.read_tag(name, seed)?;
+            self.probe = rest;
+            self.has_tag = true;
+            return Ok(tag);
+        }
+        self.probe.at(name).read(seed)
+    }
+}
+
+/// Some entries, and then others.
+pub(super) struct Followed<A, B> {
+    pub(super) first: A,
+    /// How many entries of the first there are.
+    pub(super) left: usize,
+    pub(super) then: B,
+}
+
+impl<'de, A: MapAccess<'de, Error = Stop>, B: MapAccess<'de, Error = Stop>> MapAccess<'de>
+    for Followed<A, B>
+{
+    type Error = Stop;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Stop> {
+        match self.left {
+            0 => self.then.next_key_seed(seed),
+            _ => self.first.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
+        match self.left.checked_sub(1) {
+            None => self.then.next_value_seed(seed),
+            Some(left) => {
+                self.left = left;
+                self.first.next_value_seed(seed)
+            }
+        }
     }
 }
 

@@ -20,6 +20,45 @@ pub(super) enum Complaint {
     Variants(&'static [&'static str]),
     Fields(&'static [&'static str]),
     Expected(String),
+    /// A field has come a second time.
+    Twice(&'static str),
+    /// An error with a text of its own, which may differ each time.
+    Other,
+}
+
+impl Complaint {
+    /// What it says, for the shape.
+    pub(super) fn told(&self, mut tell: impl FnMut(&str)) {
+        match self {
+            Self::Missing(name) => tell(&format!("missing {name}")),
+            Self::Variants(names) => tell(&format!("variants {names:?}")),
+            Self::Fields(names) => tell(&format!("fields {names:?}")),
+            Self::Expected(text) => tell(&format!("expected {text}")),
+            Self::Twice(name) => tell(&format!("twice {name}")),
+            Self::Other => {}
+        }
+    }
+
+    /// The names of the variants that a text may be.
+    pub(super) fn variants(&self) -> &[&'static str] {
+        match self {
+            Self::Variants(names) => names,
+            _ => &[],
+        }
+    }
+
+    /// The names of the fields that it asks for.
+    pub(super) fn fields(&self) -> &[&'static str] {
+        match self {
+            Self::Missing(name) => std::slice::from_ref(name),
+            Self::Fields(names) => names,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn is_of_adjacent_tag(&self) -> bool {
+        matches!(self, Self::Expected(text) if text.starts_with("adjacently tagged enum"))
+    }
 }
 
 /// Takes the complaints on this thread since the last call.
@@ -50,9 +89,8 @@ impl Display for Stop {
 impl std::error::Error for Stop {}
 
 impl de::Error for Stop {
-    // The text of a custom error may differ each time, so it is ignored.
     fn custom<T: Display>(_: T) -> Self {
-        endless::failed();
+        hear(Complaint::Other);
         Self
     }
 
@@ -86,8 +124,8 @@ impl de::Error for Stop {
         Self
     }
 
-    fn duplicate_field(_: &'static str) -> Self {
-        endless::failed();
+    fn duplicate_field(field: &'static str) -> Self {
+        hear(Complaint::Twice(field));
         Self
     }
 }

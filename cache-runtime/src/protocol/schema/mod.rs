@@ -8,11 +8,13 @@
 //! itself. Here a part that can't be read is skipped. A partial shape is useful too, as long as
 //! each process finds the same one.
 //!
+//! Serde buffers the value of a tagged, untagged or flattened part, and reads it from the buffer. Such
+//! a part is asked afterwards, by what it says of many values ([`questions`]).
+//!
 //! Some things stay hidden, because the type reads them without a request to the deserializer:
-//! names that a hand-written `Deserialize` compares, optional fields behind `flatten` and in
-//! untagged enums, fields of internally tagged enums, the order in which the variants of an
-//! untagged enum are tried. What only `Serialize` does is hidden too. For changes there, the attribute has
-//! `version`.
+//! names that a hand-written `Deserialize` compares, and optional fields behind `flatten`, of which
+//! only the size is seen. What only `Serialize` does is hidden too. For changes there, the attribute
+//! has `version`.
 //!
 //! A type that contains itself is read to a limited depth, and one that would never end is given up
 //! ([`endless`]).
@@ -20,8 +22,10 @@
 mod access;
 mod endless;
 mod error;
+mod made;
 mod plan;
 mod probe;
+mod questions;
 mod shape;
 mod text;
 

@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
+use std::rc::Rc;
 
 use siphasher::sip::SipHasher13;
 
 use super::endless;
 use super::error::{Complaint, Stop, heard};
+use super::made::Made;
 
 /// More steps than any hand-written type needs. A type that needs more has a partial shape.
 const STEPS: usize = 200_000;
@@ -46,6 +48,27 @@ enum Variant {
     Done,
 }
 
+/// A part that takes any value first, and how to get there.
+#[derive(Debug)]
+pub(super) struct Taker {
+    pub(super) path: PathHash,
+    /// The struct that it is flattened into, which looks at it.
+    flat: Option<PathHash>,
+    /// The variants that were read before.
+    variants: Vec<(PathHash, usize)>,
+    /// The parts around it.
+    within: Vec<PathHash>,
+}
+
+/// What such a part is offered in a reading that asks it.
+#[derive(Debug)]
+struct Question {
+    of: Rc<Taker>,
+    made: Rc<Made>,
+    is_asked: bool,
+    heard: Vec<Complaint>,
+}
+
 /// The state of all readings of one type.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -56,8 +79,12 @@ pub(super) struct Plan {
     /// Variants that do not contain their own enum, by the enum's name.
     ends: BTreeMap<&'static str, usize>,
     steps: usize,
+    /// The same of the readings that ask a part.
+    steps_asked: usize,
     /// The number of changes so far.
     changes: usize,
+    takers: Vec<Rc<Taker>>,
+    question: Option<Question>,
     // The fields below belong to the current reading.
     steps_of_one: usize,
     /// Whether the part at fault has been found.
@@ -70,6 +97,10 @@ pub(super) struct Plan {
     recursions: usize,
     /// The types that are being read, outermost first.
     pub(super) active: Vec<&'static str>,
+    /// The places of these types.
+    pub(super) within: Vec<PathHash>,
+    /// The variants that were read.
+    variants: Vec<(PathHash, usize)>,
 }
 
 /// The state of a reading before one of its parts.
@@ -95,7 +126,76 @@ impl Plan {
         self.open = 0;
         self.recursions = 0;
         self.active.clear();
+        self.within.clear();
+        self.variants.clear();
         heard();
+    }
+
+    /// A part takes any value, and looks at it later.
+    pub(super) fn takes_any(&mut self, path: PathHash, flat: Option<PathHash>) {
+        if self.question.is_none() && self.takers.iter().all(|taker| taker.path != path) {
+            self.takers.push(Rc::new(Taker {
+                path,
+                flat,
+                variants: self.variants.clone(),
+                within: self.within.clone(),
+            }));
+        }
+    }
+
+    pub(super) fn takers(&self) -> Vec<Rc<Taker>> {
+        self.takers.clone()
+    }
+
+    /// Begins a reading that only asks what a part makes of one value. `None` after too many.
+    pub(super) fn begin_question(&mut self, of: &Rc<Taker>, made: &Made) -> Option<()> {
+        if self.steps_asked > STEPS {
+            return None;
+        }
+        self.begin();
+        self.question = Some(Question {
+            of: Rc::clone(of),
+            made: Rc::new(made.clone()),
+            is_asked: false,
+            heard: Vec::new(),
+        });
+        Some(())
+    }
+
+    /// What the part has said, if it was reached.
+    pub(super) fn end_question(&mut self) -> Option<Vec<Complaint>> {
+        let question = self.question.take()?;
+        question.is_asked.then_some(question.heard)
+    }
+
+    /// What to offer here, if this reading asks the part here.
+    pub(super) fn offer(&mut self, path: PathHash) -> Option<Rc<Made>> {
+        let question = self.question.as_mut()?;
+        if question.of.path != path || std::mem::replace(&mut question.is_asked, true) {
+            return None;
+        }
+        heard();
+        Some(Rc::clone(&question.made))
+    }
+
+    /// Whether the part that is asked is here, or inside of this one.
+    pub(super) fn is_on_the_way(&self, path: PathHash) -> bool {
+        let question = self.question.as_ref();
+        question.is_some_and(|question| question.of.within.contains(&path))
+    }
+
+    /// Whether a field is left out, since this reading asks a part elsewhere.
+    pub(super) fn is_aside(&self, path: PathHash) -> bool {
+        self.question.as_ref().is_some_and(|question| {
+            let of = &question.of;
+            !of.within.contains(&path) && of.variants.iter().all(|(at, _)| *at != path)
+        })
+    }
+
+    /// The variant that was read at this place.
+    pub(super) fn tag(&self, path: PathHash) -> Option<usize> {
+        let mut read = self.variants.iter().rev();
+        read.find_map(|(at, variant)| (*at == path).then_some(*variant))
     }
 
     /// Whether another reading may find more. The last one began at `before`.
@@ -114,7 +214,11 @@ impl Plan {
     /// Notes what the type asks for. An error ends the reading.
     pub(super) fn note(&mut self, path: PathHash, depth: usize, what: &str) -> Result<(), Stop> {
         endless::asked();
-        self.steps += 1;
+        if self.question.is_some() {
+            self.steps_asked += 1;
+        } else {
+            self.steps += 1;
+        }
         self.steps_of_one += 1;
         if self.steps_of_one > STEPS_OF_ONE || self.active.len() > DEPTH || depth > STEPS_DOWN {
             return Err(Stop);
@@ -131,7 +235,10 @@ impl Plan {
         }
     }
 
-    fn fact(&mut self, path: PathHash, what: &str) {
+    pub(super) fn fact(&mut self, path: PathHash, what: &str) {
+        if self.question.is_some() {
+            return;
+        }
         self.facts.insert(step(step(path, "is"), what));
     }
 
@@ -150,6 +257,9 @@ impl Plan {
     }
 
     pub(super) fn is_skipped(&self, path: PathHash) -> bool {
+        if self.is_on_the_way(path) {
+            return false;
+        }
         self.nodes.get(&path).is_some_and(|node| node.skipped)
     }
 
@@ -167,7 +277,7 @@ impl Plan {
     /// A part was refused. The innermost part reports first, and is the one at fault.
     pub(super) fn blame(&mut self, path: PathHash) {
         self.listen(path);
-        if self.blamed {
+        if self.blamed || self.question.is_some() {
             return;
         }
         if let Some((last, of)) = self.last {
@@ -190,6 +300,13 @@ impl Plan {
 
     /// Takes the type's complaints into account.
     pub(super) fn listen(&mut self, path: PathHash) {
+        if let Some(question) = &mut self.question {
+            let of = &question.of;
+            if question.is_asked && (of.path == path || of.flat == Some(path)) {
+                question.heard.extend(heard());
+            }
+            return;
+        }
         for complaint in heard() {
             match complaint {
                 Complaint::Missing(name) => {
@@ -209,13 +326,14 @@ impl Plan {
                     }
                 }
                 Complaint::Expected(text) => self.fact(path, &text),
+                Complaint::Twice(_) | Complaint::Other => {}
             }
         }
     }
 
     /// A name was refused before its value was read.
     pub(super) fn refuse(&mut self, path: PathHash) {
-        if !std::mem::replace(&mut self.blamed, true) {
+        if self.question.is_none() && !std::mem::replace(&mut self.blamed, true) {
             self.changes += 1;
             self.nodes.entry(path).or_default().skipped = true;
         }
@@ -249,9 +367,16 @@ impl Plan {
         let node = self.nodes.entry(path).or_default();
         node.variants.resize(count, Variant::New);
         let of = |kind| node.variants.iter().position(|it| *it == kind);
-        of(Variant::New)
+        let asked = self.question.as_ref().and_then(|question| {
+            let mut variants = question.of.variants.iter();
+            variants.find_map(|(at, variant)| (*at == path).then_some(*variant))
+        });
+        let variant = asked
+            .or_else(|| of(Variant::New))
             .or_else(|| of(Variant::Open))
-            .unwrap_or(end)
+            .unwrap_or(end);
+        self.variants.push((path, variant));
+        variant
     }
 
     /// The variant to read of an enum inside itself.
@@ -267,6 +392,9 @@ impl Plan {
         is_ok: bool,
         before: Before,
     ) {
+        if self.question.is_some() {
+            return;
+        }
         if is_ok && self.recursions == before.recursions {
             self.ends.entry(name).or_insert(variant);
         }

@@ -1,24 +1,73 @@
 //! A deserializer of made-up values.
 
 use std::any::type_name;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::thread;
 
 use serde::Deserializer;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
 
-use super::access::{Entries, List, OneVariant, Part};
+use super::access::{Entries, Followed, List, OneVariant, Part};
 use super::endless::{GivenUp, on_own_stack};
 use super::error::Stop;
-use super::plan::{PathHash, Plan, step};
+use super::made::{Made, Name, Offer};
+use super::plan::{PathHash, Plan, Taker, step};
+use super::questions::Questions;
 use super::shape::Schema;
 use super::text::{ANY, BYTES, TEXTS};
+use crate::base::mutation;
+
+/// The most questions for all parts of a type.
+const QUESTIONS: usize = 6_000;
 
 /// Reads `T` until a reading finds nothing new, first as from a text format, then as from a binary
 /// one: many types have two forms.
 pub(super) fn run<T: DeserializeOwned + 'static>() -> Schema {
     on_own_stack(readings::<T>)
+}
+
+/// One reading. A type's own code may panic at a value that no program would write.
+fn reading<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) -> thread::Result<()> {
+    let probe = Probe {
+        plan,
+        path: step(0, if is_readable { "text" } else { "binary" }),
+        depth: 0,
+        ty: type_name::<T>(),
+        size: size_of::<T>(),
+        is_readable,
+        is_buffered: false,
+        flat: None,
+        is_tag: false,
+        tag: None,
+    };
+    catch_unwind(AssertUnwindSafe(|| {
+        let path = probe.path;
+        // The plan knows more than whether it was read.
+        let _ = probe.attempt(path, |probe| T::deserialize(probe));
+    }))
+}
+
+/// Asks the parts that take any value, as from a text format.
+fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
+    if mutation::is_active("buffered-fields-unseen") {
+        return;
+    }
+    let left = Cell::new(QUESTIONS);
+    for taker in takers {
+        let mut ask = |made: &Made| {
+            left.set(left.get().checked_sub(1)?);
+            plan.borrow_mut().begin_question(taker, made)?;
+            let read = reading::<T>(plan, true);
+            let heard = plan.borrow_mut().end_question();
+            read.ok().and(heard)
+        };
+        let mut note = |path, what: &str| plan.borrow_mut().fact(path, what);
+        let names = plan.borrow().learnt(taker.path);
+        Questions::new(&mut ask, &mut note, names).of(step(taker.path, "asked"));
+    }
 }
 
 fn readings<T: DeserializeOwned>() -> Schema {
@@ -27,18 +76,7 @@ fn readings<T: DeserializeOwned>() -> Schema {
         loop {
             plan.borrow_mut().begin();
             let before = plan.borrow().before();
-            let probe = Probe {
-                plan: &plan,
-                path: step(0, if is_readable { "text" } else { "binary" }),
-                depth: 0,
-                ty: type_name::<T>(),
-                is_readable,
-            };
-            // A type's own code may panic at a value that no program would write.
-            let read = catch_unwind(AssertUnwindSafe(|| {
-                let path = probe.path;
-                probe.attempt(path, |probe| T::deserialize(probe)).is_ok()
-            }));
+            let read = reading::<T>(&plan, is_readable);
             if let Err(thrown) = &read {
                 let given_up = GivenUp::of(&**thrown);
                 let is_endless = given_up.is_some_and(|it| it.is_endless);
@@ -48,6 +86,10 @@ fn readings<T: DeserializeOwned>() -> Schema {
             if read.is_err() || !plan.borrow().goes_on(before) {
                 break;
             }
+        }
+        if is_readable {
+            let takers = plan.borrow().takers();
+            ask_takers::<T>(&plan, &takers);
         }
     }
     let plan = plan.borrow();
@@ -67,7 +109,16 @@ pub(super) struct Probe<'p> {
     pub(super) depth: usize,
     /// The name of the type that is read here.
     pub(super) ty: &'static str,
+    pub(super) size: usize,
     pub(super) is_readable: bool,
+    /// Whether this is inside of a part that takes any value, and looks at it later.
+    is_buffered: bool,
+    /// The struct around this that has flattened parts.
+    flat: Option<PathHash>,
+    /// Whether this is the tag of an adjacently tagged enum.
+    is_tag: bool,
+    /// Where the tag was, and which variant it was.
+    tag: Option<(PathHash, usize)>,
 }
 
 impl Part for Probe<'_> {
@@ -81,9 +132,48 @@ impl Part for Probe<'_> {
     fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop> {
         let part = Self {
             ty: type_name::<S::Value>(),
+            size: size_of::<S::Value>(),
             ..self
         };
         part.attempt(part.path, |part| seed.deserialize(part))
+    }
+
+    fn read_tag<'de, S: DeserializeSeed<'de>>(
+        self,
+        name: &str,
+        seed: S,
+    ) -> Result<(S::Value, Self), Stop> {
+        let tag = Self {
+            is_tag: true,
+            ..self.at(name)
+        };
+        let read = tag.attempt_more(|tag| seed.deserialize(tag))?;
+        let variant = self.plan.borrow().tag(tag.path);
+        let rest = variant.map_or(self, |variant| Self {
+            path: step(self.path, &format!("variant {variant}")),
+            tag: Some((tag.path, variant)),
+            ..self
+        });
+        Ok((read, rest))
+    }
+
+    fn read_tagged<'de, S: DeserializeSeed<'de>>(
+        self,
+        name: &str,
+        seed: S,
+    ) -> Result<S::Value, Stop> {
+        let part = Self {
+            tag: None,
+            size: size_of::<S::Value>(),
+            ..self.at(name)
+        };
+        let before = self.plan.borrow().before();
+        let read = part.attempt_more(|part| seed.deserialize(part));
+        if let Some((tag, variant)) = self.tag {
+            let mut plan = self.plan.borrow_mut();
+            plan.has_read((tag, self.ty), variant, read.is_ok(), before);
+        }
+        read
     }
 }
 
@@ -94,15 +184,30 @@ impl<'p> Probe<'p> {
         path: PathHash,
         read: impl FnOnce(Self) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
-        self.plan.borrow_mut().active.push(self.ty);
+        {
+            let mut plan = self.plan.borrow_mut();
+            plan.active.push(self.ty);
+            plan.within.push(path);
+        }
         let read = read(self);
         let mut plan = self.plan.borrow_mut();
         plan.active.pop();
+        plan.within.pop();
         match &read {
             Ok(_) => plan.listen(path),
             Err(Stop) => plan.blame(path),
         }
         read
+    }
+
+    /// The same for a part of the same type, which does not count as being inside itself.
+    fn attempt_more<T>(self, read: impl FnOnce(Self) -> Result<T, Stop>) -> Result<T, Stop> {
+        self.attempt(self.path, |part| {
+            part.plan.borrow_mut().active.pop();
+            let read = read(part);
+            part.plan.borrow_mut().active.push(part.ty);
+            read
+        })
     }
 
     fn note(self, what: &str) -> Result<(), Stop> {
@@ -141,20 +246,65 @@ impl<'p> Probe<'p> {
         (!is_skipped && !self.recurs()).then_some(part)
     }
 
+    /// Offers entries to a struct that has flattened parts, and then its own.
+    fn also<'de, V: Visitor<'de>>(
+        self,
+        made: &Made,
+        mut learnt: Vec<&'static str>,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        let offer = Offer {
+            made,
+            is_readable: self.is_readable,
+        };
+        let entries = made.entries();
+        learnt.retain(|name| entries.iter().all(|(given, _)| *given != Name::Text(name)));
+        visitor.visit_map(Followed {
+            first: offer.entries(entries),
+            left: entries.len(),
+            then: Entries::new(self, learnt),
+        })
+    }
+
     /// Offers a value to a type that accepts anything.
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.plan.borrow_mut().guesses = true;
+        let offer = self.plan.borrow_mut().offer(self.path);
+        if let Some(made) = offer {
+            let is_readable = self.is_readable;
+            return Offer {
+                made: &made,
+                is_readable,
+            }
+            .deserialize_any(visitor);
+        }
+        if !self.is_buffered && is_derived::<V>() {
+            let mut plan = self.plan.borrow_mut();
+            plan.takes_any(self.path, self.flat);
+            plan.fact(self.path, &format!("size {}", self.size));
+        }
         let learnt = self.plan.borrow().learnt(self.path);
-        match self.choice(ANY) {
-            0 => visitor.visit_map(Entries::new(self, learnt)),
+        let choice = self.choice(ANY);
+        let inside = Self {
+            is_buffered: true,
+            ..self
+        };
+        match choice {
+            0 => visitor.visit_map(Entries::new(inside, learnt)),
             1 => visitor.visit_u64(1),
             2 => visitor.visit_borrowed_str("a"),
             3 => visitor.visit_bool(true),
             4 => visitor.visit_unit(),
             5 => visitor.visit_f64(1.5),
-            _ => visitor.visit_seq(List::new(self, 0)),
+            _ => visitor.visit_seq(List::new(inside, 0)),
         }
     }
+}
+
+/// Whether serde's derived code visits a value of any type, or of a map, with this visitor.
+fn is_derived<V>() -> bool {
+    let name = type_name::<V>();
+    name.contains("ContentVisitor") || name.contains("::__Visitor")
 }
 
 macro_rules! numbers {
@@ -229,13 +379,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.note("option")?;
         match self.part("some") {
-            Some(part) => part.attempt(part.path, |part| {
-                // It is still the same type, so it does not count as being inside itself.
-                part.plan.borrow_mut().active.pop();
-                let read = visitor.visit_some(part);
-                part.plan.borrow_mut().active.push(part.ty);
-                read
-            }),
+            Some(part) => part.attempt_more(|part| visitor.visit_some(part)),
             None => visitor.visit_none(),
         }
     }
@@ -287,14 +431,33 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.deserialize_tuple(len, visitor)
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+    fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Stop> {
         self.note("map")?;
+        if is_derived::<V>() {
+            // A struct with a flattened part.
+            let size = size_of::<V::Value>();
+            self.plan
+                .borrow_mut()
+                .fact(self.path, &format!("size {size}"));
+            self.flat = Some(self.path);
+        }
         let learnt = self.plan.borrow().learnt(self.path);
+        if is_derived::<V>() {
+            let offer = self.plan.borrow_mut().offer(self.path);
+            if let Some(made) = offer {
+                return self.also(&made, learnt, visitor);
+            }
+            self.plan.borrow_mut().takes_any(self.path, None);
+        }
         match self.part("value") {
             // A struct with a flattened part asks for a map, and names its fields only in its
             // errors.
-            _ if !learnt.is_empty() => visitor.visit_map(Entries::new(self, learnt)),
-            Some(_) => visitor.visit_map(Entries::of_any_key(self)),
+            _ if !learnt.is_empty() => {
+                let value = self.at("value").path;
+                let has_more = self.plan.borrow().is_on_the_way(value);
+                visitor.visit_map(Entries::new(self, learnt).with_any_key(has_more))
+            }
+            Some(_) => visitor.visit_map(Entries::new(self, Vec::new()).with_any_key(true)),
             None => visitor.visit_map(Entries::new(self, Vec::new())),
         }
     }
@@ -309,7 +472,12 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.note(name)?;
         self.note_names(fields);
         let plan = self.plan;
-        let is_offered = |field: &&&str| !plan.borrow().is_skipped(self.at(field).path);
+        let is_large = fields.len() > 2;
+        let is_offered = |field: &&&str| {
+            let path = self.at(field).path;
+            let plan = plan.borrow();
+            !(plan.is_skipped(path) || is_large && plan.is_aside(path))
+        };
         let offered = fields.iter().filter(is_offered).copied().collect();
         let asked = RefCell::new(None);
         let entries = Entries::new(self, offered).asked(&asked);
@@ -344,6 +512,10 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         let Some(variant) = variants.get(chosen) else {
             return visitor.visit_enum(OneVariant::new(self, ""));
         };
+        if self.is_tag {
+            // The variant has been read when its content has.
+            return visitor.visit_enum(OneVariant::new(self, variant));
+        }
         let before = self.plan.borrow().before();
         let read = visitor.visit_enum(OneVariant::new(self, variant));
         let path = (self.path, self.ty);

@@ -33,6 +33,8 @@ macro_rules! differ {
     )*};
 }
 
+mod buffered;
+
 differ! {
     an_added_field:
         { #[derive(Deserialize)] pub(super) struct T { a: u8 } }
