@@ -35,9 +35,13 @@ impl Millis {
 pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(2);
 
 /// Tokio's clock, so that tests can pause and advance it.
+#[cfg(not(all(test, cache_shuttle)))]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(all(test, cache_shuttle))]
+pub(crate) use super::sync::time::now;
 
 /// Runs it, and returns how long that took in nanoseconds, by the system's clock.
 pub(crate) fn timed<T>(run: impl FnOnce() -> T) -> (T, u64) {

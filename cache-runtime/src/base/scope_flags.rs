@@ -161,7 +161,9 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let mut waits = Box::pin(flagged(ScopeFlags::TRANSACTION, waits));
-        assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        let polled =
+            std::future::poll_fn(|context| Poll::Ready(waits.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
         drop(waits);
         assert_eq!(seen.get(), Some(ScopeFlags::TRANSACTION));
         assert_eq!(ScopeFlags::now(), ScopeFlags(0));

@@ -281,6 +281,8 @@ impl Waiter {
     }
 }
 
+#[cfg(all(test, cache_shuttle))]
+mod schedules;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -129,6 +129,8 @@ impl InvalidationFlags {
     }
 }
 
+#[cfg(all(test, cache_loom))]
+mod schedules;
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -246,6 +246,8 @@ impl FreshnessBound {
     }
 }
 
+#[cfg(all(test, cache_loom))]
+mod schedules;
 #[cfg(test)]
 mod tests {
     use super::super::coarse_clock::CoarseInstant;

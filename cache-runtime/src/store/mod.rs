@@ -11,6 +11,9 @@ mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(all(test, cache_shuttle))]
+#[path = "redis/under_shuttle.rs"]
+mod redis;
 mod survey;
 mod word;
 

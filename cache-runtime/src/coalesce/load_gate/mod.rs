@@ -213,5 +213,7 @@ impl GateWaiter {
     }
 }
 
+#[cfg(all(test, cache_shuttle))]
+mod schedules;
 #[cfg(test)]
 mod tests;

@@ -28,8 +28,8 @@ fn value(n: u8) -> Option<LoadResult> {
     Some(LoadResult::Value(Arc::new(n)))
 }
 
-fn load_result(boarded: GateResult) -> u8 {
-    match boarded {
+fn load_result(result: GateResult) -> u8 {
+    match result {
         GateResult::LoadResult(LoadResult::Value(value)) => *value.downcast().expect("a number"),
         other => panic!("{other:?}"),
     }

@@ -1,4 +1,5 @@
-//! Loads without a lease: so many at a time, and nobody gets one that began before it came.
+//! Loads without a lease: no more than the limit at a time, and no caller gets the value of a load
+//! that began before its call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +8,12 @@ use shuttle::future::{self, block_on, yield_now};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::Schedule;
-use crate::base::clock::Instant;
-use crate::load_gate::{GateLeader, GateResult, GateRole, LoadGates};
-use crate::protocol::entry::Fingerprint;
-use crate::single_flight::LoadResult;
-
-pub const SCHEDULES: [Schedule; 2] = [
-    (
-        "load gates: one at a time, and what began before is not joined",
-        10_000,
-        one_at_a_time,
-    ),
-    ("load gates: two at a time", 10_000, two_at_a_time),
-];
+use super::{GateLeader, GateResult, GateRole, LoadGates};
+use crate::base::clock::{self, Instant};
+use crate::base::sync::many_orders;
+use crate::base::sync::time::never;
+use crate::coalesce::single_flight::LoadResult;
+use crate::protocol::fingerprint::Fingerprint;
 
 const READERS: usize = 5;
 const TYPE: Fingerprint = Fingerprint(1);
@@ -33,12 +26,14 @@ struct World {
     running: AtomicUsize,
 }
 
-fn one_at_a_time() {
-    reads_and_a_write(1);
+#[test]
+fn one_load_at_a_time_and_no_earlier_one_is_joined() {
+    many_orders(10_000, || reads_and_a_write(1));
 }
 
-fn two_at_a_time() {
-    reads_and_a_write(2);
+#[test]
+fn two_loads_at_a_time_and_no_earlier_one_is_joined() {
+    many_orders(10_000, || reads_and_a_write(2));
 }
 
 fn reads_and_a_write(limit: usize) {
@@ -56,8 +51,8 @@ fn reads_and_a_write(limit: usize) {
             tasks.push(future::spawn(async move {
                 // Some give up: at once, or while they wait.
                 let deadline = match thread_rng().gen_range(0..4) {
-                    0 => Instant::now() + Duration::from_millis(reader as u64 % 3),
-                    _ => Instant::NEVER,
+                    0 => clock::now() + Duration::from_millis(reader as u64 % 3),
+                    _ => never(),
                 };
                 world.read(deadline).await;
             }));
@@ -89,7 +84,7 @@ impl World {
                 },
                 GateRole::Wait(waiting) => waiting,
             };
-            if deadline != Instant::NEVER && thread_rng().gen_range(0..2) == 0 {
+            if deadline != never() && thread_rng().gen_range(0..2) == 0 {
                 // Dropped before it has waited.
                 return;
             }
@@ -104,7 +99,7 @@ impl World {
                     return assert!(version >= oldest, "a load that began before the write");
                 }
                 GateResult::LoadResult(_) | GateResult::Gone => {}
-                GateResult::TimedOut => return assert!(deadline != Instant::NEVER),
+                GateResult::TimedOut => return assert!(deadline != never()),
             }
         }
     }

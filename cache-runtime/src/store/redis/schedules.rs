@@ -1,4 +1,5 @@
-//! Nobody waits without somebody who brings an answer or ends the wait, and no answer is older than its question.
+//! The batcher in many orders: every read gets an answer from after it began, or is told that there
+//! is none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,75 +7,56 @@ use std::time::Duration;
 use shuttle::future::{self, block_on, yield_now};
 
 use super::batcher::{WORKERS, Worker};
-use super::connection::{Connection, Health};
 use super::read_path::{ReadPath, read_path};
-use crate::Schedule;
+use super::stand_ins::{Answers, Connection, GENERATION, GenerationSet};
+use crate::base::sync::{Notify, many_orders};
+use crate::key::EntryKind;
 use crate::protocol::generation::Dep;
 use crate::store::Probe;
-use crate::sync::Notify;
-
-pub const SCHEDULES: [Schedule; 4] = [
-    (
-        "batcher: everybody is answered, with what was asked for",
-        10_000,
-        all_is_well,
-    ),
-    (
-        "batcher: after errors and delays the next one is alone again",
-        10_000,
-        commands_fail,
-    ),
-    (
-        "batcher: whatever keeps the workers, nobody waits for ever",
-        20_000,
-        workers_are_stuck,
-    ),
-    (
-        "batcher: those who wait when the connection ends are told",
-        10_000,
-        the_connection_ends,
-    ),
-];
 
 const READERS: usize = 4;
-/// So many go alone at least.
+/// With so many reads in flight, the next one is batched.
 const ALONE: usize = 8;
 const BUDGET: Duration = Duration::from_millis(8);
-/// Each worker has two on their way.
-const WAY: Duration = Duration::from_millis(2);
+/// With it each worker has two batches in flight.
+const ROUND_TRIP: Duration = Duration::from_millis(2);
 
-fn all_is_well() {
-    reads(Health::Well, false);
+#[test]
+fn every_read_is_answered_with_what_it_asked_for() {
+    many_orders(10_000, || reads(Answers::InTime, false));
 }
 
-fn commands_fail() {
-    reads(Health::Late, false);
+#[test]
+fn after_errors_and_delays_reads_are_sent_alone_again() {
+    many_orders(10_000, || reads(Answers::Late, false));
 }
 
-fn workers_are_stuck() {
-    reads(Health::Stuck, false);
+#[test]
+fn no_read_waits_for_ever_whatever_delays_the_workers() {
+    many_orders(20_000, || reads(Answers::Never, false));
 }
 
-fn the_connection_ends() {
-    reads(Health::Well, true);
+#[test]
+fn waiting_reads_are_told_when_the_connection_ends() {
+    many_orders(10_000, || reads(Answers::InTime, true));
 }
 
-fn reads(health: Health, ends: bool) {
+fn reads(answers: Answers, ends: bool) {
     block_on(async move {
-        let connection = Arc::new(Connection::new(health));
-        // What one reader does, one worker and the watch shows in fewer steps.
-        let (readers, number) = match health {
-            Health::Stuck => (1, 1),
+        let connection = Arc::new(Connection::new(answers));
+        // One reader, one worker and the watch show it in fewer steps.
+        let (readers, number) = match answers {
+            Answers::Never => (1, 1),
             _ => (READERS, WORKERS),
         };
         let worker = |number| {
-            let worker = Worker::new(Arc::clone(&connection), number, WAY, BUDGET);
+            let worker = Worker::new(Arc::clone(&connection), number, ROUND_TRIP, BUDGET);
             future::spawn(worker.drive())
         };
         let mut tasks: Vec<_> = (0..number).map(worker).collect();
         let is_over = Arc::new(Notify::new());
-        // Where all is well nobody has to see to it.
-        if health != Health::Well {
+        // Where every answer comes in time, no watch is needed.
+        if answers != Answers::InTime {
             let (connection, is_over) = (Arc::clone(&connection), Arc::clone(&is_over));
             tasks.push(future::spawn(async move {
                 tokio::select! {
@@ -86,8 +68,9 @@ fn reads(health: Health, ends: bool) {
         }
         let deps: Arc<[_]> = [Dep::new("@gen:users".into())].into();
         let probe = |reader: usize| Probe {
-            // Two of them read the same.
+            // Two of them read the same key.
             key: format!("users:{}", reader % 3),
+            kind: EntryKind::Entity,
             deps: Arc::clone(&deps),
         };
         let busy: Vec<_> = (0..ALONE)
@@ -98,7 +81,7 @@ fn reads(health: Health, ends: bool) {
             let (connection, probe) = (Arc::clone(&connection), probe(reader));
             future::spawn(async move {
                 for _ in 0..3 {
-                    read(&connection, &probe, health == Health::Well && !ends).await;
+                    read(&connection, &probe, answers == Answers::InTime && !ends).await;
                 }
             })
         });
@@ -112,8 +95,8 @@ fn reads(health: Health, ends: bool) {
             reader.await.expect("it ends");
         }
         drop(busy);
-        if !ends && health != Health::Stuck {
-            // All batcher have come back: the next one is alone again.
+        if !ends && answers != Answers::Never {
+            // All batches have ended: the next read is sent alone again.
             while !matches!(read_path(&connection, &probe(0)), ReadPath::Direct(_)) {
                 for _ in 0..50 {
                     yield_now().await;
@@ -123,7 +106,7 @@ fn reads(health: Health, ends: bool) {
         connection.batcher().end();
         is_over.notify_one();
         for task in tasks {
-            if health == Health::Stuck {
+            if answers == Answers::Never {
                 task.abort();
             }
             // They end by themselves, unless they are stuck.
@@ -132,18 +115,18 @@ fn reads(health: Health, ends: bool) {
     });
 }
 
-async fn read(connection: &Arc<Connection>, probe: &Probe, has_to_come: bool) {
-    let oldest = connection
-        .version
-        .load(shuttle::sync::atomic::Ordering::SeqCst);
+async fn read(connection: &Arc<Connection>, probe: &Probe, must_be_answered: bool) {
+    let oldest = connection.version();
+    let generations = probe.deps.iter().map(|_| GENERATION);
+    let generation_set = GenerationSet::of(connection.identity(), generations);
     match read_path(connection, probe) {
         ReadPath::Direct(_) => {}
         ReadPath::Batched(answer, _) => match answer.await {
             Ok(Ok(Some(look))) => {
-                assert_eq!(look.key, probe.key);
-                assert!(look.version >= oldest, "an answer from before the question");
+                assert_eq!(look.stamp, generation_set.stamp(&probe.key));
+                assert!(look.now >= oldest, "an answer from before the read");
             }
-            Ok(Ok(None) | Err(_)) | Err(_) => assert!(!has_to_come, "no answer"),
+            Ok(Ok(None) | Err(_)) | Err(_) => assert!(!must_be_answered, "no answer"),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! One load for all who read the same; who leads may fail, or be dropped.
+//! One load for all callers that read the same. The leader may be dropped.
 
 use std::sync::Arc;
 
@@ -6,17 +6,10 @@ use shuttle::future::{self, block_on, yield_now};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::Schedule;
-use crate::base::clock::Instant;
+use super::{LoadResult, SingleFlight, WaitResult};
 use crate::base::nonce::Nonce;
-use crate::single_flight::{LoadResult, SingleFlight, WaitResult};
-use crate::sync::Mutex;
-
-pub const SCHEDULES: [Schedule; 1] = [(
-    "single_flight: joined by lease and stamp, and nobody waits for one who has gone",
-    10_000,
-    reads_and_a_write,
-)];
+use crate::base::sync::time::never;
+use crate::base::sync::{Mutex, many_orders};
 
 const READERS: usize = 4;
 
@@ -29,13 +22,18 @@ struct World {
     entry: Mutex<Entry>,
 }
 
-/// What the store keeps of a key.
+/// What the store holds under the key.
 #[derive(Default)]
 struct Entry {
     stamp: usize,
-    /// The lease's name, and the stamp that whoever took it had read.
+    /// The lease's token, and the stamp that its holder had read.
     lease: Option<(Nonce, usize)>,
     leases: u128,
+}
+
+#[test]
+fn a_load_is_joined_by_lease_and_stamp_and_nobody_waits_for_a_leader_that_has_gone() {
+    many_orders(10_000, reads_and_a_write);
 }
 
 fn reads_and_a_write() {
@@ -72,7 +70,7 @@ impl World {
                 }
                 (token, false) => match self.single_flight.join(token) {
                     None => yield_now().await,
-                    Some(waiter) => match waiter.wait(Instant::NEVER, None).await {
+                    Some(waiter) => match waiter.wait(never(), None).await {
                         WaitResult::LoadResult(LoadResult::Value(version)) => {
                             break *version.downcast_ref().expect("a version");
                         }
@@ -88,7 +86,7 @@ impl World {
         );
     }
 
-    /// The lease to wait for, or one of one's own.
+    /// The lease under the key, and whether it was given to this caller.
     fn look(&self) -> (Nonce, bool) {
         let mut entry = self.entry.lock();
         match entry.lease {
@@ -102,7 +100,7 @@ impl World {
         }
     }
 
-    /// `None` if the caller is dropped, in whose place another one comes.
+    /// `None` if the leader is dropped before it has loaded; the caller then reads again.
     async fn lead(&self, token: Nonce) -> Option<usize> {
         let leader = self.single_flight.start(token);
         yield_now().await;
