@@ -1,7 +1,12 @@
 //! The state of the queue, as plain data without I/O.
 
+mod acknowledgements;
+mod closing;
+mod direct;
 mod direct_state;
 mod lost;
+mod outgoing;
+mod request_number;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,66 +18,18 @@ use self::direct_state::DirectState;
 #[cfg(any(doc, test))]
 pub(super) use self::direct_state::TAKEOVER;
 pub(super) use self::lost::LostInvalidations;
+pub(super) use self::outgoing::{OutgoingBatch, Requeued};
+pub(super) use self::request_number::RequestNumber;
 use super::Acknowledgement;
 use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};
 use super::reconnect::ReconnectWait;
-use crate::base::clock::{self, Instant, Millis};
-use crate::base::nonce::Nonce;
+use crate::base::clock::{self, Instant};
 use crate::protocol::generation::Dep;
-use crate::store::{ConnectionStatus, Intent, Invalidation, Parts, Probe};
+use crate::store::{ConnectionStatus, Invalidation, Parts, Probe};
 
 /// Due times are rounded up to this step, and batches that are due together are merged. That bounds
 /// their number.
 const DUE_STEP: Duration = Duration::from_millis(250);
-
-/// A batch to send now.
-#[derive(Debug)]
-pub(super) struct OutgoingBatch {
-    /// Whether there is more than intents.
-    pub(super) invalidates: bool,
-    pub(super) whole_namespace: bool,
-    /// The parts of the store in which the whole namespace has to be invalidated.
-    pub(super) parts: Parts,
-    pub(super) invalidation: Invalidation,
-    pub(super) intents: Vec<Intent>,
-    /// The spans of the writes that wait for it.
-    pub(super) spans: Vec<tracing::Span>,
-}
-
-/// The result of putting a batch back because there is no connection.
-#[derive(Debug)]
-pub(super) struct Requeued {
-    /// The callers to be told `Pending`, once reads can see that they must bypass.
-    pub(super) pending: Waiters,
-    /// Until when the other callers wait for a connection.
-    pub(super) until: Option<Instant>,
-}
-
-/// A request in the queue, and what the task of its caller is to send, if it is to send anything.
-pub(super) type EnteredToSend = (RequestNumber, Option<(u64, OutgoingBatch)>);
-
-/// What the task of a caller has delivered.
-#[derive(Debug)]
-pub(super) struct DirectDone {
-    pub(super) batch: Batch,
-    /// Whether the worker has waited for it.
-    pub(super) wakes: bool,
-}
-
-/// Identifies the request that a caller waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RequestNumber {
-    number: u64,
-    announces: bool,
-}
-
-impl RequestNumber {
-    /// The number of a request that was never enqueued.
-    pub(super) const NEVER: Self = Self {
-        number: u64::MAX,
-        announces: false,
-    };
-}
 
 /// The batches that are ready, in flight, and delayed.
 ///
@@ -181,55 +138,6 @@ impl Queue {
         }
         self.enforce_limit();
         Ok(request_number)
-    }
-
-    /// Enqueues a request whose caller waits. If nothing else waits, the caller's task is to send it.
-    ///
-    /// # Errors
-    /// As [`enter`](Self::enter).
-    pub(super) fn enter_to_send(
-        &mut self,
-        request: InvalidationRequest,
-        sender: oneshot::Sender<Acknowledgement>,
-        now: Instant,
-    ) -> Result<EnteredToSend, LostInvalidations> {
-        // An intent is announced by the worker, which tries each of them apart.
-        let is_alone = request.intents.is_empty()
-            && self.ready.is_empty()
-            && self.in_flight.is_none()
-            && !self.is_degraded
-            && self.next_due().is_none_or(|due| now < due);
-        let request_number = self.enter(Some(request), sender)?;
-        if !is_alone || self.ready.everything.is_some() {
-            return Ok((request_number, None));
-        }
-        let outgoing = self.send(now);
-        let outgoing = outgoing.map(|outgoing| (self.direct.begin(now), outgoing));
-        Ok((request_number, outgoing))
-    }
-
-    /// Whether the batch in flight is the one of this number, which a caller's task sends.
-    pub(super) fn is_direct(&self, number: u64) -> bool {
-        self.direct.is(number)
-    }
-
-    /// The store has taken what a caller's task has sent. `None` if the worker has taken it over.
-    pub(super) fn acknowledge_direct(&mut self, number: u64) -> Option<DirectDone> {
-        let wakes = self.direct.end(number)? || !self.ready.is_empty();
-        let batch = self.acknowledge();
-        Some(DirectDone { batch, wakes })
-    }
-
-    /// The store has refused what a caller's task has sent. As [`take_back`](Self::take_back).
-    #[must_use]
-    pub(super) fn take_back_direct(&mut self, number: u64) -> Option<Waiters> {
-        self.direct.end(number)?;
-        Some(self.take_back())
-    }
-
-    /// The worker is to send it. Returns whether it has not begun to.
-    pub(super) fn hand_back(&mut self, number: u64) -> bool {
-        self.direct.end(number).is_some()
     }
 
     /// When the worker has something to do without being woken.
@@ -414,151 +322,9 @@ impl Queue {
         })
     }
 
-    /// Handles the acknowledgement of the batch in flight, except for its intents. Returns the
-    /// acknowledged part, for the sweep.
-    pub(super) fn acknowledge(&mut self) -> Batch {
-        let Some(batch) = &mut self.in_flight else {
-            return Batch::default();
-        };
-        self.wait.reset();
-        let mut done = batch.take_invalidation();
-        self.delivered = self.delivered.max(done.last);
-        tell_delivered(&mut done.waiters);
-        self.settle();
-        done
-    }
-
-    /// Handles a partial acknowledgement: `undone` keeps waiting, the rest is done. So keys on one
-    /// server of a store don't hold up keys on the others.
-    pub(super) fn acknowledge_but(&mut self, undone: &Invalidation) {
-        let Some(batch) = &mut self.in_flight else {
-            return;
-        };
-        let mut done = batch.keep(undone);
-        tell_delivered(&mut done);
-    }
-
-    /// Handles a partial acknowledgement of an invalidation of the whole namespace: these parts of
-    /// the store keep waiting, so that the others are not invalidated again with each attempt.
-    /// Returns when the first part was done, in the store's time.
-    pub(super) fn acknowledge_parts(
-        &mut self,
-        undone: Parts,
-        began: Option<Millis>,
-    ) -> Option<Millis> {
-        let batch = self.in_flight.as_mut()?;
-        batch.keep_parts(undone, began)
-    }
-
-    /// Handles the acknowledgement of one intent.
-    pub(super) fn acknowledge_intent(&mut self, token: Nonce) {
-        if let Some(batch) = &mut self.in_flight
-            && let Some(place) = batch.place_of(token)
-        {
-            batch.intents.remove(place);
-            self.wait.reset();
-        }
-        self.settle();
-    }
-
-    /// The store refused this intent: move it behind the others, so that they are tried first.
-    pub(super) fn defer_intent(&mut self, token: Nonce) {
-        if let Some(batch) = &mut self.in_flight
-            && let Some(place) = batch.place_of(token)
-        {
-            let intent = batch.intents.remove(place);
-            batch.intents.push(intent);
-        }
-    }
-
-    fn settle(&mut self) {
-        if let Some(mut done) = self.in_flight.take_if(|batch| batch.is_empty()) {
-            self.announced = self.announced.max(done.last_announcing);
-            tell_delivered(&mut done.announcers);
-        }
-        self.is_degraded &= self.in_flight.is_some() || !self.ready.is_empty();
-    }
-
     /// Returns true while a batch is in flight that the worker sends.
     pub(super) fn is_sending(&self) -> bool {
         self.in_flight.is_some() && !self.direct.is_some()
-    }
-
-    /// Puts back the rest of the batch in flight, which the store refused. Returns the callers to
-    /// be told `Pending`, once reads can see that they must bypass.
-    #[must_use]
-    pub(super) fn take_back(&mut self) -> Waiters {
-        self.is_degraded = true;
-        self.wait.give_up();
-        self.direct.forget();
-        let Some(mut batch) = self.in_flight.take() else {
-            return Waiters::new();
-        };
-        let waiters = batch.take_waiters();
-        self.ready.merge(batch);
-        self.enforce_limit();
-        waiters
-    }
-
-    /// Handles a caller whose time is up. Returns the acknowledgement it gets.
-    pub(super) fn stop_waiting(&mut self, request_number: RequestNumber) -> Acknowledgement {
-        let is_announced = !request_number.announces || request_number.number <= self.announced;
-        if request_number.number <= self.delivered && is_announced {
-            return Acknowledgement::Delivered;
-        }
-        self.is_degraded = true;
-        Acknowledgement::Pending
-    }
-
-    /// Makes all delayed batches ready, because the queue is about to close.
-    pub(super) fn flush_delayed(&mut self) {
-        for (_, batch) in std::mem::take(&mut self.delayed) {
-            self.ready.merge(batch);
-        }
-    }
-
-    /// Closes the queue if it is empty. Returns whether it is closed.
-    pub(super) fn close_if_done(&mut self) -> bool {
-        let is_done = self.ready.is_empty() && self.in_flight.is_none() && self.delayed.is_empty();
-        self.is_closed |= is_done;
-        self.is_closed
-    }
-
-    /// Closes the queue and drops the receipts, which tells their callers. Returns the lost
-    /// invalidations.
-    pub(super) fn close(&mut self) -> LostInvalidations {
-        self.is_closed = true;
-        self.flush_delayed();
-        let mut left = std::mem::take(&mut self.ready);
-        self.direct.forget();
-        if let Some(interrupted) = self.in_flight.take() {
-            left.merge(interrupted);
-        }
-        self.lose(left)
-    }
-
-    fn lose(&mut self, batch: Batch) -> LostInvalidations {
-        let count = batch.len();
-        self.lost += count;
-        if batch.everything.is_some() {
-            return LostInvalidations {
-                names: vec!["the whole namespace".into()],
-                count,
-            };
-        }
-        let (deps, mut keys) = batch.names();
-        if deps.is_empty() {
-            keys.sort_unstable();
-            keys.dedup();
-            return LostInvalidations { names: keys, count };
-        }
-        let mut names = Vec::new();
-        for dep in deps {
-            if self.reported.insert(Arc::clone(&dep)) {
-                names.push(dep.key().to_owned());
-            }
-        }
-        LostInvalidations { names, count }
     }
 
     pub(super) fn is_degraded(&self) -> bool {
@@ -600,13 +366,6 @@ impl Queue {
     /// without the delayed ones.
     pub(super) fn len(&self) -> usize {
         self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len) + self.lost
-    }
-}
-
-fn tell_delivered(waiters: &mut Waiters) {
-    for waiter in waiters.drain(..) {
-        // The receiver may be gone.
-        waiter.tell(Acknowledgement::Delivered);
     }
 }
 

@@ -1,78 +1,13 @@
 //! The text of an id in a key: readable (`users:1`, `users:7,1`), and never the same for two ids.
 
-use std::fmt::{self, Write as _};
-
 use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
 use super::disambiguator::Disambiguator;
 use super::draft::Draft;
 use super::error::ElementOrder;
-
-/// The types that an id is made of, in order. All variants of an enum have one form, and so have
-/// lists of any length: a form describes the type, as far as a value shows it.
-///
-/// Two functions that give ids of different forms for one resource would share a key by accident
-/// (`1` and `"1"`). The form comes from the id itself and not from its type's name, so `i32`, `i64`
-/// and `UserId(i64)` agree. An absent part fits any form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct IdForm {
-    hash: u64,
-    open: bool,
-    /// The forms of the first parts of a tuple, 0 for an absent one. Parts that both ids have must
-    /// agree.
-    parts: [u16; 8],
-    /// What the text does not show.
-    disambiguator: Disambiguator,
-}
-
-impl IdForm {
-    #[inline]
-    fn add(&mut self, part: u8) {
-        // FNV-1a: for a handful of tags a hasher doesn't pay.
-        self.hash = (self.hash ^ u64::from(part))
-            .wrapping_mul(0x0100_0000_01b3)
-            .wrapping_add(1);
-    }
-
-    fn add_part(&mut self, at: usize, part: Self) {
-        self.open |= part.open;
-        for byte in part.hash.to_le_bytes() {
-            self.add(byte);
-        }
-        if let Some(place) = self.parts.get_mut(at).filter(|_| !part.open) {
-            *place = (part.hash as u16).max(1);
-        }
-    }
-
-    /// A number that two forms of one function's ids share only if they agree; 0 without an id.
-    #[inline]
-    pub(crate) fn mark(form: Option<&Self>) -> u64 {
-        form.map_or(0, |form| form.hash ^ u64::from(form.open))
-    }
-
-    /// The part of the entry's version that tells ids apart which are written alike.
-    #[inline]
-    pub(crate) fn version(&self) -> u32 {
-        self.disambiguator.version()
-    }
-
-    /// Whether a part of the id was absent, so that it fits any form.
-    #[inline]
-    pub(crate) fn is_open(self) -> bool {
-        self.open
-    }
-
-    /// Whether two ids have one form, as far as their values show.
-    #[inline]
-    pub(crate) fn fits(self, other: Self) -> bool {
-        if !self.open && !other.open {
-            return self.hash == other.hash;
-        }
-        let mut parts = self.parts.iter().zip(other.parts);
-        parts.all(|(a, b)| *a == 0 || b == 0 || *a == b)
-    }
-}
+use super::escape::{escape, write_to};
+use super::id_form::IdForm;
 
 /// Appends `id` to `key`, escaped.
 pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<IdForm, KeyError> {
@@ -108,68 +43,6 @@ pub(super) fn render_draft(draft: Draft, text: &str, type_name: &str, key: &mut 
         Draft::None => {}
     }
     form
-}
-
-/// Whether `byte` is punctuation of keys, patterns or ids, or invisible.
-const fn needs_escape(byte: u8) -> bool {
-    byte <= b' '
-        || matches!(
-            byte,
-            0x7f | b'%'
-                | b'{'
-                | b'}'
-                | b':'
-                | b'*'
-                | b'?'
-                | b'['
-                | b']'
-                | b','
-                | b'@'
-                | b'~'
-                | b'('
-                | b')'
-                | b'\''
-                | b'"'
-                | b'\\'
-        )
-}
-
-/// The bytes of texts that are written as they are, without looking at whole characters.
-const IS_PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < 0x80 {
-        plain[byte as usize] = !needs_escape(byte);
-        byte += 1;
-    }
-    plain
-};
-
-pub(super) fn escape(text: &str, out: &mut String) {
-    if text.is_empty() {
-        // Otherwise `("", "")` and `("",)` could look alike, and so could an empty string and an
-        // empty list.
-        out.push('%');
-    }
-    if text.bytes().all(|byte| IS_PLAIN[usize::from(byte)]) {
-        return out.push_str(text);
-    }
-    for c in text.chars() {
-        match u8::try_from(c) {
-            Ok(byte) if needs_escape(byte) => write_to(out, format_args!("%{byte:02X}")),
-            _ if c.is_control() || c.is_whitespace() => {
-                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                    write_to(out, format_args!("%{byte:02X}"));
-                }
-            }
-            _ => out.push(c),
-        }
-    }
-}
-
-fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
-    // Writing to a `String` does not fail.
-    let _ = out.write_fmt(text);
 }
 
 /// An id's form does not cover the contents of lists and variants. So inside them this mark tells

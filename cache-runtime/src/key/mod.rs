@@ -10,7 +10,9 @@ mod dependency;
 mod disambiguator;
 mod draft;
 mod error;
+mod escape;
 mod id;
+mod id_form;
 mod kind;
 mod left_out;
 mod manual;
@@ -20,9 +22,9 @@ mod writer;
 
 pub(crate) use self::dependency::{Dependency, RowOf};
 pub(crate) use self::error::{ElementOrder, KeyError};
-pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing", feature = "outbox-postgres"))]
 pub(crate) use self::id::render as render_id;
+pub(crate) use self::id_form::IdForm;
 pub use self::kind::EntryKind;
 pub use self::left_out::{Argument, argument};
 pub(crate) use self::left_out::{ArgumentCheck, hash_of_shown, leaves_out, text_hash};

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{bound, id};
+use super::bound;
+use super::escape::escape;
 
 /// Tells one deployment's keys from another's: the namespace in front, and the secret key of the
 /// hash.
@@ -36,7 +37,7 @@ impl KeySpace {
     pub(crate) fn tag(&self, tag: &str) -> String {
         let mut key = self.generation("~");
         let start = key.len();
-        id::escape(tag, &mut key);
+        escape(tag, &mut key);
         bound::bound(&mut key, start, &self.hash_key);
         key
     }

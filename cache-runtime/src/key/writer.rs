@@ -7,7 +7,8 @@ use super::canonical;
 use super::disambiguator::Disambiguator;
 use super::draft::Draft;
 use super::error::KeyError;
-use super::id::{self, IdForm};
+use super::id;
+use super::id_form::IdForm;
 use super::space::KeySpace;
 use crate::base::nonce::hash128;
 

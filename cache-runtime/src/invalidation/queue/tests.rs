@@ -1,9 +1,9 @@
 use super::super::batch::Sweep;
 use super::*;
-use crate::base::clock;
+use crate::base::clock::{self, Millis};
 use crate::base::nonce::Nonce;
 use crate::key::EntryKind;
-use crate::store::IntentRow;
+use crate::store::{Intent, IntentRow};
 
 const SECOND: Duration = Duration::from_secs(1);
 const INTENT: Duration = Duration::from_secs(10);

@@ -95,6 +95,34 @@ impl<'a> Shown<'a> {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).collect();
         hash128(&[4; 16], &bytes) as u64
     }
+
+    /// The contents of a struct of one field, if this is that struct.
+    pub(super) fn content(&self, name: &str) -> &Shown<'a> {
+        match &self.form {
+            Form::Tuple(items) if self.name == name && items.len() == 1 => {
+                items.first().unwrap_or(self)
+            }
+            Form::Fields(fields) if self.name == name && fields.len() == 1 => {
+                fields.first().map_or(self, |(_, value)| value)
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether it is a struct or variant with a name.
+    pub(super) fn is_named(&self) -> bool {
+        match &self.form {
+            Form::Fields(_) => true,
+            Form::Tuple(_) => !self.name.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether this is a value that fields are usually skipped for. A type has at most one such
+    /// value.
+    pub(super) fn is_usual(&self) -> bool {
+        ["None", "[]", "{}", "\"\"", "0", "0.0", "false", "()"].contains(&self.raw)
+    }
 }
 
 /// Deeper texts are one leaf.

@@ -24,13 +24,18 @@
 //! Most types are examined once: what holds for all values of a type, or of a variant, is kept in
 //! [`facts`]. Later calls only check which types and variants a value contains.
 
+mod by_size;
+mod by_text;
 mod comparer;
+mod completeness;
 mod debug_text;
 mod facts;
 mod hash;
+mod names;
 mod node_type;
 mod reason;
 mod record;
+mod same_text;
 mod unordered;
 mod walk;
 

@@ -525,7 +525,7 @@ fn a_variants_usual_name() {
         ("USER-ID", "UserId"),
         ("v2", "V2"),
     ] {
-        assert_eq!(comparer::usual_name(tag), name);
+        assert_eq!(names::usual_name(tag), name);
     }
 }
 

@@ -3,8 +3,8 @@
 //! `Debug` shows a `HashSet` as it shows an `IndexSet`, whose order may change the answer. Which of
 //! them it is, the serialised value tells.
 
-use super::comparer::plain;
 use super::debug_text::{Form, Shown};
+use super::names::plain;
 use super::record::{Data, Fields, Node};
 use crate::key::error::ElementOrder;
 

@@ -12,68 +12,18 @@
 //! Losses that depend on the type (untagged enums, `with`, `skip`) are found by decoding: see
 //! [`verify`](super::verify).
 
-use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::hash::Hash;
 
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
-use super::footprint::Footprint;
+use super::check::Check;
+use super::kind;
 use super::path::{Step, ValuePath, hash_of, mix};
-use super::refusal::{Refusal, name};
 use crate::key::ElementOrder;
 use crate::protocol::codec_id::CodecId;
 
-const FLOAT_REMEDY: &str = "use an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
-const SOME_REMEDY: &str =
-    "use an enum instead of the inner `Option` or unit, or `codec = \"postcard\"`";
-const FIELD_REMEDY: &str = "remove `skip_serializing_if`, or leave `codec` out";
-
-/// The record of one serialization.
-pub(super) struct Check {
-    codec: CodecId,
-    footprint: RefCell<Footprint>,
-    /// Why it failed, if the check refused the value.
-    refusal: RefCell<Option<Refusal>>,
-    failed: RefCell<Option<String>>,
-    /// A hash of all scalars with their places.
-    digest: Option<Cell<u64>>,
-    /// Whether order counts in it where it may be a part of the value: in lists, tuples and ordered
-    /// maps.
-    is_ordered: bool,
-    /// The scalars themselves, with their paths.
-    leaves: Option<RefCell<Vec<(String, String)>>>,
-}
-
 impl Check {
-    pub(super) fn new(codec: CodecId) -> Self {
-        Self {
-            codec,
-            footprint: RefCell::default(),
-            refusal: RefCell::default(),
-            failed: RefCell::default(),
-            digest: None,
-            is_ordered: false,
-            leaves: None,
-        }
-    }
-
-    pub(super) fn with_digest(codec: CodecId, is_ordered: bool) -> Self {
-        Self {
-            digest: Some(Cell::new(0)),
-            is_ordered,
-            ..Self::new(codec)
-        }
-    }
-
-    pub(super) fn with_leaves(codec: CodecId) -> Self {
-        Self {
-            leaves: Some(RefCell::default()),
-            ..Self::new(codec)
-        }
-    }
-
     /// `value`, wrapped so that this check sees its serialization.
     pub(super) fn whole<'e, T: ?Sized>(&'e self, value: &'e T) -> Part<'e, T> {
         Part {
@@ -81,82 +31,6 @@ impl Check {
             path: ValuePath::ROOT,
             check: self,
         }
-    }
-
-    pub(super) fn footprint(&self) -> Footprint {
-        *self.footprint.borrow()
-    }
-
-    pub(super) fn digest(&self) -> u64 {
-        self.digest.as_ref().map_or(0, Cell::get)
-    }
-
-    pub(super) fn into_leaves(self) -> Vec<(String, String)> {
-        self.leaves.map(RefCell::into_inner).unwrap_or_default()
-    }
-
-    /// Why a serialization failed that ended with `error`.
-    pub(super) fn into_refusal(self, error: impl Display) -> Refusal {
-        let path = self.failed.into_inner().unwrap_or_default();
-        self.refusal.into_inner().unwrap_or_else(|| {
-            Refusal::new(
-                path,
-                format!("has no {} form: {error}", name(self.codec)),
-                "store a type that has one, or use another `codec`",
-            )
-        })
-    }
-
-    fn note(&self, path: &ValuePath<'_>, kind: u64) {
-        let mut footprint = self.footprint.borrow_mut();
-        footprint.note(path.hash, kind);
-        footprint.depth = footprint.depth.max(path.depth);
-    }
-
-    fn leaf<L: Hash + ToString + ?Sized>(&self, path: &ValuePath<'_>, kind: u64, value: &L) {
-        self.note(path, kind);
-        if let Some(digest) = &self.digest {
-            let leaf = mix(path.exact, hash_of(&(kind, value)));
-            digest.set(digest.get().wrapping_add(leaf));
-        }
-        if let Some(leaves) = &self.leaves {
-            let leaf = (path.path(), format!("{kind} {}", value.to_string()));
-            leaves.borrow_mut().push(leaf);
-        }
-    }
-
-    fn refuse<E: ser::Error>(
-        &self,
-        path: &ValuePath<'_>,
-        reason: String,
-        remedy: &'static str,
-    ) -> E {
-        let mut refusal = self.refusal.borrow_mut();
-        refusal.get_or_insert_with(|| Refusal::new(path.path(), reason, remedy));
-        E::custom("refused")
-    }
-
-    fn float<E: ser::Error>(&self, path: &ValuePath<'_>, is_finite: bool) -> Result<(), E> {
-        if self.codec != CodecId::Json
-            || is_finite
-            || crate::base::mutation::is_active("encoder-loses")
-        {
-            return Ok(());
-        }
-        let reason = "is infinite or NaN, which JSON can't represent".to_owned();
-        Err(self.refuse(path, reason, FLOAT_REMEDY))
-    }
-
-    fn null<E: ser::Error>(&self, path: &ValuePath<'_>) -> Result<(), E> {
-        let is_lost = path.is_in_some && self.codec != CodecId::Postcard;
-        if !is_lost || crate::base::mutation::is_active("encoder-loses") {
-            return Ok(());
-        }
-        let reason = format!(
-            "is `Some` of a value that {} would read back as `None`",
-            name(self.codec)
-        );
-        Err(self.refuse(path, reason, SOME_REMEDY))
     }
 }
 
@@ -174,10 +48,8 @@ impl<T: Serialize + ?Sized> Serialize for Part<'_, T> {
             path: self.path,
             check: self.check,
         };
-        self.value.serialize(checked).inspect_err(|_| {
-            let mut failed = self.check.failed.borrow_mut();
-            failed.get_or_insert_with(|| self.path.path());
-        })
+        let result = self.value.serialize(checked);
+        result.inspect_err(|_| self.check.failed_at(&self.path))
     }
 }
 
@@ -214,23 +86,6 @@ impl<'e, S> Checked<'e, S> {
         let kind = kind + u64::from(len == Some(0));
         self.check.leaf(&self.path, kind, &len.unwrap_or_default());
     }
-}
-
-/// The kinds of a leaf, for the footprint.
-mod kind {
-    pub(super) const UNIT: u64 = 1;
-    pub(super) const NONE: u64 = 2;
-    pub(super) const SOME: u64 = 3;
-    pub(super) const BOOL: u64 = 4;
-    pub(super) const CHAR: u64 = 5;
-    pub(super) const TEXT: u64 = 6;
-    pub(super) const BYTES: u64 = 7;
-    pub(super) const VARIANT: u64 = 8;
-    pub(super) const LIST: u64 = 10;
-    pub(super) const MAP: u64 = 12;
-    pub(super) const INTEGER: u64 = 20;
-    pub(super) const F32: u64 = 40;
-    pub(super) const F64: u64 = 41;
 }
 
 macro_rules! integers {
@@ -299,7 +154,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        if self.check.digest.is_some() || self.check.leaves.is_some() {
+        if self.check.needs_scalars() {
             return self.serialize_str(&value.to_string());
         }
         self.check.note(&self.path, kind::TEXT);
@@ -552,13 +407,7 @@ impl<'e, C> Compound<'e, C> {
     fn skip<E: ser::Error>(&self, field: &'static str) -> Result<(), E> {
         let path = self.path.step(Step::Field(field));
         self.check.note(&path, kind::NONE);
-        if self.check.codec != CodecId::Postcard
-            || crate::base::mutation::is_active("encoder-loses")
-        {
-            return Ok(());
-        }
-        let reason = "is left out, and postcard would read the next field in its place".to_owned();
-        Err(self.check.refuse(&path, reason, FIELD_REMEDY))
+        self.check.skipped(&path)
     }
 }
 
@@ -639,7 +488,7 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
         key: &K,
         value: &V,
     ) -> Result<(), C::Error> {
-        if self.check.digest.is_some() {
+        if self.check.makes_digest() {
             // The value's place depends on its key, so the key comes first.
             self.serialize_key(key)?;
             return self.serialize_value(value);

@@ -7,9 +7,11 @@
 //! [`checked`] watches each encoding and refuses values that the codec would lose. Where [`verify`]
 //! asks for it, the bytes are decoded again at once.
 
+mod check;
 mod checked;
 mod compressed;
 mod footprint;
+mod kind;
 mod path;
 mod refusal;
 mod verify;
@@ -20,7 +22,7 @@ use std::io;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::checked::Check;
+use self::check::Check;
 pub(crate) use self::compressed::{compress, decompress, length};
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::refusal::Refusal;

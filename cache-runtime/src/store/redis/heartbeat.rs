@@ -7,9 +7,9 @@ use redis::{RedisError, Value};
 use tokio::sync::watch;
 
 use super::connection::Connection;
+use super::connections::Connections;
 use super::health::is_elsewhere;
 use super::slots::{own_slots, tag};
-use super::supervisor::Connections;
 use super::tracking::{Tracker, Tracking, track};
 use crate::base::error::Error;
 use crate::local::HeartbeatId;

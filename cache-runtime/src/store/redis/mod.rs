@@ -5,13 +5,19 @@ mod batcher;
 mod breaker;
 mod cluster;
 mod confirmation;
+mod connect_task;
 mod connection;
+mod connection_watchers;
+mod connections;
+mod connector;
 mod dial;
 mod echo;
 mod errors;
 mod fence;
 mod health;
 mod heartbeat;
+mod intents;
+mod invalidations;
 mod key_watchers;
 mod limits;
 mod mget;
@@ -31,6 +37,7 @@ mod slots;
 mod steps;
 mod stored;
 mod supervisor;
+mod supervisor_settings;
 mod survey;
 mod switches;
 mod sync_check;
@@ -51,31 +58,33 @@ use tokio::sync::watch;
 #[cfg(feature = "testing")]
 pub(crate) use self::address::given;
 use self::cluster::{Cluster, routed};
+use self::connect_task::ConnectTask;
 use self::connection::Connection;
+use self::connections::Connections;
+use self::connector::driving_runtime;
 use self::health::Health;
-use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
+use self::limits::STEP;
 use self::recent::RecentInvalidations;
 use self::replay::Replay;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
-use self::supervisor::{Connections, StopReason, SupervisorSettings};
+use self::supervisor_settings::SupervisorSettings;
 use self::switches::SwitchList;
-use self::tracking::{Tracker, Tracking};
-use self::walk::{Walk, db_size, facts_of, scan};
+use self::tracking::Tracking;
+use self::walk::facts_of;
 use super::{
-    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, IntentRow,
-    Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching, NamespaceInvalidated,
+    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
+    Invalidation, LeaseReply, LeaseRequest, Look, Matching, NamespaceInvalidated,
     PartlyInvalidated, Parts, Probe, ServerFacts, Store, Survey, Word,
 };
 use crate::base::background::supervised;
-use crate::base::clock::{self, Millis};
+use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::policy::generation_ttl;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
 use crate::protocol::generation::Dep;
-use crate::protocol::glob;
 
 /// Entries and generations in Redis.
 pub struct RedisStore {
@@ -144,7 +153,7 @@ impl RedisStore {
             tracking,
             set_aside: Arc::default(),
             budget: config.command_budget,
-            application: supervisor::driving_runtime(),
+            application: driving_runtime(),
             is_node: false,
             latest: Arc::default(),
             epoch: Arc::default(),
@@ -225,73 +234,6 @@ impl RedisStore {
             .await
     }
 
-    /// In steps: the next step is sent before the last one has been answered, and no row is
-    /// announced twice.
-    async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
-        if let Some(cluster) = self.cluster() {
-            return cluster.announce(mode, intent).await;
-        }
-        let connection = self.connections.current()?;
-        let (mut rows, mut deps) = (intent.rows.chunks(STEP), intent.deps.chunks(STEP));
-        let mut done = self
-            .announce_on(
-                &connection,
-                mode,
-                intent,
-                rows.next().unwrap_or_default(),
-                deps.next().unwrap_or_default(),
-            )
-            .await?;
-        let rest = rows
-            .map(|rows| (rows, &[][..]))
-            .chain(deps.map(|deps| (&[][..], deps)));
-        for (rows, deps) in rest {
-            let step = self
-                .announce_on(&connection, mode, intent, rows, deps)
-                .await?;
-            done = Intended {
-                at: step.at,
-                on_whole: done.on_whole || step.on_whole,
-            };
-        }
-        Ok(done)
-    }
-
-    async fn announce_on(
-        &self,
-        connection: &Connection,
-        mode: &str,
-        intent: &Intent,
-        rows: &[IntentRow],
-        deps: &[Arc<Dep>],
-    ) -> Result<Intended, Error> {
-        let generations = rows.iter().map(|row| &row.whole).chain(deps);
-        let keys = rows.iter().map(|row| row.key.as_str());
-        let keys = keys.chain(generations.clone().map(|dep| dep.key()));
-        let args = [
-            rows.len().to_string().into_bytes(),
-            millis(self.default_generation_ttl),
-            intent.token.to_string().into_bytes(),
-            millis(intent.length),
-            mode.into(),
-        ];
-        let nonces = generations.clone().map(|dep| scripts::fresh_nonce(dep));
-        let args = args.into_iter().chain(nonces);
-        let (at, on_whole) = self
-            .script(connection, &scripts::INTEND, keys, args)
-            .await?;
-        self.changed(rows.iter().map(|row| row.key.as_str()));
-        self.changed(deps.iter().map(|dep| dep.key()));
-        if on_whole {
-            self.changed(rows.iter().map(|row| row.whole.key()));
-        }
-        self.confirmed(connection)?;
-        Ok(Intended {
-            at: Millis(at),
-            on_whole,
-        })
-    }
-
     /// Whether a change made over this connection may be acknowledged.
     ///
     /// # Errors
@@ -301,52 +243,6 @@ impl RedisStore {
             return Err(Error::unavailable("the primary was left meanwhile"));
         }
         connection.check_confirmed()
-    }
-}
-
-/// The settings of the connecting task.
-#[derive(Clone)]
-struct ConnectTask {
-    connections: Arc<Connections>,
-    cluster: Arc<OnceLock<Arc<Cluster>>>,
-    settings: SupervisorSettings,
-    config: CacheConfig,
-    attempted: watch::Sender<bool>,
-    closing: watch::Receiver<bool>,
-}
-
-impl ConnectTask {
-    /// Keeps the connection to the server. If a cluster is configured, or the server turns out to
-    /// be a node of one, keeps the connections to all primaries.
-    async fn run(self) {
-        let redis = &self.settings.config;
-        let mut seeds = redis.cluster.clone();
-        if seeds.is_empty() {
-            let (connections, settings) = (Arc::clone(&self.connections), self.settings.clone());
-            if supervisor::run(connections, settings, self.closing.clone()).await
-                == StopReason::Closed
-            {
-                return;
-            }
-            tracing::info!(
-                "{}:{} is a node of a cluster, which is used as one",
-                redis.host,
-                redis.port
-            );
-            seeds.push((redis.host.clone(), redis.port));
-        }
-        let cluster = self.cluster.get_or_init(|| {
-            let tracking = self.settings.tracking.as_ref();
-            let local = tracking.map(|it| Arc::clone(it.local()));
-            let (watch, redis) = (self.connections.watch.clone(), redis.clone());
-            Arc::new(Cluster::new(&self.config, watch, local, redis))
-        });
-        let plan = cluster::TopologySettings {
-            supervisor: self.settings.clone(),
-            seeds,
-            space: self.config.key_space(),
-        };
-        cluster::run(Arc::clone(cluster), plan, self.attempted, self.closing).await;
     }
 }
 
@@ -517,63 +413,21 @@ impl Store for RedisStore {
     }
 
     async fn prune(&self, probe: &Probe) -> Result<(), Error> {
-        if let Some(cluster) = self.cluster() {
-            return cluster.prune(probe).await;
+        match self.cluster() {
+            Some(cluster) => cluster.prune(probe).await,
+            None => self.prune_alone(probe).await,
         }
-        let connection = self.connections.current()?;
-        let keys =
-            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
-        let nonces = probe
-            .deps
-            .iter()
-            .map(|_| Nonce::fresh().to_string().into_bytes());
-        let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
-        self.script::<u8>(&connection, &scripts::PRUNE, keys, args)
-            .await?;
-        self.changed([probe.key.as_str()]);
-        self.changed(probe.deps.iter().map(|dep| dep.key()));
-        Ok(())
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
-        if let Some(cluster) = self.cluster() {
-            let PartlyInvalidated { done, undone } = cluster.invalidate(invalidation).await;
-            return match undone {
-                None => Ok(done),
-                Some((_, error)) => Err(error),
-            };
-        }
-        // First, so that a task that repeats recent invalidations at the next primary includes this
-        // one.
-        if let Some(recent) = &self.recent {
-            recent.remember(invalidation);
-        }
-        let connection = self.connections.current()?;
-        let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
-        let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| &**dep).collect();
-        let withdraws: Vec<_> = invalidation
-            .withdraws
-            .iter()
-            .map(Nonce::to_string)
-            .collect();
-        let mut done = Invalidated {
-            at: Millis(0),
-            removed: 0,
+        let Some(cluster) = self.cluster() else {
+            return self.invalidate_alone(invalidation).await;
         };
-        // Without tokens there is still one round.
-        let rounds = withdraws.len().div_ceil(STEP).max(1);
-        for round in 0..rounds {
-            let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
-            let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
-            let step = self.invalidate_in_steps(&connection, &kills, &bumps, &withdraws);
-            let step = step.await?;
-            done = Invalidated {
-                at: step.at,
-                removed: done.removed + step.removed,
-            };
+        let PartlyInvalidated { done, undone } = cluster.invalidate(invalidation).await;
+        match undone {
+            None => Ok(done),
+            Some((_, error)) => Err(error),
         }
-        self.confirmed(&connection)?;
-        Ok(done)
     }
 
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
@@ -589,83 +443,21 @@ impl Store for RedisStore {
     }
 
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
-        if let Some(cluster) = self.cluster() {
-            return cluster.remove_matching(matching).await;
+        match self.cluster() {
+            Some(cluster) => cluster.remove_matching(matching).await,
+            None => self.remove_matching_alone(matching).await,
         }
-        let connection = self.connections.current()?;
-        if let Some(limit) = matching.unless_larger_than
-            && db_size(&connection, self.budget).await? > limit
-        {
-            return Ok(0);
-        }
-        let which = if matching.derived_only {
-            "derived"
-        } else {
-            "all"
-        };
-        let before = matching
-            .stored_before
-            .map_or(String::new(), |at| at.0.to_string());
-        let mut removed = 0;
-        let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
-        let mut began = clock::now();
-        while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
-            let step = match connection.tracker().is_some_and(Tracker::is_on) {
-                true => TRACKED_REMOVE_STEP,
-                false if matching.is_leisurely => REMOVE_STEP,
-                false => STEP,
-            };
-            for keys in keys.chunks(step) {
-                let args = [which.into(), before.clone().into_bytes()];
-                let keys = keys.iter().map(String::as_str);
-                removed += self
-                    .script::<u64>(&connection, &scripts::REMOVE, keys.clone(), args)
-                    .await?;
-                // A sweep removes only entries that are dead by their generations, and the server
-                // reports the removal too.
-                if matching.stored_before.is_none()
-                    || crate::base::mutation::is_active("sweep-ends-copies")
-                {
-                    self.changed(keys);
-                }
-            }
-            let worked = began.elapsed();
-            if matching.is_leisurely && worked >= STRETCH {
-                tokio::time::sleep(worked).await;
-                began = clock::now();
-            }
-        }
-        if matching.stored_before.is_none() {
-            self.confirmed(&connection)?;
-        }
-        Ok(removed)
     }
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
-        if let Some(cluster) = self.cluster() {
-            let done = cluster.invalidate_namespace(namespace, &Parts::All).await;
-            return match done.undone {
-                None => Ok(done.at.unwrap_or(Millis(0))),
-                Some((_, error)) => Err(error),
-            };
+        let Some(cluster) = self.cluster() else {
+            return self.invalidate_namespace_alone(namespace).await;
+        };
+        let done = cluster.invalidate_namespace(namespace, &Parts::All).await;
+        match done.undone {
+            None => Ok(done.at.unwrap_or(Millis(0))),
+            Some((_, error)) => Err(error),
         }
-        // First, so that a task that repeats recent invalidations at the next primary includes this
-        // one.
-        if let Some(recent) = &self.recent {
-            recent.remember_everything();
-        }
-        let connection = self.connections.current()?;
-        let mut done = connection.clock.now();
-        let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
-        while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
-            for bumps in keys.chunks(STEP) {
-                let bumps: Vec<_> = bumps.iter().map(|key| Dep::new(key.clone())).collect();
-                let bumps: Vec<_> = bumps.iter().map(|dep| &**dep).collect();
-                done = self.invalidate_on(&connection, &[], &bumps, "").await?.at;
-            }
-        }
-        self.confirmed(&connection)?;
-        Ok(done)
     }
 
     async fn invalidate_namespace_partly(

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::connection::Connection;
+use super::connections::Connections;
 use super::limits::STEP;
 use super::recent::{RecentInvalidations, Repetition};
 use super::reply::millis;
 use super::scripts::{INVALIDATE, fresh_nonce};
-use super::supervisor::Connections;
 use super::walk::{Walk, scan};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;

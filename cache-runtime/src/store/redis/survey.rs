@@ -11,12 +11,17 @@ use std::sync::{Arc, LazyLock};
 use redis::Value;
 
 use super::connection::Connection;
-use super::errors::{is_refusal, refused_commands};
+use super::connector::CONNECT_BUDGET;
+use super::dial::{dial, identify};
+use super::errors::{NO_PRIMARY, is_refusal, refused_commands};
 use super::reply::{info_field, text};
 use super::scripts::{Lua, TRY};
 use super::walk::{Walk, scan};
-use super::{RedisStore, glob, supervisor};
+use super::{RedisStore, address};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::config::RedisConfig;
+use crate::protocol::glob;
 use crate::store::{Inquiry, Survey};
 
 /// The most steps of a scan: a sample, in a large database.
@@ -63,7 +68,7 @@ impl RedisStore {
             // The address comes from the Sentinels, not from a name that may lead to several
             // servers.
             None if self.redis.sentinel.is_some() => (Vec::new(), Vec::new()),
-            None => supervisor::others(&connection, &self.redis).await?,
+            None => others(&connection, &self.redis).await?,
         };
         if !(others.is_empty() && silent.is_empty()) {
             let text = |address: SocketAddr| address.to_string();
@@ -259,6 +264,33 @@ fn is_generation(head: &[u8]) -> bool {
     let (nonce, rest) = head.split_at(head.len().min(32));
     let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     nonce.len() == 32 && nonce.iter().all(is_hex) && matches!(rest.first(), None | Some(b' '))
+}
+
+/// Other servers that answer under the same name, and the addresses that did not answer.
+async fn others(
+    connection: &Connection,
+    config: &RedisConfig,
+) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), Error> {
+    let (mut others, mut silent) = (Vec::new(), Vec::new());
+    for address in address::of(config).await? {
+        if address == connection.address {
+            continue;
+        }
+        let asked = async {
+            let (mut multiplexed, _) = dial(config, address, |_| {}).await?;
+            identify(&mut multiplexed, false, false).await
+        };
+        match tokio::time::timeout(CONNECT_BUDGET, asked).await {
+            // Without `run_id`s nothing tells servers apart.
+            Ok(Ok(_)) if connection.server == Nonce::NONE => silent.push(address),
+            Ok(Ok(it)) if it.server == connection.server => {}
+            Ok(Ok(_)) => others.push(address),
+            // A replica is skipped when a connection is made.
+            Ok(Err(error)) if error.to_string() == NO_PRIMARY => {}
+            _ => silent.push(address),
+        }
+    }
+    Ok((others, silent))
 }
 
 #[cfg(test)]

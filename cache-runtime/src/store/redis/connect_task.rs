@@ -1,0 +1,57 @@
+//! Keeps the connection to the server, or those to the primaries of a cluster.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::cluster::{self, Cluster};
+use super::connections::Connections;
+use super::supervisor::{self, StopReason};
+use super::supervisor_settings::SupervisorSettings;
+use crate::config::CacheConfig;
+
+/// The task that connects, from the start of the cache to its end.
+#[derive(Clone)]
+pub(super) struct ConnectTask {
+    pub(super) connections: Arc<Connections>,
+    pub(super) cluster: Arc<OnceLock<Arc<Cluster>>>,
+    pub(super) settings: SupervisorSettings,
+    pub(super) config: CacheConfig,
+    pub(super) attempted: watch::Sender<bool>,
+    pub(super) closing: watch::Receiver<bool>,
+}
+
+impl ConnectTask {
+    /// Keeps the connection to the server. If a cluster is configured, or the server turns out to
+    /// be a node of one, keeps the connections to all primaries.
+    pub(super) async fn run(self) {
+        let redis = &self.settings.config;
+        let mut seeds = redis.cluster.clone();
+        if seeds.is_empty() {
+            let (connections, settings) = (Arc::clone(&self.connections), self.settings.clone());
+            if supervisor::run(connections, settings, self.closing.clone()).await
+                == StopReason::Closed
+            {
+                return;
+            }
+            tracing::info!(
+                "{}:{} is a node of a cluster, which is used as one",
+                redis.host,
+                redis.port
+            );
+            seeds.push((redis.host.clone(), redis.port));
+        }
+        let cluster = self.cluster.get_or_init(|| {
+            let tracking = self.settings.tracking.as_ref();
+            let local = tracking.map(|it| Arc::clone(it.local()));
+            let (watch, redis) = (self.connections.watch.clone(), redis.clone());
+            Arc::new(Cluster::new(&self.config, watch, local, redis))
+        });
+        let plan = cluster::TopologySettings {
+            supervisor: self.settings.clone(),
+            seeds,
+            space: self.config.key_space(),
+        };
+        cluster::run(Arc::clone(cluster), plan, self.attempted, self.closing).await;
+    }
+}

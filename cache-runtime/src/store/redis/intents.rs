@@ -1,0 +1,100 @@
+//! Announces writes on the one server: puts their intents, renews them, and ends those that have
+//! expired.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::limits::STEP;
+use super::reply::millis;
+use super::{RedisStore, scripts};
+use crate::base::clock::Millis;
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
+use crate::protocol::generation::Dep;
+use crate::store::{Intended, Intent, IntentRow, Probe};
+
+impl RedisStore {
+    /// In steps: the next step is sent before the last one has been answered, and no row is
+    /// announced twice.
+    pub(super) async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.announce(mode, intent).await;
+        }
+        let connection = self.connections.current()?;
+        let (mut rows, mut deps) = (intent.rows.chunks(STEP), intent.deps.chunks(STEP));
+        let mut done = self
+            .announce_on(
+                &connection,
+                mode,
+                intent,
+                rows.next().unwrap_or_default(),
+                deps.next().unwrap_or_default(),
+            )
+            .await?;
+        let rest = rows
+            .map(|rows| (rows, &[][..]))
+            .chain(deps.map(|deps| (&[][..], deps)));
+        for (rows, deps) in rest {
+            let step = self
+                .announce_on(&connection, mode, intent, rows, deps)
+                .await?;
+            done = Intended {
+                at: step.at,
+                on_whole: done.on_whole || step.on_whole,
+            };
+        }
+        Ok(done)
+    }
+
+    async fn announce_on(
+        &self,
+        connection: &Connection,
+        mode: &str,
+        intent: &Intent,
+        rows: &[IntentRow],
+        deps: &[Arc<Dep>],
+    ) -> Result<Intended, Error> {
+        let generations = rows.iter().map(|row| &row.whole).chain(deps);
+        let keys = rows.iter().map(|row| row.key.as_str());
+        let keys = keys.chain(generations.clone().map(|dep| dep.key()));
+        let args = [
+            rows.len().to_string().into_bytes(),
+            millis(self.default_generation_ttl),
+            intent.token.to_string().into_bytes(),
+            millis(intent.length),
+            mode.into(),
+        ];
+        let nonces = generations.clone().map(|dep| scripts::fresh_nonce(dep));
+        let args = args.into_iter().chain(nonces);
+        let (at, on_whole) = self
+            .script(connection, &scripts::INTEND, keys, args)
+            .await?;
+        self.changed(rows.iter().map(|row| row.key.as_str()));
+        self.changed(deps.iter().map(|dep| dep.key()));
+        if on_whole {
+            self.changed(rows.iter().map(|row| row.whole.key()));
+        }
+        self.confirmed(connection)?;
+        Ok(Intended {
+            at: Millis(at),
+            on_whole,
+        })
+    }
+
+    /// Asks the server to end the expired intents on an entry and its dependencies.
+    pub(super) async fn prune_alone(&self, probe: &Probe) -> Result<(), Error> {
+        let connection = self.connections.current()?;
+        let keys =
+            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
+        let nonces = probe
+            .deps
+            .iter()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
+        self.script::<u8>(&connection, &scripts::PRUNE, keys, args)
+            .await?;
+        self.changed([probe.key.as_str()]);
+        self.changed(probe.deps.iter().map(|dep| dep.key()));
+        Ok(())
+    }
+}
