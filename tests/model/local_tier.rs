@@ -1,8 +1,8 @@
 //! The local tier with Redis: copies in the process, kept coherent by `CLIENT TRACKING`. `cache-runtime/src/local` was built
 //! from it; what the code does with real servers is checked by `tests/local` and `tests/chaos`.
 //!
-//! A read marks its keys in flight before it is sent; a push of a key, or an own invalidation of it, poisons the mark, and
-//! a poisoned read is not kept. Replies and pushes come over one wire in order, and are handled by two tasks, so in any
+//! A read takes the flags of its keys before it is sent; a push of a key, or an own invalidation of it, sets the flag, and
+//! a read with a set flag is not kept. Replies and pushes come over one wire in order, and are handled by two tasks, so in any
 //! order. Own invalidations take effect locally after Redis has answered and before they return. A heartbeat is a push of
 //! a key that the process owns, handled in the order of pushes; what is kept is covered as of when it was *sent*.
 //!
@@ -22,7 +22,7 @@ use stateright::{Model, Property};
 use crate::check::{holds, is_caught};
 
 const OWN: &str = "nothing older than an own invalidation that has returned";
-const QUIET: &str = "nothing stale once everything has arrived";
+const SETTLED: &str = "nothing stale once everything has arrived";
 const BOUND: &str = "nothing older than what the last heartbeat covers";
 
 type Version = u8;
@@ -114,7 +114,7 @@ enum Writing {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Beat {
+enum HeartbeatState {
     Idle,
     Sent(Version),
     Executed,
@@ -135,14 +135,14 @@ struct State {
     local: Option<Value>,
     local_generation: Option<Nonce>,
     reading: Reading,
-    is_poisoned: bool,
+    is_discarded: bool,
     reads: u8,
     own: Writing,
     own_writes: u8,
     /// What was acknowledged when the last heartbeat that has arrived was sent.
     covered: Version,
-    beat: Beat,
-    beats: u8,
+    sent_heartbeat: HeartbeatState,
+    heartbeats_done: u8,
     // Another process.
     other: Writing,
     other_writes: u8,
@@ -198,7 +198,7 @@ impl State {
             Key::Entry => self.local = None,
             Key::Generation => self.local_generation = None,
         }
-        self.is_poisoned |= self.reading != Reading::Idle;
+        self.is_discarded |= self.reading != Reading::Idle;
     }
 
     /// What a read would be served without asking.
@@ -207,12 +207,12 @@ impl State {
         (Some(value.stamp) == self.local_generation).then_some(value.version)
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_settled(&self) -> bool {
         self.replies.is_empty()
             && self.pushes.is_empty()
             && self.reading == Reading::Idle
             && self.own == Writing::Idle
-            && self.beat == Beat::Idle
+            && self.sent_heartbeat == HeartbeatState::Idle
     }
 }
 
@@ -220,7 +220,7 @@ impl LocalTier {
     fn handle_reply(&self, state: &mut State) {
         match state.replies.remove(0) {
             Reply::Look(entry, generation) => {
-                if !std::mem::take(&mut state.is_poisoned) {
+                if !std::mem::take(&mut state.is_discarded) {
                     state.local_generation = Some(generation);
                     if let Some(value) = entry.filter(|value| value.stamp == generation) {
                         state.local = Some(value);
@@ -247,8 +247,8 @@ impl LocalTier {
             Covers::WhenReceived => state.acknowledged,
         };
         state.covered = state.covered.max(covered);
-        state.beat = Beat::Idle;
-        state.beats += 1;
+        state.sent_heartbeat = HeartbeatState::Idle;
+        state.heartbeats_done += 1;
     }
 }
 
@@ -268,13 +268,13 @@ impl Model for LocalTier {
             local: None,
             local_generation: None,
             reading: Reading::Idle,
-            is_poisoned: false,
+            is_discarded: false,
             reads: 0,
             own: Writing::Idle,
             own_writes: 0,
             covered: 0,
-            beat: Beat::Idle,
-            beats: 0,
+            sent_heartbeat: HeartbeatState::Idle,
+            heartbeats_done: 0,
             other: Writing::Idle,
             other_writes: 0,
             replies: Vec::new(),
@@ -313,10 +313,12 @@ impl Model for LocalTier {
                 actions.push(Action::OwnFill);
             }
         }
-        match state.beat {
-            Beat::Idle if state.beats < self.heartbeats => actions.push(Action::SendHeartbeat),
-            Beat::Sent(_) => actions.push(Action::ExecuteHeartbeat),
-            Beat::Idle | Beat::Executed => {}
+        match state.sent_heartbeat {
+            HeartbeatState::Idle if state.heartbeats_done < self.heartbeats => {
+                actions.push(Action::SendHeartbeat)
+            }
+            HeartbeatState::Sent(_) => actions.push(Action::ExecuteHeartbeat),
+            HeartbeatState::Idle | HeartbeatState::Executed => {}
         }
     }
 
@@ -384,16 +386,18 @@ impl Model for LocalTier {
                     state.local_generation = Some(value.stamp);
                 }
             }
-            Action::SendHeartbeat => state.beat = Beat::Sent(state.acknowledged),
+            Action::SendHeartbeat => {
+                state.sent_heartbeat = HeartbeatState::Sent(state.acknowledged)
+            }
             Action::ExecuteHeartbeat => {
-                let Beat::Sent(sent) = state.beat else {
+                let HeartbeatState::Sent(sent) = state.sent_heartbeat else {
                     return None;
                 };
                 match self.heartbeat {
                     Heartbeat::Push => state.pushes.push(Push::Heartbeat(sent)),
                     Heartbeat::Ping => state.replies.push(Reply::Pong(sent)),
                 }
-                state.beat = Beat::Executed;
+                state.sent_heartbeat = HeartbeatState::Executed;
             }
         }
         Some(state)
@@ -406,11 +410,11 @@ impl Model for LocalTier {
                     .served()
                     .is_none_or(|served| served >= state.own_acknowledged)
             }),
-            Property::always(QUIET, |_, state: &State| {
+            Property::always(SETTLED, |_, state: &State| {
                 let is_new = state
                     .served()
                     .is_none_or(|served| served >= state.acknowledged);
-                is_new || !state.is_quiet()
+                is_new || !state.is_settled()
             }),
             Property::always(BOUND, |_, state: &State| {
                 state.served().is_none_or(|served| served >= state.covered)
@@ -482,5 +486,5 @@ fn an_own_fill_that_is_kept_untracked_is_caught() {
         heartbeats: 0,
         ..DESIGN
     };
-    is_caught(model, QUIET);
+    is_caught(model, SETTLED);
 }

@@ -11,7 +11,7 @@
 //! | returned (`Ok`, or an error after its commit) | at once | at once, unless the invalidation was seen to wait for Redis; then when it waits no more |
 //! | returned an error whose commit came later | once the invalidation of the uncertainty deadline is out | the same |
 //! | was dropped, panicked | once its announcement is out and its commit known, unless a flush, an eviction or a restart may have taken the announcement: then as above | the same |
-//! | `crash_safe`, and its process killed | – | at once if the commit was there, else when a commit without a process must have landed |
+//! | `crash_safe`, and its process killed | – | at once if the commit was there, else when a commit without a process must have arrived |
 //! | anything else whose process was killed | – | never |
 //!
 //! A manual invalidation says itself whether Redis has it, so it obliges others exactly from its return on. An annotated
@@ -32,7 +32,7 @@
 //! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction or a restart may have taken the announcement | TTL |
 //! | `intent-unseen` | `crash_safe`, and killed, but Redis was away when it looked whether the announcement stands | TTL |
 //! | `shifted` | the answers on the reader's link were off by one | the age of the answer before, 2 s |
-//! | `late-commit` | a commit behind an error landed after the uncertainty deadline: the premise was broken | TTL |
+//! | `late-commit` | a commit behind an error came after the uncertainty deadline: the premise was broken | TTL |
 //!
 //! While some faults last, less is excused, or more: see `lasting.rs`. Over a cluster, and with
 //! Sentinels, a few cases are weaker, each with a bound of its own: see `weaker.rs`.
@@ -232,9 +232,9 @@ impl World {
             Some((at, Outcome::Returned)) => Some(at),
             _ => None,
         };
-        let landed = self.killed(write.begin.process);
-        let landed = landed.map(|killed| killed + self.run.landing);
-        [write.committed, returned, write.in_force, landed]
+        let arrived = self.killed(write.begin.process);
+        let arrived = arrived.map(|killed| killed + self.run.commit_delay);
+        [write.committed, returned, write.in_force, arrived]
             .into_iter()
             .flatten()
             .min()
@@ -306,7 +306,7 @@ impl World {
         }
         match write.committed {
             Some(committed) => Duty::Owed(committed.max(killed)),
-            None => Duty::Owed(killed + self.run.landing),
+            None => Duty::Owed(killed + self.run.commit_delay),
         }
     }
 

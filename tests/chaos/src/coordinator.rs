@@ -32,7 +32,7 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// The longest a load can take: its pause, a connection of the pool, its statement, and its process being stopped.
 const LOAD: Duration = Duration::from_secs(7);
 /// A statement of a killed process goes on until the database gives it up.
-const LANDING: Duration = Duration::from_millis(1_500);
+const COMMIT_DELAY: Duration = Duration::from_millis(1_500);
 /// Apps that start, and those that come to rest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -269,7 +269,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         seconds: lasted.as_secs(),
         ttl: nanos(TTL),
         load: nanos(LOAD),
-        landing: nanos(LANDING),
+        commit_delay: nanos(COMMIT_DELAY),
         uncertainty: nanos(UNCERTAINTY),
         intent: nanos(INTENT),
         deadline: nanos(DEADLINE),

@@ -52,7 +52,7 @@ pub(crate) struct Run {
     pub(crate) ttl: Time,
     /// For how long a load may take, and a commit whose process was killed.
     pub(crate) load: Time,
-    pub(crate) landing: Time,
+    pub(crate) commit_delay: Time,
     pub(crate) uncertainty: Time,
     pub(crate) intent: Time,
     pub(crate) deadline: Time,

@@ -96,7 +96,7 @@ pub(crate) fn world(form: Form, killed: Option<Time>, more: &[Event]) -> Vec<Eve
         Event::Run(Run {
             ttl: ms(10 * SECOND),
             load: ms(6 * SECOND),
-            landing: ms(1_500),
+            commit_delay: ms(1_500),
             uncertainty: ms(3 * SECOND),
             intent: ms(4 * SECOND),
             deadline: ms(10 * SECOND),
@@ -359,7 +359,7 @@ fn a_killed_crash_safe_write_is_shown_at_once() {
         excused(&with(lost, read(OTHER, 3_000, 1))),
         [Reason::IntentLost]
     );
-    // Nobody knows when the commit landed: by then at the latest.
+    // Nobody knows when the commit was made: by then at the latest.
     let unknown = world(Form::CrashSafe, Some(150), &announced[..1]);
     assert_eq!(stale(&with(unknown, read(OTHER, 1_700, 1))), Some(50));
     // Not announced at all, and nothing was in the way.

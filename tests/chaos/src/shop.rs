@@ -48,7 +48,7 @@ pub(crate) const PLANTED: &str = "planted";
 /// How many rows it has.
 pub(crate) const PLANTED_ROWS: i64 = 4;
 
-/// Rows that are written by annotated functions, and by somebody who has never heard of them.
+/// Rows that are written by annotated functions, and by a writer that does not know them.
 pub(crate) struct Planted {
     pub(crate) cache: Cache,
     pub(crate) pool: PgPool,

@@ -1,6 +1,6 @@
 //! Where more than one Redis promises less than one does, and for how long.
 //!
-//! - **`replaced`**, with Sentinels. A writer that has not heard of a failover has its invalidation
+//! - **`replaced`**, with Sentinels. A writer that has not learnt of a failover has its invalidation
 //!   acknowledged by the former primary, and repeats it at the new one: 3 s after it was
 //!   acknowledged.
 //! - **`returned`**, in a cluster. A row was invalidated while its slot was away for less than a
@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use crate::check::{Excused, Reason, World, Write};
 use crate::history::{Fault, FaultKind, MILLISECOND, Read, Time};
 
-/// Within this time a process has heard of a change, on a machine on which everything else is going
+/// Within this time a process has learnt of a change, on a machine on which everything else is going
 /// on: a second is promised.
-const HEARD: Time = 2_000 * MILLISECOND;
+const LEARNT: Time = 2_000 * MILLISECOND;
 /// The same, and has repeated what it has to.
 const REPEATED: Time = 3_000 * MILLISECOND;
 
@@ -43,7 +43,7 @@ impl World {
         };
         match self.run.servers.as_str() {
             "sentinels" => vec![(Reason::Replaced, REPEATED, count(&FAILOVERS))],
-            "cluster" => vec![(Reason::Returned, HEARD, count(&[FaultKind::SlotReturn]))],
+            "cluster" => vec![(Reason::Returned, LEARNT, count(&[FaultKind::SlotReturn]))],
             _ => Vec::new(),
         }
     }
@@ -53,7 +53,7 @@ impl World {
             return None;
         }
         let mut faults = self.faults.iter();
-        let is_about = |fault: &Fault| fault.from <= from && from <= fault.to + HEARD;
+        let is_about = |fault: &Fault| fault.from <= from && from <= fault.to + LEARNT;
         faults.find(|fault| FAILOVERS.contains(&fault.kind) && is_about(fault))?;
         Some((
             Reason::Replaced,
@@ -69,7 +69,7 @@ impl World {
             .faults
             .iter()
             .filter(is_about)
-            .map(|fault| fault.to + HEARD)
+            .map(|fault| fault.to + LEARNT)
             .max()?;
         Some((
             Reason::Returned,

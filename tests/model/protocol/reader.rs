@@ -32,7 +32,7 @@ pub(super) enum Reading {
         since: Version,
         token: Nonce,
     },
-    /// Holds a ticket of a flight.
+    /// Waits for a load of this process.
     Waiting {
         since: Version,
         token: Nonce,
@@ -339,13 +339,13 @@ impl Scenario {
     }
 
     /// Wakes those who wait for a flight: with its value, or to look again.
-    fn land(&self, state: &mut State, flight: Nonce, landed: Option<Version>) {
+    fn complete(&self, state: &mut State, flight: Nonce, result: Option<Version>) {
         for reader in &mut state.readers {
             let Reading::Waiting { since, token } = reader.step else {
                 continue;
             };
             if token == flight {
-                reader.step = match landed {
+                reader.step = match result {
                     Some(version) => Reading::Served {
                         since,
                         version,
@@ -395,7 +395,7 @@ impl Scenario {
                 let version = state.database;
                 match permit {
                     Some(permit) => {
-                        self.land(state, permit.token, Some(version));
+                        self.complete(state, permit.token, Some(version));
                         Reading::Loaded {
                             since,
                             permit,
@@ -433,7 +433,7 @@ impl Scenario {
                 if matches!(action, Action::Release(_)) {
                     state.store.release(key, permit.token);
                 }
-                self.land(state, permit.token, None);
+                self.complete(state, permit.token, None);
                 state.readers[who].reads += 1;
                 Reading::Idle
             }

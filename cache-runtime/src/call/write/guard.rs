@@ -103,14 +103,14 @@ impl WriteInProgress {
     }
 
     /// Invalidates what was written, and waits for the acknowledgement within the call's budget.
-    pub(super) fn over(self: Box<Self>, verdict: WriteOutcome) -> Step<()> {
+    pub(super) fn over(self: Box<Self>, outcome: WriteOutcome) -> Step<()> {
         match self.guard.span.clone() {
-            Some(span) => Box::pin(self.invalidate(verdict).instrument(span)),
-            None => Box::pin(self.invalidate(verdict)),
+            Some(span) => Box::pin(self.invalidate(outcome).instrument(span)),
+            None => Box::pin(self.invalidate(outcome)),
         }
     }
 
-    async fn invalidate(self: Box<Self>, verdict: WriteOutcome) {
+    async fn invalidate(self: Box<Self>, outcome: WriteOutcome) {
         let Self {
             mut guard,
             running,
@@ -120,7 +120,7 @@ impl WriteInProgress {
             has_failed,
             wrote_nothing,
             known,
-        } = verdict;
+        } = outcome;
         let planned = match known {
             Some(known) => guard.planned.with_rows_of(*known, &guard.cache),
             None => guard.planned.clone(),

@@ -148,7 +148,7 @@ where
         F: Future<Output = R>,
     {
         let beginning = guard::begin(self.active, self.site, self.refuse.is_some());
-        let judge = OutcomeClassifier {
+        let classifier = OutcomeClassifier {
             site: self.site,
             on_ok: self.on_ok,
             rejected: self.rejected,
@@ -170,8 +170,8 @@ where
             if crate::base::mutation::is_active("over-before-it-is-judged") {
                 writing.watches_no_longer();
             }
-            let verdict = judge.verdict(&writing, &returned);
-            writing.over(verdict).await;
+            let outcome = classifier.classify(&writing, &returned);
+            writing.over(outcome).await;
             returned
         }
     }
@@ -187,7 +187,11 @@ struct OutcomeClassifier<J, D> {
 
 impl<J, D> OutcomeClassifier<J, D> {
     /// Runs only the author's code. If that panics, the write counts as one whose body panicked.
-    fn verdict<R: WriteReturns<S>, S>(self, writing: &WriteInProgress, returned: &R) -> WriteOutcome
+    fn classify<R: WriteReturns<S>, S>(
+        self,
+        writing: &WriteInProgress,
+        returned: &R,
+    ) -> WriteOutcome
     where
         J: Fn(&R::Error) -> bool,
         D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,

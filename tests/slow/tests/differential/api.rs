@@ -9,7 +9,7 @@ use cache_tests::RedisServer;
 use fastrand::Rng;
 use futures_util::future::join_all;
 
-use crate::calls::{Call, Lane, calls};
+use crate::calls::{Call, Partition, calls};
 use crate::subject::{Mode, Shown, Subject};
 use crate::{seed, sequences};
 
@@ -116,7 +116,7 @@ async fn run(modes: &[Mode], seed: u64, sequences: usize) -> Option<Difference> 
         left -= count;
         let mut rng = Rng::with_seed(seed ^ (round << 32));
         round += 1;
-        let calls = calls(Lane::WHOLE, count * LENGTH, &mut rng);
+        let calls = calls(Partition::WHOLE, count * LENGTH, &mut rng);
         let off = Subject::start(Mode::Off, &redis);
         let subjects: Vec<Subject> = modes
             .iter()
@@ -160,7 +160,7 @@ async fn the_same_calls_get_the_same_answers() {
     );
 }
 
-/// The test of the test: two caches that do not hear of each other's writes.
+/// The test of the test: two caches that do not learn of each other's writes.
 #[tokio::test]
 async fn a_missed_write_is_found_and_made_short() {
     let found = run(&[Mode::Apart], seed(), 20).await;
@@ -170,9 +170,9 @@ async fn a_missed_write_is_found_and_made_short() {
     assert!(calls.any(|call| !call.is_read()), "{}", found.report());
 }
 
-/// What the lanes' clients are answered, each going its own way.
-async fn all_lanes(subject: &Arc<Subject>, lanes: &[Vec<Call>]) -> Vec<Vec<Shown>> {
-    let clients = lanes.iter().map(|calls| {
+/// What the partitions' clients are answered, each going its own way.
+async fn all_partitions(subject: &Arc<Subject>, partitions: &[Vec<Call>]) -> Vec<Vec<Shown>> {
+    let clients = partitions.iter().map(|calls| {
         let (subject, calls) = (Arc::clone(subject), calls.clone());
         tokio::spawn(async move {
             let mut shown = Vec::new();
@@ -185,43 +185,50 @@ async fn all_lanes(subject: &Arc<Subject>, lanes: &[Vec<Call>]) -> Vec<Vec<Shown
     let shown = join_all(clients.collect::<Vec<_>>()).await;
     shown
         .into_iter()
-        .map(|lane| lane.expect("a client that ends"))
+        .map(|partition| partition.expect("a client that ends"))
         .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_with_rows_of_their_own_get_the_same_answers_at_the_same_time() {
-    const LANES: i64 = 4;
+    const PARTITIONS: i64 = 4;
     let redis = RedisServer::start();
     let mut left = sequences(16).div_ceil(4);
     let mut round = 0;
     while left > 0 {
         let count = left.min(TOGETHER);
         left -= count;
-        let lanes: Vec<Vec<Call>> = (0..LANES)
+        let partitions: Vec<Vec<Call>> = (0..PARTITIONS)
             .map(|number| {
-                let lane = Lane { number, of: LANES };
+                let partition = Partition {
+                    number,
+                    of: PARTITIONS,
+                };
                 let mut rng =
                     Rng::with_seed(seed() ^ (round << 32) ^ (number.unsigned_abs() << 56));
-                calls(lane, count * LENGTH, &mut rng)
+                calls(partition, count * LENGTH, &mut rng)
             })
             .collect();
         round += 1;
         let off = Arc::new(Subject::start(Mode::Off, &redis));
-        let right = all_lanes(&off, &lanes).await;
+        let right = all_partitions(&off, &partitions).await;
         for mode in Mode::RIGHT {
             let subject = Arc::new(Subject::start(mode, &redis));
-            let shown = all_lanes(&subject, &lanes).await;
-            for (lane, (right, shown)) in right.iter().zip(&shown).enumerate() {
+            let shown = all_partitions(&subject, &partitions).await;
+            for (partition, (right, shown)) in right.iter().zip(&shown).enumerate() {
                 let different = (0..right.len()).find(|at| right[*at] != shown[*at]);
                 if let Some(at) = different {
                     let difference = Difference {
                         mode,
-                        calls: lanes[lane][..=at].to_vec(),
+                        calls: partitions[partition][..=at].to_vec(),
                         right: right[at].clone(),
                         shown: shown[at].clone(),
                     };
-                    panic!("lane {lane}, seed {}: {}", seed(), difference.report());
+                    panic!(
+                        "partition {partition}, seed {}: {}",
+                        seed(),
+                        difference.report()
+                    );
                 }
             }
             assert!(subject.hits.load(Ordering::Relaxed) > 0, "{mode:?}");

@@ -50,12 +50,12 @@ impl std::fmt::Display for Call {
 
 /// Which rows a client works on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Partition {
     pub(crate) number: i64,
     pub(crate) of: i64,
 }
 
-impl Lane {
+impl Partition {
     /// All rows.
     pub(crate) const WHOLE: Self = Self { number: 0, of: 1 };
 
@@ -80,7 +80,7 @@ impl Lane {
 
     fn email(self, rng: &mut Rng) -> String {
         let domain = ["example.test", "Example.TEST"][rng.usize(..2)];
-        format!("u{}@lane{}.{domain}", rng.u32(..6), self.number)
+        format!("u{}@partition{}.{domain}", rng.u32(..6), self.number)
     }
 
     fn shelf(self, rng: &mut Rng) -> String {
@@ -92,7 +92,7 @@ const USERS: i64 = 1_001;
 const PRODUCTS: i64 = 201;
 
 /// A sequence of calls, most of them reads, some of which are asked again soon.
-pub(crate) fn calls(lane: Lane, count: usize, rng: &mut Rng) -> Vec<Call> {
+pub(crate) fn calls(partition: Partition, count: usize, rng: &mut Rng) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::with_capacity(count);
     while calls.len() < count {
         let again = rng.usize(1..6);
@@ -102,14 +102,14 @@ pub(crate) fn calls(lane: Lane, count: usize, rng: &mut Rng) -> Vec<Call> {
                 before.seat = rng.usize(..2);
                 calls.push(before);
             }
-            None => calls.push(call(lane, rng)),
+            None => calls.push(call(partition, rng)),
         }
     }
     calls
 }
 
 /// A call of any kind.
-fn call(lane: Lane, rng: &mut Rng) -> Call {
+fn call(partition: Partition, rng: &mut Rng) -> Call {
     let is_users = rng.bool();
     let (resource, first_new) = if is_users {
         ("users", USERS)
@@ -117,31 +117,34 @@ fn call(lane: Lane, rng: &mut Rng) -> Call {
         ("products", PRODUCTS)
     };
     let (method, path, body) = match rng.u32(..100) {
-        0..30 => get(format!("/{resource}/{}", lane.id(first_new, rng))),
-        30..38 => get(format!("/{resource}?ids={}", ids(lane, first_new, rng))),
-        38..46 if lane.is_whole() => get(page(resource, rng)),
-        38..50 => filter(lane, is_users, "filter", rng),
-        50..58 => filter(lane, is_users, "filter-paginated", rng),
-        58..64 => post(format!("/{resource}"), input(lane, is_users, rng)),
+        0..30 => get(format!("/{resource}/{}", partition.id(first_new, rng))),
+        30..38 => get(format!(
+            "/{resource}?ids={}",
+            ids(partition, first_new, rng)
+        )),
+        38..46 if partition.is_whole() => get(page(resource, rng)),
+        38..50 => filter(partition, is_users, "filter", rng),
+        50..58 => filter(partition, is_users, "filter-paginated", rng),
+        58..64 => post(format!("/{resource}"), input(partition, is_users, rng)),
         64..75 => {
-            let path = format!("/{resource}/{}", lane.id(first_new, rng));
+            let path = format!("/{resource}/{}", partition.id(first_new, rng));
             (
                 Method::PUT,
                 path,
-                Some(input(lane, is_users, rng).to_string()),
+                Some(input(partition, is_users, rng).to_string()),
             )
         }
         75..78 => {
-            let path = format!("/{resource}/{}", lane.id(first_new, rng));
+            let path = format!("/{resource}/{}", partition.id(first_new, rng));
             (Method::DELETE, path, None)
         }
-        78..86 => post("/purchases".into(), purchase(lane, rng)),
+        78..86 => post("/purchases".into(), purchase(partition, rng)),
         86..89 => {
             let path = ["/cache", "/cache/users", "/cache/products"][rng.usize(..3)];
             (Method::DELETE, path.into(), None)
         }
         89..92 => {
-            let path = format!("/{resource}/{}", lane.seeded(rng));
+            let path = format!("/{resource}/{}", partition.seeded(rng));
             (Method::HEAD, path, None)
         }
         _ => nonsense(resource, rng),
@@ -171,9 +174,9 @@ fn post(path: String, body: Value) -> Parts {
     (Method::POST, path, Some(body.to_string()))
 }
 
-fn ids(lane: Lane, first_new: i64, rng: &mut Rng) -> String {
+fn ids(partition: Partition, first_new: i64, rng: &mut Rng) -> String {
     let ids: Vec<String> = (0..rng.usize(1..6))
-        .map(|_| lane.id(first_new, rng).to_string())
+        .map(|_| partition.id(first_new, rng).to_string())
         .collect();
     ids.join(",")
 }
@@ -192,12 +195,12 @@ fn page(resource: &str, rng: &mut Rng) -> String {
     }
 }
 
-/// A filter over the rows of a lane. Rows that are added get their time from a clock, so they are not ordered by it.
-fn filter(lane: Lane, is_users: bool, path: &str, rng: &mut Rng) -> Parts {
+/// A filter over the rows of a partition. Rows that are added get their time from a clock, so they are not ordered by it.
+fn filter(partition: Partition, is_users: bool, path: &str, rng: &mut Rng) -> Parts {
     let mut conditions = vec![if is_users {
         match rng.u32(..4) {
             0 => {
-                json!({"field": "email", "op": "ilike", "value": format!("%@lane{}.%", lane.number)})
+                json!({"field": "email", "op": "ilike", "value": format!("%@partition{}.%", partition.number)})
             }
             1 => json!({"field": "age", "op": below_or_from(rng), "value": rng.u32(20..60)}),
             2 => json!({"field": "active", "op": "eq", "value": rng.bool()}),
@@ -208,15 +211,17 @@ fn filter(lane: Lane, is_users: bool, path: &str, rng: &mut Rng) -> Parts {
         }
     } else {
         match rng.u32(..4) {
-            0 => json!({"field": "category", "op": "eq", "value": lane.shelf(rng)}),
+            0 => json!({"field": "category", "op": "eq", "value": partition.shelf(rng)}),
             1 => json!({"field": "stock", "op": below_or_from(rng), "value": rng.u32(..50)}),
             2 => json!({"field": "description", "op": "is_null", "value": rng.bool()}),
             _ => json!({"field": "price", "op": "in", "value": [0.1, 12.5, rng.u32(..4)]}),
         }
     }];
-    let is_of_the_lane = rng.bool() || !lane.is_whole();
-    if is_of_the_lane {
-        let own: Vec<i64> = (0..6).map(|n| 1 + lane.number + lane.of * n).collect();
+    let is_of_the_partition = rng.bool() || !partition.is_whole();
+    if is_of_the_partition {
+        let own: Vec<i64> = (0..6)
+            .map(|n| 1 + partition.number + partition.of * n)
+            .collect();
         conditions.push(json!({"field": "id", "op": "in", "value": own}));
     }
     let column = if is_users { "age" } else { "price" };
@@ -232,17 +237,17 @@ fn filter(lane: Lane, is_users: bool, path: &str, rng: &mut Rng) -> Parts {
     post(format!("/{resource}/{path}"), body)
 }
 
-fn input(lane: Lane, is_users: bool, rng: &mut Rng) -> Value {
+fn input(partition: Partition, is_users: bool, rng: &mut Rng) -> Value {
     if is_users {
         let age = if rng.u32(..20) == 0 {
             json!(151)
         } else {
             json!(rng.u32(20..60))
         };
-        json!({"name": name(rng), "email": lane.email(rng), "age": age, "active": rng.bool()})
+        json!({"name": name(rng), "email": partition.email(rng), "age": age, "active": rng.bool()})
     } else {
         let mut product = json!({
-            "name": name(rng), "category": lane.shelf(rng), "stock": rng.u32(..40),
+            "name": name(rng), "category": partition.shelf(rng), "stock": rng.u32(..40),
             "price": price(rng),
         });
         if rng.bool() {
@@ -265,10 +270,10 @@ fn name(rng: &mut Rng) -> &'static str {
     ["Ada", "Åse \"Ø\"", "x\ny", "  z ", "Zoë\u{200d}"][rng.usize(..5)]
 }
 
-fn purchase(lane: Lane, rng: &mut Rng) -> Value {
+fn purchase(partition: Partition, rng: &mut Rng) -> Value {
     json!({
-        "user_id": lane.seeded(rng),
-        "product_id": lane.seeded(rng),
+        "user_id": partition.seeded(rng),
+        "product_id": partition.seeded(rng),
         // Too many now and then: then the whole transaction is undone.
         "quantity": if rng.u32(..4) == 0 { 900 } else { rng.u32(1..5) },
     })
