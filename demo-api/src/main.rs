@@ -204,7 +204,7 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
 fn cache_config() -> Result<CacheConfig, Failure> {
     let config = CacheConfig::from_env()?.map(demo_api::cache_map());
     let is_unset = |name| std::env::var(name).map_or(true, |value| value.trim().is_empty());
-    // Memcached tells of no changes, so there is no tier beside it.
+    // Memcached does not report changes, so there is no tier beside it.
     Ok(if is_unset("CACHE_LOCAL_MB") && is_unset("MEMCACHED_URL") {
         config.local_mb(LOCAL_MB)
     } else {

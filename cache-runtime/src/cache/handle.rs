@@ -144,6 +144,9 @@ impl Cache {
     }
 
     /// Returns true if the store takes writes within the command budget.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future changes nothing.
     pub async fn is_available(&self) -> bool {
         match self.handle() {
             Some(cache) => cache.store.ping().await.is_ok(),
@@ -153,6 +156,9 @@ impl Cache {
 
     /// Returns the state and the statistics of the cache, with the server's information about
     /// itself.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future changes nothing.
     pub async fn get_stats(&self) -> Stats {
         let Inner { config, engine } = &*self.0;
         let facts = match self.handle() {
@@ -243,6 +249,9 @@ impl Cache {
     /// assert!(checkup.advice.is_empty(), "{checkup}");
     /// # }
     /// ```
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future changes nothing.
     pub async fn checkup(&self) -> Checkup {
         match self.handle() {
             Some(cache) => {
@@ -289,7 +298,7 @@ async fn store(
         let runtime = background.handle();
         let store = crate::store::MemcachedStore::connect(memcached, config, runtime).await;
         if config.local_bytes > 0 {
-            tracing::warn!("CACHE_LOCAL_MB has no effect, since Memcached tells of no changes");
+            tracing::warn!("CACHE_LOCAL_MB has no effect, since Memcached does not report changes");
         }
         return (Arc::new(store), None);
     }

@@ -211,9 +211,9 @@ impl CacheConfig {
         self.redis.is_some() || self.memcached.is_some()
     }
 
-    /// Gives the local tier this many megabytes; 0 turns it off. With Redis on, it holds local
-    /// entries, and Redis pushes the writes of other processes to them; see
-    /// [`local_max_staleness`](Self::local_max_staleness).
+    /// Gives the local tier this many megabytes; 0, the default, turns it off. `CACHE_LOCAL_MB`.
+    /// With Redis on, it holds local entries, and Redis pushes the writes of other processes to
+    /// them; see [`local_max_staleness`](Self::local_max_staleness).
     #[must_use]
     pub fn local_mb(mut self, megabytes: u32) -> Self {
         self.local_bytes = u64::from(megabytes) << 20;
@@ -231,7 +231,8 @@ impl CacheConfig {
         self
     }
 
-    /// How long an entry is served if neither its function nor the operator sets a time.
+    /// How long an entry is served if neither its function nor the operator sets a time; 5 minutes by
+    /// default. `CACHE_TTL`, in seconds.
     #[must_use]
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = ttl.clamp(SHORTEST, MAX_TTL);
@@ -303,7 +304,7 @@ impl CacheConfig {
     }
 
     /// The total time that the cache's commands for one call may take before the call goes on
-    /// without the cache.
+    /// without the cache; 100 ms by default. `CACHE_TIMEOUT_MS`.
     ///
     /// A lookup is one of these commands. Two rare cases need more commands, each with its own
     /// budget: a missing generation is created first, and an expired write announcement is ended
@@ -314,8 +315,8 @@ impl CacheConfig {
         self
     }
 
-    /// How long a lease lasts unless renewed. It is renewed at a third of this while the function
-    /// runs.
+    /// How long a lease lasts unless renewed; 3 s by default. It is renewed at a third of this while
+    /// the function runs.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
@@ -323,24 +324,24 @@ impl CacheConfig {
     }
 
     /// How long a caller waits for a value that another one is loading, before it loads the value
-    /// itself.
+    /// itself; 2 s by default.
     #[must_use]
     pub fn wait_limit(mut self, wait: Duration) -> Self {
         self.wait = wait.clamp(Duration::ZERO, LONGEST);
         self
     }
 
-    /// How long a write whose outcome is unknown may still be under way. After this time it is
-    /// invalidated once more.
+    /// How long a write whose outcome is unknown may still be under way (the in-doubt window); 5 s by
+    /// default. After this time it is invalidated once more.
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
         self.uncertainty = uncertainty.clamp(SHORTEST, LONGEST);
         self
     }
 
-    /// How long the announcement of a `crash_safe` write lasts unless renewed. It is renewed at a
-    /// third of this while the function runs. After a crash, the entries it concerns are not cached
-    /// for this long.
+    /// How long the announcement of a `crash_safe` write lasts unless renewed; 10 s by default. It
+    /// is renewed at a third of this while the function runs. After a crash, the entries it
+    /// concerns are not cached for this long.
     #[must_use]
     pub fn intent(mut self, intent: Duration) -> Self {
         self.intent = intent.clamp(SHORTEST_LEASE, LONGEST);
