@@ -1,7 +1,8 @@
-//! What the documents point to exists: files, pages, headings; and the README stays short.
+//! What the documents point to exists: files, pages, headings, mutations; and the README stays short.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
@@ -197,6 +198,33 @@ fn every_mutation_has_a_file_a_switch_and_a_row() {
     }
     wrong.sort_unstable();
     wrong.dedup();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `scripts/mutations` runs rarely, and a change of the code that a patch is about is forgotten until then.
+#[test]
+fn every_patch_of_a_mutation_applies() {
+    let mutations = root().join("tests/mutations");
+    let patches = std::fs::read_dir(&mutations).expect("a folder").flatten();
+    let patches = patches
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|it| it == "patch"));
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for patch in patches {
+        let git = Command::new("git")
+            .args(["apply", "--check"])
+            .arg(&patch)
+            .current_dir(root())
+            .output()
+            .expect("git runs");
+        checked += 1;
+        if !git.status.success() {
+            let name = patch.file_name().unwrap_or_default().display();
+            let error = String::from_utf8_lossy(&git.stderr);
+            wrong.push(format!("{name} is to be made anew: {error}"));
+        }
+    }
+    assert!(checked > 0, "the patches are not where this test looks");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
