@@ -57,8 +57,8 @@ pub struct Stats {
     /// The relay of the database's outbox; `None` unless one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxStats>,
-    /// Reads that a Redis Cluster or Sentinels have kept from the cache, while it was not certain who
-    /// has the data; `None` if there were none. They are among the `bypasses`.
+    /// Reads that a Redis Cluster or Sentinels have kept from the cache, while it was not certain
+    /// who has the data; `None` if there were none. They are among the `bypasses`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unserved: Option<UnservedStats>,
     /// The primaries of a cluster; the server's values above are their sums. Left out of the JSON

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use poem::http::HeaderMap;
 use subtle::ConstantTimeEq;
 
-/// Who may call the operations that change the cache: `DELETE /cache`, and the buttons of `/cache/ui`.
+/// Who may call the operations that change the cache: `DELETE /cache`, and the buttons of
+/// `/cache/ui`.
 ///
 /// Emptying a cache harms nobody's data, but anyone who may do so at will can put all load on the
 /// database. So a server that other machines reach keeps these operations to those with a token.
@@ -50,8 +51,9 @@ impl CacheAccess {
     }
 
     /// Whether the request has been sent to a server of this machine alone, and does not come from
-    /// it: a page of another site, whose name resolves to loopback (DNS rebinding), or a proxy. What
-    /// it asks for should not be shown without a right, with or without a token in the settings.
+    /// it: a page of another site, whose name resolves to loopback (DNS rebinding), or a proxy.
+    /// What it asks for should not be shown without a right, with or without a token in the
+    /// settings.
     #[must_use]
     pub fn is_strange(&self, headers: &HeaderMap) -> bool {
         match self {

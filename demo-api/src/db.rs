@@ -68,9 +68,9 @@ pub async fn open(url: &str) -> Result<AnyPool, sqlx::Error> {
     Ok(pool)
 }
 
-/// Applies what has not been applied, all in one transaction that excludes every other process: two of them
-/// may well be started at the same moment on the same empty database. (sqlx's own migrator takes such a lock
-/// on PostgreSQL but not on SQLite.)
+/// Applies what has not been applied, all in one transaction that excludes every other process: two
+/// of them may well be started at the same moment on the same empty database. (sqlx's own migrator
+/// takes such a lock on PostgreSQL but not on SQLite.)
 async fn prepare(pool: &AnyPool) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let sqlite = is_sqlite(&connection);

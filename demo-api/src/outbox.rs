@@ -69,7 +69,8 @@ pub async fn install(database_url: &str) -> Result<(), Failure> {
     Ok(connection.close().await?)
 }
 
-/// The same, unless all of it is there, as this version writes it: a process that serves need not own the tables.
+/// The same, unless all of it is there, as this version writes it: a process that serves need not
+/// own the tables.
 ///
 /// # Errors
 /// When the database can't be reached or refuses.

@@ -12,8 +12,8 @@ use crate::tag::ApiTag;
 
 /// A table that is served over HTTP and cached.
 ///
-/// Another resource takes a struct that implements this, a migration that makes its table, and its name in
-/// `api/mod.rs`. It brings no code for SQL, HTTP or caching.
+/// Another resource takes a struct that implements this, a migration that makes its table, and its
+/// name in `api/mod.rs`. It brings no code for SQL, HTTP or caching.
 pub trait Resource:
     Serialize + DeserializeOwned + ParseFromJSON + ToJSON + Clone + Send + Sync + Unpin + 'static
 {
@@ -23,7 +23,8 @@ pub trait Resource:
     const TAG: ApiTag;
     /// What a write invalidates.
     const INVALIDATION: Invalidation;
-    /// The columns that are read, filtered by and ordered by. No other name ever gets into an SQL text.
+    /// The columns that are read, filtered by and ordered by. No other name ever gets into an SQL
+    /// text.
     const COLUMNS: &'static [Column];
     /// Which column each unique index guards, to name it when a write is refused.
     const UNIQUE: &'static [Unique];

@@ -1,5 +1,5 @@
-//! What may be a connection under a name that the macro does not know. The compiler is asked for the
-//! types.
+//! What may be a connection under a name that the macro does not know. The compiler is asked for
+//! the types.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens as _;

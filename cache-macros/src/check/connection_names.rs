@@ -1,5 +1,5 @@
-//! The names of transactions, connections and executors: those of the database libraries, and common
-//! aliases.
+//! The names of transactions, connections and executors: those of the database libraries, and
+//! common aliases.
 
 use proc_macro2::Span;
 use syn::punctuated::Punctuated;

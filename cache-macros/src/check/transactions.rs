@@ -4,8 +4,8 @@
 //! A macro sees only names. Types and trait bounds are recognised by name: those of the database
 //! libraries, and common aliases. Under `#[cached]` any `&mut` that is left out of the key is
 //! refused too, since a function that only reads has no other reason to borrow mutably than a
-//! connection. A parameter named `tx`, of a type with an unknown name, is taken for a transaction. A
-//! pool is none of these: each of its statements commits by itself.
+//! connection. A parameter named `tx`, of a type with an unknown name, is taken for a transaction.
+//! A pool is none of these: each of its statements commits by itself.
 
 use proc_macro2::Span;
 use syn::ext::IdentExt as _;

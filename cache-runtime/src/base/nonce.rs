@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use siphasher::sip128::SipHasher13;
 
-/// A random number that may come again. It is drawn for single hits, so no counter is shared by threads: the
-/// standard library's hash has keys of its own in each thread, which differ each time.
+/// A random number that may come again. It is drawn for single hits, so no counter is shared by
+/// threads: the standard library's hash has keys of its own in each thread, which differ each time.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -40,7 +40,8 @@ impl Nonce {
         static KEY: OnceLock<[u8; 16]> = OnceLock::new();
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let key = KEY.get_or_init(|| {
-            // The standard library's hash has a key from the operating system, too, of as many bits.
+            // The standard library's hash has a key from the operating system, too, of as many
+            // bits.
             let random = RandomState::new();
             let halves = [random.hash_one(0), random.hash_one(1)];
             (u128::from(halves[0]) << 64 | u128::from(halves[1])).to_le_bytes()

@@ -1,8 +1,8 @@
 //! Which scopes are around the current task, as bits that a call reads with one load.
 //!
-//! Each scope keeps what it says in a task-local. To look into one costs about ten instructions, and
-//! a hit in the process looked into five. So each scope also sets a bit while its future is polled,
-//! and a call looks into a task-local only if its bit is set.
+//! Each scope keeps what it says in a task-local. To look into one costs about ten instructions,
+//! and a hit in the process looked into five. So each scope also sets a bit while its future is
+//! polled, and a call looks into a task-local only if its bit is set.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -224,8 +224,8 @@ impl Cache {
         }
     }
 
-    /// Returns the outbox that this cache follows, for writers without annotations. `None` if none is
-    /// configured.
+    /// Returns the outbox that this cache follows, for writers without annotations. `None` if none
+    /// is configured.
     #[cfg(feature = "outbox-postgres")]
     #[must_use]
     pub fn outbox(&self) -> Option<crate::outbox::Outbox> {

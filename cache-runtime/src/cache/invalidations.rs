@@ -84,8 +84,9 @@ impl Cache {
     ///
     /// The block begins the transaction, calls the functions that take part in it, and commits. An
     /// error of the block may hide a commit, so the invalidations then take place at once, and once
-    /// more at the end of the in-doubt window. Blocks nest: the invalidations of an inner block take
-    /// place when the outermost one ends. Calls in tasks that the block spawns are not part of it.
+    /// more at the end of the in-doubt window. Blocks nest: the invalidations of an inner block
+    /// take place when the outermost one ends. Calls in tasks that the block spawns are not part of
+    /// it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
@@ -211,8 +212,8 @@ impl Cache {
     /// of all keys. To invalidate a resource, use [`invalidate_all`](Self::invalidate_all), whose
     /// cost does not depend on the number of entries.
     ///
-    /// If the keys of the resource contain a value that is set around the calls, such as a tenant, a
-    /// pattern without it (`orders:list:*`) matches the entries of the tenant that is set around
+    /// If the keys of the resource contain a value that is set around the calls, such as a tenant,
+    /// a pattern without it (`orders:list:*`) matches the entries of the tenant that is set around
     /// this call, and those of all tenants if none is set.
     ///
     /// A store that can't list its keys (Memcached) invalidates the whole resource that the pattern

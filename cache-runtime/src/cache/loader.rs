@@ -3,8 +3,9 @@
 //! The idea is that of Facebook's DataLoader. A caller that finds no batch begins one. All that is
 //! ready runs and may join, and whoever first sees that nobody comes any more closes the batch and
 //! loads it, in its own future. Nobody relies on another caller's future being polled: a batch is
-//! closed by any of its callers, and one whose loader stands still is left. A batch that was closed takes nobody in: so a load that begins after an
-//! invalidation is never answered by one that began before it. Nothing is remembered here.
+//! closed by any of its callers, and one whose loader stands still is left. A batch that was closed
+//! takes nobody in: so a load that begins after an invalidation is never answered by one that began
+//! before it. Nothing is remembered here.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -132,7 +133,8 @@ struct LoaderBatch<K, V, E> {
 }
 
 struct State<K, V, E> {
-    /// How many callers want each id. One that hangs up before the batch is loaded takes its id out.
+    /// How many callers want each id. One that hangs up before the batch is loaded takes its id
+    /// out.
     wanted: HashMap<K, usize>,
     /// The ids in the order in which they were first asked for.
     order: Vec<K>,
@@ -179,8 +181,9 @@ where
     ///
     /// # Cancel safety
     /// If it is dropped before the batch is loaded, its id is not asked for. If it is dropped while
-    /// it loads the batch, another caller of the batch loads it. If it is neither dropped nor polled
-    /// any more, as with `select!` over a borrowed future, the others load by themselves after 2 s.
+    /// it loads the batch, another caller of the batch loads it. If it is neither dropped nor
+    /// polled any more, as with `select!` over a borrowed future, the others load by themselves
+    /// after 2 s.
     pub async fn load(&self, id: K) -> Result<Option<V>, Arc<E>> {
         let Some(context) = Context::now() else {
             let found = (self.load_many)(vec![id.clone()]).await;

@@ -40,8 +40,8 @@ pub(crate) struct Frame {
     /// [`Engine::id`]. Calls in other caches are not affected.
     cache: u64,
     body: Body,
-    /// Whether what a load makes may hold what a write around it has not committed: it read past the
-    /// cache for that reason, or learnt that it depends on what the write invalidates.
+    /// Whether what a load makes may hold what a write around it has not committed: it read past
+    /// the cache for that reason, or learnt that it depends on what the write invalidates.
     has_seen_own_write: AtomicBool,
     /// Whether what a load makes depends on a value that is set around it, such as the tenant, and
     /// that its key lacks.
@@ -183,8 +183,8 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
     barred
 }
 
-/// The load that is running learns that its value depends on these. If a write around it invalidates one
-/// of them, the value must not be kept: what it read may never be committed.
+/// The load that is running learns that its value depends on these. If a write around it
+/// invalidates one of them, the value must not be kept: what it read may never be committed.
 pub(crate) fn learns(cache: &Engine, learnt: &[Arc<Dep>]) {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return;

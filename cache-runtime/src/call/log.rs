@@ -2,8 +2,9 @@
 //!
 //! Each call is one event of the target `cache_runtime::call` with the fields `key`, `resource`,
 //! `op`, `outcome` (`hit`, `stale`, `miss`, `joined`, `bypass`), `tier` (`local`, `redis`), `why`,
-//! and times in microseconds. A manual operation is one too, with `by_hand`. Loads, lookups in the store and writes are spans; see the book's page
-//! on logs and traces. If this level is off, a call pays one comparison.
+//! and times in microseconds. A manual operation is one too, with `by_hand`. Loads, lookups in the
+//! store and writes are spans; see the book's page on logs and traces. If this level is off, a call
+//! pays one comparison.
 
 use std::time::Duration;
 

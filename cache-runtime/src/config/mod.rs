@@ -102,7 +102,8 @@ impl ResourceConfig {
     /// bypasses the cache, and is logged once for each function. A write without it invalidates the
     /// whole resource, for all tenants. For several names, call this several times.
     ///
-    /// A name that no resource can have is an error of the configuration, see [`CacheConfig::check`].
+    /// A name that no resource can have is an error of the configuration, see
+    /// [`CacheConfig::check`].
     #[must_use]
     pub fn context(mut self, name: &str) -> CacheConfig {
         if !is_resource(&self.name) {
@@ -231,8 +232,8 @@ impl CacheConfig {
         self
     }
 
-    /// How long an entry is served if neither its function nor the operator sets a time; 5 minutes by
-    /// default. `CACHE_TTL`, in seconds.
+    /// How long an entry is served if neither its function nor the operator sets a time; 5 minutes
+    /// by default. `CACHE_TTL`, in seconds.
     #[must_use]
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = ttl.clamp(SHORTEST, MAX_TTL);
@@ -315,8 +316,8 @@ impl CacheConfig {
         self
     }
 
-    /// How long a lease lasts unless renewed; 3 s by default. It is renewed at a third of this while
-    /// the function runs.
+    /// How long a lease lasts unless renewed; 3 s by default. It is renewed at a third of this
+    /// while the function runs.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
@@ -331,8 +332,8 @@ impl CacheConfig {
         self
     }
 
-    /// How long a write whose outcome is unknown may still be under way (the in-doubt window); 5 s by
-    /// default. After this time it is invalidated once more.
+    /// How long a write whose outcome is unknown may still be under way (the in-doubt window); 5 s
+    /// by default. After this time it is invalidated once more.
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
         self.uncertainty = uncertainty.clamp(SHORTEST, LONGEST);
@@ -462,9 +463,9 @@ impl CacheConfig {
     }
 
     /// Whether each value is decoded again when it is stored, and compared with the original. That
-    /// costs as much as a hit. Otherwise it is done for the first values of each function, for those
-    /// that use a new part of their type, and for one in sixteen of the others. Each value of a type
-    /// with `flatten` or an untagged enum is compared in any case.
+    /// costs as much as a hit. Otherwise it is done for the first values of each function, for
+    /// those that use a new part of their type, and for one in sixteen of the others. Each value of
+    /// a type with `flatten` or an untagged enum is compared in any case.
     ///
     /// On by default if the feature `testing` is on, and off otherwise.
     #[must_use]

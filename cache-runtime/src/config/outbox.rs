@@ -92,12 +92,12 @@ impl OutboxConfig {
         }
     }
 
-    /// The outbox in a file of SQLite: `sqlite://path/to/file`. It is read every 20 ms, since nothing
-    /// notifies; [`poll`](Self::poll) sets another time.
+    /// The outbox in a file of SQLite: `sqlite://path/to/file`. It is read every 20 ms, since
+    /// nothing notifies; [`poll`](Self::poll) sets another time.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if this is no URL of SQLite, or one of a database in memory, which
-    /// no other connection sees.
+    /// [`ErrorKind::InvalidConfig`] if this is no URL of SQLite, or one of a database in memory,
+    /// which no other connection sees.
     #[cfg(feature = "outbox-sqlite")]
     pub fn sqlite(url: &str) -> Result<Self, Error> {
         let is_memory = url.contains(":memory:") || url.contains("mode=memory");

@@ -1,7 +1,7 @@
 //! Parses `REDIS_URL`: `redis://[user:password@]host[:port][/db]`, with the `url` crate, and
-//! `redis-sentinel://[user:password@]host[:port][,host[:port]..][/master][/db]`, whose list of hosts
-//! is taken out first. Other clients write the latter in several ways; those of Lettuce, fred and
-//! redis-py's helpers are understood.
+//! `redis-sentinel://[user:password@]host[:port][,host[:port]..][/master][/db]`, whose list of
+//! hosts is taken out first. Other clients write the latter in several ways; those of Lettuce, fred
+//! and redis-py's helpers are understood.
 //!
 //! This module also rejects input that the crate accepts: a raw `#` or `?` in a password ends its
 //! part of the URL, and the rest of the password would be taken for an address (redis-rs#411). No
@@ -92,8 +92,8 @@ fn with_host(text: &str, rest: &str) -> String {
     }
 }
 
-/// Parses what follows `redis-sentinel://`. Login and TLS are those of the servers, and TLS is that of
-/// the Sentinels too.
+/// Parses what follows `redis-sentinel://`. Login and TLS are those of the servers, and TLS is that
+/// of the Sentinels too.
 fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
     let no_hosts = "its hosts are not host names or addresses with ports, with commas between; \
                     in a password write `/` as `%2F` and `?` as `%3F`";

@@ -265,7 +265,8 @@ const LONGEST_WAIT_MS: u64 = 60_000;
 /// A transaction that is open for longer has been forgotten.
 const LONGEST_TRANSACTION_MS: u64 = 60 * 60_000;
 
-/// More deleted rows than this that are still there are the sign of a transaction that is open for long.
+/// More deleted rows than this that are still there are the sign of a transaction that is open for
+/// long.
 const MOST_DEAD: u64 = 500_000;
 
 /// The rules about the outbox of a database.

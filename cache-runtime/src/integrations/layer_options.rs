@@ -120,9 +120,9 @@ macro_rules! option_methods {
             }
 
             /// Sets a value that is taken from each request around its calls, for the keys that
-            /// contain it: a tenant, a locale. It is [`Cache::with_key`](crate::Cache::with_key) for
-            /// a whole service. `None` sets nothing: then functions whose keys need the value run
-            /// without the cache.
+            /// contain it: a tenant, a locale. It is [`Cache::with_key`](crate::Cache::with_key)
+            /// for a whole service. `None` sets nothing: then functions whose keys need the value
+            /// run without the cache.
             ///
             /// Take the value only from what was authenticated. A client that may choose its tenant
             /// reads the data of all.

@@ -1,12 +1,11 @@
 //! Recognises an argument that may be part of its caller's transaction, by its type.
 //!
 //! The macro recognises connections and transactions by the names of their types and bounds. An
-//! alias (`type Link = PgConnection`) or a trait of the program's own (`trait Db:
-//! Executor<'static>`) has another name. So the generated code also asks the compiler, with a chain
-//! of inherent methods as in [`Shape`](crate::shape); containers and locks are looked into three levels
-//! deep. For SQLx's connections and transactions the
-//! method has a bound that no type meets, so that the compiler refuses the call with the bound's
-//! message.
+//! alias (`type Link = PgConnection`) or a trait of the program's own
+//! (`trait Db: Executor<'static>`) has another name. So the generated code also asks the compiler,
+//! with a chain of inherent methods as in [`Shape`](crate::shape); containers and locks are looked
+//! into three levels deep. For SQLx's connections and transactions the method has a bound that no
+//! type meets, so that the compiler refuses the call with the bound's message.
 
 use std::marker::PhantomData;
 use std::ops::Deref;

@@ -111,9 +111,9 @@ use crate::call::transaction::TransactionOutcome;
 /// | panicked, or was dropped | rolled back, or not known | not cached until the end of the in-doubt window, then invalidated |
 ///
 /// With an [outbox](crate::CacheConfig::outbox) in the same database, it also writes rows to the
-/// outbox in the transaction, right before the commit. Then committed writes are invalidated even if
-/// the process dies before it has invalidated them, within about a second. An error of the database
-/// while writing these rows ends the transaction.
+/// outbox in the transaction, right before the commit. Then committed writes are invalidated even
+/// if the process dies before it has invalidated them, within about a second. An error of the
+/// database while writing these rows ends the transaction.
 ///
 /// ```no_run
 /// # use cache_runtime::{Cache, invalidates};

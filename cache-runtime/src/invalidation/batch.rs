@@ -257,8 +257,8 @@ impl Batch {
             + usize::from(self.everything.is_some())
     }
 
-    /// The generations to replace. Those of tags and of rows last: a load that names one of them goes
-    /// by what is replaced before it.
+    /// The generations to replace. Those of tags and of rows last: a load that names one of them
+    /// goes by what is replaced before it.
     pub(super) fn bumps_in_order(&self) -> Vec<Arc<Dep>> {
         let mut bumps: Vec<_> = self.bumps.iter().cloned().collect();
         bumps.sort_by_key(|dep| dep.is_of_tag() || dep.is_of_row());

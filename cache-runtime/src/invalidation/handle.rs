@@ -332,9 +332,10 @@ impl PendingAck {
 }
 
 impl Drop for PendingAck {
-    /// Nobody waits any more: the caller has hung up or panicked. Reads of this process must not find
-    /// what it wrote out of date until it is delivered, just as after [`Acknowledgement::Pending`]. The
-    /// worker may get to it only after the next read, since both may be tasks of one thread.
+    /// Nobody waits any more: the caller has hung up or panicked. Reads of this process must not
+    /// find what it wrote out of date until it is delivered, just as after
+    /// [`Acknowledgement::Pending`]. The worker may get to it only after the next read, since both
+    /// may be tasks of one thread.
     fn drop(&mut self) {
         if self.is_answered || crate::base::mutation::is_active("hung-up-is-served-meanwhile") {
             return;

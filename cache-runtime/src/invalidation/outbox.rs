@@ -29,8 +29,8 @@ pub(crate) struct OpenTransactions {
     pub(crate) prepared: u64,
 }
 
-/// What was seen of followed tables: of each, by its number, what it looks like, and the resources that depend on it, if they
-/// are known.
+/// What was seen of followed tables: of each, by its number, what it looks like, and the resources
+/// that depend on it, if they are known.
 pub(crate) type Shapes = BTreeMap<i64, (String, Option<Vec<String>>)>;
 
 /// One outbox of one cache.
@@ -225,8 +225,9 @@ impl OutboxState {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// The store has what these rows of this process say: the relay is to delete them, if it still has the connection that it had
-    /// when they were written. Another one may lead to a server that has lost them, and that gives their numbers to others.
+    /// The store has what these rows of this process say: the relay is to delete them, if it still
+    /// has the connection that it had when they were written. Another one may lead to a server that
+    /// has lost them, and that gives their numbers to others.
     pub(crate) fn done(&self, rows: Vec<i64>, connection: u64) {
         let mut done = self.done.lock();
         // Under the lock: a new connection is counted first, and the list is cleared then.

@@ -289,8 +289,8 @@ impl Queue {
         self.wait.reset();
     }
 
-    /// Puts everything that is ready in flight. Returns `None` if there is nothing, or while the task
-    /// of a caller sends a batch.
+    /// Puts everything that is ready in flight. Returns `None` if there is nothing, or while the
+    /// task of a caller sends a batch.
     pub(super) fn send(&mut self, now: Instant) -> Option<OutgoingBatch> {
         self.gather(now);
         if self.in_flight.is_some() {

@@ -66,8 +66,8 @@ pub(super) fn delivery_span(telemetry: &Telemetry, outgoing: &OutgoingBatch) -> 
     span
 }
 
-/// Around an invalidation of a caller who does not use the queue. It is a part of what the caller does, and has a link like
-/// those of others.
+/// Around an invalidation of a caller who does not use the queue. It is a part of what the caller
+/// does, and has a link like those of others.
 pub(super) fn direct_span(telemetry: &Telemetry, invalidation: &Invalidation) -> Span {
     if crate::base::mutation::is_active("removals-by-hand-not-told") {
         return Span::none();

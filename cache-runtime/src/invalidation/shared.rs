@@ -21,7 +21,8 @@ use crate::telemetry::Telemetry;
 pub(super) struct SharedQueue {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Notify,
-    /// Why the store has not taken what a caller's task has sent; for the worker, which tries again.
+    /// Why the store has not taken what a caller's task has sent; for the worker, which tries
+    /// again.
     pub(super) failure: Mutex<Option<Error>>,
     /// A copy of [`Queue::is_degraded`], so that reads need no lock.
     pub(super) is_degraded: AtomicBool,

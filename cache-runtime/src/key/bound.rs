@@ -2,9 +2,9 @@
 //!
 //! A key travels with every command, so one long id slows down every call on the connection. Past
 //! [`ID_LIMIT`], an id becomes a readable beginning and a keyed hash of the whole:
-//! `users:aaaa…~<32 hex digits>`. Readers, writers and tags all shorten here, so they agree. A short
-//! id can't look like that: there, `~` is an absent part, and `~`, `,`, `)` or nothing follows it,
-//! never a digit.
+//! `users:aaaa…~<32 hex digits>`. Readers, writers and tags all shorten here, so they agree. A
+//! short id can't look like that: there, `~` is an absent part, and `~`, `,`, `)` or nothing
+//! follows it, never a digit.
 
 use crate::base::nonce::hash128;
 

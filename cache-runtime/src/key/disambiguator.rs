@@ -4,8 +4,8 @@
 /// one name it is, the order of a map that is written by hand, the sign of a zero.
 ///
 /// It becomes a part of the entry's version. So two such calls share a key, writes by that key
-/// reach both, and neither gets the other's value. The usual spelling (the first variant, sorted entries,
-/// `0.0`) adds nothing: then the hash is 0.
+/// reach both, and neither gets the other's value. The usual spelling (the first variant, sorted
+/// entries, `0.0`) adds nothing: then the hash is 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Disambiguator(u64);
 

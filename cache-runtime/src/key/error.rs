@@ -79,8 +79,8 @@ impl ElementOrder {
     /// The order of a collection, or of an iterator over one.
     ///
     /// A serializer does not see the type of a value. But sets and maps go through
-    /// `Serializer::collect_seq` and `collect_map`, and the type of that iterator is the set's. It is
-    /// the collection itself that counts, and not its elements: a list of maps has an order.
+    /// `Serializer::collect_seq` and `collect_map`, and the type of that iterator is the set's. It
+    /// is the collection itself that counts, and not its elements: a list of maps has an order.
     pub(crate) fn of<I>() -> Self {
         let mut name = std::any::type_name::<I>();
         loop {

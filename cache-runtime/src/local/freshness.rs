@@ -22,8 +22,8 @@ pub(crate) type HeartbeatId = u64;
 /// The most heartbeats to remember. An older one would prove nothing any more.
 const MAX_HEARTBEATS: usize = 64;
 
-/// The state of the connection, or of the connections to all primaries of a cluster. Hits read parts
-/// of it, which are atomics.
+/// The state of the connection, or of the connections to all primaries of a cluster. Hits read
+/// parts of it, which are atomics.
 ///
 /// All connections have one epoch, since an entry and its generations come over several: whatever
 /// happens to one of them drops everything. The oldest of their heartbeats counts.
@@ -123,8 +123,8 @@ impl FreshnessBound {
         ConnectionId(state.connection_ids)
     }
 
-    /// Starts an epoch: reads now go over this connection alone, which tracks them. Nothing is served
-    /// before its first heartbeat has returned.
+    /// Starts an epoch: reads now go over this connection alone, which tracks them. Nothing is
+    /// served before its first heartbeat has returned.
     pub(crate) fn open(&self, connection_id: ConnectionId) {
         let mut state = self.state.lock();
         state.open = vec![Connection::new(connection_id)];

@@ -13,7 +13,8 @@ pub(super) struct Followed {
     pub(super) table: Table,
     /// The columns that ids and tags are made of, each once.
     pub(super) columns: Vec<String>,
-    /// The resources whose ids look alike in keys and in the database, if their column is of a type that fits.
+    /// The resources whose ids look alike in keys and in the database, if their column is of a type
+    /// that fits.
     pub(super) plain: BTreeMap<String, IdKind>,
     pub(super) tags: Vec<Tag>,
 }
@@ -284,8 +285,9 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
     Ok(())
 }
 
-/// What the ids of a resource are, if all functions that read its rows take them as a type whose text in a key is known.
-/// Of any other only a process that has called such a function knows what it looks like.
+/// What the ids of a resource are, if all functions that read its rows take them as a type whose
+/// text in a key is known. Of any other only a process that has called such a function knows what
+/// it looks like.
 fn plain_ids(resource: &str, catalog: &CacheMap) -> Option<IdKind> {
     if catalog.readers().iter().any(|it| is_constant(&it.resource)) {
         return None;

@@ -1,9 +1,10 @@
 //! Which tables are followed, and what has become of them since the last look.
 //!
-//! A table whose triggers are switched off, that has a new partition, or that was restored from a dump changes without a row in the
-//! outbox. So each relay looks at the database's catalog every few seconds. What is not followed is in the statistics. And where
-//! anything about a followed table is another thing than before (its triggers, its columns, its partitions), what it is the source
-//! of is invalidated as a whole, since nobody knows what has changed meanwhile.
+//! A table whose triggers are switched off, that has a new partition, or that was restored from a
+//! dump changes without a row in the outbox. So each relay looks at the database's catalog every
+//! few seconds. What is not followed is in the statistics. And where anything about a followed
+//! table is another thing than before (its triggers, its columns, its partitions), what it is the
+//! source of is invalidated as a whole, since nobody knows what has changed meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,8 +47,9 @@ pub(super) struct CoveredTable {
     pub(super) resources: Option<Vec<String>>,
 }
 
-/// The rows of [`CoveredTable::read`]: tables with triggers, those that are below them, and those that have lost all their triggers,
-/// or that others took the place of: their function still names them.
+/// The rows of [`CoveredTable::read`]: tables with triggers, those that are below them, and those
+/// that have lost all their triggers, or that others took the place of: their function still names
+/// them.
 pub(super) fn coverage_sql(table: &OutboxTable) -> String {
     let name = |name: &String| quote_text(&name.trim_matches('"').replace("\"\"", "\""));
     let names = trigger_names(table);
@@ -229,7 +231,8 @@ impl Coverage {
     }
 }
 
-/// Says which tables are not followed, and invalidates what depends on those that are not as they were.
+/// Says which tables are not followed, and invalidates what depends on those that are not as they
+/// were.
 pub(super) async fn noted(relay: &Relay, tables: Vec<CoveredTable>) -> Result<(), RelayError> {
     let problems = tables.iter().filter_map(CoveredTable::with_problem);
     relay.state.not_followed(problems.collect());

@@ -1,8 +1,9 @@
 //! Which tables of a file of SQLite are followed.
 //!
-//! `DROP TABLE` removes the triggers with their table, and so does SQLite's way of altering one: a new table, a copy of the rows,
-//! `DROP`, `RENAME`. So the installation writes down which tables are followed. The file counts the changes of its schema, and the
-//! relays read that number with the rows. Where it is another one, they look at the triggers, and do as with
+//! `DROP TABLE` removes the triggers with their table, and so does SQLite's way of altering one: a
+//! new table, a copy of the rows, `DROP`, `RENAME`. So the installation writes down which tables
+//! are followed. The file counts the changes of its schema, and the relays read that number with
+//! the rows. Where it is another one, they look at the triggers, and do as with
 //! [PostgreSQL](super::coverage).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,8 +67,8 @@ pub(super) async fn triggers_of(
     Ok(names.await?.into_iter().filter(is_ours).collect())
 }
 
-/// What the name of a trigger begins with, and its event, if it writes to the outbox of this name, and not to one whose name goes
-/// on: a shown part, a hash, and the event.
+/// What the name of a trigger begins with, and its event, if it writes to the outbox of this name,
+/// and not to one whose name goes on: a shown part, a hash, and the event.
 fn parts_of<'n>(trigger: &'n str, outbox: &str) -> Option<(&'n str, &'n str)> {
     let (prefix, event) = trigger.rsplit_once('_')?;
     if !matches!(event, "insert" | "update" | "delete") {

@@ -1,9 +1,10 @@
 //! Without Redis: each process reads all rows and keeps its own memory current.
 //!
-//! Rows carry ids and transaction ids, and neither is in the order of commits: who remembers the largest one skips a
-//! transaction that began earlier and commits later. So the position is the database's *snapshot*: a read takes the rows
-//! that are visible now and were not in the snapshot of the last read, both of which PostgreSQL knows exactly: those of
-//! transactions that have begun since, and of those that were open then.
+//! Rows carry ids and transaction ids, and neither is in the order of commits: who remembers the
+//! largest one skips a transaction that began earlier and commits later. So the position is the
+//! database's *snapshot*: a read takes the rows that are visible now and were not in the snapshot
+//! of the last read, both of which PostgreSQL knows exactly: those of transactions that have begun
+//! since, and of those that were open then.
 //!
 //! Each read is also a heartbeat: everything that was committed before it was sent is applied when
 //! it is done. So entries are served for
@@ -54,7 +55,8 @@ pub(super) async fn start_cold(
 #[derive(Debug, Clone)]
 struct Position {
     snapshot: String,
-    /// Its time, in milliseconds of the database's clock, and no later than it by the clock of this process.
+    /// Its time, in milliseconds of the database's clock, and no later than it by the clock of this
+    /// process.
     at_ms: i64,
     asked: Instant,
     /// The longest retention time of all processes.
@@ -233,8 +235,9 @@ fn retention_of(state: Option<&str>) -> Duration {
     Duration::from_millis(millis.unwrap_or(0))
 }
 
-/// Whether rows may have been deleted between two reads, with a safety factor of two. By the database's clock, since this process's own
-/// may have stood still with its machine; and by this process's own, since the database's may have been set back meanwhile.
+/// Whether rows may have been deleted between two reads, with a safety factor of two. By the
+/// database's clock, since this process's own may have stood still with its machine; and by this
+/// process's own, since the database's may have been set back meanwhile.
 fn is_away(last: &Position, now_ms: i64, retention: Duration) -> bool {
     if crate::base::mutation::is_active("outbox-away-unnoticed") {
         return false;
@@ -245,8 +248,8 @@ fn is_away(last: &Position, now_ms: i64, retention: Duration) -> bool {
     !(0..half_ms).contains(&now_ms.saturating_sub(last.at_ms)) || last.asked.elapsed() >= half
 }
 
-/// Snapshots, or positions in SQLite, by the time they were seen. What was visible then has been read by
-/// every process that has read since. The time at which a row was written proves less: its
+/// Snapshots, or positions in SQLite, by the time they were seen. What was visible then has been
+/// read by every process that has read since. The time at which a row was written proves less: its
 /// transaction may have been open for a long time.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots(VecDeque<(Instant, String)>);
@@ -273,11 +276,13 @@ impl Snapshots {
     }
 }
 
-/// Deletes the rows that every process has read: those that were visible in the snapshot `old`, which was taken a retention time ago.
-/// What was committed since, by a transaction that was open then, stays. So a transaction that nobody ends keeps no rows but its own.
+/// Deletes the rows that every process has read: those that were visible in the snapshot `old`,
+/// which was taken a retention time ago. What was committed since, by a transaction that was open
+/// then, stays. So a transaction that nobody ends keeps no rows but its own.
 ///
-/// Those that were visible in `deleted` have gone already: what is left of them in the index, as long as a transaction is open, is
-/// not looked at again. Returns false if somebody else has locked some of the rows: they may be there afterwards.
+/// Those that were visible in `deleted` have gone already: what is left of them in the index, as
+/// long as a transaction is open, is not looked at again. Returns false if somebody else has locked
+/// some of the rows: they may be there afterwards.
 async fn delete_old(
     relay: &Relay,
     connection: &mut Connection,
@@ -317,8 +322,8 @@ async fn delete_of_another_cluster(
     delete(relay, connection, &ids, &[]).await.map(drop)
 }
 
-/// Deletes rows by a query for their ids. Others may do the same: nobody waits for them. Returns whether all of the rows have been
-/// deleted.
+/// Deletes rows by a query for their ids. Others may do the same: nobody waits for them. Returns
+/// whether all of the rows have been deleted.
 async fn delete(
     relay: &Relay,
     connection: &mut Connection,

@@ -14,19 +14,21 @@ use super::triggers::{Triggers, removal_of_triggers};
 use super::walk::OPEN_TRANSACTIONS;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 
-/// Whoever holds a lock on a table for long is not waited for, since all later ones would wait behind the installation.
+/// Whoever holds a lock on a table for long is not waited for, since all later ones would wait
+/// behind the installation.
 const BEGIN: &str = "SET LOCAL lock_timeout = '2s';\n";
 
 /// Runs the [migration](super::migration), and the triggers if there are any, in one transaction.
 /// The triggers write to the outbox of this configuration. Triggers of tables that have left the
 /// list stay.
 ///
-/// What is there already is left as it is, and takes no lock. A new trigger waits for the transactions that write to its table, but
-/// not for those that read it: for 2 s at most.
+/// What is there already is left as it is, and takes no lock. A new trigger waits for the
+/// transactions that write to its table, but not for those that read it: for 2 s at most.
 ///
 /// # Errors
-/// What the database says: a table or column is missing, the user lacks a permission, a part of the outbox belongs to
-/// another user, a later release has installed its version of the table, or a table is in use for too long (`55P03`, with the table's name).
+/// What the database says: a table or column is missing, the user lacks a permission, a part of the
+/// outbox belongs to another user, a later release has installed its version of the table, or a
+/// table is in use for too long (`55P03`, with the table's name).
 ///
 /// # Cancel safety
 /// If dropped, everything is installed or nothing is.
@@ -42,8 +44,9 @@ pub async fn install(
     run(connection, sql).await
 }
 
-/// Lets the relays share the rows in another way than before: with Redis in place of without, or under another namespace. Whoever
-/// connects first says how. Start no process of the old kind afterwards.
+/// Lets the relays share the rows in another way than before: with Redis in place of without, or
+/// under another namespace. Whoever connects first says how. Start no process of the old kind
+/// afterwards.
 ///
 /// # Errors
 /// What the database says.
@@ -111,20 +114,25 @@ pub struct Status {
     knows_relays: bool,
     /// Rows that are deleted and can't be cleaned up yet, as far as PostgreSQL knows.
     pub dead: u64,
-    /// For how long the oldest transaction has been open that keeps them; `None` also if the user may not know.
+    /// For how long the oldest transaction has been open that keeps them; `None` also if the user
+    /// may not know.
     pub oldest_transaction: Option<Duration>,
-    /// Transactions that are prepared and not committed: what they have changed is invalidated when they are.
+    /// Transactions that are prepared and not committed: what they have changed is invalidated when
+    /// they are.
     pub prepared: u64,
-    /// Whether new rows are notified. Otherwise the relays find them by polling; those of SQLite always do.
+    /// Whether new rows are notified. Otherwise the relays find them by polling; those of SQLite
+    /// always do.
     pub notifies: bool,
     /// Tables whose changes are followed.
     pub followed: Vec<String>,
     /// Partitions of these tables that are not followed: a statement that names one of them writes
-    /// nothing to the outbox. Also tables some of whose triggers are missing or switched off, or not
-    /// `ENABLE ALWAYS`; those of a subscription whose rows are not followed; and those that lack a column.
+    /// nothing to the outbox. Also tables some of whose triggers are missing or switched off, or
+    /// not `ENABLE ALWAYS`; those of a subscription whose rows are not followed; and those that
+    /// lack a column.
     pub not_followed: Vec<String>,
-    /// Foreign tables among them. What this database changes in them is followed, but for `TRUNCATE`; what is changed in the
-    /// server that they are on is not, and needs an invalidation there.
+    /// Foreign tables among them. What this database changes in them is followed, but for
+    /// `TRUNCATE`; what is changed in the server that they are on is not, and needs an invalidation
+    /// there.
     pub foreign: Vec<String>,
     /// Followed tables whose triggers another version of this crate has written: install again.
     pub older: Vec<String>,

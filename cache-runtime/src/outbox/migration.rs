@@ -8,9 +8,9 @@ use crate::config::outbox::{OutboxTable, quote_text};
 /// The version of the table that this crate reads and writes.
 pub const VERSION: i32 = 3;
 
-/// The SQL that creates the outbox, for a migration, or brings one of an earlier version up to date. It says the
-/// [version](VERSION) in the table `.._state`. It can be run again: what is there stays, how the relays share the rows included,
-/// and nobody waits. Needs PostgreSQL 13 or later.
+/// The SQL that creates the outbox, for a migration, or brings one of an earlier version up to
+/// date. It says the [version](VERSION) in the table `.._state`. It can be run again: what is there
+/// stays, how the relays share the rows included, and nobody waits. Needs PostgreSQL 13 or later.
 ///
 /// | table | what is in it |
 /// |---|---|
@@ -39,7 +39,8 @@ pub(super) const LOCK: &str = "DO $cache_outbox$ BEGIN
 END $cache_outbox$;
 ";
 
-/// A later release has changed the table. Processes of this one can't read it, and must not turn it back for the others.
+/// A later release has changed the table. Processes of this one can't read it, and must not turn it
+/// back for the others.
 pub(super) fn later_text(table: &str, there: impl Display, version: impl Display) -> String {
     let table = table.replace('%', "");
     format!(
@@ -176,7 +177,8 @@ $cache_outbox$;
     )
 }
 
-/// The SQL after which the relays may share the rows in another way than before: whoever connects first says how.
+/// The SQL after which the relays may share the rows in another way than before: whoever connects
+/// first says how.
 pub(super) fn reset_of(table: &OutboxTable) -> String {
     format!("UPDATE {} SET relay = NULL;\n", table.beside("_state"))
 }

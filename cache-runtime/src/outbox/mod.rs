@@ -28,8 +28,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The technique is the transactional outbox (<https://microservices.io/patterns/data/transactional-outbox.html>); the
-//! chapter "The database invalidates" of the book has the promises, the cost and how to remove it.
+//! The technique is the transactional outbox
+//! (<https://microservices.io/patterns/data/transactional-outbox.html>); the chapter "The database
+//! invalidates" of the book has the promises, the cost and how to remove it.
 
 mod bulk;
 mod checked_table;

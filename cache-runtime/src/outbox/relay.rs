@@ -1,15 +1,17 @@
 //! The relay: one connection to the database in each process, as long as the cache exists.
 //!
-//! The same connection listens and reads, so to lose it is noticed by the next read, half a second later at most, and to
-//! get a new one begins with a read. A notification only says that there may be rows: what is missed is read with
-//! the next poll.
+//! The same connection listens and reads, so to lose it is noticed by the next read, half a second
+//! later at most, and to get a new one begins with a read. A notification only says that there may
+//! be rows: what is missed is read with the next poll.
 //!
-//! A statement that is slow ends at the server, frees its rows there, and is tried again over the same connection. Only one
-//! that gets no answer at all, not even that, is a sign of a lost connection.
+//! A statement that is slow ends at the server, frees its rows there, and is tried again over the
+//! same connection. Only one that gets no answer at all, not even that, is a sign of a lost
+//! connection.
 //!
-//! What is new is found by the database's *snapshot*: rows that are visible now and were not in the snapshot of the last read,
-//! both of which PostgreSQL knows exactly. Such a read costs in proportion to what is new. A walk over the whole table does not:
-//! while any transaction is open for long, all that was deleted since it began is still in the way.
+//! What is new is found by the database's *snapshot*: rows that are visible now and were not in the
+//! snapshot of the last read, both of which PostgreSQL knows exactly. Such a read costs in
+//! proportion to what is new. A walk over the whole table does not: while any transaction is open
+//! for long, all that was deleted since it began is still in the way.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,12 +29,13 @@ use crate::outbox::row::Row;
 
 /// How long the server works on a statement before it ends it.
 const STATEMENT: Duration = Duration::from_millis(750);
-/// How long a query may go without an answer before the connection counts as lost. By then the server has said that it is slow.
+/// How long a query may go without an answer before the connection counts as lost. By then the
+/// server has said that it is slow.
 const QUERY: Duration = Duration::from_secs(2);
 /// How long a connection may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How long a process that stands still in the middle of a batch holds its rows. This and the others' poll are less than the
-/// 1.5 s that are promised.
+/// How long a process that stands still in the middle of a batch holds its rows. This and the
+/// others' poll are less than the 1.5 s that are promised.
 const IDLE: &str = "750ms";
 /// What the connections of relays are called.
 pub(super) const NAME: &str = "cache-runtime outbox";
@@ -42,7 +45,8 @@ const LOGGED: usize = 10;
 /// They show a writer's mistake. Everything that they may have meant has been invalidated.
 pub(super) const MOST_SET_ASIDE: usize = 1_000;
 pub(super) const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 days'";
-/// How the state says that each process reads the rows; behind it, for how many milliseconds they stay.
+/// How the state says that each process reads the rows; behind it, for how many milliseconds they
+/// stay.
 pub(super) const EACH: &str = "each/";
 /// How long a batch, which holds the locks of its rows, may wait for the store.
 pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(600);
@@ -61,8 +65,8 @@ pub(super) struct Relay {
 #[derive(Debug)]
 pub(super) enum RelayError {
     Database(::sqlx::Error),
-    /// The server has ended a statement that took too long or met another one. The connection is as good as before, and the
-    /// statement is to be tried again.
+    /// The server has ended a statement that took too long or met another one. The connection is as
+    /// good as before, and the statement is to be tried again.
     Busy(::sqlx::Error),
     /// A query was not answered at all.
     TimedOut,
@@ -87,8 +91,9 @@ impl From<::sqlx::Error> for RelayError {
     }
 }
 
-/// Whether a statement may succeed when it is tried again. In PostgreSQL it was canceled by a limit, met a lock, or is of the class of
-/// conflicts between transactions, by five characters; in SQLite the file was locked (5 and 6, in the last byte of a number).
+/// Whether a statement may succeed when it is tried again. In PostgreSQL it was canceled by a
+/// limit, met a lock, or is of the class of conflicts between transactions, by five characters; in
+/// SQLite the file was locked (5 and 6, in the last byte of a number).
 fn is_busy(code: &str) -> bool {
     match code.parse::<u32>() {
         Ok(number) if code.len() < 5 => {
@@ -120,8 +125,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Refuses to go on if the rows are shared in another way than this process would, or if the tables are others than when it
-    /// connected: a dump was restored over them, or they were installed anew, and nobody knows what has changed meanwhile. Reads
+    /// Refuses to go on if the rows are shared in another way than this process would, or if the
+    /// tables are others than when it connected: a dump was restored over them, or they were
+    /// installed anew, and nobody knows what has changed meanwhile. Reads
     /// [`state_sql`](Relay::state_sql) from column `at` on.
     pub(super) fn is_the_same(
         &mut self,
@@ -183,8 +189,8 @@ pub(super) async fn within<T>(
     }
 }
 
-/// A connection with the relay's own settings. They are options of its start: a pooler would hand a `SET` on to whoever has the
-/// server's connection next, and refuses these.
+/// A connection with the relay's own settings. They are options of its start: a pooler would hand a
+/// `SET` on to whoever has the server's connection next, and refuses these.
 pub(super) fn relay_options(
     options: &PgConnectOptions,
     name: &str,
@@ -228,8 +234,9 @@ impl Relay {
         Ok(())
     }
 
-    /// What is visible now and was not in the snapshot `$1`, from the row `r`. It is of a transaction that has begun since, or
-    /// that was open then: both are found by the index, whatever has been deleted.
+    /// What is visible now and was not in the snapshot `$1`, from the row `r`. It is of a
+    /// transaction that has begun since, or that was open then: both are found by the index,
+    /// whatever has been deleted.
     pub(super) fn unseen_sql(&self, columns: &str) -> String {
         let outbox = self.table().quoted();
         if crate::base::mutation::is_active("outbox-reads-from-the-horizon") {
@@ -337,8 +344,9 @@ impl Relay {
         })
     }
 
-    /// Says in the state how the rows are shared, if nobody has said so, and how long they stay, if nobody needs them for longer. Before the
-    /// first read: what was deleted earlier had been committed by then.
+    /// Says in the state how the rows are shared, if nobody has said so, and how long they stay, if
+    /// nobody needs them for longer. Before the first read: what was deleted earlier had been
+    /// committed by then.
     pub(super) async fn claim(&self, connection: &mut Connection) -> Result<(), RelayError> {
         let sql = format!(
             "UPDATE {state} SET relay = $1 WHERE relay IS NULL OR CASE
@@ -352,7 +360,8 @@ impl Relay {
         connection.rows(&sql, &[&mine, retention]).await.map(drop)
     }
 
-    /// Refuses to read what others share in another way: they would delete rows that this process has not read, or it theirs.
+    /// Refuses to read what others share in another way: they would delete rows that this process
+    /// has not read, or it theirs.
     pub(super) fn is_shared_alike(&self, theirs: Option<&str>) -> Result<(), RelayError> {
         let (mine, theirs) = (self.mine()?, theirs.unwrap_or_default());
         let is_alike = match self.freshness {
@@ -391,8 +400,8 @@ impl Relay {
         Ok(())
     }
 
-    /// The statement that puts rows into the table beside. Where each process reads all rows, one that comes later does not put
-    /// back what has been dropped.
+    /// The statement that puts rows into the table beside. Where each process reads all rows, one
+    /// that comes later does not put back what has been dropped.
     pub(super) fn set_aside_sql(&self) -> String {
         let set_aside = self.table().beside("_set_aside");
         let is_kept = match self.freshness {

@@ -59,8 +59,9 @@ impl Row {
     pub(super) const AGE_MS: &'static str = "CASE WHEN isfinite(r.created) \
         THEN (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint ELSE 0 END";
 
-    /// The columns that [`read`](Self::read) takes, of the row `r`. Texts are bytes: in a database of the encoding `SQL_ASCII` one may
-    /// be none of UTF-8, and PostgreSQL would refuse to send it, with all the others.
+    /// The columns that [`read`](Self::read) takes, of the row `r`. Texts are bytes: in a database
+    /// of the encoding `SQL_ASCII` one may be none of UTF-8, and PostgreSQL would refuse to send
+    /// it, with all the others.
     pub(super) fn columns() -> String {
         format!(
             "r.id, {resource}, {kind}, \

@@ -1,8 +1,9 @@
 //! The triggers of SQLite, which run for each row that a statement changes.
 //!
-//! An UPDATE writes its row whether or not it changes something: a list of the columns to compare would not hold those that
-//! are added later, unless the table names [those that matter](super::Table::columns). Columns have no types that are binding, so
-//! a value whose text in a key may be another one, by its own type and that of the ids in the program, invalidates the
+//! An UPDATE writes its row whether or not it changes something: a list of the columns to compare
+//! would not hold those that are added later, unless the table names [those that
+//! matter](super::Table::columns). Columns have no types that are binding, so a value whose text in
+//! a key may be another one, by its own type and that of the ids in the program, invalidates the
 //! whole resource.
 //!
 //! The rows are plain INSERTs, and no constraint can conflict with them: the conflict clause of the
@@ -100,7 +101,8 @@ fn fits(id: &[String], kind: Option<IdKind>, side: &str) -> String {
     match kind {
         Some(IdKind::Integer) => are(id, side, "'integer', 'null'"),
         Some(IdKind::Text) => are(id, side, "'text', 'null'"),
-        // Lower case and with hyphens; as bytes or without them it is the same id, and another text.
+        // Lower case and with hyphens; as bytes or without them it is the same id, and another
+        // text.
         Some(IdKind::Uuid) => {
             let shape = [8, 4, 4, 4, 12].map(|length| "[0-9a-f]".repeat(length));
             let shape = shape.join("-");

@@ -1,14 +1,16 @@
 //! With Redis: any process takes rows, invalidates in Redis, and deletes the rows when Redis has
 //! acknowledged.
 //!
-//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement, so until then they are
-//! locked and there. `SKIP LOCKED` lets the relays of several processes work side by side. What is
-//! delivered twice is harmless. The order does not matter: an invalidation puts new nonces, and says nothing of values.
+//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement, so
+//! until then they are locked and there. `SKIP LOCKED` lets the relays of several processes work
+//! side by side. What is delivered twice is harmless. The order does not matter: an invalidation
+//! puts new nonces, and says nothing of values.
 //!
-//! At each notification and each poll a relay asks which rows are new to it. So a transaction that commits late loses nothing: its
-//! rows are new when it has committed. What it has heard of and can't take yet (another relay has locked it, or it is its
-//! writer's) is remembered by its id and tried again at each poll, until it is gone. What was there before it connected, or is more than it
-//! can remember, is found by a [walk](super::walk) over the table.
+//! At each notification and each poll a relay asks which rows are new to it. So a transaction that
+//! commits late loses nothing: its rows are new when it has committed. What it has heard of and
+//! can't take yet (another relay has locked it, or it is its writer's) is remembered by its id and
+//! tried again at each poll, until it is gone. What was there before it connected, or is more than
+//! it can remember, is found by a [walk](super::walk) over the table.
 //!
 //! New rows come first: of what is tried again, of what a walk has found, and of what a
 //! [bulk write](super::bulk) leaves over, one batch is taken between two looks at what is new.
@@ -123,8 +125,8 @@ impl RelayPosition {
         Ok(())
     }
 
-    /// Invalidates the resources with very many rows as a whole, and returns the rows that are to be
-    /// taken one by one.
+    /// Invalidates the resources with very many rows as a whole, and returns the rows that are to
+    /// be taken one by one.
     async fn take_bulk(&mut self, relay: &Relay, bulk: Bulk) -> Result<Vec<i64>, RelayError> {
         if bulk.has_more {
             self.walks.ask();
@@ -225,9 +227,11 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover commits may be gone that entries were loaded after, and so they may after a dump was restored, or after a crash of
-/// a server that does not wait for its disk: then everything is invalidated. Which server and which table this was is in the database, and so on a standby and in a dump, too: processes that
-/// start later find it there. Whoever finds another one invalidates first, and says then which one it is.
+/// After a failover commits may be gone that entries were loaded after, and so they may after a
+/// dump was restored, or after a crash of a server that does not wait for its disk: then everything
+/// is invalidated. Which server and which table this was is in the database, and so on a standby
+/// and in a dump, too: processes that start later find it there. Whoever finds another one
+/// invalidates first, and says then which one it is.
 async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
     let state = relay.table().beside("_state");
     // A restored table has another number.
@@ -235,7 +239,8 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
         "{}::regclass::oid",
         crate::config::outbox::quote_text(&state)
     );
-    // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
+    // The timeline is in the first digits of a segment's name, and is another one from the
+    // promotion on.
     let sql = format!(
         "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || {table} || {crash},
             (SELECT server FROM {state})
@@ -265,7 +270,8 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     let is_another = (told.is_some() && is_new || is_known_otherwise)
         && !crate::base::mutation::is_active("outbox-failover-ignored");
     if is_another && !forget(relay).await? {
-        // This process's queue keeps it. If that is gone before it takes place, the next one finds the state as it is.
+        // This process's queue keeps it. If that is gone before it takes place, the next one finds
+        // the state as it is.
         return Ok(());
     }
     if !is_new {
@@ -275,8 +281,9 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     connection.rows(&sql, &[&server]).await.map(drop)
 }
 
-/// Which crash of the server was the last one. It may have lost commits that others have read: any session may have had
-/// `synchronous_commit` off. After a crash, and not after a shutdown, statistics begin anew.
+/// Which crash of the server was the last one. It may have lost commits that others have read: any
+/// session may have had `synchronous_commit` off. After a crash, and not after a shutdown,
+/// statistics begin anew.
 fn crash_sql() -> &'static str {
     if crate::base::mutation::is_active("outbox-crashes-ignored") {
         return "''";
@@ -319,8 +326,8 @@ enum RowHandling {
     Nothing,
 }
 
-/// Delivers those rows of a batch that can be taken, and returns the ids of those that are left; `None` if the store has not
-/// acknowledged them.
+/// Delivers those rows of a batch that can be taken, and returns the ids of those that are left;
+/// `None` if the store has not acknowledged them.
 async fn take(
     relay: &Relay,
     connection: &mut Connection,
@@ -373,11 +380,13 @@ async fn take(
     Ok(Some(rest))
 }
 
-/// Deletes the rows `$1` that are due and that nobody else has locked. Each row that was there comes with its id, and with what
-/// it says if it was deleted. A time that is further away than any writer asks for is a clock's, or somebody's mistake. Processes that
-/// share the rows in another way than `$2` must not lose them.
+/// Deletes the rows `$1` that are due and that nobody else has locked. Each row that was there
+/// comes with its id, and with what it says if it was deleted. A time that is further away than any
+/// writer asks for is a clock's, or somebody's mistake. Processes that share the rows in another
+/// way than `$2` must not lose them.
 ///
-/// By an array, and not by a join: where statistics say that the table is empty, as they often do, a join may go over the whole index.
+/// By an array, and not by a join: where statistics say that the table is empty, as they often do,
+/// a join may go over the whole index.
 fn take_sql(relay: &Relay) -> String {
     let is_due = match crate::base::mutation::is_active("outbox-due-believed") {
         true => "true",

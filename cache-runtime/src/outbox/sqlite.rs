@@ -32,7 +32,8 @@ use crate::config::outbox::OutboxConfig;
 ///
 /// # Errors
 /// The database's error: a table or a column is missing, or another process holds the lock for too
-/// long. [`sqlx::Error::InvalidArgument`] if a later release has installed its version of the tables.
+/// long. [`sqlx::Error::InvalidArgument`] if a later release has installed its version of the
+/// tables.
 ///
 /// # Cancel safety
 /// If dropped, everything is installed or nothing is.

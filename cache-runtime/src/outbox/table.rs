@@ -75,9 +75,10 @@ impl Table {
         self
     }
 
-    /// Looks only at these columns, and at those of ids and tags, to tell whether an `UPDATE` has changed a row: those that cached
-    /// functions read. Without it all columns are compared, which costs much where they are large. A column that cached functions
-    /// read and that is not named here makes them stale, also one that is added later.
+    /// Looks only at these columns, and at those of ids and tags, to tell whether an `UPDATE` has
+    /// changed a row: those that cached functions read. Without it all columns are compared, which
+    /// costs much where they are large. A column that cached functions read and that is not named
+    /// here makes them stale, also one that is added later.
     ///
     /// ```
     /// use cache_runtime::outbox::table;

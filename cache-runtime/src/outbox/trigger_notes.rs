@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is written beside a trigger function, in its comment, for those who look at the table later.
+/// What is written beside a trigger function, in its comment, for those who look at the table
+/// later.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Notes {
     /// The table, when the triggers were installed. An earlier release did not say it.
@@ -16,7 +17,8 @@ pub(super) struct Notes {
     pub(super) resources: Vec<String>,
 }
 
-/// Whether rows of a table arrive by logical replication, under its own name or that of a table that it is a partition of.
+/// Whether rows of a table arrive by logical replication, under its own name or that of a table
+/// that it is a partition of.
 pub(super) fn is_subscribed(oid: &str) -> String {
     format!(
         "EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = {oid}

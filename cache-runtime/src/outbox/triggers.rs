@@ -42,10 +42,11 @@ impl Triggers {
         Ok(self)
     }
 
-    /// The SQL that installs the triggers, or those that are missing. It belongs in one transaction with the
-    /// [migration](super::migration) of the outbox. It raises an error if a column is missing, or of a type whose text may
-    /// differ from what a program has in its keys. A new trigger waits for the transactions that write to its table, and later
-    /// ones wait behind it: set a `lock_timeout`.
+    /// The SQL that installs the triggers, or those that are missing. It belongs in one transaction
+    /// with the [migration](super::migration) of the outbox. It raises an error if a column is
+    /// missing, or of a type whose text may differ from what a program has in its keys. A new
+    /// trigger waits for the transactions that write to its table, and later ones wait behind it:
+    /// set a `lock_timeout`.
     #[must_use]
     pub fn install_sql(&self) -> String {
         self.install_into(&self.outbox)

@@ -1,8 +1,10 @@
-//! The walk over the whole table, from its beginning: for its size, and for rows that were there before.
+//! The walk over the whole table, from its beginning: for its size, and for rows that were there
+//! before.
 //!
-//! It costs in proportion to the rows and to what has been deleted and can't be vacuumed yet, which is millions while a
-//! transaction is open for hours. So it is no part of what carries new rows out: it comes every few seconds, less often where it takes
-//! long, and over a connection of its own as soon as it takes long enough to be in the way.
+//! It costs in proportion to the rows and to what has been deleted and can't be vacuumed yet, which
+//! is millions while a transaction is open for hours. So it is no part of what carries new rows
+//! out: it comes every few seconds, less often where it takes long, and over a connection of its
+//! own as soon as it takes long enough to be in the way.
 
 use std::time::Duration;
 
@@ -30,8 +32,8 @@ const MOST_COUNTED: usize = 100_000;
 /// So many ids are told; the rest is for the next walk, which goes on behind them.
 pub(super) const MOST_TOLD: usize = 10_000;
 
-/// How long the oldest transaction is open that keeps what was deleted, as far as the user may know; and how many have been
-/// prepared, which nobody's connection shows.
+/// How long the oldest transaction is open that keeps what was deleted, as far as the user may
+/// know; and how many have been prepared, which nobody's connection shows.
 pub(super) const OPEN_TRANSACTIONS: &str = "SELECT (extract(epoch FROM max(clock_timestamp() - since)) * 1000)::bigint AS oldest_ms, \
     count(*) FILTER (WHERE is_prepared) AS prepared FROM (\
         SELECT xact_start AS since, false AS is_prepared FROM pg_stat_activity \

@@ -40,7 +40,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox of this configuration. Nothing is connected: rows go over the caller's connection.
+    /// The outbox of this configuration. Nothing is connected: rows go over the caller's
+    /// connection.
     #[must_use]
     pub fn new(config: &OutboxConfig) -> Self {
         Self {

@@ -6,12 +6,12 @@
 //! ```
 //!
 //! The fields are: magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing
-//! there, `-` lease only; `V` and `N` if the payload begins with a line of dependencies that the load
-//! has named), codec (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline,
-//! stamp, type fingerprint, stored-at, fresh-until, stale-until, and the time that the load took.
-//! All times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace
-//! single fields, and `redis-cli GET users:1` stays readable. A value that does not start with the
-//! magic belongs to another program.
+//! there, `-` lease only; `V` and `N` if the payload begins with a line of dependencies that the
+//! load has named), codec (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline, stamp, type
+//! fingerprint, stored-at, fresh-until, stale-until, and the time that the load took. All times are
+//! the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
+//! and `redis-cli GET users:1` stays readable. A value that does not start with the magic belongs
+//! to another program.
 
 use std::fmt;
 use std::time::Duration;

@@ -99,8 +99,8 @@ impl Look {
     }
 }
 
-/// The callback to which [`Store::glance`](crate::store::Store::glance) shows an entry in place, with the store's time. The
-/// store may be locked during the call.
+/// The callback to which [`Store::glance`](crate::store::Store::glance) shows an entry in place,
+/// with the store's time. The store may be locked during the call.
 pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
 /// The value under a key.
@@ -390,7 +390,8 @@ impl NamespaceInvalidated {
     }
 }
 
-/// The filter of [`Store::remove_matching`](crate::store::Store::remove_matching). It never removes values of other programs.
+/// The filter of [`Store::remove_matching`](crate::store::Store::remove_matching). It never removes
+/// values of other programs.
 #[derive(Debug, Clone)]
 pub struct Matching {
     /// A pattern in the syntax of Redis's `SCAN MATCH`, namespace included.

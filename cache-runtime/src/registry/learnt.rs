@@ -14,8 +14,8 @@ use parking_lot::RwLock;
 use crate::base::entry_map::{self, EntryMap};
 use crate::protocol::generation::Dep;
 
-/// The bytes that the lists of all keys may take. Of keys whose list had to make room, the next read
-/// costs a round trip more, or in a store in memory a load.
+/// The bytes that the lists of all keys may take. Of keys whose list had to make room, the next
+/// read costs a round trip more, or in a store in memory a load.
 const LISTS: u64 = 8 << 20;
 
 /// Of how many resources a function may name rows. The first load of an entry that depends on

@@ -68,8 +68,9 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// than a call without the cache. A call tries this before it waits for anything. If nothing is
     /// shown, nothing follows.
     ///
-    /// `see` must be called at most once. An [`Encoded`](crate::protocol::messages::Payload::Encoded) value is skipped, since
-    /// decoding takes time: the call then uses `look`.
+    /// `see` must be called at most once. An
+    /// [`Encoded`](crate::protocol::messages::Payload::Encoded) value is skipped, since decoding
+    /// takes time: the call then uses `look`.
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
         let _ = (key, deps, see);
     }
@@ -193,8 +194,9 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     }
 
     /// Whether the store finds keys by a pattern. One that can't refuses
-    /// [`remove_matching`](Store::remove_matching) with [`ErrorKind::Unsupported`]: then dead entries stay until their time
-    /// is over, and an invalidation by pattern becomes one of the whole resource.
+    /// [`remove_matching`](Store::remove_matching) with [`ErrorKind::Unsupported`]: then dead
+    /// entries stay until their time is over, and an invalidation by pattern becomes one of the
+    /// whole resource.
     fn lists_keys(&self) -> bool {
         true
     }

@@ -55,8 +55,8 @@ pub enum EventKind {
         /// How long the store took, in microseconds.
         took_us: u64,
     },
-    /// Invalidations wait, since the store can't be reached. One event when that begins, and then at
-    /// most one a second, if there are more or fewer of them.
+    /// Invalidations wait, since the store can't be reached. One event when that begins, and then
+    /// at most one a second, if there are more or fewer of them.
     InvalidationPending {
         /// How many keys and dependencies wait.
         waiting: u64,
@@ -165,9 +165,9 @@ impl EventBus {
         self.bus.subscribers.load(Ordering::Relaxed) > 0
     }
 
-    /// Publishes a stale hit, unless there was an event about others within the last second. Then it
-    /// is counted, and `true` asks the caller to call [`tell_held_back`](Self::tell_held_back) after
-    /// [`STALE_INTERVAL`].
+    /// Publishes a stale hit, unless there was an event about others within the last second. Then
+    /// it is counted, and `true` asks the caller to call [`tell_held_back`](Self::tell_held_back)
+    /// after [`STALE_INTERVAL`].
     pub(crate) fn served_stale(&self, hit: StaleHit<'_>) -> bool {
         if !self.has_subscribers() {
             return false;

@@ -1,7 +1,7 @@
 //! The server of a store, as spans name it.
 
-/// The fields of OpenTelemetry's database spans that say which server was asked. Empty where the store is in memory, or one of
-/// the program's own.
+/// The fields of OpenTelemetry's database spans that say which server was asked. Empty where the
+/// store is in memory, or one of the program's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StoreServer {
     /// `redis` or `memcached`

@@ -26,7 +26,8 @@ enum Credentials {
     None,
 }
 
-/// The server's `CACHE_ADMIN_TOKEN`. One that only its own machine reaches, and that has none, asks for none.
+/// The server's `CACHE_ADMIN_TOKEN`. One that only its own machine reaches, and that has none, asks
+/// for none.
 #[derive(SecurityScheme)]
 #[oai(ty = "bearer", key_in = "header")]
 struct AdminToken(Bearer);
@@ -99,7 +100,8 @@ enum ClearResponse {
     /// No later read is answered with anything cached so far.
     #[oai(status = 204)]
     Done,
-    /// Redis can't be reached: it will be told when it can, unless this process is being stopped. Until then it reads past it.
+    /// Redis can't be reached: it will be told when it can, unless this process is being stopped.
+    /// Until then it reads past it.
     #[oai(status = 202)]
     Pending,
 }

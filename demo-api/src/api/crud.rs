@@ -45,8 +45,8 @@ impl<R: Resource> CrudApi<R> {
     async fn list(
         &self,
         request: &Request,
-        /// Ids with commas between them, 100 at most: `1,2,3`. The answer has those that exist, in this order;
-        /// `skip` and `limit` do not change it.
+        /// Ids with commas between them, 100 at most: `1,2,3`. The answer has those that exist, in
+        /// this order; `skip` and `limit` do not change it.
         ids: Query<Option<String>>,
         /// How many rows to leave out.
         #[oai(default)]

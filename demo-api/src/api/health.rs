@@ -27,8 +27,8 @@ impl HealthApi {
 
     /// Whether the database and the cache answer
     ///
-    /// The status is 200 whenever this process answers at all. Without the cache the API is complete but
-    /// slower; without the database it can answer only what is cached.
+    /// The status is 200 whenever this process answers at all. Without the cache the API is
+    /// complete but slower; without the database it can answer only what is cached.
     #[oai(path = "/health", method = "get")]
     async fn health(&self) -> Json<Health> {
         let cache = cache_runtime::cache();

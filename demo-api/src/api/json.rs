@@ -63,8 +63,8 @@ impl ResponseError for BodyError {
 
 /// A request body: any JSON, documented as a `T`.
 ///
-/// What it holds is checked by [`into_input`](Self::into_input) or by the filter's parser, which name the
-/// field that is wrong; poem-openapi's own parser would not.
+/// What it holds is checked by [`into_input`](Self::into_input) or by the filter's parser, which
+/// name the field that is wrong; poem-openapi's own parser would not.
 #[derive(Debug)]
 pub(super) struct Body<T> {
     value: serde_json::Value,
@@ -139,7 +139,8 @@ async fn read(body: poem::Body) -> Result<Vec<u8>, BodyError> {
 
 /// A successful response, written by serde straight from the value that the cache shares.
 ///
-/// poem-openapi's `Json` would build a `serde_json::Value` first, which costs more than a cache hit.
+/// poem-openapi's `Json` would build a `serde_json::Value` first, which costs more than a cache
+/// hit.
 #[derive(Debug)]
 pub(super) struct Answer<T, const STATUS: u16>(Arc<T>);
 

@@ -17,7 +17,8 @@ impl Filter {
     /// Orders the rows and takes one page of them.
     pub fn paginate(&self, select: &mut SelectStatement) {
         for order in &self.order_by {
-            // NULLs first in ascending order, as SQLite does; PostgreSQL's default is the other way round.
+            // NULLs first in ascending order, as SQLite does; PostgreSQL's default is the other way
+            // round.
             let (direction, nulls) = match order.direction {
                 Direction::Ascending => (sea_query::Order::Asc, NullOrdering::First),
                 Direction::Descending => (sea_query::Order::Desc, NullOrdering::Last),

@@ -139,8 +139,8 @@ where
     ///
     /// # Cancel safety
     /// If dropped while the body runs, the future enqueues an intent, so that nothing is stored
-    /// until the end of the in-doubt window, and one more invalidation for that deadline. If dropped
-    /// later, nothing changes, because the invalidation is already enqueued.
+    /// until the end of the in-doubt window, and one more invalidation for that deadline. If
+    /// dropped later, nothing changes, because the invalidation is already enqueued.
     // This body is compiled once for each annotated function, so the steps are elsewhere.
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(ReturnShape<R, S>) -> F) -> impl Future<Output = R>

@@ -156,8 +156,8 @@ impl Vars {
     }
 }
 
-/// Whether Kubernetes has set this for a service: `CACHE_TTL_PORT=tcp://10.0.0.5:80` for one that is named
-/// `cache-ttl`.
+/// Whether Kubernetes has set this for a service: `CACHE_TTL_PORT=tcp://10.0.0.5:80` for one that
+/// is named `cache-ttl`.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
     let scheme = value.split_once("://").map(|(scheme, _)| scheme);

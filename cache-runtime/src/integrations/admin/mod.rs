@@ -325,8 +325,8 @@ fn switched(target: &str, enabled: bool, scope: &str) -> Response {
     Response::json(200, &json!({ "said": said }))
 }
 
-/// Whether one of the annotated functions reads the resource. Without any it may be one that is used
-/// by hand.
+/// Whether one of the annotated functions reads the resource. Without any it may be one that is
+/// used by hand.
 fn is_known(cache: &Cache, resource: &str) -> bool {
     let known = cache.switchable();
     known.is_empty() || known.iter().any(|it| it == resource)

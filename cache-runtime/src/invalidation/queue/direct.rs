@@ -10,7 +10,8 @@ use crate::invalidation::Acknowledgement;
 use crate::invalidation::batch::{InvalidationRequest, Waiters};
 
 impl Queue {
-    /// Enqueues a request whose caller waits. If nothing else waits, the caller's task is to send it.
+    /// Enqueues a request whose caller waits. If nothing else waits, the caller's task is to send
+    /// it.
     ///
     /// # Errors
     /// As [`enter`](Self::enter).

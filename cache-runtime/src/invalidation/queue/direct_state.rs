@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::base::clock::Instant;
 
-/// How long somebody else's invalidation waits behind a batch that the task of a caller sends. After
-/// that the worker sends both, since perhaps nobody polls that task. Longer than the store usually
-/// takes.
+/// How long somebody else's invalidation waits behind a batch that the task of a caller sends.
+/// After that the worker sends both, since perhaps nobody polls that task. Longer than the store
+/// usually takes.
 pub(in crate::invalidation) const TAKEOVER: Duration = Duration::from_millis(10);
 
 /// Whether the batch in flight is sent by the task of its caller.

@@ -5,8 +5,8 @@ use super::facts::{Fact, Kind, Subject, keep};
 use super::reason::Reason;
 use super::record::Node;
 
-/// Compares values, by their text (`by_text.rs`) or by their size (`by_size.rs`), and stores what it
-/// learns about types.
+/// Compares values, by their text (`by_text.rs`) or by their size (`by_size.rs`), and stores what
+/// it learns about types.
 pub(super) struct ValueComparer {
     has_text: bool,
     pub(super) keeps: bool,

@@ -11,8 +11,8 @@
 //! - The size of the value, which needs no trait. A struct's fields fill it, except for alignment.
 //!   If the serialised fields don't, one is missing. If the type has no `Debug`, a hash by `Hash`
 //!   distinguishes the values. If it has neither, the call bypasses the cache
-//!   ([`ArgumentCheck::Unknown`]). So does a value without both whose `Serialize` may have rounded it:
-//!   one that is written as a number, text or list of its own form.
+//!   ([`ArgumentCheck::Unknown`]). So does a value without both whose `Serialize` may have rounded
+//!   it: one that is written as a number, text or list of its own form.
 //!
 //! Two kinds of values can't be compared: what is behind a `dyn`, since nothing shows its type, and
 //! the few types that neither serialise nor show all that they hold (`SocketAddrV6`).

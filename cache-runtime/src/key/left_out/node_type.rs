@@ -1,5 +1,5 @@
-//! What the type of a serialised value and its place in memory tell: whether it may hold more than was
-//! serialised.
+//! What the type of a serialised value and its place in memory tell: whether it may hold more than
+//! was serialised.
 
 use super::reason::{Reason, TIME_WITH_ZONE};
 use super::record::{Data, Fields, Node};
@@ -91,7 +91,8 @@ impl Node {
         })
     }
 
-    /// Whether the type itself is one of the standard library or the language, or of a trusted crate.
+    /// Whether the type itself is one of the standard library or the language, or of a trusted
+    /// crate.
     pub(super) fn is_of_std(&self) -> bool {
         let ty = bare(self.ty);
         if ty.starts_with(['(', '[']) {
@@ -275,7 +276,8 @@ impl Node {
         !self.is_wrapper() && parts.into_iter().all(|part| self.holds(part))
     }
 
-    /// Whether the fields of a variant, behind the variant's number, are all that there is room for.
+    /// Whether the fields of a variant, behind the variant's number, are all that there is room
+    /// for.
     fn is_filled_by(&self, parts: &[&Self]) -> bool {
         let gaps = Gaps::between(parts);
         let (Some(first), Some(end)) = (gaps.start, gaps.end) else {

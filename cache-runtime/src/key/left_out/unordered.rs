@@ -25,8 +25,8 @@ impl Unordered {
     }
 
     /// Those of a value that a function has returned. If a map is written by hand, flattened, or as
-    /// a list of pairs, its order may be any: then none counts, since a value that only seems to come
-    /// back in another order must not be refused.
+    /// a list of pairs, its order may be any: then none counts, since a value that only seems to
+    /// come back in another order must not be refused.
     pub(super) fn of_value(node: &Node, shown: &Shown<'_>) -> Self {
         let mut places = Places::default();
         places.find(node, shown);

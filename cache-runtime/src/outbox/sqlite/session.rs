@@ -1,4 +1,5 @@
-//! The relay over one connection: it delivers the rows that it finds, or reads on for its own process.
+//! The relay over one connection: it delivers the rows that it finds, or reads on for its own
+//! process.
 
 use std::convert::Infallible;
 
@@ -22,7 +23,8 @@ use crate::outbox::shared::{changed, lag_of};
 use crate::outbox::walk::SURVEY;
 use crate::store::Circuit;
 
-/// Rows that say nothing more once their resource has been invalidated. The others are to be set aside.
+/// Rows that say nothing more once their resource has been invalidated. The others are to be set
+/// aside.
 const READABLE: &str = "(r.kind = 'all' OR json_valid(r.value))";
 
 /// How long a statement waits for another process's lock; less than the limit of a query.
@@ -86,7 +88,8 @@ impl SqliteRelay<'_> {
             )));
         }
         let (version, mut relay, _) = self.state().await?;
-        // Only if nobody has said so: an UPDATE that changes nothing waits for the file's lock, too.
+        // Only if nobody has said so: an UPDATE that changes nothing waits for the file's lock,
+        // too.
         if relay.is_none() || crate::base::mutation::is_active("outbox-sqlite-waits-for-writers") {
             let told = format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL");
             self.rows(told, &self.relay.mine()?).await?;
@@ -152,7 +155,8 @@ impl SqliteRelay<'_> {
         noted(self.relay, tables).await
     }
 
-    /// The rows that can be taken. A time that is further away than any writer asks for is a clock's, or somebody's mistake.
+    /// The rows that can be taken. A time that is further away than any writer asks for is a
+    /// clock's, or somebody's mistake.
     fn due_sql(&self) -> String {
         let (outbox, _, state) = names(&self.relay.config.table);
         format!(
@@ -196,8 +200,9 @@ impl SqliteRelay<'_> {
         Ok(ids.len() == BATCH)
     }
 
-    /// Invalidates resources with very many rows as a whole, and deletes these rows, which say nothing more then; returns whether
-    /// there were any. One after another they would hold up all rows behind them.
+    /// Invalidates resources with very many rows as a whole, and deletes these rows, which say
+    /// nothing more then; returns whether there were any. One after another they would hold up all
+    /// rows behind them.
     async fn take_bulk(&mut self, cache: &Handle) -> Result<bool, RelayError> {
         if crate::base::mutation::is_active("outbox-bulk-in-order") {
             return Ok(false);
@@ -258,7 +263,8 @@ impl SqliteRelay<'_> {
         let relay = self.relay;
         let mut known = Known::default();
         loop {
-            // While somebody holds the file's lock nothing is told to be fresh, and nothing is forgotten.
+            // While somebody holds the file's lock nothing is told to be fresh, and nothing is
+            // forgotten.
             let done = self.follow_on(freshness, connection_id, &mut known).await;
             relay.unless_busy(done)?;
             tokio::time::sleep(relay.poll).await;
@@ -287,7 +293,8 @@ impl SqliteRelay<'_> {
         self.survey(&mut known.looks.surveyed).await
     }
 
-    /// Applies the rows that were committed after the last position; returns the new position, and the version of the schema.
+    /// Applies the rows that were committed after the last position; returns the new position, and
+    /// the version of the schema.
     async fn read(&mut self, last: Option<i64>) -> Result<(i64, i64), RelayError> {
         let relay = self.relay;
         let (outbox, _, state) = names(&relay.config.table);
@@ -439,7 +446,8 @@ struct Looks {
     schema: Option<i64>,
 }
 
-/// Which rows are deleted once everything of their resource has been invalidated. Both texts are known, and need no quotes of their own.
+/// Which rows are deleted once everything of their resource has been invalidated. Both texts are
+/// known, and need no quotes of their own.
 fn covered_sql(kind: &str, resource: Option<&str>, until: i64) -> String {
     let resource = resource.map_or_else(|| "NULL".to_owned(), quote_sqlite_text);
     format!(

@@ -9,7 +9,8 @@ pub(super) struct TriggerEvent {
     event: &'static str,
     rows: &'static str,
     level: &'static str,
-    /// `ALWAYS`, or only where `session_replication_role` is `replica`. By its first letter in the database's catalog.
+    /// `ALWAYS`, or only where `session_replication_role` is `replica`. By its first letter in the
+    /// database's catalog.
     mode: &'static str,
 }
 
@@ -32,8 +33,9 @@ pub(super) const EVENTS: [TriggerEvent; 4] = [
     statement("TRUNCATE", ""),
 ];
 
-/// Logical replication runs no triggers of statements but that of TRUNCATE. Only tables that a subscription writes to have this
-/// one: elsewhere a bulk load with `session_replication_role = replica` would write each row twice.
+/// Logical replication runs no triggers of statements but that of TRUNCATE. Only tables that a
+/// subscription writes to have this one: elsewhere a bulk load with
+/// `session_replication_role = replica` would write each row twice.
 pub(super) const REPLICA: TriggerEvent = TriggerEvent {
     event: "INSERT OR UPDATE OR DELETE",
     rows: "",
@@ -62,8 +64,8 @@ pub(in crate::outbox) fn replica_trigger_name(outbox: &OutboxTable) -> String {
     outbox.trigger("_replica")
 }
 
-/// One trigger of the table `target`, in a block of PL/pgSQL. One that is there stays: to replace it would wait for all who read
-/// the table, and make others wait.
+/// One trigger of the table `target`, in a block of PL/pgSQL. One that is there stays: to replace
+/// it would wait for all who read the table, and make others wait.
 pub(super) fn trigger_sql(name: &str, event: TriggerEvent, function: &str) -> String {
     let TriggerEvent {
         event,

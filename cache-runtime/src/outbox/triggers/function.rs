@@ -1,4 +1,5 @@
-//! The function that the triggers of a table run: it writes what a statement has changed into the outbox.
+//! The function that the triggers of a table run: it writes what a statement has changed into the
+//! outbox.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,8 +41,9 @@ impl Followed {
         outbox.beside(&self.table.function_suffix())
     }
 
-    /// The function. It has the search path and the forms of values that it needs, whoever runs it: rows are compared as texts, and
-    /// in another form than ISO's two points of time may have the same text.
+    /// The function. It has the search path and the forms of values that it needs, whoever runs it:
+    /// rows are compared as texts, and in another form than ISO's two points of time may have the
+    /// same text.
     pub(super) fn create_sql(&self, outbox: &OutboxTable) -> String {
         format!(
             "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
@@ -88,9 +90,10 @@ END
         )
     }
 
-    /// Whether a column has been renamed or dropped since the triggers were installed. Then nobody can tell which rows have changed,
-    /// but that is no reason to let a write fail. The function sees the columns as they are now. A query for them would not, if the
-    /// transaction's snapshot is older than the change (REPEATABLE READ).
+    /// Whether a column has been renamed or dropped since the triggers were installed. Then nobody
+    /// can tell which rows have changed, but that is no reason to let a write fail. The function
+    /// sees the columns as they are now. A query for them would not, if the transaction's snapshot
+    /// is older than the change (REPEATABLE READ).
     fn lacks_columns(&self) -> String {
         let columns = self.needed_columns();
         if columns.is_empty() || crate::base::mutation::is_active("outbox-renamed-columns-fail") {
@@ -120,7 +123,8 @@ END
         )
     }
 
-    /// The columns that ids and tags are made of, of one row, as it was and as it is, unless an UPDATE has changed nothing.
+    /// The columns that ids and tags are made of, of one row, as it was and as it is, unless an
+    /// UPDATE has changed nothing.
     fn of_row(&self) -> String {
         let of = |row: &str| {
             let columns = self.columns.iter().enumerate();
@@ -223,8 +227,9 @@ END
         }
     }
 
-    /// Whether the column's type is that of the ids in the program, so that a text in the one is that in the other. Looked at each
-    /// time: the column may have been altered since. A domain is what it is made of.
+    /// Whether the column's type is that of the ids in the program, so that a text in the one is
+    /// that in the other. Looked at each time: the column may have been altered since. A domain is
+    /// what it is made of.
     fn fits(&self, id: &[String], kind: Option<&IdKind>) -> Option<String> {
         let (kind, [column]) = (kind?, id) else {
             return None;

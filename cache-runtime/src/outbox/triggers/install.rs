@@ -52,9 +52,10 @@ DO {comment};\n",
 
     /// What is to be looked at before, and the triggers of the table and its partitions.
     ///
-    /// A table with a foreign partition, or one that is a partition of a table that is not followed, gets triggers of rows. PostgreSQL
-    /// collects no rows of a foreign table for a statement, and lets the statement fail. And triggers of statements run only where
-    /// the statement names their table.
+    /// A table with a foreign partition, or one that is a partition of a table that is not
+    /// followed, gets triggers of rows. PostgreSQL collects no rows of a foreign table for a
+    /// statement, and lets the statement fail. And triggers of statements run only where the
+    /// statement names their table.
     fn install_block(&self, outbox: &OutboxTable) -> String {
         let function = quote_text(&self.function(outbox));
         let names = trigger_names(outbox);
@@ -125,7 +126,8 @@ END
         )
     }
 
-    /// Refuses columns that are missing, and ids and tags of a type whose text may differ from the one in a key.
+    /// Refuses columns that are missing, and ids and tags of a type whose text may differ from the
+    /// one in a key.
     fn check_columns(&self) -> String {
         let listed = |columns: &[String], is_text: bool| {
             let listed = columns

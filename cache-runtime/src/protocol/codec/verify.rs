@@ -122,8 +122,8 @@ pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
     ))
 }
 
-/// Whether two values are the same where a `PartialEq` of the type's own may not look: a row that is
-/// compared by its id, a text without its case.
+/// Whether two values are the same where a `PartialEq` of the type's own may not look: a row that
+/// is compared by its id, a text without its case.
 fn is_the_same<V: Cacheable, C: Compare<V>>(
     codec: CodecId,
     value: &V,
@@ -137,8 +137,8 @@ fn is_the_same<V: Cacheable, C: Compare<V>>(
             && is_shown_alike::<V, C>(codec, value, back, bytes)
 }
 
-/// Whether serde writes both alike. Sets and maps are written in another order each time, and so are
-/// lists that are made of them.
+/// Whether serde writes both alike. Sets and maps are written in another order each time, and so
+/// are lists that are made of them.
 fn is_written_alike<V: Cacheable, C: Compare<V>>(
     codec: CodecId,
     value: &V,
@@ -257,8 +257,8 @@ impl Trust {
         self.0.lock().verified.add(footprint);
     }
 
-    /// Whether this is the function's first value, or has a part that none had before. A field that is
-    /// not serialised shows only in values that have it.
+    /// Whether this is the function's first value, or has a part that none had before. A field that
+    /// is not serialised shows only in values that have it.
     pub(crate) fn is_news(&self, footprint: &Footprint) -> bool {
         let record = self.0.lock();
         record.fills == 1 || !footprint.is_within(&record.verified)

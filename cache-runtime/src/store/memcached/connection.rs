@@ -196,8 +196,8 @@ impl Connection {
         })
     }
 
-    /// The random number that the server holds. If it has lost it, it gets another one. Each process
-    /// reads it every second, so it is the last to be evicted.
+    /// The random number that the server holds. If it has lost it, it gets another one. Each
+    /// process reads it every second, so it is the last to be evicted.
     async fn mark(&mut self) -> Result<Vec<u8>, Failure> {
         const ATTEMPTS: usize = 3;
         let key = "cache-runtime@server".to_owned();

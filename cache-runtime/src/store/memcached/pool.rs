@@ -318,8 +318,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Connects, and closes the circuit. If the name has several addresses, all of them have to lead
-    /// to one server: else each process might use another one.
+    /// Connects, and closes the circuit. If the name has several addresses, all of them have to
+    /// lead to one server: else each process might use another one.
     async fn find_server(&self) -> Result<Connection, Failure> {
         self.state.lock().circuit = Circuit::HalfOpen;
         let found = tokio::time::timeout(self.budget.max(CHECK), targets(&self.config)).await;

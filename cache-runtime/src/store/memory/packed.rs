@@ -1,7 +1,7 @@
 //! The header of an entry, as the store in memory keeps it.
 //!
-//! Most entries hold a value and no lease, and are not kept beyond the time that they are fresh. What
-//! only the others have lies apart. So a header takes 56 bytes in place of 96.
+//! Most entries hold a value and no lease, and are not kept beyond the time that they are fresh.
+//! What only the others have lies apart. So a header takes 56 bytes in place of 96.
 
 use crate::base::clock::Millis;
 use crate::base::nonce::Nonce;

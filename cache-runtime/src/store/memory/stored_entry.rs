@@ -24,8 +24,8 @@ pub(super) struct StoredEntry {
     pub(super) under: Option<Arc<UsedGenerations>>,
 }
 
-/// The dependencies of entries, and the flags of their generations. Entries with the same list share
-/// it: one for each entry took 64 bytes.
+/// The dependencies of entries, and the flags of their generations. Entries with the same list
+/// share it: one for each entry took 64 bytes.
 pub(super) struct UsedGenerations {
     pub(super) deps: Arc<[Arc<Dep>]>,
     pub(super) flags: Box<[Arc<InvalidationFlag>]>,

@@ -2,8 +2,8 @@
 //!
 //! Without worker threads of the application, the cache's own thread drives the connection. A read
 //! from a single-threaded runtime (a worker of actix-web, `current_thread`) then wakes that thread,
-//! and is woken by it, which takes as long as the read itself. So such a runtime gets a connection of
-//! its own for reads, once it has read often enough, with a batcher of its own, whose workers it
+//! and is woken by it, which takes as long as the read itself. So such a runtime gets a connection
+//! of its own for reads, once it has read often enough, with a batcher of its own, whose workers it
 //! runs. Everything else goes over the main connection.
 //!
 //! A read over it returns what the main connection would: it is sent after the read began, to the

@@ -265,9 +265,9 @@ pub(super) static INTEND: LazyLock<Lua> = LazyLock::new(|| script(include_str!("
 pub(super) static PRUNE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/prune.lua")));
 
 /// `KEYS` the list of reads that are switched off for all processes, one name per line; `ARGV` a
-/// name, `1` to switch it on or `0` to switch it off, and the list as the caller knows it, for the case
-/// that it was lost. Returns the list. It has no TTL: reads
-/// that an operator has switched off stay off until somebody switches them on.
+/// name, `1` to switch it on or `0` to switch it off, and the list as the caller knows it, for the
+/// case that it was lost. Returns the list. It has no TTL: reads that an operator has switched off
+/// stay off until somebody switches them on.
 pub(super) static SWITCH: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/switch.lua")));
 
 /// `KEYS` entries; `ARGV` `derived` or `all`, and stored-before in ms or an empty string. Removes

@@ -1,6 +1,7 @@
 //! Slots of a cluster: which slot a key belongs to, and which node has it.
 //!
-//! The rules are those of the [cluster specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
+//! The rules are those of the [cluster
+//! specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 
 use std::ops::Range;
 

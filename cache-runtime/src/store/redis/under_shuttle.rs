@@ -1,9 +1,9 @@
 //! The module `redis` of unit tests that are compiled with `--cfg cache_shuttle`, in place of
 //! `redis/mod.rs`.
 //!
-//! A real connection needs Tokio's network and timers, which shuttle does not run. So the batcher and
-//! the choice of the read path are compiled with the connection of `stand_ins.rs`. The feature `redis`
-//! has to be off.
+//! A real connection needs Tokio's network and timers, which shuttle does not run. So the batcher
+//! and the choice of the read path are compiled with the connection of `stand_ins.rs`. The feature
+//! `redis` has to be off.
 
 #[allow(dead_code, unused_imports, reason = "not all of it is tested here")]
 mod batcher;
