@@ -1,6 +1,7 @@
 //! Turns a return value into an entry, and checks that its codec preserves it.
 
 use std::any::TypeId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::context::LoadContext;
 use super::new_entry::NewEntry;
 use super::store_filter::StoreFilter;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::mutation;
 use crate::base::nonce::random_fraction;
 use crate::call::returns::{Loaded, Returns};
 use crate::protocol::cacheable::Cacheable;
@@ -87,8 +89,22 @@ impl Call {
     }
 
     /// Returns the entry for a value. A value that the codec would lose is refused, even if the
-    /// store keeps values decoded, so that every tier returns the same value.
+    /// store keeps values decoded, so that every tier returns the same value. So is one whose type
+    /// panics: the function has returned it, and its caller is to get it.
     pub(crate) fn pack_value<V: Cacheable, C: Compare<V>>(
+        &self,
+        value: &V,
+        share: impl FnOnce() -> Option<Arc<V>>,
+        fresh_for: Duration,
+    ) -> Result<NewEntry, Error> {
+        if mutation::is_active("panics-of-types-spread") {
+            return self.pack_unguarded::<V, C>(value, share, fresh_for);
+        }
+        let pack = || self.pack_unguarded::<V, C>(value, share, fresh_for);
+        catch_unwind(AssertUnwindSafe(pack)).unwrap_or_else(|_| Err(self.loses::<V>(panicked())))
+    }
+
+    fn pack_unguarded<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
         share: impl FnOnce() -> Option<Arc<V>>,
@@ -190,6 +206,14 @@ impl Call {
         registry::report_loss(self.site, &self.resource.name, TypeId::of::<V>(), &refusal);
         refusal.into()
     }
+}
+
+fn panicked() -> Refusal {
+    Refusal::new(
+        String::new(),
+        "is of a type whose `Serialize`, `Deserialize`, `PartialEq` or `Debug` has panicked",
+        "let it return an error, or take the value",
+    )
 }
 
 /// To decode such a type exhausts the stack, for some values. So none is ever decoded.

@@ -117,11 +117,9 @@ async fn run(modes: &[Mode], seed: u64, sequences: usize) -> Option<Difference> 
         let mut rng = Rng::with_seed(seed ^ (round << 32));
         round += 1;
         let calls = calls(Partition::WHOLE, count * LENGTH, &mut rng);
-        let off = Subject::start(Mode::Off, &redis);
-        let subjects: Vec<Subject> = modes
-            .iter()
-            .map(|mode| Subject::start(*mode, &redis))
-            .collect();
+        let off = [Mode::Off];
+        let mut subjects = Subject::start_all(off.iter().chain(modes), &redis);
+        let off = subjects.remove(0);
         if let Some((at, mode, right, shown)) = first_difference(&off, &subjects, &calls).await {
             let calls = calls[..=at].to_vec();
             let found = Difference {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use cache_tests::{Demo, RedisServer};
 use serde_json::Value;
@@ -101,6 +102,19 @@ impl Subject {
             tags: Mutex::default(),
             hits: AtomicU64::new(0),
         }
+    }
+
+    /// One for each mode. They start at the same time, since starting is mostly waiting.
+    pub(crate) fn start_all<'a>(
+        modes: impl Iterator<Item = &'a Mode>,
+        redis: &RedisServer,
+    ) -> Vec<Self> {
+        thread::scope(|scope| {
+            let start = |mode| scope.spawn(move || Self::start(mode, redis));
+            let starting: Vec<_> = modes.copied().map(start).collect();
+            let started = starting.into_iter().map(|it| it.join());
+            started.map(|it| it.expect("demos that start")).collect()
+        })
     }
 
     /// Sends a call, and waits for the answer.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cache_runtime::testing::TestCache;
@@ -479,4 +480,62 @@ async fn a_decoded_test_cache_shares_its_values() {
         &shared(&encoded).await,
         &shared(&encoded).await
     ));
+}
+
+/// What of [`Fragile`] panics: 1 is its `Serialize`, 2 its `Deserialize`, 3 its `PartialEq`.
+static BROKEN: AtomicU8 = AtomicU8::new(0);
+
+fn breaks(part: u8) {
+    assert_ne!(BROKEN.load(Ordering::SeqCst), part, "on purpose");
+}
+
+#[derive(Debug, Clone)]
+struct Fragile(u8);
+
+impl PartialEq for Fragile {
+    fn eq(&self, other: &Self) -> bool {
+        breaks(3);
+        self.0 == other.0
+    }
+}
+
+impl Serialize for Fragile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        breaks(1);
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        breaks(2);
+        u8::deserialize(from).map(Self)
+    }
+}
+
+#[cached(resource = "fragile", cache = cache, skip(cache))]
+async fn fragile(id: u8, cache: &Cache) -> Fragile {
+    Fragile(id)
+}
+
+#[tokio::test]
+async fn a_type_that_panics_costs_its_hits_alone() {
+    let tiers = Tiers::new().await;
+    for (tier, cache) in tiers.all() {
+        for part in [1, 2, 3] {
+            BROKEN.store(part, Ordering::SeqCst);
+            let (kept, value) = status(fragile(part, &cache)).await;
+            assert_eq!((kept, value.0), (crate::NOT_STORED, part), "{tier}");
+        }
+        BROKEN.store(0, Ordering::SeqCst);
+        let (kept, value) = status(fragile(7, &cache)).await;
+        assert_eq!((kept, value.0), (crate::STORED, 7), "{tier}");
+    }
+    // A value that is stored.
+    for (tier, cache) in tiers.encoded() {
+        BROKEN.store(2, Ordering::SeqCst);
+        let (kept, value) = status(fragile(7, &cache)).await;
+        assert_eq!((is_hit(kept), value.0), (false, 7), "{tier}");
+        BROKEN.store(0, Ordering::SeqCst);
+    }
 }
