@@ -35,23 +35,25 @@ impl CallBudget {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.spend_running(ask).inspect(|_| self.stop())
+        self.spend_running(clock::now(), ask)
+            .inspect(|_| self.stop())
     }
 
-    /// Like [`spend`](Self::spend), but the time runs on until [`stop`](Self::stop). A caller that
-    /// needs no more commands skips the second clock reading, which is expensive compared with a
-    /// hit.
+    /// Like [`spend`](Self::spend), but for a command that began then, and the time runs on until
+    /// [`stop`](Self::stop). A caller that needs no more commands skips two clock readings, which
+    /// are expensive compared with a hit.
     // Not an `async fn`: its future would hold `ask` three times, and a timer that most calls don't
     // need. Many calls may wait at the same time, so the size matters.
     pub(crate) fn spend_running<T, F>(
         &mut self,
+        began: Instant,
         ask: F,
     ) -> impl Future<Output = Result<T, Error>> + use<T, F>
     where
         F: Future<Output = Result<T, Error>>,
     {
         self.stop();
-        self.running = Some(clock::now());
+        self.running = Some(began);
         if self.left == self.budget {
             // The store has this same limit and ends the command itself.
             return Either::Left(ask);
@@ -115,7 +117,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_command_that_runs_on_is_counted_when_it_is_stopped() {
         let mut call_budget = CallBudget::new(100 * MS);
-        let running = call_budget.spend_running(answer_after(60 * MS));
+        let running = call_budget.spend_running(clock::now(), answer_after(60 * MS));
         assert!(running.await.is_ok());
         assert_eq!(call_budget.left(), 100 * MS);
         call_budget.stop();

@@ -171,7 +171,7 @@ impl Cache {
                 break look;
             }
         };
-        let found = Hit::of(look, call.fingerprint::<T>()).and_then(|hit| {
+        let found = Hit::of(*look, call.fingerprint::<T>()).and_then(|hit| {
             let value = value_of::<T>(hit.codec, &hit.payload)?;
             Some((value, hit.ttl))
         });

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::codec_id::CodecId;
 use super::fingerprint::Fingerprint;
 use crate::base::clock::{CLOCK_ERROR, Millis};
-use crate::base::nonce::{Nonce, hex64};
+use crate::base::nonce::{Nonce, decimal64, hex64};
 use crate::key::EntryKind;
 
 /// The first bytes of every entry. The digit is the version of this format.
@@ -224,7 +224,7 @@ impl Header {
             token: Nonce::parse(&header[TOKEN..DEADLINE - 1])?,
             deadline: time(&header[DEADLINE..STAMP - 1])?,
             stamp: Stamp(Nonce::parse(&header[STAMP..FINGERPRINT - 1])?.0),
-            fingerprint: Fingerprint(hex64(&header[FINGERPRINT..STORED - 1])?),
+            fingerprint: Fingerprint(hex64(header[FINGERPRINT..].first_chunk()?)?),
             stored: time(&header[STORED..FRESH - 1])?,
             fresh: time(&header[FRESH..STALE - 1])?,
             stale: time(&header[STALE..TOOK - 1])?,
@@ -269,13 +269,9 @@ pub(crate) fn split_list(payload: &Bytes) -> Option<(&str, Bytes)> {
     Some((list, payload.slice(end + 1..)))
 }
 
+#[inline]
 fn time(digits: &[u8]) -> Option<Millis> {
-    digits
-        .iter()
-        .try_fold(0u64, |n, b| {
-            b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0'))
-        })
-        .map(Millis)
+    decimal64(digits).map(Millis)
 }
 
 #[cfg(test)]

@@ -79,6 +79,14 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// created, so that the stamp is always complete. Entry and generations come from one server.
     async fn look(&self, probe: &Probe) -> Result<Look, Error>;
 
+    /// The same on the heap: an answer is handed on a dozen times until the call has decided, and is
+    /// too large to be copied as often. Only stores whose answers wait on the heap anyway need more
+    /// than the default.
+    #[doc(hidden)]
+    async fn look_boxed(&self, probe: &Probe) -> Result<Box<Look>, Error> {
+        self.look(probe).await.map(Box::new)
+    }
+
     /// Reads as [`look`](Store::look) does, for somebody who only wants to see what there is: it
     /// creates nothing. A missing generation is one that no entry has, so the stamp matches none.
     ///

@@ -314,7 +314,7 @@ fn look_over<'c>(
 }
 
 async fn look_again(at: usize, call: &Call) -> (usize, Result<Look, Error>) {
-    (at, call.look().await)
+    (at, call.look().await.map(|look| *look))
 }
 
 /// Why the entry of this call may not be used, if it may not.

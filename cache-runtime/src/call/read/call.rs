@@ -172,7 +172,7 @@ impl Call {
 
     /// Looks up the entry. Ends expired intents first: their writers are gone, so the readers that
     /// find them must prune them.
-    pub(crate) async fn look(&self) -> Result<Look, Error> {
+    pub(crate) async fn look(&self) -> Result<Box<Look>, Error> {
         match self.look_once().await {
             // The result is dropped before the next await, which would otherwise hold it. All calls
             // look up, but few find expired intents.
@@ -184,10 +184,10 @@ impl Call {
 
     /// Looks up the entry, and measures the time. Not an `async fn`, since many calls may wait
     /// here, and each would hold its locals.
-    fn look_once(&self) -> impl Future<Output = Result<Look, Error>> + Send + use<'_> {
+    fn look_once(&self) -> impl Future<Output = Result<Box<Look>, Error>> + Send + use<'_> {
         let look = match log::is_on() {
             true => self.traced_look(),
-            false => self.cache.store.look(self.probe()),
+            false => self.cache.store.look_boxed(self.probe()),
         };
         self.begins_to_look();
         look.map(|mut looked| {
@@ -200,21 +200,21 @@ impl Call {
     }
 
     #[cold]
-    fn traced_look(&self) -> BoxFuture<'_, Result<Look, Error>> {
-        let look = self.cache.store.look(self.probe());
+    fn traced_look(&self) -> BoxFuture<'_, Result<Box<Look>, Error>> {
+        let look = self.cache.store.look_boxed(self.probe());
         Box::pin(in_span(self.lookup_span(), look))
     }
 
-    pub(super) async fn prune_and_look(&self) -> Result<Look, Error> {
+    pub(super) async fn prune_and_look(&self) -> Result<Box<Look>, Error> {
         let store = &self.cache.store;
         store.prune(self.probe()).await?;
-        let mut look = store.look(self.probe()).await?;
+        let mut look = store.look_boxed(self.probe()).await?;
         self.reads_list(&mut look);
         Ok(look)
     }
 
     /// Looks up the entry, and once more if it lists unknown dependencies.
-    pub(crate) async fn look_at_all(&self) -> Result<Look, Error> {
+    pub(crate) async fn look_at_all(&self) -> Result<Box<Look>, Error> {
         let knew = self.has_learnt();
         let look = self.look().await?;
         match self.has_learnt() == knew {
@@ -226,7 +226,7 @@ impl Call {
     /// Looks at the entry for somebody who only wants to see it: creates no generation, and prunes
     /// no intent.
     #[cfg(feature = "admin")]
-    pub(crate) async fn examine(&self) -> Result<Look, Error> {
+    pub(crate) async fn examine(&self) -> Result<Box<Look>, Error> {
         if mutation::is_active("looking-at-an-entry-writes") {
             return self.look_at_all().await;
         }
@@ -243,8 +243,8 @@ impl Call {
     }
 
     #[cfg(feature = "admin")]
-    async fn examine_once(&self) -> Result<Look, Error> {
-        let mut look = self.cache.store.examine(self.probe()).await?;
+    async fn examine_once(&self) -> Result<Box<Look>, Error> {
+        let mut look = Box::new(self.cache.store.examine(self.probe()).await?);
         self.reads_list(&mut look);
         Ok(look)
     }

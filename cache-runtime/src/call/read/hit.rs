@@ -8,7 +8,7 @@ use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, Look, Payload};
 
-/// An entry that may be served.
+/// An entry that may be served. It is boxed when it is made, since it is handed on several times.
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) header: Header,
@@ -23,20 +23,20 @@ pub(crate) struct Hit {
 
 impl Hit {
     #[inline]
-    pub(super) fn new(header: Header, payload: Payload, now: Millis) -> Self {
-        Self {
+    pub(super) fn new(header: Header, payload: Payload, now: Millis) -> Box<Self> {
+        Box::new(Self {
             header,
             content: header.content.plain(),
             codec: header.codec,
             payload,
             ttl: header.left(now),
             past: now.since(header.fresh),
-        }
+        })
     }
 
     /// Returns the entry of a lookup, if it may be served by a caller that only reads.
     #[inline]
-    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
+    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Box<Self>> {
         let Found::Entry(header, payload) = look.found else {
             return None;
         };
@@ -51,7 +51,7 @@ impl Hit {
 /// An expired entry that is served if the load fails or is slow.
 #[derive(Debug)]
 pub(crate) struct Fallback {
-    pub(crate) hit: Hit,
+    pub(crate) hit: Box<Hit>,
     /// Whether it may be served instead of an error.
     pub(crate) covers_errors: bool,
 }

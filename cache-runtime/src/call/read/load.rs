@@ -338,7 +338,7 @@ impl Call {
         if is_pending() || enclosing::bars(cache, self.probe()).is_some() {
             return None;
         }
-        let hit = Hit::of(look, self.fingerprint::<R::Value>())?;
+        let hit = Hit::of(*look, self.fingerprint::<R::Value>())?;
         restore(hit.content, hit.codec, &hit.payload)
     }
 

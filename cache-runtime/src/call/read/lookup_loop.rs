@@ -34,11 +34,11 @@ const LAST_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Serve this entry.
-    Hit(Hit),
+    Hit(Box<Hit>),
     /// Serve this expired entry.
-    Stale(Hit, StaleReason),
+    Stale(Box<Hit>, StaleReason),
     /// Serve this expired entry, and load a new value in the background.
-    Revalidate(Box<(Hit, Permit)>),
+    Revalidate(Box<(Box<Hit>, Permit)>),
     /// Serve the value that another caller has just loaded.
     Joined(LoadResult),
     /// Load, and store the value under this lease.
@@ -62,10 +62,10 @@ pub(crate) enum UnleasedRole {
 #[derive(Debug)]
 pub(crate) enum EntryState {
     /// It may be served.
-    Hit(Hit),
+    Hit(Box<Hit>),
     /// It has expired but may still be served. The second field is what a lease may replace, unless
     /// another caller is loading.
-    Past(Hit, Option<Seen>),
+    Past(Box<Hit>, Option<Seen>),
     /// There is a lease.
     Leased(Header),
     /// A lease may replace it.
@@ -206,7 +206,8 @@ impl<'a> LookupLoop<'a> {
             }
             self.read_token = call.read_token();
             let knew = call.has_learnt();
-            let look = match self.call_budget.spend_running(call.look()).await {
+            let began = call.timing.begins_to_look();
+            let look = match self.call_budget.spend_running(began, call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
@@ -232,9 +233,10 @@ impl<'a> LookupLoop<'a> {
     }
 
     /// Decides after a lookup.
-    fn decide(&mut self, look: Look) -> NextStep<'_> {
+    #[expect(clippy::boxed_local, reason = "unboxed, it would be copied once more")]
+    fn decide(&mut self, look: Box<Look>) -> NextStep<'_> {
         let (stamp, now) = (look.stamp, look.now);
-        let state = self.classify(look);
+        let state = self.classify(*look);
         if !matches!(state, EntryState::Hit(_)) {
             self.call_budget.stop();
         }
@@ -272,7 +274,7 @@ impl<'a> LookupLoop<'a> {
         &mut self,
         stamp: Stamp,
         seen: Seen,
-        past: Option<Hit>,
+        past: Option<Box<Hit>>,
     ) -> Option<Action> {
         let call = self.call;
         let mut permit = Permit::new(call, stamp, self.fingerprint);
@@ -385,7 +387,7 @@ impl<'a> LookupLoop<'a> {
     }
 
     /// Returns the expired entry to serve, because another caller's load failed or is slow.
-    pub(crate) fn instead(&mut self, bypass: BypassReason) -> Option<(Hit, StaleReason)> {
+    pub(crate) fn instead(&mut self, bypass: BypassReason) -> Option<(Box<Hit>, StaleReason)> {
         let (fallback, reason) = match bypass {
             BypassReason::LoadFailed => (
                 self.fallback.take_if(|it| it.covers_errors),

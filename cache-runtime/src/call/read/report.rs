@@ -17,7 +17,8 @@ use crate::telemetry::micros;
 impl Call {
     /// The store is about to be asked.
     pub(super) fn begins_to_look(&self) {
-        note(&self.timing.asked, self.timing.began.elapsed());
+        let began = self.timing.begins_to_look();
+        note(&self.timing.asked, began - self.timing.began);
     }
 
     /// The store has answered a lookup, or failed.

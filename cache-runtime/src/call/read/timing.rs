@@ -33,6 +33,17 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// When the lookup that is next begins. The first one begins with the call, as far as it
+    /// matters, which spares a reading of the clock.
+    pub(super) fn begins_to_look(&self) -> Instant {
+        match noted(&self.asked) {
+            None => self.began,
+            Some(_) => clock::now(),
+        }
+    }
+}
+
 /// Of so many lookups in this process, one is timed. Reading the clock twice takes as long as half a
 /// lookup.
 const DRAWN: u8 = 64;

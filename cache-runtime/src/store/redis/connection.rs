@@ -5,6 +5,7 @@
 //! connection manager of the client library reconnects unseen, so it is not used here.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -179,12 +180,13 @@ impl Connection {
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
         let mut multiplexed = self.multiplexed.clone();
-        let answered = async {
+        // Pinned here: a future that takes another one by value has room for it twice.
+        let answered = pin!(async {
             (
                 ask(&mut multiplexed).await,
                 self.state.sync_check.in_sync().await,
             )
-        };
+        });
         match self.in_time(sent, answered).await {
             Some((_, Err(error))) => Err(error),
             Some((Ok(answer), Ok(()))) => {
@@ -202,7 +204,11 @@ impl Connection {
         let Some(mut own) = self.runtimes.own() else {
             return self.read(sent, mget).await;
         };
-        match self.in_time(sent, values(&mut own.multiplexed, mget)).await {
+        let answered = {
+            let answer = pin!(values(&mut own.multiplexed, mget));
+            self.in_time(sent, answer).await
+        };
+        match answered {
             // Another read may have found that its answers belong to other commands.
             Some(Ok(values)) if own.is_in_use() => {
                 self.state.failures.answered();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use redis::Pipeline;
 pub(super) use redis::Value;
+use redis::{Cmd, Pipeline};
 
 use super::connection::Connection;
 use super::limits::READ_LIMIT;
@@ -11,13 +11,19 @@ use super::reply::text;
 use super::sent::Sent;
 use crate::base::error::{Error, ErrorKind};
 
+const NAME: &str = "MGET";
+
 /// Reads the values of these keys.
 pub(super) async fn mget(
     connection: &Connection,
     budget: Duration,
     keys: impl Iterator<Item = &str> + Clone,
 ) -> Result<Vec<Value>, Error> {
-    let mut mget = redis::cmd("MGET");
+    let (count, bytes) = keys
+        .clone()
+        .fold((0, 0), |(count, bytes), key| (count + 1, bytes + key.len()));
+    let mut mget = Cmd::with_capacity(1 + count, NAME.len() + bytes);
+    mget.arg(NAME);
     for key in keys.clone() {
         mget.arg(key);
     }

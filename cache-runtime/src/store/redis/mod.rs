@@ -281,7 +281,11 @@ impl Store for RedisStore {
         Some(self.connections.watch.clone())
     }
 
-    fn look<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Look, Error>>
+    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
+        self.look_boxed(probe).await.map(|look| *look)
+    }
+
+    fn look_boxed<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Box<Look>, Error>>
     where
         's: 'l,
         'p: 'l,

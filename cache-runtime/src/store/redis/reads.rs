@@ -1,5 +1,6 @@
 //! Reads an entry and its generations in one round trip, and interprets the answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use super::read_path::{DirectRead, ReadPath, read_path};
 use super::reply::{millis, miscounted};
 use super::stored::{GenerationSet, Missing, StoredValue, generation, generations_or_unknown};
 use super::{RedisStore, scripts};
-use crate::base::clock::Instant;
+use crate::base::clock::{Instant, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::{Dep, Generation};
@@ -22,7 +23,10 @@ impl RedisStore {
     /// Reads one entry: with a command of its own while few reads are in flight, otherwise in a
     /// batch. The choice is made when this is called, so that the future of a batched read is
     /// small.
-    pub(super) fn look_at<'l>(&'l self, probe: &'l Probe) -> BoxFuture<'l, Result<Look, Error>> {
+    pub(super) fn look_at<'l>(
+        &'l self,
+        probe: &'l Probe,
+    ) -> BoxFuture<'l, Result<Box<Look>, Error>> {
         match self
             .connections
             .using(|connection| read_path(connection, probe))
@@ -45,9 +49,9 @@ impl RedisStore {
     }
 
     /// Reads once more in the time that is left.
-    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
+    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Box<Look>, Error> {
         let alone = self.connections.using(DirectRead::on)?;
-        let look = self.look_alone(alone.connection(), probe);
+        let look = pin!(self.look_alone(alone.connection(), probe));
         let rest = self.budget.saturating_sub(since.elapsed());
         match tokio::time::timeout(rest, look).await {
             Ok(look) => look,
@@ -55,10 +59,15 @@ impl RedisStore {
         }
     }
 
-    async fn look_alone(&self, connection: &Connection, probe: &Probe) -> Result<Look, Error> {
+    async fn look_alone(&self, connection: &Connection, probe: &Probe) -> Result<Box<Look>, Error> {
         let probes = std::slice::from_ref(probe);
-        let mut looks = self.look_over(connection, probes, Missing::Created).await?;
-        looks.pop().ok_or_else(miscounted)
+        loop {
+            let mut reply = self.read(connection, probes, Missing::Created).await?;
+            let look = Box::new(reply.look(&probe.key).ok_or_else(miscounted)?);
+            if self.is_in_step(connection, &reply).await? {
+                return Ok(look);
+            }
+        }
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
@@ -83,60 +92,75 @@ impl RedisStore {
         probes: &[Probe],
         missing: Missing,
     ) -> Result<Vec<Look>, Error> {
-        let Some(Probe { deps, .. }) = probes.first() else {
+        if probes.is_empty() {
             return Ok(Vec::new());
-        };
-        debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
+        }
+        loop {
+            let mut reply = self.read(connection, probes, missing).await?;
+            let looks = probes.iter().map(|probe| reply.look(&probe.key));
+            let looks: Option<Vec<_>> = looks.collect();
+            let looks = looks.ok_or_else(miscounted)?;
+            if self.is_in_step(connection, &reply).await? {
+                return Ok(looks);
+            }
+        }
+    }
+
+    /// Reads the values of entries, and the generations that all of them depend on.
+    async fn read<'p>(
+        &self,
+        connection: &Connection,
+        probes: &'p [Probe],
+        missing: Missing,
+    ) -> Result<Reply<'p>, Error> {
+        let deps = probes.first().map_or(&[][..], |probe| &*probe.deps);
+        debug_assert!(probes.iter().all(|probe| *probe.deps == *deps));
         loop {
             let keys = probes.iter().map(|probe| probe.key.as_str());
             let keys = keys.chain(deps.iter().map(|dep| dep.key()));
-            let mut values = mget_checked(connection, self.budget, keys).await?;
+            let values = mget_checked(connection, self.budget, keys).await?;
             if values.len() != probes.len() + deps.len() {
                 if connection.runtimes.give_up_own() {
                     continue;
                 }
                 return Err(connection.answers_amiss(miscounted()));
             }
-            let generations = values.split_off(probes.len());
-            let generations = match missing {
-                Missing::Created => self.generations(connection, deps, &generations).await?,
-                Missing::Unknown => generations_or_unknown(&generations),
+            let of_deps = values.get(probes.len()..).unwrap_or_default();
+            let known = GenerationSet::of_all(connection.identity(), of_deps);
+            let generation_set = match (known, missing) {
+                (Some(known), _) => known,
+                (None, Missing::Created) => {
+                    // Boxed, so that the future of a hit does not hold memory for it.
+                    let created = Box::pin(self.ensure(connection, deps)).await?;
+                    GenerationSet::of(connection.identity(), created)
+                }
+                (None, Missing::Unknown) => {
+                    let unknown = generations_or_unknown(of_deps);
+                    GenerationSet::of(connection.identity(), unknown)
+                }
             };
             connection.check_confirmed()?;
-            let generation_set = GenerationSet::of(connection.identity(), generations);
-            let now = connection.clock.now();
-            let mut misplaced = None;
-            let looks = values.into_iter().zip(probes).map(|(value, probe)| {
-                let look = StoredValue::of(value).look(&probe.key, &generation_set, now);
-                if generation_set.is_misplaced(&look) {
-                    misplaced = Some(probe.key.as_str());
-                }
-                look
+            return Ok(Reply {
+                values: values.into_iter(),
+                generation_set,
+                now: connection.clock.now(),
+                misplaced: None,
             });
-            let looks = looks.collect();
-            if let Some(key) = misplaced {
-                // It may be the runtime's own connection that returns the answers of others.
-                if connection.runtimes.give_up_own() {
-                    continue;
-                }
-                Box::pin(connection.check_sync(key, self.budget)).await?;
-            }
-            return Ok(looks);
         }
     }
 
-    /// The generations in `values`. Those that are missing or invalid are created.
-    async fn generations(
-        &self,
-        connection: &Connection,
-        deps: &[Arc<Dep>],
-        values: &[Value],
-    ) -> Result<Vec<Generation>, Error> {
-        if let Some(generations) = values.iter().map(generation).collect() {
-            return Ok(generations);
+    /// Whether answers belong to their commands, if an entry of another key has raised the doubt.
+    /// `false` if the read has to be repeated.
+    async fn is_in_step(&self, connection: &Connection, reply: &Reply<'_>) -> Result<bool, Error> {
+        let Some(key) = reply.misplaced else {
+            return Ok(true);
+        };
+        // It may be the runtime's own connection that returns the answers of others.
+        if connection.runtimes.give_up_own() {
+            return Ok(false);
         }
-        // Boxed, so that the future of a hit does not hold memory for it.
-        Box::pin(self.ensure(connection, deps)).await
+        Box::pin(connection.check_sync(key, self.budget)).await?;
+        Ok(true)
     }
 
     /// The generations; missing ones are created.
@@ -173,5 +197,27 @@ impl RedisStore {
                     "a generation's key holds something else",
                 )
             })
+    }
+}
+
+/// The answer to one read of entries with the same dependencies.
+struct Reply<'p> {
+    /// Those of the entries first.
+    values: std::vec::IntoIter<Value>,
+    generation_set: GenerationSet,
+    now: Millis,
+    /// The key of an entry that is of another key.
+    misplaced: Option<&'p str>,
+}
+
+impl<'p> Reply<'p> {
+    /// What was found under the next key. Has to be called in the order of the keys.
+    fn look(&mut self, key: &'p str) -> Option<Look> {
+        let value = StoredValue::of(self.values.next()?);
+        let look = value.look(key, &self.generation_set, self.now);
+        if self.generation_set.is_misplaced(&look) {
+            self.misplaced = Some(key);
+        }
+        Some(look)
     }
 }

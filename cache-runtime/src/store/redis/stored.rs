@@ -58,6 +58,18 @@ impl GenerationSet {
         Self { base, intended }
     }
 
+    /// The generations in these values; `None` if one of them holds none.
+    pub(super) fn of_all(server: Nonce, values: &[Value]) -> Option<Self> {
+        let mut is_complete = true;
+        let generations = values.iter().map_while(|value| {
+            let generation = generation(value);
+            is_complete &= generation.is_some();
+            generation
+        });
+        let set = Self::of(server, generations);
+        is_complete.then_some(set)
+    }
+
     /// Whether the read has found an entry of another key, which is not invalidated.
     pub(super) fn is_misplaced(&self, look: &Look) -> bool {
         match &look.found {

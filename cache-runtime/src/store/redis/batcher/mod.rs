@@ -60,18 +60,20 @@ const FIRST_READS: usize = 64;
 /// would only add to the time.
 const COMMAND: Duration = Duration::from_micros(10);
 
-/// The same on a link that is faster than the processors, such as loopback. With 2, eight callers
-/// had 0.94 times the throughput of hand-written code in place of 0.65 on a busy machine, and 0.75
-/// in place of 0.80 on an idle one.
-const FEWEST_ALONE: usize = 8;
+/// The same on a link that is faster than the processors, such as loopback. With 8, sixteen callers
+/// had 0.9 times, 64 and 512 callers 0.8 times this throughput; with 2 and with 16, all had less.
+const FEWEST_ALONE: usize = 4;
 
 const MOST_ALONE: usize = 64;
+
+/// A smaller batch is not answered in halves.
+const FEWEST_HALVED: usize = 4;
 
 /// Waiting reads are checked this many times per budget.
 const ROUNDS: u32 = 8;
 
 /// `None` if the read has to be repeated alone.
-pub(super) type LookResult = Result<Option<Look>, Error>;
+pub(super) type LookResult = Result<Option<Box<Look>>, Error>;
 
 /// The reads of one connection.
 pub(super) struct Batcher {
@@ -329,6 +331,21 @@ impl Batcher {
         sent_batch.map_or_else(Waiters::default, |it| {
             std::mem::take(&mut *it.lock()).waiters
         })
+    }
+
+    /// How many reads of an answered batch are told first. Then the ready tasks run, and the others
+    /// are told.
+    ///
+    /// Callers that are told together read again together. If no other batch is in flight, they
+    /// would be in one batch, and client and server would work in turn: each would wait for the
+    /// other. In two halves, the server reads for one half while the client works for the other.
+    /// With 64 callers that is 1.15 times the throughput, with 512 1.1 times.
+    pub(super) fn answered_first(&self, reads: usize) -> usize {
+        let is_only = self.together.load(Ordering::Relaxed) <= 1;
+        match is_only && reads >= FEWEST_HALVED {
+            true => reads.div_ceil(2),
+            false => reads,
+        }
     }
 
     /// After a batch has ended, reads need not be queued because of it.

@@ -32,7 +32,7 @@ impl BatchReply<'_> {
     pub(super) async fn looks(
         mut self,
         budget: Duration,
-    ) -> Result<(BatchOutcome, Vec<Option<Look>>), Error> {
+    ) -> Result<(BatchOutcome, Vec<Option<Box<Look>>>), Error> {
         let outcome = self.outcome();
         let reads = 0..self.batch_keys.reads.len();
         let mut looks: Vec<_> = reads.map(|read| self.look(read)).collect();
@@ -62,7 +62,7 @@ impl BatchReply<'_> {
 
     /// The result of the next read. Has to be called in the order in which the reads were added,
     /// once for each. Values are moved, and copied only if several reads asked for the same key.
-    fn look(&mut self, read: usize) -> Option<Look> {
+    fn look(&mut self, read: usize) -> Option<Box<Look>> {
         let (entry, list) = *self.batch_keys.reads.get(read)?;
         let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;
         *readers = readers.saturating_sub(1);
@@ -72,7 +72,7 @@ impl BatchReply<'_> {
             _ => stored.clone(),
         };
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
-        let look = stored?.look(key, generation_set, self.now);
+        let look = Box::new(stored?.look(key, generation_set, self.now));
         if generation_set.is_misplaced(&look) {
             self.misplaced = Some(*key);
         }

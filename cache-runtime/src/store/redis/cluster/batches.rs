@@ -58,7 +58,7 @@ impl Cluster {
     pub(in crate::store::redis) fn look_at<'l>(
         &'l self,
         probe: &'l Probe,
-    ) -> BoxFuture<'l, Result<Look, Error>> {
+    ) -> BoxFuture<'l, Result<Box<Look>, Error>> {
         let (sent, since) = (Sent::now(self.budget), clock::now());
         let batched = match self.batcher.is_quiet() || self.is_aside(probe) {
             true => None,
@@ -92,15 +92,15 @@ impl Cluster {
             .has_any(std::iter::once(probe.key.as_str()).chain(deps))
     }
 
-    async fn look_alone(&self, probe: &Probe) -> Result<Look, Error> {
+    async fn look_alone(&self, probe: &Probe) -> Result<Box<Look>, Error> {
         self.batcher.alone.fetch_add(1, Ordering::Relaxed);
         let _alone = InFlightRead(&self.batcher);
         let mut looks = self.look_over(std::slice::from_ref(probe)).await?;
-        looks.pop().ok_or_else(miscounted)
+        looks.pop().map(Box::new).ok_or_else(miscounted)
     }
 
     /// Reads once more in the time that is left.
-    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
+    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Box<Look>, Error> {
         let rest = self.budget.saturating_sub(since.elapsed());
         match tokio::time::timeout(rest, self.look_alone(probe)).await {
             Ok(look) => look,
@@ -453,7 +453,7 @@ impl<'p> ClusterBatch<'p> {
     }
 
     /// The result of a read; `None` while parts of it are missing.
-    fn look(&mut self, read: usize) -> Option<Result<Option<Look>, Error>> {
+    fn look(&mut self, read: usize) -> Option<Result<Option<Box<Look>>, Error>> {
         let (at, list) = *self.keys.reads.get(read)?;
         let (entry_link, entry) = self.entries.get(at)?;
         let deps = self.keys.lists.get(list)?;
@@ -509,7 +509,7 @@ impl<'p> ClusterBatch<'p> {
             (_, KeyAnswer::Come(value)) => value.clone(),
             _ => return Some(Ok(None)),
         };
-        let look = value.look(asked.key, set, connection.clock.now());
+        let look = Box::new(value.look(asked.key, set, connection.clock.now()));
         if set.is_misplaced(&look) {
             self.misplaced.add(&connection, asked.key);
         }
