@@ -332,7 +332,7 @@ impl<'a> Questions<'a> {
             let heard = self.heard(at, name, Made::Map(with(Made::Text("a"))))?;
             let variants: BTreeSet<_> = heard.iter().flat_map(Complaint::variants).collect();
             if variants.is_empty() {
-                if !is_known && !(is_whole && self.names.contains(&name)) {
+                if !(is_known || is_whole && self.names.contains(&name)) {
                     self.tasks.push_back(Task::Value {
                         at: named,
                         known: known.clone(),
