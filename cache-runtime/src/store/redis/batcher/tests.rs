@@ -195,3 +195,14 @@ fn a_batch_that_is_answered_and_not_served_makes_no_batch_smaller() {
         assert!(matches!(outcome_after(&error, 3), BatchOutcome::Empty));
     }
 }
+
+#[test]
+fn a_batch_is_answered_in_halves_while_there_is_no_other() {
+    let batcher = Batcher::default();
+    let _waiting: Vec<_> = (0..5).map(|_| join(&batcher, "users:1")).collect();
+    leave(&batcher);
+    assert_eq!(batcher.answered_first(5), 3);
+    assert_eq!(batcher.answered_first(3), 3, "too small");
+    let _next = join(&batcher, "users:2");
+    assert_eq!(batcher.answered_first(5), 5, "the next batch is queued");
+}
