@@ -84,7 +84,7 @@ pub(crate) fn hex64(digits: &[u8; HALF]) -> Option<u64> {
     (faults == 0).then_some(value)
 }
 
-/// The same, with a number that is 0 if all of them are digits.
+/// Returns the value of 16 lower-case hex digits, and a number that is 0 if all of them are digits.
 #[inline]
 fn hex16(digits: &[u8; HALF]) -> (u64, u64) {
     let text = u128::from_be_bytes(*digits);
@@ -95,7 +95,8 @@ fn hex16(digits: &[u8; HALF]) -> (u64, u64) {
 /// A one in each byte.
 const EACH: u64 = 0x0101_0101_0101_0101;
 
-/// The same for eight, of which the first is the highest byte.
+/// Returns the value of eight lower-case hex digits, of which the first is the highest byte, and a
+/// number that is 0 if all of them are digits.
 ///
 /// A read of an entry parses about a hundred digits, so eight are read at a time ("SIMD within a
 /// register").
@@ -104,8 +105,8 @@ fn hex8(text: u64) -> (u64, u64) {
     // A letter has this bit, and is nine more than its last four bits.
     let letters = (text >> 6) & EACH;
     let values = (text & (0x0f * EACH)) + letters * 9;
-    // Written again, it has to be the same: `0x27` lies between the digits and the letters behind
-    // them.
+    // Written as text again, it has to be what was read. `0x27` is the distance from the character
+    // after `9` to `a`.
     let differs = (values + 0x30 * EACH + letters * 0x27) ^ text;
     // Letters and nothing else are 10 or more, and nothing is 16 or more.
     let tens = ((values + 0x76 * EACH) & (0x80 * EACH)) ^ (letters << 7);
@@ -127,8 +128,8 @@ pub(crate) fn decimal64(digits: &[u8]) -> Option<u64> {
     ((high.1 | low.1) == 0).then_some(high.0 * 100_000_000 + low.0)
 }
 
-/// The same for eight, of which the first is the lowest byte, with a number that is 0 if all of them
-/// are digits.
+/// Returns the value of eight decimal digits, of which the first is the lowest byte, and a number
+/// that is 0 if all of them are digits.
 #[inline]
 fn decimal8(text: u64) -> (u64, u64) {
     let ones = text & (0x0f * EACH);

@@ -46,6 +46,9 @@ pub(crate) mod layout {
     pub(crate) const FRESH: usize = STORED + TIME_LEN + 1;
     pub(crate) const STALE: usize = FRESH + TIME_LEN + 1;
     pub(crate) const TOOK: usize = STALE + TIME_LEN + 1;
+    // It is read as one number.
+    const _: () = assert!(FINGERPRINT_LEN == 16);
+
     /// The newline that ends the header.
     pub(crate) const END: usize = TOOK + TOOK_LEN;
     /// The header's length with its newline.

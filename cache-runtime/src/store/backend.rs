@@ -79,7 +79,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// created, so that the stamp is always complete. Entry and generations come from one server.
     async fn look(&self, probe: &Probe) -> Result<Look, Error>;
 
-    /// The same on the heap: an answer is handed on a dozen times until the call has decided, and is
+    /// [`look`](Store::look) with its result on the heap: an answer is handed on a dozen times until the call has decided, and is
     /// too large to be copied as often. Only stores whose answers wait on the heap anyway need more
     /// than the default.
     #[doc(hidden)]

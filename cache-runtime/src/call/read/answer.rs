@@ -73,6 +73,7 @@ impl Call {
             return Answer::Run(Load::audited(self, hit));
         }
         let mut lookup_loop = LookupLoop::new(&self, self.fingerprint::<R::Value>());
+        self.timing.asks_at_once();
         let bypass = loop {
             match lookup_loop.next().await {
                 Action::Hit(hit) => match self.serve_and_keep(&hit, lookup_loop.read_token()) {

@@ -33,13 +33,21 @@ impl Default for Timing {
     }
 }
 
+/// In place of a time: the store is asked as soon as the call has begun.
+const AT_ONCE: u32 = u32::MAX;
+
 impl Timing {
-    /// When the lookup that is next begins. The first one begins with the call, as far as it
-    /// matters, which spares a reading of the clock.
+    /// The first lookup follows at once, so it begins with the call, which spares two readings of
+    /// the clock. Not to be said of a call that waits before, as one of a batch does.
+    pub(super) fn asks_at_once(&self) {
+        self.asked.store(AT_ONCE, Ordering::Relaxed);
+    }
+
+    /// When the lookup that is next begins.
     pub(super) fn begins_to_look(&self) -> Instant {
-        match noted(&self.asked) {
-            None => self.began,
-            Some(_) => clock::now(),
+        match self.asked.load(Ordering::Relaxed) {
+            AT_ONCE => self.began,
+            _ => clock::now(),
         }
     }
 }
@@ -94,5 +102,23 @@ pub(super) fn count(function: &FunctionStats, status: Status) {
                 counter.add_one();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_lookup_that_follows_at_once_begins_with_the_call() {
+        let timing = Timing::default();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(timing.begins_to_look() - timing.began, SECOND, "of a batch");
+        timing.asks_at_once();
+        assert_eq!(timing.begins_to_look(), timing.began);
+        note(&timing.asked, Duration::ZERO);
+        assert_eq!(timing.begins_to_look() - timing.began, SECOND, "the second");
     }
 }

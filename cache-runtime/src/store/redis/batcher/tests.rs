@@ -199,10 +199,60 @@ fn a_batch_that_is_answered_and_not_served_makes_no_batch_smaller() {
 #[test]
 fn a_batch_is_answered_in_halves_while_there_is_no_other() {
     let batcher = Batcher::default();
+    let halves = |reads: usize| {
+        let _waiting: Vec<_> = (0..reads).map(|_| join(&batcher, "users:1")).collect();
+        leave(&batcher);
+        let first = batcher.first_half(0);
+        let second = batcher.complete(0, &BatchOutcome::Empty);
+        batcher.retire();
+        let len = |waiters: &Waiters| (waiters.gone, waiters.requests.len());
+        (len(&first), len(&second))
+    };
+    assert_eq!(halves(5), ((0, 3), (3, 2)));
+    assert_eq!(halves(3), ((0, 0), (0, 3)), "too small");
+
     let _waiting: Vec<_> = (0..5).map(|_| join(&batcher, "users:1")).collect();
     leave(&batcher);
-    assert_eq!(batcher.answered_first(5), 3);
-    assert_eq!(batcher.answered_first(3), 3, "too small");
     let _next = join(&batcher, "users:2");
-    assert_eq!(batcher.answered_first(5), 5, "the next batch is queued");
+    assert!(
+        batcher.first_half(0).requests.is_empty(),
+        "another is queued"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_half_of_a_batch_waits_no_longer_than_any_read() {
+    let batcher = Batcher::default();
+    let mut waiting: Vec<_> = (0..6).map(|_| join(&batcher, "users:1")).collect();
+    leave(&batcher);
+    let first = batcher.first_half(0);
+    advance(BUDGET).await;
+    batcher.give_up_after(MOST);
+    let mut states = waiting.iter_mut().map(|it| it.try_recv().err());
+    let (empty, closed) = (Some(TryRecvError::Empty), Some(TryRecvError::Closed));
+    assert!(
+        states.by_ref().take(3).all(|it| it == empty),
+        "about to be answered"
+    );
+    assert!(states.all(|it| it == closed));
+    drop(first);
+    assert!(
+        batcher
+            .complete(0, &BatchOutcome::Empty)
+            .requests
+            .is_empty()
+    );
+}
+
+#[test]
+fn the_second_half_of_a_batch_is_repeated_if_its_connection_is_given_up() {
+    let batcher = Batcher::default();
+    let mut waiting: Vec<_> = (0..4).map(|_| join(&batcher, "users:1")).collect();
+    leave(&batcher);
+    let first = batcher.first_half(0);
+    batcher.give_back();
+    let answers = waiting.iter_mut().map(|it| it.try_recv());
+    let repeated = answers.filter(|it| matches!(it, Ok(Ok(None)))).count();
+    assert_eq!(repeated, 2);
+    drop(first);
 }

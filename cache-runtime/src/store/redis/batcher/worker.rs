@@ -141,17 +141,17 @@ pub(crate) async fn send_batch(
     };
     match answer {
         Ok((outcome, looks)) => {
-            let Waiters { requests, gone } = batcher.complete(slot, &outcome);
-            let first = batcher.answered_first(requests.len());
-            let mut answers = requests.into_iter().zip(looks.into_iter().skip(gone));
-            for (request, look) in answers.by_ref().take(first) {
-                // A request that has timed out wants no answer.
-                let _ = request.answer.send(Ok(look));
-            }
-            if answers.len() > 0 {
+            let mut looks = looks;
+            let Waiters { requests, gone } = batcher.first_half(slot);
+            if !requests.is_empty() {
+                for (request, look) in requests.into_iter().zip(looks.iter_mut().skip(gone)) {
+                    // A request that has timed out wants no answer.
+                    let _ = request.answer.send(Ok(look.take()));
+                }
                 others_first().await;
             }
-            for (request, look) in answers {
+            let Waiters { requests, gone } = batcher.complete(slot, &outcome);
+            for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
                 let _ = request.answer.send(Ok(look));
             }
         }
