@@ -525,11 +525,11 @@ async fn a_type_that_panics_costs_its_hits_alone() {
         for part in [1, 2, 3] {
             BROKEN.store(part, Ordering::SeqCst);
             let (kept, value) = status(fragile(part, &cache)).await;
-            assert_eq!((kept, value.0), (crate::NOT_STORED, part), "{tier}");
+            assert_eq!((kept, value.0), (NOT_STORED, part), "{tier}");
         }
         BROKEN.store(0, Ordering::SeqCst);
         let (kept, value) = status(fragile(7, &cache)).await;
-        assert_eq!((kept, value.0), (crate::STORED, 7), "{tier}");
+        assert_eq!((kept, value.0), (STORED, 7), "{tier}");
     }
     // A value that is stored.
     for (tier, cache) in tiers.encoded() {
