@@ -198,6 +198,9 @@ async fn reads_are_counted_that_are_not_served_while_the_owner_is_uncertain() {
 /// As long as it takes until a question that is asked once in 750 ms had no answer in 500 ms.
 const LATE: Duration = Duration::from_millis(1_300);
 
+/// Before the next question, with something to spare.
+const MOVED: Duration = Duration::from_millis(600);
+
 /// The connections to all nodes, when there is one to each.
 async fn connections(cluster: &RedisCluster, shop: &Shop) -> Vec<Vec<String>> {
     let nodes = || (0..cluster.len()).map(|node| cluster.node(node));
@@ -241,7 +244,8 @@ async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
     let home = cluster.owner(slot);
     let link = links.link(cluster.node(home).port());
     let questions = || cluster.node(home).calls("cluster|nodes");
-    for _ in 0..5 {
+    let mut tried = 0;
+    for _ in 0..20 {
         connections(&cluster, &shop).await;
         let before = questions();
         eventually(PATIENCE, async || questions() > before).await;
@@ -250,11 +254,21 @@ async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
         link.set(Mode::Hold);
         cluster.move_slot(slot, (home + 1) % 3);
         cluster.move_slot(slot, home);
+        // On a busy machine the others may have been asked before.
+        let is_in_time = asked.elapsed() < MOVED;
         tokio::time::sleep((asked + LATE).saturating_duration_since(Instant::now())).await;
         link.set(Mode::Pass);
+        if !is_in_time {
+            continue;
+        }
         assert!(
             !is_hit(&shop, 1).await,
             "an entry from before the slot was away"
         );
+        tried += 1;
+        if tried == 5 {
+            break;
+        }
     }
+    assert!(tried > 0);
 }
