@@ -12,14 +12,18 @@
 
 mod answers;
 mod batches;
-mod changes;
 mod former_owner;
+mod intents;
+mod invalidations;
+mod leases;
 mod lookup;
 mod namespace;
 mod node;
 mod repetition;
 mod routing;
+mod sending;
 mod state;
+mod switches;
 mod topology;
 mod unserved;
 mod walks;

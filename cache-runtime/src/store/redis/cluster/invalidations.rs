@@ -1,0 +1,144 @@
+//! Invalidations in a cluster: divided by slot, and each part sent to the node that has the slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::limits::STEP;
+use super::super::reply::millis;
+use super::super::scripts;
+use super::super::slots::slot_of;
+use super::routing::{ScriptCall, routed};
+use super::sending::{OnAsk, StepResult, typed};
+use super::state::{Cluster, is_apart};
+use crate::base::clock::Millis;
+use crate::base::mutation;
+use crate::base::nonce::Nonce;
+use crate::base::unserved::{Unserved, copied};
+use crate::store::{Invalidated, Invalidation, PartlyInvalidated};
+
+/// A part of an invalidation: its slot, and the indexes of its entries and generations.
+type SlotPart<'i> = (u16, &'i [usize], &'i [usize]);
+
+impl Cluster {
+    pub(in crate::store::redis) async fn invalidate(
+        &self,
+        invalidation: &Invalidation,
+    ) -> PartlyInvalidated {
+        // First, so that a task that repeats recent invalidations at a new owner includes this one.
+        self.recent.remember(invalidation);
+        self.invalidate_again(invalidation).await
+    }
+
+    pub(super) async fn invalidate_again(&self, invalidation: &Invalidation) -> PartlyInvalidated {
+        let withdraws: Vec<_> = invalidation
+            .withdraws
+            .iter()
+            .map(Nonce::to_string)
+            .collect();
+        let mut by_slot: HashMap<u16, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for (at, key) in invalidation.kills.iter().enumerate() {
+            by_slot.entry(slot_of(key)).or_default().0.push(at);
+        }
+        for (at, dep) in invalidation.bumps.iter().enumerate() {
+            by_slot.entry(routed(dep).1).or_default().1.push(at);
+        }
+        let mut parts: Vec<SlotPart<'_>> = Vec::new();
+        for (slot, (kills, bumps)) in &by_slot {
+            let kills = kills.chunks(STEP).map(|kills| (*slot, kills, &[][..]));
+            let bumps = bumps.chunks(STEP).map(|bumps| (*slot, &[][..], bumps));
+            parts.extend(kills.chain(bumps));
+        }
+        let mut done = self.run_parts(invalidation, &withdraws, &parts).await;
+        // If a slot is being moved, its keys may be on two nodes: then each gets a step of its own.
+        let apart: Vec<_> = done
+            .extract_if(.., |(_, done)| done.as_ref().is_err_and(is_apart))
+            .collect();
+        if !apart.is_empty() && !mutation::is_active("tryagain-as-a-whole") {
+            let parts = apart.iter().flat_map(|((slot, kills, bumps), _)| {
+                let kills = kills.chunks(1).map(|kills| (*slot, kills, &[][..]));
+                let bumps = bumps.chunks(1).map(|bumps| (*slot, &[][..], bumps));
+                kills.chain(bumps)
+            });
+            let parts: Vec<_> = parts.collect();
+            done.extend(self.run_parts(invalidation, &withdraws, &parts).await);
+        } else {
+            done.extend(apart);
+        }
+        let mut invalidated = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        let slots: Vec<_> = by_slot.keys().copied().collect();
+        let fenced = self.fences.active(&slots).await;
+        let confirmed = self.confirmed();
+        let mut undone = Invalidation::default();
+        let mut fault = None;
+        for ((slot, kills, bumps), done) in done {
+            let done = match &confirmed {
+                Err(error) => Err(copied(error)),
+                Ok(()) if fenced.contains(&slot) => Err(Unserved::Fenced.into()),
+                Ok(()) => typed::<(u64, u64)>(done),
+            };
+            match done {
+                Ok(((at, removed), _)) => {
+                    invalidated.at = invalidated.at.max(Millis(at));
+                    invalidated.removed += removed;
+                }
+                Err(error) => {
+                    fault = Some(error);
+                    let kills = kills.iter().map(|at| invalidation.kills[*at].clone());
+                    undone.kills.extend(kills);
+                    let bumps = bumps.iter().map(|at| Arc::clone(&invalidation.bumps[*at]));
+                    undone.bumps.extend(bumps);
+                }
+            }
+        }
+        match fault {
+            None => PartlyInvalidated::whole(invalidated),
+            Some(error) => {
+                undone.kills.dedup();
+                undone.bumps.dedup();
+                undone.withdraws.clone_from(&invalidation.withdraws);
+                PartlyInvalidated::partly(invalidated, undone, error)
+            }
+        }
+    }
+
+    /// Invalidates each of these parts. Each is returned with its answers, one for each round of
+    /// tokens.
+    async fn run_parts<'i>(
+        &self,
+        invalidation: &'i Invalidation,
+        withdraws: &[String],
+        parts: &[SlotPart<'i>],
+    ) -> Vec<(SlotPart<'i>, StepResult)> {
+        // Without tokens there is still one round.
+        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        let mut steps = Vec::with_capacity(parts.len() * rounds);
+        let mut concerned = Vec::with_capacity(parts.len() * rounds);
+        for (slot, kills, bumps) in parts {
+            for round in 0..rounds {
+                let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
+                let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
+                let keys = kills.iter().map(|at| invalidation.kills[*at].as_str());
+                let bumps_of = || bumps.iter().map(|at| &invalidation.bumps[*at]);
+                let args = [
+                    kills.len().to_string().into_bytes(),
+                    millis(self.default_generation_ttl),
+                    withdraws.into(),
+                ];
+                let nonces = bumps_of().map(|dep| scripts::fresh_nonce(dep));
+                steps.push(ScriptCall {
+                    slot: *slot,
+                    script: &scripts::INVALIDATE,
+                    keys: keys.chain(bumps_of().map(|dep| routed(dep).0)).collect(),
+                    args: args.into_iter().chain(nonces).collect(),
+                });
+                concerned.push((*slot, *kills, *bumps));
+            }
+        }
+        let done = self.run(&steps, OnAsk::Follow).await;
+        self.changed(&steps);
+        concerned.into_iter().zip(done).collect()
+    }
+}
