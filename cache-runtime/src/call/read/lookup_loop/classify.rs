@@ -1,0 +1,88 @@
+//! The state of an entry, as a lookup shows it.
+
+use super::super::hit::{Fallback, Hit};
+use super::LookupLoop;
+use super::decisions::EntryState;
+use crate::base::clock::Millis;
+use crate::base::mutation;
+use crate::base::nonce::random_fraction;
+use crate::call::observe::BypassReason;
+use crate::protocol::entry::{Header, Stamp};
+use crate::store::{Found, Look, Payload, Seen};
+
+impl LookupLoop<'_> {
+    /// Returns what a lookup means for this reader.
+    pub(crate) fn classify(&mut self, look: Look) -> EntryState {
+        self.fallback = None;
+        if look.intended.is_some() && !mutation::is_active("intents-not-seen") {
+            return EntryState::Bypass(BypassReason::Intended);
+        }
+        let (header, payload) = match look.found {
+            Found::Foreign => return EntryState::Bypass(BypassReason::Foreign),
+            Found::Nothing => return EntryState::Vacant(Seen::Nothing),
+            Found::Entry(header, payload) => (header, payload),
+        };
+        if !self.is_live(&header, look.stamp) || header.is_ahead_of(look.now) {
+            if header.is_leased() {
+                return EntryState::Leased(header);
+            }
+            if header.stamp != look.stamp {
+                self.call.resource.counters.stale_rejected.add_one();
+            }
+            return EntryState::Vacant(Seen::Entry(header));
+        }
+        self.classify_live(header, payload, look.now)
+    }
+
+    /// Classifies an entry that was not invalidated: it is served, or kept for the case that its
+    /// load fails or is slow.
+    fn classify_live(&mut self, header: Header, payload: Payload, now: Millis) -> EntryState {
+        let stale_policy = &self.call.stale_policy;
+        let hit = Hit::new(header, payload, now);
+        let past = hit.past;
+        // The holder of the lease may have died.
+        let is_loading = header.is_held(now, self.call.cache.config.lease);
+        if now < header.fresh {
+            if header.is_leased()
+                || !stale_policy.is_due_early(hit.ttl, header.took(), random_fraction)
+            {
+                return EntryState::Hit(hit);
+            }
+            self.fallback = Some(Box::new(Fallback {
+                hit,
+                covers_errors: true,
+            }));
+            return EntryState::Vacant(Seen::Past(header));
+        }
+        let seen = match header.is_leased() {
+            true => Seen::Leased,
+            false => Seen::Past(header),
+        };
+        if now < header.stale && past < stale_policy.swr {
+            return EntryState::Past(hit, (!is_loading).then_some(seen));
+        }
+        if now < header.stale {
+            self.fallback = Some(Box::new(Fallback {
+                covers_errors: past < stale_policy.stale_if_error,
+                hit,
+            }));
+        }
+        if is_loading {
+            EntryState::Leased(header)
+        } else {
+            EntryState::Vacant(seen)
+        }
+    }
+
+    /// Returns true if the entry was not invalidated, is of the right type and did decode.
+    fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
+        let (mut stamp, mut fingerprint) = (stamp, self.fingerprint);
+        if mutation::is_active("stamp-not-compared") {
+            stamp = header.stamp;
+        }
+        if mutation::is_active("type-not-compared") {
+            fingerprint = header.fingerprint;
+        }
+        header.stays_under(stamp, fingerprint) && self.rejected.as_deref() != Some(header)
+    }
+}
