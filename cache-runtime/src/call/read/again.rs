@@ -3,8 +3,8 @@
 use std::any::TypeId;
 use std::time::Duration;
 
-use super::local_lookup::shown;
 use super::prepared::PreparedCall;
+use super::shown::shown;
 use super::thread_cache::ThreadLookup;
 use super::timing;
 use crate::base::clock;

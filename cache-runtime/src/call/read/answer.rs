@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::audit::audited;
-use super::audited::Audited;
+use super::audited::{Audited, draw};
 use super::call::{Call, arrived, load_result};
 use super::load::{Load, LoadRole};
-use super::local_lookup::draw;
 use super::lookup_loop::{Action, LookupLoop, UnleasedRole};
 use crate::auditor::Draw;
 use crate::call::observe::{BypassReason, StaleReason, Status};

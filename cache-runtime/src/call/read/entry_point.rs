@@ -13,7 +13,7 @@ use super::blocking;
 use super::call::Call;
 use super::context::LoadContext;
 use super::detached;
-use super::local_lookup::KeyedCall;
+use super::keyed_call::KeyedCall;
 use super::plan::ReadPlan;
 use super::prepared::PreparedCall;
 use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};

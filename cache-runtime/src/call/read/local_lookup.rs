@@ -1,304 +1,39 @@
-//! A call before the store is asked: its key, and the answer from the process, if there is one.
+//! A lookup in the process: the answer from a local entry, or from a store in memory.
 //!
 //! A hit does only what it needs. It does not count references to the resource and its
 //! dependencies, which all calls of a function share, and it writes the call and its key into
 //! memory that the thread keeps.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::audited::Audited;
-use super::hit::Hit;
 use super::known::extended;
 use super::local_options::LocalOptions;
 use super::prepared::PreparedCall;
-use super::{Call, ReadPlan, all_deps, timing};
-use crate::auditor::Draw;
-use crate::base::clock::{self, Millis};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::mutation;
+use super::shown::shown;
+use super::{Call, all_deps};
 use crate::base::policy::StalePolicy;
 use crate::call::log::{self, Asker};
-use crate::call::memo::{self, Recalled};
 use crate::call::observe::{self, BypassReason, Outcome, Status};
-use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
-use crate::engine::{Engine, EngineRef};
+use crate::engine::Engine;
 use crate::key::{Dependency, EntryKind, Key};
-use crate::local::{AnyValue, ClockReading, Expected, Local, NewLocalEntry, ReadToken};
-use crate::protocol::cacheable::Cacheable;
-use crate::protocol::codec;
-use crate::protocol::entry::{Content, Header};
+use crate::local::{AnyValue, ClockReading, Expected, Local};
+use crate::protocol::entry::Header;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::protocol::generation::Dep;
-use crate::registry::{Instance, ResourceRef, Site};
+use crate::registry::ResourceRef;
 use crate::store::Payload;
 
-/// A call with its key.
-#[derive(Debug)]
-pub(super) enum KeyedCall<'a> {
-    PreparedCall(EngineRef<'a>, Box<PreparedCall>),
-    Call(Arc<Call>),
-}
-
-impl PreparedCall {
-    /// Prepares a call of an annotated function. Returns `None` if the resource's name is invalid.
-    #[inline(always)]
-    pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
-        cache: &Engine,
-        site: &'static Site,
-        resource: &'static str,
-        plan: P,
-    ) -> Option<Box<Self>> {
-        let mut planned = ReadPlan::new(cache, site, resource)?;
-        planned.instance(Instance::of_closure::<P>());
-        let held_back = scope::hold_key_back();
-        plan(&mut planned);
-        drop(held_back);
-        Some(planned.finish())
-    }
-
-    pub(super) fn lookup<'c>(&'c self, cache: &'c Engine) -> LocalLookup<'c> {
-        let options = &self.options;
-        LocalLookup {
-            cache,
-            resource: &self.resource,
-            key: self.key.text(),
-            kind: options.kind(),
-            op: options.op,
-            deps: None,
-            problem: options.problem,
-            stale_policy: &options.stale_policy,
-            local_options: &options.local_options,
-            extras: &self.extras,
-            version: options.version,
-        }
-    }
-}
-
-impl KeyedCall<'_> {
-    /// Writes the text of the key, which all other ways to answer need.
-    pub(super) fn write_key(&mut self) {
-        if let Self::PreparedCall(cache, start) = self {
-            start.write_key(cache);
-        }
-    }
-
-    /// Notes that there was an entry in the process.
-    pub(super) fn note_found<V: Cacheable>(&mut self) {
-        if let Self::PreparedCall(cache, start) = self {
-            start.note_found(cache, TypeId::of::<V>(), Fingerprint::of::<V>);
-        }
-    }
-
-    /// Checks that the function may use its key.
-    #[inline]
-    pub(super) fn check(&mut self) {
-        if let Self::PreparedCall(cache, start) = self {
-            start.check(cache);
-        }
-    }
-
-    /// Whether a hit of this call is to be audited. Asked once per call.
-    #[inline]
-    pub(super) fn draw(&self) -> Option<Draw> {
-        match self {
-            Self::PreparedCall(cache, start) if start.options.audit != 0 => {
-                // An entry that is kept here only can't be looked at again in the store.
-                let is_here_only = start.options.local_options.in_process && cache.local.is_some();
-                match is_here_only {
-                    true => None,
-                    false => draw(cache, start.options.audit, start.key.text()),
-                }
-            }
-            Self::PreparedCall(..) | Self::Call(_) => None,
-        }
-    }
-
-    /// For a hit that is audited: the body runs, and is compared with this hit.
-    pub(super) fn into_audited(self, audited: Audited) -> Arc<Call> {
-        match self {
-            Self::PreparedCall(cache, start) => {
-                let mut call = start.into_call(cache.handle());
-                call.audited = Some(Box::new(audited));
-                Arc::new(call)
-            }
-            Self::Call(call) => call,
-        }
-    }
-
-    /// Returns the call in the form that asks the store.
-    pub(super) fn into_call(self) -> Arc<Call> {
-        match self {
-            Self::PreparedCall(cache, start) => Arc::new(start.into_call(cache.handle())),
-            Self::Call(call) => call,
-        }
-    }
-
-    /// Returns the key for manual operations.
-    pub(super) fn key(&self) -> Result<Key, Error> {
-        let lookup = self.lookup();
-        match lookup.problem {
-            Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
-                let text = format!("this call has no key of its own ({})", problem.as_str());
-                Err(Error::new(ErrorKind::InvalidKey, text))
-            }
-            _ => Ok(lookup.key()),
-        }
-    }
-
-    #[inline]
-    fn lookup(&self) -> LocalLookup<'_> {
-        match self {
-            Self::PreparedCall(cache, start) => start.lookup(cache),
-            Self::Call(call) => call.lookup(),
-        }
-    }
-
-    /// The result that the request around the call remembers; counted and recorded.
-    #[inline]
-    pub(super) fn recall<R: Returns<S>, S>(&mut self) -> Option<R> {
-        let Self::PreparedCall(cache, start) = self else {
-            return None;
-        };
-        let options = &start.options;
-        let recalled = memo::recall(options.memo, || {
-            let key = start.key.text().to_owned();
-            (cache.id, key, TypeId::of::<R::Value>(), options.version)
-        });
-        if matches!(recalled, Recalled::Nothing) {
-            return None;
-        }
-        self.recalled(recalled)
-    }
-
-    #[cold]
-    fn recalled<R: Returns<S>, S>(&mut self, recalled: Recalled) -> Option<R> {
-        let Self::PreparedCall(cache, start) = self else {
-            return None;
-        };
-        let options = &start.options;
-        // Inside a body only Redis may answer: its result may be stored for others, and a write
-        // sees its own changes. Data that is read in an open transaction may never be committed.
-        // What is `strict` is asked for each time.
-        let is_remembered = options.problem.is_none()
-            && (!options.local_options.strict || mutation::is_active("strict-from-the-memo"))
-            && scope::mode() != Mode::Bypass
-            && !enclosing::is_inside()
-            && !transaction::is_open(cache);
-        let is_usual = is_remembered && scope::mode() == Mode::Usual && !scope::is_strict();
-        match recalled {
-            Recalled::Answer(answer, _) if is_usual => {
-                let value = match answer {
-                    Some(value) => value.downcast().ok().map(R::from_value)?,
-                    None => R::from_absence()?,
-                };
-                let lookup = self.lookup();
-                match lookup.resource.function() {
-                    Some(function) => function.recalled.add_one(),
-                    None => lookup.resource.counters.hits.add_one(),
-                }
-                lookup.record("request", Duration::MAX);
-                Some(value)
-            }
-            // A caller that asks anew gets a newer result, which replaces what is remembered: a
-            // request never goes back in time.
-            Recalled::Slot(slot) | Recalled::Answer(_, slot) if is_remembered => {
-                start.recalled = Recalled::Slot(slot);
-                None
-            }
-            _ => None,
-        }
-    }
-
-    /// Tells the request around the call the local answer.
-    #[inline]
-    pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
-        if let Self::PreparedCall(_, start) = self
-            && let Recalled::Slot(slot) = &start.recalled
-        {
-            slot.remember_returned(returned);
-        }
-    }
-
-    /// Returns the answer, if it is available without I/O.
-    #[inline]
-    pub(super) fn find<R: Returns<S>, S>(&self) -> Option<R> {
-        let wanted = ExpectedValue {
-            type_id: TypeId::of::<R::Value>(),
-            fingerprint: Fingerprint::of::<R::Value>,
-            absence: R::from_absence().is_some(),
-        };
-        match self.answer(&wanted)? {
-            Some(value) => value.downcast().ok().map(R::from_value),
-            None => R::from_absence(),
-        }
-    }
-
-    /// Leaves the memory for the next call.
-    #[inline]
-    pub(super) fn leave(self) {
-        if let Self::PreparedCall(_, start) = self {
-            start.leave();
-        }
-    }
-
-    #[inline]
-    fn answer(&self, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
-        match timing::is_drawn() {
-            false => self.answer_now(wanted),
-            true => self.answer_timed(wanted),
-        }
-    }
-
-    #[cold]
-    fn answer_timed(&self, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
-        let (answer, nanos) = clock::timed(|| self.answer_now(wanted));
-        if answer.is_some()
-            && let Some(function) = self.lookup().resource.function()
-        {
-            function.local_lookup.record(nanos);
-        }
-        answer
-    }
-
-    /// Does not depend on the return type, so it is compiled once.
-    fn answer_now(&self, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
-        let lookup = self.lookup();
-        match &lookup.cache.local {
-            Some(local) => lookup.local_entry(local, wanted),
-            None => lookup.glance(wanted, || match self {
-                Self::PreparedCall(_, start) => {
-                    start.fingerprint(wanted.type_id, wanted.fingerprint)
-                }
-                Self::Call(call) => (wanted.fingerprint)(call.version),
-            }),
-        }
-    }
-}
-
-/// Not inside a transaction, whose rows nobody else sees. Inside another body the time would be
-/// that body's.
-#[cold]
-pub(super) fn draw(cache: &Engine, part: u32, key: &str) -> Option<Draw> {
-    let is_alone = !transaction::is_open(cache) && !enclosing::is_inside();
-    if !is_alone || scope::mode() != Mode::Usual {
-        return None;
-    }
-    let draw = cache.auditor.draw(part, key)?;
-    cache.telemetry.note_invalidations();
-    Some(draw)
-}
-
 /// What a call can return.
-struct ExpectedValue {
-    type_id: TypeId,
-    fingerprint: fn(u32) -> Fingerprint,
+pub(super) struct ExpectedValue {
+    pub(super) type_id: TypeId,
+    pub(super) fingerprint: fn(u32) -> Fingerprint,
     /// Whether the call can return an absence.
-    absence: bool,
+    pub(super) absence: bool,
 }
 
 impl ExpectedValue {
@@ -311,14 +46,14 @@ impl ExpectedValue {
 
 /// The parts of a call that a lookup in the process needs.
 pub(super) struct LocalLookup<'a> {
-    cache: &'a Engine,
-    resource: &'a ResourceRef,
+    pub(super) cache: &'a Engine,
+    pub(super) resource: &'a ResourceRef,
     key: &'a str,
     kind: EntryKind,
     op: Option<&'static str>,
     /// All dependencies, if the list was built already.
     deps: Option<&'a Arc<[Arc<Dep>]>>,
-    problem: Option<BypassReason>,
+    pub(super) problem: Option<BypassReason>,
     stale_policy: &'a StalePolicy,
     local_options: &'a LocalOptions,
     extras: &'a [Dependency],
@@ -340,7 +75,7 @@ impl LocalLookup<'_> {
 
     /// Answers from a store in memory, if that needs no waiting. Counts and records the hit.
     #[inline]
-    fn glance(
+    pub(super) fn glance(
         &self,
         wanted: &ExpectedValue,
         fingerprint: impl FnOnce() -> Fingerprint,
@@ -384,7 +119,11 @@ impl LocalLookup<'_> {
 
     /// Answers from a local entry, if there is one. Counts and records the hit.
     #[inline]
-    fn local_entry(&self, local: &Local, wanted: &ExpectedValue) -> Option<Option<AnyValue>> {
+    pub(super) fn local_entry(
+        &self,
+        local: &Local,
+        wanted: &ExpectedValue,
+    ) -> Option<Option<AnyValue>> {
         let (value, ttl) = self.find(local, wanted)?;
         self.record("local", ttl);
         Some(value)
@@ -392,7 +131,11 @@ impl LocalLookup<'_> {
 
     /// Does the same without recording the hit, and also returns how long the value is fresh.
     #[inline]
-    fn find(&self, local: &Local, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
+    pub(super) fn find(
+        &self,
+        local: &Local,
+        wanted: &ExpectedValue,
+    ) -> Option<(Option<AnyValue>, Duration)> {
         if self.local_options.strict
             || !self.local_options.kept
             || scope::is_strict()
@@ -440,7 +183,7 @@ impl LocalLookup<'_> {
         log::call(&call, Status::Hit { ttl }, log::Times::default());
     }
 
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         let prefix = &*self.resource.prefix;
         let rest = self.key.strip_prefix(prefix).unwrap_or_default();
         let (name, extras) = (&self.resource.name, self.extras.to_vec());
@@ -450,40 +193,6 @@ impl LocalLookup<'_> {
         let version = self.version ^ self.resource.version_by_hand(op);
         Key::rendered(name, rest, self.kind, extras, version)
     }
-}
-
-/// An entry of the store in memory that may be served.
-pub(super) struct Shown<'a> {
-    /// `None` is an absence.
-    pub(super) value: Option<&'a AnyValue>,
-    /// How long it may be served without asking further.
-    pub(super) lasts: Duration,
-    /// How long it is fresh.
-    pub(super) fresh: Duration,
-}
-
-/// Returns the content of an entry that is not near its end.
-#[inline]
-pub(super) fn shown<'a>(
-    header: &Header,
-    payload: &'a Payload,
-    now: Millis,
-    stale_policy: &StalePolicy,
-) -> Option<Shown<'a>> {
-    let value = match (header.content, payload) {
-        (Content::Value, Payload::Decoded(value)) => Some(value),
-        (Content::Absence, _) => None,
-        // Decoding would take too long here.
-        _ => return None,
-    };
-    // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
-    let fresh = header.left(now);
-    let lasts = fresh.saturating_sub(stale_policy.last_time(header.took()));
-    (!lasts.is_zero()).then_some(Shown {
-        value,
-        lasts,
-        fresh,
-    })
 }
 
 /// Returns why entries of this process must not be served to a call, if they follow the database's
@@ -499,13 +208,32 @@ fn behind(cache: &Engine, local_options: &LocalOptions) -> Option<BypassReason> 
     (!is_heard).then_some(BypassReason::Unavailable)
 }
 
+impl PreparedCall {
+    pub(super) fn lookup<'c>(&'c self, cache: &'c Engine) -> LocalLookup<'c> {
+        let options = &self.options;
+        LocalLookup {
+            cache,
+            resource: &self.resource,
+            key: self.key.text(),
+            kind: options.kind(),
+            op: options.op,
+            deps: None,
+            problem: options.problem,
+            stale_policy: &options.stale_policy,
+            local_options: &options.local_options,
+            extras: &self.extras,
+            version: options.version,
+        }
+    }
+}
+
 impl Call {
     /// Returns why entries of this process must not be served to this call.
     pub(crate) fn is_behind(&self) -> Option<BypassReason> {
         behind(&self.cache, &self.local_options)
     }
 
-    fn lookup(&self) -> LocalLookup<'_> {
+    pub(super) fn lookup(&self) -> LocalLookup<'_> {
         LocalLookup {
             cache: &self.cache,
             resource: &self.resource,
@@ -519,101 +247,5 @@ impl Call {
             extras: &self.extras,
             version: self.version,
         }
-    }
-
-    /// Returns the local entry for one id of a batch, and how long it is fresh. Does not record the
-    /// hit.
-    pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        let wanted = ExpectedValue {
-            type_id: TypeId::of::<V>(),
-            fingerprint: Fingerprint::of::<V>,
-            absence: true,
-        };
-        let (value, ttl) = match timing::is_drawn() {
-            false => self.find_now(&wanted),
-            true => self.find_timed(&wanted),
-        }?;
-        match value {
-            Some(value) => Some((Some(value.downcast().ok()?), ttl)),
-            None => Some((None, ttl)),
-        }
-    }
-
-    fn find_now(&self, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
-        self.lookup().find(self.cache.local.as_ref()?, wanted)
-    }
-
-    #[cold]
-    fn find_timed(&self, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
-        let (found, nanos) = clock::timed(|| self.find_now(wanted));
-        if found.is_some()
-            && let Some(function) = self.resource.function()
-        {
-            function.local_lookup.record(nanos);
-        }
-        found
-    }
-
-    /// Returns the flags to take before the store is asked, if the answer may become a local entry.
-    pub(super) fn read_token(&self) -> Option<ReadToken> {
-        let local = self.cache.local.as_ref()?;
-        let keeps = self.local_options.kept && !self.local_options.strict && self.problem.is_none();
-        keeps.then(|| local.read_token(self.probe())).flatten()
-    }
-
-    /// Serves the store's answer, and stores it as a local entry.
-    pub(super) fn serve_and_keep<R: Returns<S>, S>(
-        &self,
-        hit: &Hit,
-        read_token: Option<ReadToken>,
-    ) -> Option<R> {
-        let returned = match (hit.content, read_token) {
-            (Content::Value, Some(read_token)) => {
-                let value = super::call::value_of::<R::Value>(hit.codec, &hit.payload)?;
-                self.keep(hit, Some(&value), Some(read_token));
-                R::from_value(value)
-            }
-            (content, read_token) => {
-                let returned = super::call::restore(content, hit.codec, &hit.payload)?;
-                self.keep::<R::Value>(hit, None, read_token);
-                returned
-            }
-        };
-        self.answered(Status::Hit { ttl: hit.ttl });
-        Some(returned)
-    }
-
-    /// Stores the store's answer as a local entry, if flags were taken before the read.
-    pub(super) fn keep<V: Cacheable>(
-        &self,
-        hit: &Hit,
-        value: Option<&Arc<V>>,
-        read_token: Option<ReadToken>,
-    ) {
-        let (Some(local), Some(read_token)) = (&self.cache.local, read_token) else {
-            return;
-        };
-        // The holder of the lease is about to replace the entry.
-        if !hit.past.is_zero() || hit.header.is_leased() {
-            return;
-        }
-        // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
-        let early = self.stale_policy.last_time(hit.header.took());
-        local.keep(
-            read_token,
-            NewLocalEntry {
-                value: value.map(|value| Arc::clone(value) as Arc<dyn Any + Send + Sync>),
-                type_id: TypeId::of::<V>(),
-                version: self.version,
-                extras: self.extras.as_slice().into(),
-                ttl: hit.ttl,
-                local_ttl: self.local_options.ttl.min(hit.ttl.saturating_sub(early)),
-                encoded: match &hit.payload {
-                    Payload::Encoded(bytes) => codec::length(hit.codec, bytes),
-                    Payload::Empty | Payload::Decoded(_) => 0,
-                },
-                stamp: None,
-            },
-        );
     }
 }

@@ -1,9 +1,9 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
-//! key. `again.rs` and `local_lookup.rs` answer from the process. `answer.rs` asks the store, as
-//! `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its result (`pack.rs`,
-//! `permit.rs`). `batch.rs` does the same for many ids.
+//! key. `again.rs` and `keyed_call.rs` answer from the process (`local_lookup.rs`). `answer.rs` asks
+//! the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
+//! result (`pack.rs`, `permit.rs`). `batch.rs` does the same for many ids.
 
 mod again;
 mod answer;
@@ -21,9 +21,11 @@ mod detached;
 mod entry_point;
 mod hit;
 mod in_process;
+mod keyed_call;
 mod known;
 mod learnt;
 mod load;
+mod local_entries;
 mod local_lookup;
 mod local_options;
 mod lookup_loop;
@@ -34,6 +36,7 @@ mod plan;
 mod prepared;
 mod read_options;
 mod report;
+mod shown;
 mod steps;
 mod store_filter;
 #[cfg(test)]
