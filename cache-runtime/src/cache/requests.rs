@@ -11,7 +11,8 @@ impl Cache {
     /// those with `include_context("tenant")`, and all functions of a resource that is declared to
     /// need it, with [`CacheConfig::resource`](crate::CacheConfig::resource). It is usually called
     /// once per request, in a middleware. It applies to every cache. Scopes nest, and the innermost
-    /// value of a name wins. Spawned tasks do not inherit it.
+    /// value of a name wins; what counts is where the future runs, not where it was made. Spawned
+    /// tasks do not inherit it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -35,12 +36,12 @@ impl Cache {
     ///
     /// # Cancel safety
     /// As cancel safe as `future` is.
-    pub fn with_key<F: Future>(
+    pub fn with_key<N: Into<String>, K: KeyPart, F: Future>(
         &self,
-        name: impl Into<String>,
-        value: impl KeyPart,
+        name: N,
+        value: K,
         future: F,
-    ) -> impl Future<Output = F::Output> {
+    ) -> impl Future<Output = F::Output> + use<N, K, F> {
         ambient::with(name.into(), &value, &self.hash_key(), future)
     }
 
@@ -76,7 +77,7 @@ impl Cache {
     ///
     /// # Cancel safety
     /// As cancel safe as `future` is.
-    pub fn request<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
+    pub fn request<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         memo::request(true, future)
     }
 }

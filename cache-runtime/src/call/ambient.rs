@@ -7,8 +7,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
 use futures_util::future::Either;
+use futures_util::future::lazy;
 
 use crate::base::mutation;
 use crate::key::{KeyPart, KeyWriter};
@@ -142,7 +144,8 @@ fn written<K: KeyPart>(value: &K, hash_key: &[u8; 16]) -> Option<String> {
     key.id(value, hash_key).ok().map(|_| key.take())
 }
 
-/// Runs `future` with this value set around it.
+/// Runs `future` with this value set around it. What is set around that is what the task has when
+/// the future is first polled, and not where it was made.
 pub(crate) fn with<K: KeyPart, F: Future>(
     name: String,
     value: &K,
@@ -150,10 +153,9 @@ pub(crate) fn with<K: KeyPart, F: Future>(
     future: F,
 ) -> impl Future<Output = F::Output> + use<K, F> {
     let text = written(value, hash_key);
-    let ambient = Ambient {
-        name,
-        text,
-        outer: INNERMOST.try_with(Arc::clone).ok(),
-    };
-    INNERMOST.scope(Arc::new(ambient), future)
+    lazy(move |_| {
+        let outer = INNERMOST.try_with(Arc::clone).ok();
+        INNERMOST.scope(Arc::new(Ambient { name, text, outer }), future)
+    })
+    .flatten()
 }

@@ -1,5 +1,5 @@
-//! The ids in `ids = ids`. Their container is only borrowed, be it a list, a slice or a pointer to
-//! one.
+//! The ids in `ids = ids`. Their container is only borrowed, be it a list, a slice, a pointer to one,
+//! or a reference to such a pointer, as `result` is.
 //!
 //! [`each`] has its method once for each kind of container, as inherent methods on a chain of types
 //! that dereference into each other (like `Shape`).
@@ -10,7 +10,7 @@ use std::ops::Deref;
 /// The container of the ids.
 #[must_use]
 pub fn each<T: ?Sized>(ids: &T) -> Each<'_, T> {
-    Each(Copied(Pointed(Cloned(Unknown(ids)))))
+    Each(Copied(Pointed(Cloned(Behind(Referred(Unknown(ids)))))))
 }
 
 /// A list or a set.
@@ -27,7 +27,15 @@ pub struct Pointed<'a, T: ?Sized>(Cloned<'a, T>);
 
 /// An iterator, such as a range.
 #[derive(Debug)]
-pub struct Cloned<'a, T: ?Sized>(Unknown<'a, T>);
+pub struct Cloned<'a, T: ?Sized>(Behind<'a, T>);
+
+/// A reference to a smart pointer.
+#[derive(Debug)]
+pub struct Behind<'a, T: ?Sized>(Referred<'a, T>);
+
+/// A reference to an iterator.
+#[derive(Debug)]
+pub struct Referred<'a, T: ?Sized>(Unknown<'a, T>);
 
 /// None of these.
 #[derive(Debug)]
@@ -48,14 +56,14 @@ where
 {
     /// The ids.
     pub fn __each(&self) -> <&'a T as IntoIterator>::IntoIter {
-        self.0.0.0.0.0.into_iter()
+        self.0.0.0.0.0.0.0.into_iter()
     }
 }
 
 impl<T: Copy + IntoIterator> Copied<'_, T> {
     /// The ids.
     pub fn __each(&self) -> T::IntoIter {
-        (*self.0.0.0.0).into_iter()
+        (*self.0.0.0.0.0.0).into_iter()
     }
 }
 
@@ -65,7 +73,7 @@ where
 {
     /// The ids.
     pub fn __each(&self) -> <&'a T::Target as IntoIterator>::IntoIter {
-        let ids: &'a T = self.0.0.0;
+        let ids: &'a T = self.0.0.0.0.0;
         (&**ids).into_iter()
     }
 }
@@ -73,7 +81,29 @@ where
 impl<T: Clone + IntoIterator> Cloned<'_, T> {
     /// The ids. The body gets the iterator as it was.
     pub fn __each(&self) -> T::IntoIter {
-        self.0.0.clone().into_iter()
+        self.0.0.0.0.clone().into_iter()
+    }
+}
+
+impl<'a, T: Deref> Behind<'a, T>
+where
+    T::Target: Deref + 'a,
+    &'a <T::Target as Deref>::Target: IntoIterator,
+{
+    /// The ids.
+    pub fn __each(&self) -> <&'a <T::Target as Deref>::Target as IntoIterator>::IntoIter {
+        let ids: &'a T = self.0.0.0;
+        (&***ids).into_iter()
+    }
+}
+
+impl<T: Deref> Referred<'_, T>
+where
+    T::Target: Clone + IntoIterator,
+{
+    /// The ids. The body gets the iterator as it was.
+    pub fn __each(&self) -> <T::Target as IntoIterator>::IntoIter {
+        (**self.0.0).clone().into_iter()
     }
 }
 
@@ -112,6 +142,22 @@ impl<'a, T: ?Sized> Deref for Pointed<'a, T> {
 }
 
 impl<'a, T: ?Sized> Deref for Cloned<'a, T> {
+    type Target = Behind<'a, T>;
+
+    fn deref(&self) -> &Behind<'a, T> {
+        &self.0
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Behind<'a, T> {
+    type Target = Referred<'a, T>;
+
+    fn deref(&self) -> &Referred<'a, T> {
+        &self.0
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Referred<'a, T> {
     type Target = Unknown<'a, T>;
 
     fn deref(&self) -> &Unknown<'a, T> {
@@ -121,6 +167,7 @@ impl<'a, T: ?Sized> Deref for Cloned<'a, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -148,5 +195,29 @@ mod tests {
         let (range, iterator) = (1..3, list.iter().filter(|id| **id > 1));
         assert_eq!(each(&range).__each().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(all(each(&iterator).__each()), [2]);
+    }
+
+    /// A parameter may be a reference already, and `result` always is.
+    #[test]
+    fn whatever_refers_to_what_holds_ids_is_iterated() {
+        fn all<'i>(ids: impl IntoIterator<Item = &'i i64>) -> Vec<i64> {
+            ids.into_iter().copied().collect()
+        }
+        let mut list = vec![1, 2];
+        let (array, shared): (_, Arc<[i64]>) = ([1, 2], [1, 2].into());
+        let set = Arc::new(BTreeSet::from([1, 2]));
+        let (boxed, cow): (Box<[i64]>, _) = ([1, 2].into(), Cow::Borrowed(&array[..]));
+        assert_eq!(all(each(&&array).__each()), [1, 2]);
+        assert_eq!(all(each(&&shared).__each()), [1, 2]);
+        assert_eq!(all(each(&&set).__each()), [1, 2]);
+        assert_eq!(all(each(&&boxed).__each()), [1, 2]);
+        assert_eq!(all(each(&&cow).__each()), [1, 2]);
+        assert_eq!(all(each(&&array[..]).__each()), [1, 2]);
+        assert_eq!(all(each(&&&list).__each()), [1, 2]);
+        assert_eq!(all(each(&&Some(1)).__each()), [1]);
+        let (range, iterator) = (1..3, list.iter().filter(|id| **id > 1));
+        assert_eq!(each(&&range).__each().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(all(each(&&iterator).__each()), [2]);
+        assert_eq!(all(each(&&mut list).__each()), [1, 2]);
     }
 }

@@ -19,6 +19,7 @@ use crate::{Pair, over_each_store};
 
 over_each_store! {
     ids_of_generic_functions;
+    ids_behind_references;
     ids_of_a_trait;
     a_hundred_thousand_ids;
     ids_twice_and_none;
@@ -144,6 +145,19 @@ impl Store {
     }
 
     #[invalidates(ids = ids)]
+    async fn write_shared(&self, ids: &Arc<Vec<i64>>) {}
+
+    #[invalidates(ids = result)]
+    async fn add(&self, first: i64) -> Result<Arc<[i64]>, Failure> {
+        Ok([first, first + 1].into())
+    }
+
+    #[invalidates(ids = result)]
+    async fn add_more(&self, ids: std::ops::Range<i64>) -> Option<std::ops::Range<i64>> {
+        Some(ids)
+    }
+
+    #[invalidates(ids = ids)]
     #[invalidates("shelves", ops("pair"))]
     #[invalidates(tags("color:{color}"))]
     async fn paint(&self, ids: Vec<i64>, color: &str, how: &str) {
@@ -197,6 +211,19 @@ async fn ids_of_generic_functions(pair: Pair) {
     assert!(is_hit(a.get(1)).await);
     b.write_more([], 1).await;
     assert!(!is_hit(a.get(1)).await && is_hit(a.get(2)).await);
+}
+
+async fn ids_behind_references(pair: Pair) {
+    let (a, b) = (Store::new(&pair.a), Store::new(&pair.b));
+    for id in 1..=4 {
+        a.get(id).await;
+    }
+    b.write_shared(&Arc::new(vec![1])).await;
+    assert!(!is_hit(a.get(1)).await && is_hit(a.get(2)).await);
+    assert!(b.add(1).await.is_ok());
+    assert!(!is_hit(a.get(1)).await && !is_hit(a.get(2)).await && is_hit(a.get(3)).await);
+    b.add_more(3..5).await;
+    assert!(!is_hit(a.get(3)).await && !is_hit(a.get(4)).await && is_hit(a.get(1)).await);
 }
 
 /// A trait of rows by any id.

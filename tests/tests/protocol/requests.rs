@@ -20,6 +20,7 @@ use crate::{Pair, bounded, over_each_store, patient};
 over_each_store! {
     what_is_strict_is_asked_for_each_time;
     a_request_does_not_go_back_in_time;
+    a_request_is_part_of_the_one_in_which_it_runs;
 }
 
 struct Accounts {
@@ -99,6 +100,28 @@ async fn a_request_does_not_go_back_in_time(pair: Pair) {
                 .starts_with("cache-runtime; hit; key="),
             "no time is known: {outcomes:?}"
         );
+    };
+    pair.a.request(request).await;
+}
+
+/// Not of the one in which it was made.
+async fn a_request_is_part_of_the_one_in_which_it_runs(pair: Pair) {
+    let accounts = Accounts::new(&pair.a);
+    let write = pair.a.request(accounts.write(1));
+    let request = async {
+        let first = accounts.get(1).await;
+        write.await;
+        let second = accounts.get(1).await;
+        assert_ne!(first, second, "it sees its own write");
+        accounts.written_elsewhere(&pair.b).await;
+        // A task has a request of its own.
+        let apart = Accounts {
+            cache: pair.a.clone(),
+            loads: Arc::clone(&accounts.loads),
+        };
+        let read = async move { apart.get(1).await };
+        let read = cache_tests::spawn(pair.a.request(read)).await;
+        assert_ne!(read.expect("read"), second);
     };
     pair.a.request(request).await;
 }

@@ -15,6 +15,7 @@ over_each_store! {
     a_request_remembers_no_other_tenants_value;
     a_batch_around_a_tenants_rows_is_not_kept;
     a_pattern_means_the_tenant_around_it;
+    values_count_that_are_around_a_future_where_it_runs;
 }
 
 /// The same stores with the resource declared to need a tenant.
@@ -197,4 +198,29 @@ async fn a_pattern_means_the_tenant_around_it(pair: Pair) {
         cache.invalidate_pattern(pattern).await.expect("removed");
         assert_eq!(hits().await, [false, false], "{pattern}");
     }
+}
+
+/// Not those where it was made.
+async fn values_count_that_are_around_a_future_where_it_runs(pair: Pair) {
+    let cache = declared(&pair).await;
+    let orders = Orders::new(&cache);
+    let seven = cache.with_key("tenant", 7, orders.list(1)).await;
+    // The inner future is made before the outer one runs.
+    let nested = cache.with_key("tenant", 7, cache.with_key("locale", "de", orders.list(1)));
+    let (list, outcomes) = observe(nested).await;
+    assert_eq!(list, seven);
+    assert!(
+        matches!(outcomes[0].status, Status::Hit { .. }),
+        "{outcomes:?}"
+    );
+    // Made for one tenant, and run for another.
+    let making = async { cache.with_key("locale", "de", orders.list(1)) };
+    let made = cache.with_key("tenant", 7, making).await;
+    assert_ne!(cache.with_key("tenant", 8, made).await, seven);
+    // A task has none, and may be given its own without owning the cache.
+    let apart = orders.clone();
+    let spawned = async move { observe(apart.list(1)).await.1[0].status };
+    let spawned = cache_tests::spawn(cache.with_key("locale", "de", spawned));
+    let status = cache.with_key("tenant", 7, spawned).await.expect("ran");
+    assert!(matches!(status, Status::Bypass { .. }), "{status:?}");
 }
