@@ -23,6 +23,17 @@ pub(crate) enum ResourceRef {
 }
 
 impl ResourceRef {
+    /// The fingerprint of the function's value type, in the attribute's version, if the function
+    /// remembers it.
+    pub(crate) fn known_fingerprint(&self, type_id: TypeId, version: u32) -> Option<Fingerprint> {
+        let Self::Known(known) = self else {
+            return None;
+        };
+        // All instantiations of a generic function share this memory, so the type is checked.
+        let (id, at, fingerprint) = known.fingerprint.get()?;
+        (*id == type_id && *at == version).then_some(*fingerprint)
+    }
+
     /// The fingerprint of the function's value type, in the attribute's version. `of` computes it.
     pub(crate) fn fingerprint(
         &self,
@@ -30,17 +41,13 @@ impl ResourceRef {
         version: u32,
         of: fn(u32) -> Fingerprint,
     ) -> Fingerprint {
-        let Self::Known(known) = self else {
-            return of(version);
-        };
-        // All instantiations of a generic function share this memory, so the type is checked.
-        let known = known
-            .fingerprint
-            .get_or_init(|| (type_id, version, of(version)));
-        match known {
-            (id, at, fingerprint) if *id == type_id && *at == version => *fingerprint,
-            _ => of(version),
+        if let Self::Known(known) = self {
+            known
+                .fingerprint
+                .get_or_init(|| (type_id, version, of(version)));
         }
+        let known = self.known_fingerprint(type_id, version);
+        known.unwrap_or_else(|| of(version))
     }
 }
 

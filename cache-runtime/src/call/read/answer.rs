@@ -71,8 +71,13 @@ impl Call {
             let hit = Audited::clone(hit);
             return Answer::Run(Load::audited(self, hit));
         }
-        let mut lookup_loop = LookupLoop::new(&self, self.fingerprint::<R::Value>());
-        self.timing.asks_at_once();
+        // To look at a type for the first time takes a while, which is not the store's.
+        let known = self.known_fingerprint::<R::Value>();
+        if known.is_some() {
+            self.timing.asks_at_once();
+        }
+        let fingerprint = known.unwrap_or_else(|| self.fingerprint::<R::Value>());
+        let mut lookup_loop = LookupLoop::new(&self, fingerprint);
         let bypass = loop {
             match lookup_loop.next().await {
                 Action::Hit(hit) => match self.serve_and_keep(&hit, lookup_loop.read_token()) {
@@ -84,11 +89,11 @@ impl Call {
                             None => Answer::Found(value),
                         };
                     }
-                    None => lookup_loop.reject(hit.header),
+                    None => lookup_loop.reject::<R::Value>(hit.header),
                 },
                 Action::Stale(hit, reason) => match self.serve(&hit, reason) {
                     Some(value) => return Answer::Found(value),
-                    None => lookup_loop.reject(hit.header),
+                    None => lookup_loop.reject::<R::Value>(hit.header),
                 },
                 Action::Revalidate(both) => {
                     let (hit, permit) = *both;

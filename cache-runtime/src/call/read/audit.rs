@@ -7,6 +7,7 @@
 //! entry in the store counts: a hit may come from an earlier entry, which was replaced while the
 //! body ran. The caller gets the result of the body.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,21 @@ pub(super) fn compare_one<R: Gathered<S>, S>(
     })
 }
 
+/// A type that panics can't be compared: its function has returned, and its caller is to get that.
 fn compared<V: Cacheable, C: Compare<V>>(
+    hit: &Audited,
+    call: &Call,
+    fresh: Option<&V>,
+    share: impl FnOnce() -> Option<LoadResult>,
+) -> Compared {
+    if crate::base::mutation::is_active("panics-of-types-spread") {
+        return compared_unguarded::<V, C>(hit, call, fresh, share);
+    }
+    let compare = || compared_unguarded::<V, C>(hit, call, fresh, share);
+    catch_unwind(AssertUnwindSafe(compare)).unwrap_or(Compared::Unknown)
+}
+
+fn compared_unguarded<V: Cacheable, C: Compare<V>>(
     hit: &Audited,
     call: &Call,
     fresh: Option<&V>,
@@ -154,8 +169,11 @@ fn entry_has<V: Cacheable, C: Compare<V>>(
     };
     match header.content.plain() {
         Content::Absence => is_same::<V, C>(fresh, None, codec),
-        _ => value_of::<V>(header.codec, payload)
-            .is_some_and(|stored| is_same::<V, C>(fresh, Some(&stored), codec)),
+        _ => value_of::<V>(header.codec, payload).is_some_and(|stored| {
+            let compare = || is_same::<V, C>(fresh, Some(&stored), codec);
+            // A type that panics says nothing against the entry.
+            catch_unwind(AssertUnwindSafe(compare)).unwrap_or(true)
+        }),
     }
 }
 

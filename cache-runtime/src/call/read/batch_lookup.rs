@@ -348,7 +348,7 @@ fn judged<V: crate::Cacheable>(
                     Ok(Some(IdAnswer::Found(Some(value), Tier::Store, hit.ttl)))
                 }
                 (_, None) => {
-                    lookup_loop.reject(hit.header);
+                    lookup_loop.reject::<V>(hit.header);
                     Err(Seen::Entry(hit.header))
                 }
             }
@@ -451,11 +451,11 @@ async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnsw
                     }
                     break IdAnswer::Found(Some(value), Tier::Store, hit.ttl);
                 }
-                None => lookup_loop.reject(hit.header),
+                None => lookup_loop.reject::<V>(hit.header),
             },
             Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => break IdAnswer::Found(Some(value), Tier::Store, hit.ttl),
-                None => lookup_loop.reject(hit.header),
+                None => lookup_loop.reject::<V>(hit.header),
             },
             other => break settled(other),
         }

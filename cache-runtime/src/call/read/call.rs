@@ -170,6 +170,20 @@ impl Call {
             .fingerprint(TypeId::of::<V>(), self.version, of)
     }
 
+    /// The same if it costs next to nothing, since this function's type has been looked at.
+    pub(super) fn known_fingerprint<V: Cacheable>(&self) -> Option<Fingerprint> {
+        let type_id = TypeId::of::<V>();
+        self.resource.known_fingerprint(type_id, self.version)
+    }
+
+    /// Has each value of the function decoded again before it is stored, since the codec, or the
+    /// type, has shown that it may lose one.
+    pub(crate) fn distrust<V: Cacheable>(&self) {
+        let codec = self.codec.plain();
+        let trust = self.resource.trust(self.site, TypeId::of::<V>(), codec);
+        trust.loses();
+    }
+
     /// Looks up the entry. Ends expired intents first: their writers are gone, so the readers that
     /// find them must prune them.
     pub(crate) async fn look(&self) -> Result<Box<Look>, Error> {

@@ -26,6 +26,7 @@ use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::local::ReadToken;
+use crate::protocol::cacheable::Cacheable;
 use crate::protocol::circuit::Circuit;
 use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
@@ -101,9 +102,10 @@ impl<'a> LookupLoop<'a> {
         self.read_token.take()
     }
 
-    /// Treats an entry as if it were absent.
-    pub(crate) fn reject(&mut self, header: Header) {
+    /// Treats an entry whose value does not decode as if it were absent.
+    pub(crate) fn reject<V: Cacheable>(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
+        self.call.distrust::<V>();
         self.rejected = Some(Box::new(header));
     }
 

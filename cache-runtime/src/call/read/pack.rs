@@ -101,7 +101,10 @@ impl Call {
             return self.pack_unguarded::<V, C>(value, share, fresh_for);
         }
         let pack = || self.pack_unguarded::<V, C>(value, share, fresh_for);
-        catch_unwind(AssertUnwindSafe(pack)).unwrap_or_else(|_| Err(self.loses::<V>(panicked())))
+        catch_unwind(AssertUnwindSafe(pack)).unwrap_or_else(|_| {
+            self.distrust::<V>();
+            Err(self.loses::<V>(panicked()))
+        })
     }
 
     fn pack_unguarded<V: Cacheable, C: Compare<V>>(

@@ -86,6 +86,7 @@ pub(super) async fn lease_all(
 ) -> Vec<(usize, LeaseOutcome)> {
     let mut answers = Vec::with_capacity(wanted.len());
     let mut is_away = false;
+    let mut failed = BypassReason::Unavailable;
     let mut wanted = wanted.into_iter();
     loop {
         let step: Vec<_> = wanted.by_ref().take(STEP).collect();
@@ -104,6 +105,7 @@ pub(super) async fn lease_all(
                 Err(error) => {
                     is_away = error.kind() == ErrorKind::Unavailable;
                     call.fault(&error);
+                    failed = BypassReason::of(&error);
                     None
                 }
             }
@@ -127,7 +129,7 @@ pub(super) async fn lease_all(
                     }
                 }
                 // The lease may have been granted. Dropping the permit gives it back.
-                None => LeaseOutcome::Bypass(BypassReason::Unavailable),
+                None => LeaseOutcome::Bypass(failed),
             };
             answers.push((place, asked));
         }

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, ErrorKind, FindingKind, Lookup, cached, map};
@@ -518,6 +519,11 @@ async fn fragile(id: u8, cache: &Cache) -> Fragile {
     Fragile(id)
 }
 
+#[cached(resource = "fragile", op = "audited", audit = 1.0, cache = cache, skip(cache))]
+async fn audited_fragile(id: u8, cache: &Cache) -> Fragile {
+    Fragile(id)
+}
+
 #[tokio::test]
 async fn a_type_that_panics_costs_its_hits_alone() {
     let tiers = Tiers::new().await;
@@ -531,11 +537,85 @@ async fn a_type_that_panics_costs_its_hits_alone() {
         let (kept, value) = status(fragile(7, &cache)).await;
         assert_eq!((kept, value.0), (STORED, 7), "{tier}");
     }
-    // A value that is stored.
+    // A value that is stored, once when it is read and once when a hit is audited.
     for (tier, cache) in tiers.encoded() {
         BROKEN.store(2, Ordering::SeqCst);
         let (kept, value) = status(fragile(7, &cache)).await;
         assert_eq!((is_hit(kept), value.0), (false, 7), "{tier}");
         BROKEN.store(0, Ordering::SeqCst);
+        let audited = async || status(audited_fragile(8, &cache)).await;
+        assert_eq!(audited().await.0, STORED, "{tier}");
+        BROKEN.store(3, Ordering::SeqCst);
+        let (kept, value) = audited().await;
+        assert_eq!((is_hit(kept), value.0), (true, 8), "{tier}");
+        BROKEN.store(0, Ordering::SeqCst);
     }
+}
+
+/// Of a value that it holds, its `Deserialize` panics.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Sometimes(String);
+
+const UNREADABLE: &str = "unreadable";
+
+impl<'de> Deserialize<'de> for Sometimes {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        assert_ne!(text, UNREADABLE, "on purpose");
+        Ok(Self(text))
+    }
+}
+
+#[cached(resource = "sometimes", cache = cache, skip(cache, text))]
+async fn sometimes(id: u32, text: &str, cache: &Cache) -> Sometimes {
+    Sometimes(text.to_owned())
+}
+
+/// Of the values of a function that have come back, few are decoded again before they are stored.
+/// One that has not come back changes that.
+#[tokio::test]
+async fn what_panics_when_it_is_read_is_not_stored_again_and_again() {
+    for (tier, cache) in Tiers::verifying_a_few().await.encoded() {
+        // The first eight are decoded again.
+        for id in 0..9 {
+            let (kept, _) = status(sometimes(id, "readable", &cache)).await;
+            assert_eq!(kept, STORED, "{tier}");
+        }
+        let read = async || status(sometimes(9, UNREADABLE, &cache)).await;
+        assert_eq!(read().await.0, STORED, "{tier}: it was not decoded again");
+        for _ in 0..3 {
+            let (kept, value) = read().await;
+            assert_eq!((kept, value.0.as_str()), (NOT_STORED, UNREADABLE), "{tier}");
+        }
+    }
+}
+
+/// When it is first asked what it consists of, its `Deserialize` takes longer than a call may wait
+/// for Redis.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Slow(u8);
+
+const BUDGET: Duration = Duration::from_secs(1);
+
+impl<'de> Deserialize<'de> for Slow {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        static ASKED: AtomicBool = AtomicBool::new(false);
+        if !ASKED.swap(true, Ordering::SeqCst) {
+            std::thread::sleep(BUDGET + BUDGET / 4);
+        }
+        u8::deserialize(from).map(Self)
+    }
+}
+
+#[cached(resource = "slow", cache = cache, skip(cache))]
+async fn slow(id: u8, cache: &Cache) -> Slow {
+    Slow(id)
+}
+
+/// What a type takes to be looked at is not the store's time.
+#[tokio::test]
+async fn the_first_value_of_a_type_is_stored_however_long_the_type_takes() {
+    let tiers = Tiers::with(|config| config.command_budget(BUDGET)).await;
+    let (kept, value) = status(slow(1, &tiers.redis)).await;
+    assert_eq!((kept, value.0), (STORED, 1));
 }

@@ -28,7 +28,9 @@ use serde::{Serialize, Serializer};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A look at the triggers that has taken long, on a busy machine, comes again after 200 times as
+/// long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One process, as far as the cache is concerned.
 struct Node {

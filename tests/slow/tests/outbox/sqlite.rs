@@ -113,7 +113,10 @@ impl Node {
     }
 
     async fn with(config: CacheConfig, file: &File, outbox: OutboxConfig) -> Self {
-        let pool = SqlitePool::connect(&file.url()).await.expect("connects");
+        // A relay that waits to write keeps new readers out, again and again.
+        let options: SqliteConnectOptions = file.url().parse().expect("a URL");
+        let pool = SqlitePool::connect_with(options.busy_timeout(PATIENCE));
+        let pool = pool.await.expect("connects");
         let config = config.command_budget(Duration::from_secs(5));
         let cache = Cache::new(config.outbox(outbox)).await;
         let node = Self { cache, pool };

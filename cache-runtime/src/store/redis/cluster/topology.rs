@@ -20,10 +20,10 @@ use super::super::dial::cluster_nodes;
 use super::super::fence::Fence;
 use super::super::health::Health;
 use super::super::heartbeat::send_heartbeats;
-use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet, owners, slot_of, tag};
+use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet, slot_of, tag};
 use super::super::supervisor::{self, Connections, SupervisorSettings};
 use super::super::tracking::Tracking;
-use super::answers::{Answers, raise_epochs, read, view_at};
+use super::answers::{Answers, known_epochs, raise_epochs, read, view_at};
 use super::batches::keep_sending;
 use super::former_owner::look_after;
 use super::node::{Node, SlotMap};
@@ -179,6 +179,7 @@ impl Topology {
     async fn answers(&mut self) -> Result<Answers, Error> {
         let asked = Asked::now();
         let map = self.cluster.map.load_full();
+        let epochs = known_epochs(map.nodes());
         let were_late = std::mem::take(&mut self.late);
         let was_late = |connection: &Arc<Connection>| {
             let connection = Arc::downgrade(connection);
@@ -219,7 +220,11 @@ impl Topology {
             }
         }
         if !views.is_empty() {
-            return Ok(Answers { views, asked });
+            return Ok(Answers {
+                views,
+                asked,
+                epochs,
+            });
         }
         let asked = Asked::now();
         let seeds = self.plan.seeds.iter().chain(&self.known);
@@ -247,7 +252,11 @@ impl Topology {
             }
         }
         match views.is_empty() {
-            false => Ok(Answers { views, asked }),
+            false => Ok(Answers {
+                views,
+                asked,
+                epochs,
+            }),
             true => Err(fault.unwrap_or_else(|| Error::unavailable("no node is known"))),
         }
     }
@@ -256,7 +265,8 @@ impl Topology {
     async fn adopt(&mut self, answers: &Answers) -> bool {
         let views = &answers.views[..];
         let before = self.cluster.map.load_full();
-        let owners = owners(views);
+        let is_of = |slot, id: &str| before.owner(slot).is_some_and(|node| node.id == id);
+        let owners = answers.owners(is_of);
         let mut primaries: Vec<&NodeView> = Vec::new();
         let places: Vec<Option<usize>> = owners
             .iter()
