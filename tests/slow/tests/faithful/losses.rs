@@ -615,7 +615,8 @@ async fn slow(id: u8, cache: &Cache) -> Slow {
 /// What a type takes to be looked at is not the store's time.
 #[tokio::test]
 async fn the_first_value_of_a_type_is_stored_however_long_the_type_takes() {
-    let tiers = Tiers::with(|config| config.command_budget(BUDGET)).await;
+    // With local entries the type is looked at once Redis is to be asked.
+    let tiers = Tiers::with(|config| config.command_budget(BUDGET).local_mb(4)).await;
     let (kept, value) = status(slow(1, &tiers.redis)).await;
     assert_eq!((kept, value.0), (STORED, 1));
 }
