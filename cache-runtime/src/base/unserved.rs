@@ -7,6 +7,10 @@ use super::error::Error;
 /// Who has the data is not certain. It is the source of an error of the kind
 /// [`Unavailable`](super::error::ErrorKind::Unavailable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(feature = "redis", test)),
+    expect(dead_code, reason = "of a cluster and of Sentinels")
+)]
 pub(crate) enum Unserved {
     /// In a cluster: the former owner of the slot may still answer others.
     Fenced,
@@ -43,6 +47,10 @@ impl From<Unserved> for Error {
 }
 
 /// The same error for one more caller; of its sources, only such a reason is kept.
+#[cfg_attr(
+    not(any(feature = "redis", test)),
+    expect(dead_code, reason = "of a cluster and of Sentinels")
+)]
 pub(crate) fn copied(error: &Error) -> Error {
     let copy = || Error::new(error.kind(), error.to_string());
     Unserved::of(error).map_or_else(copy, Error::from)
