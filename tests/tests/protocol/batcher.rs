@@ -53,7 +53,7 @@ impl Crowd {
             .map(|id| crowd.read(id))
             .collect();
         crowd.settle().await;
-        eventually(PATIENCE, async || crowd.sent() == before + u64::from(ALONE)).await;
+        crowd.hears_of(before + u64::from(ALONE)).await;
         crowd
     }
 
@@ -75,6 +75,18 @@ impl Crowd {
     /// How many reads the server has heard of.
     fn sent(&self) -> u64 {
         self.server.calls("mget")
+    }
+
+    /// Waits until the server has heard of exactly so many reads.
+    async fn hears_of(&self, reads: u64) {
+        let heard = async {
+            while self.sent() != reads {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, heard).await.is_err() {
+            panic!("the server has heard of {} reads, not {reads}", self.sent());
+        }
     }
 
     /// Lets those who went alone arrive.
@@ -133,7 +145,7 @@ async fn a_read_does_not_join_one_that_has_left() {
             .node(&Cache::new(over(crowd.server.port())).await);
         let before = crowd.sent();
         let early = crowd.read(1);
-        eventually(PATIENCE, async || crowd.sent() == before + 1).await;
+        crowd.hears_of(before + 1).await;
         writer.rename(1, "new").await.expect("written");
         let late = crowd.read(1);
         crowd.settle().await;
