@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
+use super::LIMIT;
 use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
@@ -76,6 +77,12 @@ impl Held {
             reconnects: AtomicBool::new(false),
             is_partly_away: AtomicBool::new(false),
         })
+    }
+
+    /// Returns once it has taken one more invalidation.
+    pub(super) async fn takes_one(&self) {
+        let taken = tokio::time::timeout(LIMIT, self.taken.acquire()).await;
+        taken.expect("in time").expect("never closed").forget();
     }
 }
 
