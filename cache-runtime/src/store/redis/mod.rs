@@ -19,6 +19,7 @@ mod heartbeat;
 mod intents;
 mod invalidations;
 mod key_watchers;
+mod lease_script;
 mod limits;
 mod mget;
 mod own_batches;

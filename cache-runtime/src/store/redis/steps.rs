@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::limits::{SCRIPT_SETS_IT, STEP};
+use super::lease_script::{fill_args, filled, lease_args, lease_reply};
+use super::limits::STEP;
 use super::reply::{counted, millis};
 use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::protocol::entry::Header;
 use crate::protocol::generation::Dep;
-use crate::store::{Fill, Filled, Invalidated, LeaseReply, LeaseRequest, Payload, Probe, Seen};
+use crate::store::{Fill, Filled, Invalidated, LeaseReply, LeaseRequest, Probe};
 
 impl RedisStore {
     pub(super) async fn lease_step(
@@ -25,17 +25,9 @@ impl RedisStore {
             return Ok(Vec::new());
         };
         let connection = self.connections.current()?;
-        let each = requests.iter().flat_map(|(probe, request)| {
-            let (mode, seen) = match &request.seen {
-                Seen::Nothing => ("nothing", String::new()),
-                Seen::Entry(header) => ("entry", header.encode()),
-                Seen::Past(header) => ("past", header.encode()),
-                Seen::Leased => ("leased", String::new()),
-                Seen::Anything => ("anything", String::new()),
-            };
-            let lease = request.header(probe.kind, SCRIPT_SETS_IT);
-            [mode.into(), seen.into_bytes(), lease.encode().into_bytes()]
-        });
+        let each = requests
+            .iter()
+            .flat_map(|(probe, request)| lease_args(probe, request));
         debug_assert!(requests.iter().all(|(_, it)| it.length == first.length));
         let args = std::iter::once(millis(first.length)).chain(each);
         let keys = requests.iter().map(|(probe, _)| probe.key.as_str());
@@ -43,15 +35,7 @@ impl RedisStore {
             .script(&connection, &scripts::LEASE, keys.clone(), args)
             .await?;
         self.changed(keys);
-        let replies: Vec<_> = replies
-            .iter()
-            .map(|reply| match reply.as_slice() {
-                b"" => LeaseReply::Granted,
-                b"intended" => LeaseReply::Intended,
-                reply => Header::parse(reply)
-                    .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
-            })
-            .collect();
+        let replies = replies.iter().map(|reply| lease_reply(reply)).collect();
         counted(replies, requests.len())
     }
 
@@ -88,31 +72,12 @@ impl RedisStore {
         args.push(count.to_string().into_bytes());
         args.push(millis(ttl.unwrap_or(self.default_generation_ttl)));
         for (probe, fill) in fills {
-            let header = fill.header(probe.kind, SCRIPT_SETS_IT);
-            let payload = match fill.payload {
-                Payload::Encoded(bytes) => Vec::from(bytes),
-                // For readers with `redis-cli`: an absence is shown as null.
-                Payload::Empty => b"null".to_vec(),
-                Payload::Decoded(_) => {
-                    return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
-                }
-            };
-            args.extend([
-                fill.token.to_string().into_bytes(),
-                header.encode().into_bytes(),
-                payload,
-                millis(fill.fresh_for),
-                millis(fill.stale_for),
-            ]);
+            args.extend(fill_args(probe, fill)?);
         }
         let entries: Vec<&str> = keys.iter().copied().take(count).collect();
         let stored: Vec<bool> = self.script(&connection, &scripts::FILL, keys, args).await?;
         self.changed(entries);
-        let filled = stored.into_iter().map(|stored| match stored {
-            true => Filled::Stored,
-            false => Filled::Refused,
-        });
-        counted(filled.collect(), count)
+        counted(stored.into_iter().map(filled).collect(), count)
     }
 
     pub(super) async fn invalidate_in_steps(

@@ -212,27 +212,21 @@ mod endless {
     }
 }
 
+macro_rules! ends {
+    ($($type:ty)*) => {$(
+        assert_eq!(hash::<$type>(), probe::run::<$type>().hash, stringify!($type));
+    )*};
+}
+
 #[test]
 fn what_contains_itself_has_a_shape_and_ends() {
     use endless::*;
-
-    macro_rules! ends {
-        ($($type:ty)*) => {$(
-            assert_eq!(hash::<$type>(), probe::run::<$type>().hash, stringify!($type));
-        )*};
-    }
     ends!(Newtype Alone Thin Pair Itself);
 }
 
 #[test]
 fn what_serde_would_ask_without_end_is_given_up() {
     use endless::*;
-
-    macro_rules! ends {
-        ($($type:ty)*) => {$(
-            assert_eq!(hash::<$type>(), probe::run::<$type>().hash, stringify!($type));
-        )*};
-    }
     ends!(Tree Left Right Vec<Tree> Wide);
     // The thread that asks is not the one that is given up.
     assert!(of::<Vec<Tree>>().guesses);

@@ -4,18 +4,17 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::limits::SCRIPT_SETS_IT;
+use super::super::lease_script::{fill_args, filled, lease_args, lease_reply};
 use super::super::reply::millis;
 use super::super::scripts;
 use super::routing::{ScriptCall, groups};
 use super::sending::{OnAsk, only, step};
 use super::state::Cluster;
 use crate::base::clock;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::nonce::{Nonce, hash128};
-use crate::protocol::entry::Header;
 use crate::protocol::generation::Dep;
-use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Probe, Seen};
+use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Probe};
 
 /// The number of generations whose last extension is remembered.
 const TOUCHED: usize = 4_096;
@@ -26,15 +25,7 @@ impl Cluster {
         requests: &[(&Probe, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
         let steps = requests.iter().map(|(probe, request)| {
-            let (mode, seen) = match &request.seen {
-                Seen::Nothing => ("nothing", String::new()),
-                Seen::Entry(header) => ("entry", header.encode()),
-                Seen::Past(header) => ("past", header.encode()),
-                Seen::Leased => ("leased", String::new()),
-                Seen::Anything => ("anything", String::new()),
-            };
-            let lease = request.header(probe.kind, SCRIPT_SETS_IT);
-            let args = [mode.into(), seen.into_bytes(), lease.encode().into_bytes()];
+            let args = lease_args(probe, request);
             step(
                 &scripts::LEASE,
                 &probe.key,
@@ -46,12 +37,7 @@ impl Cluster {
         self.changed(&steps);
         let replies = done.into_iter().map(|done| {
             let reply: Vec<u8> = only(done)?;
-            Ok(match reply.as_slice() {
-                b"" => LeaseReply::Granted,
-                b"intended" => LeaseReply::Intended,
-                reply => Header::parse(reply)
-                    .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
-            })
+            Ok(lease_reply(&reply))
         });
         replies.collect()
     }
@@ -92,41 +78,22 @@ impl Cluster {
         let deps = fills.first().map(|(probe, _)| Arc::clone(&probe.deps));
         let mut steps = Vec::with_capacity(fills.len());
         for (probe, fill) in fills {
-            let header = fill.header(probe.kind, SCRIPT_SETS_IT);
-            let payload = match fill.payload {
-                Payload::Encoded(bytes) => Vec::from(bytes),
-                // For readers with `redis-cli`: an absence is shown as null.
-                Payload::Empty => b"null".to_vec(),
-                Payload::Decoded(_) => {
-                    return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
-                }
-            };
-            let args = [
-                b"1".to_vec(),
-                millis(ttl),
-                fill.token.to_string().into_bytes(),
-                header.encode().into_bytes(),
-                payload,
-                millis(fill.fresh_for),
-                millis(fill.stale_for),
-            ];
+            let of_all = [b"1".to_vec(), millis(ttl)];
+            let args = of_all.into_iter().chain(fill_args(probe, fill)?);
             steps.push(step(&scripts::FILL, &probe.key, args));
         }
-        let mut filled = Vec::with_capacity(steps.len());
+        let mut results = Vec::with_capacity(steps.len());
         let done = self.run(&steps, OnAsk::Fail).await;
         self.changed(&steps);
         for done in done {
-            filled.push(match only::<bool>(done)? {
-                true => Filled::Stored,
-                false => Filled::Refused,
-            });
+            results.push(filled(only::<bool>(done)?));
         }
         if let Some(deps) = deps
-            && filled.contains(&Filled::Stored)
+            && results.contains(&Filled::Stored)
         {
             self.touch(&deps, ttl).await;
         }
-        Ok(filled)
+        Ok(results)
     }
 
     /// Extends the generations at intervals, so that they outlive the entries that depend on them.
