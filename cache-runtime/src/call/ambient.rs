@@ -28,7 +28,7 @@ struct Ambient {
     outer: Option<Arc<Self>>,
 }
 
-/// All that is set around the current task, to be compared.
+/// All values that are set around the current task, for comparison.
 #[derive(Debug, Clone)]
 pub(crate) struct AmbientId(Arc<Ambient>);
 
@@ -38,7 +38,7 @@ impl PartialEq for AmbientId {
     }
 }
 
-/// What is set around the current task, if anything is.
+/// The values that are set around the current task, if there are any.
 pub(crate) fn current() -> Option<AmbientId> {
     INNERMOST.try_with(Arc::clone).ok().map(AmbientId)
 }

@@ -1,5 +1,5 @@
-//! The annotated calls whose bodies the current task is running, innermost first: what they load,
-//! and what they write.
+//! The annotated calls whose bodies the current task is running, innermost first, with the entries
+//! that they load or invalidate.
 //!
 //! A call inside a body must know two things. First, a load that needs its own key would wait for
 //! itself until the wait limit, so such a call runs its body at once
@@ -40,13 +40,14 @@ pub(crate) struct Frame {
     /// [`Engine::id`]. Calls in other caches are not affected.
     cache: u64,
     body: Body,
-    /// Whether what a load makes may hold what a write around it has not committed: it read past
-    /// the cache for that reason, or learnt that it depends on what the write invalidates.
+    /// Whether the loaded value may contain data that an enclosing write has not committed: the
+    /// load bypassed the cache for that reason, or turned out to depend on rows that the write
+    /// invalidates.
     has_seen_own_write: AtomicBool,
-    /// Whether what a load makes depends on a value that is set around it, such as the tenant, and
-    /// that its key lacks.
+    /// Whether the loaded value depends on a value that is set around the load, such as the tenant,
+    /// and that the load's key lacks.
     lacks_context: AtomicBool,
-    /// The function whose place of `max_loads` the load holds; 0 for none.
+    /// The function whose permit of `max_loads` the load holds; 0 for none.
     place: AtomicUsize,
     outer: Option<Arc<Self>>,
 }
@@ -113,13 +114,13 @@ impl Frame {
         has_seen_own_write || self.lacks_context.load(Ordering::Relaxed)
     }
 
-    /// The load holds a place of this function.
+    /// The load holds a permit of this function.
     pub(crate) fn holds_permit(&self, function: usize) {
         self.place.store(function, Ordering::Relaxed);
     }
 
     /// A call inside uses a value that is set around it. If that is set around this load as well,
-    /// and is not in its key, what the load makes is only for callers with the same value.
+    /// and is not in its key, the loaded value is only for callers with the same value.
     fn sees_context(&self, name: &str) {
         let Body::Load(load) = &self.body else {
             return;
@@ -234,7 +235,7 @@ pub(crate) fn keys(cache: &Engine) -> Vec<String> {
     loads.flatten().cloned().collect()
 }
 
-/// Whether a load around this call holds a place of this function.
+/// Whether a load around this call holds a permit of this function.
 pub(crate) fn holds_permit(cache: &Engine, function: usize) -> bool {
     if !is_inside() {
         return false;

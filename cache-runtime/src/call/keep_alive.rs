@@ -74,12 +74,12 @@ pub(crate) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Whether what the body makes must not be kept for others.
+    /// Whether the result of the body must not be kept for others.
     pub(crate) fn is_private(&self) -> bool {
         self.frame.as_ref().is_some_and(|frame| frame.is_private())
     }
 
-    /// The body runs in a place of this function.
+    /// The body runs under a permit of this function.
     pub(crate) fn holds_permit(&self, function: usize) {
         if let Some(frame) = &self.frame {
             frame.holds_permit(function);

@@ -1,10 +1,10 @@
 //! Log lines and spans of single calls, at the level `DEBUG`.
 //!
-//! Each call is one event of the target `cache_runtime::call` with the fields `key`, `resource`,
+//! Each call is one event of the target `cache_runtime::call`. Its fields are `key`, `resource`,
 //! `op`, `outcome` (`hit`, `stale`, `miss`, `joined`, `bypass`), `tier` (`local`, `redis`), `why`,
-//! and times in microseconds. A manual operation is one too, with `by_hand`. Loads, lookups in the
-//! store and writes are spans; see the book's page on logs and traces. If this level is off, a call
-//! pays one comparison.
+//! and times in microseconds. A manual operation is an event too, with `by_hand`. Loads, lookups in
+//! the store and writes are spans; see the book's page on logs and traces. If this level is off, a
+//! call pays one comparison.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ pub(crate) fn is_on() -> bool {
 pub(crate) struct CallLine<'a> {
     pub(crate) key: &'a str,
     pub(crate) resource: &'a str,
-    /// Who asks: an annotated function by its `op`, or the name of a manual operation.
+    /// The caller: an annotated function by its `op`, or the name of a manual operation.
     pub(crate) asker: Asker<'a>,
     pub(crate) tier: &'static str,
 }
 
-/// Who asks.
+/// The caller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asker<'a> {
     Function(&'a str),

@@ -18,10 +18,10 @@ tokio::task_local! {
     static OBSERVER: Arc<Observer>;
 }
 
-/// Who sees what the cache does.
+/// The observer around a task, with what it has been told.
 #[derive(Debug)]
 struct Observer {
-    /// How many outcomes are kept; of further ones the number.
+    /// How many outcomes are kept. Further ones are only counted.
     most: usize,
     seen: Mutex<Outcomes>,
 }
@@ -36,7 +36,7 @@ pub enum BypassReason {
     Unavailable,
     /// An invalidation of this process has not reached the store yet.
     Pending,
-    /// A write stands as an intent, and its outcome is not known.
+    /// A write is announced by an intent, and its outcome is not known.
     Intended,
     /// A value of another program is stored under the key.
     Foreign,
@@ -497,7 +497,7 @@ mod tests {
         assert!(outcomes.calls.capacity() <= 16);
         let ((), outcomes) = observe(calls(100)).await;
         assert_eq!((outcomes.len(), outcomes.more()), (100, 0));
-        // Nobody looks, so nothing is made for it; also inside of another observer.
+        // No outcomes are wanted, so none are built; also inside of another observer.
         let unseen = async {
             let ((), outcomes) = observe_first(0, async {
                 record(|| panic!("nobody looks"));

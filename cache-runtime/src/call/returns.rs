@@ -2,9 +2,9 @@
 //!
 //! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, and
 //! `Arc<T>` is allowed wherever `T` stands. (An `Arc<str>` or `Arc<[T]>` is a `T` itself, because
-//! it contains no sized one.) Blanket implementations for all of them would overlap, since
-//! `Option<T>` is itself a serialisable type. So each form has a *shape*, a marker type that keeps
-//! the implementations apart. [`Shape`](crate::shape::Shape) finds it.
+//! it contains no sized one.) Blanket implementations for all of them would overlap: `Option<T>` is
+//! itself serialisable. So each form has a *shape*, a marker type that keeps the implementations
+//! apart. [`Shape`](crate::shape::Shape) finds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;

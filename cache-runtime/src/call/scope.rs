@@ -14,7 +14,8 @@ use crate::base::scope_flags::{self, ScopeFlags};
 use crate::key::Key;
 
 thread_local! {
-    /// The key that the function has left. [`ScopeFlags::KEY`] says whether it is asked for.
+    /// The key that the function has stored for the caller. [`ScopeFlags::KEY`] says whether it is
+    /// asked for.
     static KEY: Cell<Option<Result<Key, Error>>> = const { Cell::new(None) };
 }
 
@@ -127,9 +128,9 @@ pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     is_asked
 }
 
-/// Until it is dropped, annotated functions do not leave their key. This is for functions that are
-/// called in the expressions of an attribute, which run before the annotated function leaves its
-/// own key.
+/// Until it is dropped, annotated functions do not store their key for the caller. This is for
+/// functions that are called in the expressions of an attribute. These run before the annotated
+/// function stores its own key.
 #[must_use]
 pub(crate) struct KeyHeldBack(bool);
 

@@ -1,9 +1,9 @@
 //! Tags that may be absent: if a value in `tags("team:{team_id}")` is an `Option`, `None` means
 //! that there is no tag.
 //!
-//! A value in a tag is passed to [`part`], which has its methods once for `Option` and once for all
+//! A value in a tag is passed to [`part`]. Its methods exist once for `Option` and once for all
 //! other types, as inherent methods on a chain of types that dereference into each other (like
-//! `Shape`). A part that is `None` notes that while it is written.
+//! `Shape`). While a part that is `None` is written, it notes that there is no tag.
 
 use std::cell::Cell;
 use std::fmt::{self, Display};

@@ -77,7 +77,7 @@ pub(crate) enum InDoubt {
     None,
     /// The write returned an error, which may hide a commit.
     Failed,
-    /// The write was dropped or panicked. Its commit may still be on its way.
+    /// The write was dropped or panicked. Its commit may still arrive.
     Dropped,
 }
 
@@ -198,7 +198,7 @@ impl Collected {
     }
 }
 
-/// Enqueues a request for the time at which a commit on its way must have arrived.
+/// Enqueues a request for the time by which a commit that was sent must have arrived.
 fn repeat(cache: &Handle, request: InvalidationRequest) {
     if !request.is_empty() {
         let deadline = clock::now() + cache.config.uncertainty;

@@ -63,10 +63,10 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Shows the result that [`look`](Store::look) would have now, if there is an entry with the
-    /// stamp of the current generations and without an intent, and if finding out takes no longer
-    /// than a call without the cache. A call tries this before it waits for anything. If nothing is
-    /// shown, nothing follows.
+    /// Shows what [`look`](Store::look) would return now, if that is an entry with the stamp of the
+    /// current generations and without an intent. It must take no longer than a call without the
+    /// cache, since a call tries this before it waits for anything. If nothing is shown, that says
+    /// nothing about the entry.
     ///
     /// `see` must be called at most once. An
     /// [`Encoded`](crate::protocol::messages::Payload::Encoded) value is skipped, since decoding
@@ -79,16 +79,17 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// created, so that the stamp is always complete. Entry and generations come from one server.
     async fn look(&self, probe: &Probe) -> Result<Look, Error>;
 
-    /// [`look`](Store::look) with its result on the heap: an answer is handed on a dozen times until the call has decided, and is
-    /// too large to be copied as often. Only stores whose answers wait on the heap anyway need more
-    /// than the default.
+    /// [`look`](Store::look) with its result on the heap. An answer passes through about a dozen
+    /// functions and is too large to be copied by each. The default suffices, unless a store has
+    /// its answers on the heap already.
     #[doc(hidden)]
     async fn look_boxed(&self, probe: &Probe) -> Result<Box<Look>, Error> {
         self.look(probe).await.map(Box::new)
     }
 
-    /// Reads as [`look`](Store::look) does, for somebody who only wants to see what there is: it
-    /// creates nothing. A missing generation is one that no entry has, so the stamp matches none.
+    /// Reads as [`look`](Store::look) does, for a caller that only inspects the entry: it creates
+    /// nothing. A missing generation counts as one that no entry has, so the stamp matches no
+    /// entry.
     ///
     /// The default looks, and so may create generations.
     async fn examine(&self, probe: &Probe) -> Result<Look, Error> {

@@ -28,8 +28,8 @@ struct WatchState {
 pub(crate) struct ConnectionStatus {
     /// The number of connections so far.
     pub(crate) number: u64,
-    /// Since when there is certainly none: an attempt to connect has failed, or the server had not
-    /// answered on the last one.
+    /// Since when there has certainly been no connection: an attempt to connect has failed, or the
+    /// server did not answer on the last connection.
     pub(crate) failed: Option<Instant>,
 }
 

@@ -118,7 +118,7 @@ impl MemoryStore {
         Millis(clock::wall().0 + self.ahead.load(Ordering::Relaxed))
     }
 
-    /// The same at a lower cost, and up to one tick late.
+    /// The same at a lower cost, up to one tick of the coarse clock late.
     fn now_or_later(&self) -> Millis {
         Millis(clock::wall_or_later().0 + self.ahead.load(Ordering::Relaxed))
     }
@@ -449,8 +449,8 @@ impl Store for MemoryStore {
             self.bump(dep.key());
         }
         if !self.intents.is_empty() {
-            // Also expired ones, since perhaps nobody reads their keys again. Last: until then
-            // nothing is stored that depends on the new generations.
+            // Also expired intents, since perhaps nobody reads their keys again. This comes last:
+            // until then nothing is stored that depends on the new generations.
             let kills = invalidation.kills.iter().map(String::as_str);
             let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
             let now = self.now();

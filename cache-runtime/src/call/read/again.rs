@@ -31,9 +31,9 @@ impl PreparedCall {
     /// Answers from the entry that this thread was last served, if it may be served again. Counts
     /// and records the hit. `Some(None)` is an absence.
     ///
-    /// A call that was given a number, by the function that this thread called last, outside of all
-    /// scopes, takes the short way, which is compiled once and fits into the registers. Together
-    /// with the long way a hit took 549 instructions in place of 494.
+    /// There is a short path for a call by a number, of the function that this thread called last,
+    /// outside of all scopes. It is compiled once, and its variables fit into the registers. In one
+    /// function with the long path, a hit took 549 instructions instead of 494.
     // Not inlined, since it does not depend on the function's types.
     #[inline(never)]
     pub(super) fn again(
@@ -154,7 +154,8 @@ impl PreparedCall {
         if let Some(local) = &cache.local {
             return self.thread_cache.find(&**local, &wanted);
         }
-        // What a body reads may be stored, or is what it has just written: that asks the store.
+        // A value that a body reads may be stored, or may have just been written by it. So such a
+        // call asks the store.
         if scope_flags.has(ScopeFlags::BODY) {
             return None;
         }
@@ -205,8 +206,8 @@ impl PreparedCall {
     }
 }
 
-/// Whether more than the entry decides now: an invalidation is pending, an operator has switched
-/// something off, or the log wants each call.
+/// Whether more than the entry has to be checked: an invalidation is pending, an operator has
+/// switched something off, or each call is logged.
 #[inline]
 fn is_watched(cache: &Engine) -> bool {
     cache.invalidations.is_degraded() || cache.telemetry.switches.is_any_off() || log::is_on()

@@ -8,8 +8,8 @@ use crate::call::observe;
 use crate::call::returns::ReturnShape;
 
 pin_project_lite::pin_project! {
-    /// The future of a call. It is one of three, so that a call that was answered before there was a
-    /// future, and one whose cache is off, pay for none of the steps of the third.
+    /// The future of a call. It has three forms. A call that was answered already, and one whose
+    /// cache is off, do none of the steps of the third form.
     #[project = AnsweringProjected]
     pub(super) enum Answering<R, F, A> {
         /// The answer is there. Without a value, the call never ends: nobody awaits it.

@@ -2,10 +2,10 @@
 //!
 //! A difference alone proves nothing: a write may have come in between, and some functions never
 //! return the same value twice. So an entry whose value differed becomes a *suspect*, and its next
-//! hits are audited too. It is stale only if a second run returned the same other value, and the
-//! same entry is still in the store some time after the first difference, not invalidated. The
-//! entry in the store counts: a hit may come from an earlier entry, which was replaced while the
-//! body ran. The caller gets the result of the body.
+//! hits are audited too. It is stale only under two conditions: a second run returned the same
+//! other value, and the entry is still in the store some time after the first difference, not
+//! invalidated. The entry in the store counts: a hit may come from an earlier entry, which was
+//! replaced while the body ran. The caller gets the result of the body.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -220,7 +220,7 @@ impl Call {
     async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
         let suspect = self.suspect(function);
         let Ok(standing) = suspect.standing().await else {
-            // Nobody can say what it was.
+            // The reason for the difference is unknown.
             return function.audit.doubtful.add(u64::from(difference.is_random));
         };
         // If the entry of the hit has been replaced, the difference says nothing about the current

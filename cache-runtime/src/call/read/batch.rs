@@ -375,7 +375,8 @@ where
         let Some((id, call)) = by_key.get(permit.key()) else {
             continue;
         };
-        // What a write around it has not committed is nobody else's.
+        // The value may contain data that an enclosing write has not committed, so no other caller
+        // gets it.
         if is_private || returned.has_failed() {
             permit.leader.complete(|| Some(LoadResult::Failure));
             continue;

@@ -1,4 +1,5 @@
-//! What the store has for each id of a batch: found, to be loaded under a lease, or past the cache.
+//! Looks up the ids of a batch: each is found, has to be loaded under a lease, or bypasses the
+//! cache.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -16,8 +16,8 @@ use crate::key::{KeyPart, KeyWriter};
 use crate::protocol::generation::Dep;
 use crate::registry::CallSite;
 
-/// Lets the body of a function under `#[cached(.., context = name)]` decide how long its value is
-/// cached, and say what else the value depends on, for cases in which only the body knows.
+/// Lets the body of a function under `#[cached(.., context = name)]` decide about its value, where
+/// only the body knows: how long it is cached, and what else it depends on.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {

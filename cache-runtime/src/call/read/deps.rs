@@ -1,4 +1,4 @@
-//! What an entry depends on besides its own resource: other resources, and tags.
+//! The dependencies of an entry besides its own resource: other resources, and tags.
 
 use std::sync::Arc;
 

@@ -8,7 +8,8 @@ use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, Look, Payload};
 
-/// An entry that may be served. It is boxed when it is made, since it is handed on several times.
+/// An entry that may be served. It is boxed when it is made, since it passes through several
+/// functions.
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) header: Header,

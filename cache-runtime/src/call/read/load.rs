@@ -87,8 +87,8 @@ impl Load {
         };
         let leases: Vec<_> = lease.into_iter().collect();
         let mut keys = vec![call.own.key.clone()];
-        // Nobody waits for a load that is shared with nobody. So it is no part of what its key
-        // stands for in the wait-for graph, and another load of the key may hold a permit.
+        // No other caller waits for a load that is not shared. So it does not count as the load of
+        // its key in the wait-for graph, and another load of the key may hold a permit.
         let is_alone = matches!(role, LoadRole::Alone) && call.max_loads > 0;
         if is_alone {
             keys.push(format!(" load {}", Nonce::fresh()));
@@ -183,7 +183,7 @@ impl Load {
         self.node.as_ref().unwrap_or(&self.call.own.key)
     }
 
-    /// Tells those who wait for this load whether it waits for a permit.
+    /// Tells the waiters of this load whether it waits for a permit.
     fn queues(&self, is_queued: bool) {
         if let LoadRole::Leader(permit) = &self.role {
             permit.leader.queues(is_queued);
@@ -248,8 +248,8 @@ impl Load {
         let audited = load.audited.take();
         let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
         let new_entry = match std::mem::replace(&mut load.role, LoadRole::Alone) {
-            // It may be of what is never committed, or another tenant's: those who wait load by
-            // themselves.
+            // The value may contain data that is never committed, or belong to another tenant. So
+            // the waiters load by themselves.
             LoadRole::Leader(permit) if is_private => {
                 permit.leader.complete(|| Some(LoadResult::Failure));
                 load.role = LoadRole::Leader(permit);

@@ -1,8 +1,8 @@
 //! A lookup in the process: the answer from a local entry, or from a store in memory.
 //!
-//! A hit does only what it needs. It does not count references to the resource and its
-//! dependencies, which all calls of a function share, and it writes the call and its key into
-//! memory that the thread keeps.
+//! A hit avoids contended and repeated work. It does not count references to the resource and its
+//! dependencies, which all calls of a function share. It writes the call and its key into memory
+//! that the thread keeps.
 
 use std::any::TypeId;
 use std::cell::Cell;

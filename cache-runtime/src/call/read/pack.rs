@@ -89,8 +89,8 @@ impl Call {
     }
 
     /// Returns the entry for a value. A value that the codec would lose is refused, even if the
-    /// store keeps values decoded, so that every tier returns the same value. So is one whose type
-    /// panics: the function has returned it, and its caller is to get it.
+    /// store keeps values decoded, so that every tier returns the same value. A value whose type
+    /// panics is refused too. Its caller gets it all the same, since the function has returned it.
     pub(crate) fn pack_value<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
@@ -219,7 +219,7 @@ fn panicked() -> Refusal {
     )
 }
 
-/// To decode such a type exhausts the stack, for some values. So none is ever decoded.
+/// Decoding some values of such a type exhausts the stack. So none is ever decoded.
 fn endless() -> Refusal {
     Refusal::new(
         String::new(),

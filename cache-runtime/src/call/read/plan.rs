@@ -22,7 +22,7 @@ use crate::registry::{Instance, ResourceRef, Site};
 use crate::store::Probe;
 use crate::telemetry::audit::threshold;
 
-/// Collects what a function's attribute says about its key and its entries.
+/// Collects the options of a function's attribute for its key and its entries.
 ///
 /// All methods take references, and the data is written where the call will use it. On a local hit,
 /// moving data would be most of the work.

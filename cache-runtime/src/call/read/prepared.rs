@@ -43,7 +43,7 @@ pub(super) struct PreparedCall {
     pub(super) declared: u32,
     /// The entries that this thread was last served.
     pub(super) thread_cache: ThreadCache,
-    /// How many calls have looked there. Counted here and not in a thread-local, which takes longer.
+    /// How many calls have looked there. It is counted here, since a thread-local takes longer.
     pub(super) lookups: u8,
 }
 
@@ -254,8 +254,8 @@ impl PreparedCall {
         self.resource.fingerprint(type_id, self.options.version, of)
     }
 
-    /// Leaves the memory of a call that was answered by the thread's own memory: only its plan has
-    /// written to it. The other way takes 20 instructions more.
+    /// Leaves the memory of a call that was answered from the thread cache. Only its plan has
+    /// written to it, and [`leave`](Self::leave) takes 20 instructions more.
     #[inline]
     pub(super) fn leave_planned(self: Box<Self>) {
         if self.extras.is_empty() && self.included.is_empty() && self.key.is_number() {

@@ -1,17 +1,17 @@
 //! The entries that a thread was last served, in memory of its own: the *thread cache*.
 //!
-//! A lookup in the table needs the text of the key, a hash of it, and two writes to a lock that all
-//! threads share, and before that the checks that the function may use the key. If the same
-//! function gets an equal call again, none of this is needed: an entry is found by what the call
-//! was given, as it was given, and all of it is compared. Whether the entry may be served is not
-//! decided here: [`EntrySource::again`] applies the rules of the table to the entry itself. The
-//! table is that of the local tier, or that of the store in memory.
+//! A lookup in the table first checks that the function may use the key. Then it needs the text of
+//! the key, a hash of it, and two writes to a lock that all threads share. If the same function
+//! gets an equal call again, none of this is needed: an entry is found by the call's arguments as
+//! they were given, and all of them are compared. Whether the entry may be served is not decided
+//! here: [`EntrySource::again`] applies the rules of the table to the entry itself. The table is
+//! that of the local tier, or that of the store in memory.
 //!
 //! A thread cache is direct-mapped: each slot holds the last entry that was found twice in a row
 //! there. So a program that reads far more entries than there are slots rarely writes to it.
 //!
-//! Among a thousand rows, most of the time goes into cache lines that were used too long ago. So a
-//! hit reads four of them: a slot, what the thread cache holds, a flag, and the value.
+//! With a thousand rows, loading cache lines that the processor has evicted takes most of the time.
+//! So a hit reads only four of them: a slot, the fields of the thread cache, a flag, and the value.
 
 use std::any::TypeId;
 use std::ops::Range;
@@ -26,7 +26,7 @@ use crate::registry::KnownResource;
 const SLOTS: usize = 4096;
 /// The functions that a thread cache knows. A power of two; they take up to 25 kB.
 const CALLERS: usize = 256;
-/// The places where a function may be, one after the other.
+/// The number of places where a function may be, one after the other.
 const PROBES: usize = 4;
 /// The most bytes of entries that one thread cache holds, as the local tier weighs them. Beyond
 /// that, it starts empty again.
@@ -67,7 +67,8 @@ struct CachedHit {
     extras: Box<[Dependency]>,
 }
 
-/// All that tells calls of one function from those of others, with the same type parameters.
+/// Everything that distinguishes the calls of one function, with the same type parameters, from
+/// others.
 #[derive(Debug)]
 struct Caller {
     /// No other caller of this thread cache has, or ever had, this number.

@@ -38,7 +38,7 @@ const AT_ONCE: u32 = u32::MAX;
 
 impl Timing {
     /// The first lookup follows at once, so it begins with the call, which spares two readings of
-    /// the clock. Not to be said of a call that waits before, as one of a batch does.
+    /// the clock. Not for a call that waits before its lookup, as an id of a batch does.
     pub(super) fn asks_at_once(&self) {
         self.asked.store(AT_ONCE, Ordering::Relaxed);
     }
@@ -52,8 +52,7 @@ impl Timing {
     }
 }
 
-/// Of so many lookups in this process, one is timed. Reading the clock twice takes as long as half a
-/// lookup.
+/// One lookup in this many is timed. Reading the clock twice takes as long as half a lookup.
 const DRAWN: u8 = 64;
 
 thread_local! {

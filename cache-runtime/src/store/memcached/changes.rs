@@ -15,12 +15,12 @@ use crate::base::error::Error;
 use crate::protocol::generation::Generation;
 use crate::store::{Dep, Intent, IntentRow, Millis, Nonce, Probe};
 
-/// How far two processes may differ about the server's time, which it tells in seconds. An intent
-/// stands so much longer.
+/// How much the estimates of two processes may differ about the server's time, which it tells in
+/// seconds. An intent lasts longer by this much.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
 impl MemcachedStore {
-    /// Announces a write; whether it stands at whole resources in place of rows.
+    /// Announces a write. Returns whether the intent is on whole resources instead of rows.
     pub(super) async fn announce(&self, intent: &Intent, renews: bool) -> Result<bool, Error> {
         let rows = intent.rows.chunks(steps_of(CHANGES));
         let rows = rows.map(|rows| self.announce_rows(intent, rows, renews));
@@ -36,8 +36,8 @@ impl MemcachedStore {
         Ok(!wholes.is_empty())
     }
 
-    /// Announces a write at rows. Returns the generations of those resources at which it stands
-    /// instead, since a foreign value is under a row's key.
+    /// Announces a write at rows. If a row's key holds a foreign value, the intent is put on the
+    /// generation of the resource instead. Returns these generations.
     pub(super) fn announce_rows<'a>(
         &'a self,
         intent: &'a Intent,
@@ -131,8 +131,8 @@ impl MemcachedStore {
         }
     }
 
-    /// Announces a write at a generation, which is replaced, unless the write stood there already
-    /// and is only to be renewed.
+    /// Announces a write at a generation, and replaces it. If its intent is there already, it is
+    /// only renewed.
     pub(super) async fn announce_dep(
         &self,
         on: &mut Connection,
@@ -230,8 +230,8 @@ impl MemcachedStore {
     ) -> Result<(), Failure> {
         while let Some(there) = item {
             let rest = text::kept(text::behind_nonce(&there.bytes), &stays);
-            // Missing is unknown: whoever needs it next makes one that was never there. To delete
-            // needs no memory, so a full server can't refuse it.
+            // The next caller that needs the generation creates a new one. Deleting needs no
+            // memory, so a full server can't refuse it.
             let is_done = if rest.text.is_empty() {
                 on.delete(key, there.version).await?
             } else {

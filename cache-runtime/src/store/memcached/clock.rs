@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::base::clock::Millis;
 
-/// What stands in place of the difference until the first answer.
+/// The value of the difference until the first answer.
 const UNKNOWN: i64 = i64::MIN;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct ServerClock {
     start: Instant,
     /// The server's time at `start`, in milliseconds.
     offset: AtomicI64,
-    /// The latest time that was told: it never goes back while the server is the same.
+    /// The latest time that was returned. It never goes back while the server is the same.
     told: AtomicU64,
 }
 
@@ -32,7 +32,8 @@ impl Default for ServerClock {
 }
 
 impl ServerClock {
-    /// The server has said `seconds` in an answer to what was sent at `sent` and came at `came`.
+    /// Notes an answer: its command was sent at `sent`, it arrived at `came`, and named this
+    /// second.
     pub(super) fn learn(&self, seconds: u64, sent: Instant, came: Instant) {
         let millis = i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX / 2);
         let earliest = millis - self.since_start(came);
@@ -45,8 +46,8 @@ impl ServerClock {
         self.offset.store(offset, Ordering::Relaxed);
     }
 
-    /// Another server is used from now on, whose clock may be behind. Its time would stand still
-    /// until it had caught up.
+    /// Another server is used from now on. Its clock may be behind, and then the time would stand
+    /// still until the clock had caught up.
     pub(super) fn begins_anew(&self) {
         self.told.store(0, Ordering::Relaxed);
     }

@@ -12,18 +12,18 @@ use crate::base::error::{Error as CacheError, ErrorKind as CacheErrorKind, short
 use crate::base::nonce::Nonce;
 use crate::config::MemcachedConfig;
 
-/// What kept an operation from being done.
+/// Why an operation failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The connection is lost, or the server could not be reached.
     Lost(String),
-    /// What came is no answer to what was asked.
+    /// The answer does not fit the command.
     NoAnswer(String),
     /// The server has answered with an error.
     Refused(String),
     /// The value is larger than the server takes.
     TooLarge,
-    /// Another server than the others answers at this address.
+    /// A server other than the one in use answers at this address.
     OtherServer,
     /// The name leads to several servers.
     Several,
@@ -124,29 +124,29 @@ pub(super) struct Connection {
     client: Client,
     /// The identity of the server, learnt before the connection is used.
     pub(super) server: Nonce,
-    /// Its process, as far as it tells.
+    /// Its process, as its statistics name it.
     pub(super) process: Nonce,
 }
 
-/// Who a server is.
+/// The identity of a server.
 pub(super) struct ServerIdentity {
     pub(super) process: Nonce,
     pub(super) server: Nonce,
 }
 
-/// What is under a key, with what a change of it has to name.
+/// The value under a key, with the version that a change of it has to name.
 pub(super) struct Item {
     pub(super) bytes: Vec<u8>,
     pub(super) version: u64,
 }
 
-/// What is known of a key without its value.
+/// What the server tells of a key without sending its value.
 pub(super) struct KeyMeta {
     pub(super) flags: u32,
     pub(super) version: u64,
 }
 
-/// What a store replaces.
+/// What a new value replaces.
 #[derive(Clone, Copy)]
 pub(super) enum Replaces {
     /// Nothing.
@@ -210,7 +210,8 @@ impl Connection {
             match put.await {
                 // Another process may have been faster.
                 Ok(_) => {}
-                // It is full, and may not evict. What it holds can be read and invalidated.
+                // The server is full and must not evict. Its entries can still be read and
+                // invalidated.
                 Err(Failure::Refused(_)) => break,
                 Err(failure) => return Err(failure),
             }
@@ -234,7 +235,7 @@ impl Connection {
         let put = self.put(&key, b"1", flags::OWN, "T10", Replaces::Nothing);
         match put.await {
             Ok(_) => {}
-            // A full one can still be read and invalidated.
+            // The entries of a full server can still be read and invalidated.
             Err(Failure::Refused(_)) => return self.ping().await,
             Err(failure) => return Err(failure),
         }
@@ -360,8 +361,8 @@ impl Connection {
     }
 }
 
-/// The answers in the order of the keys that were asked for. The server leaves out what it does not
-/// have; whatever was not asked for is the answer to something else.
+/// The answers in the order of the keys that were asked for. The server leaves out missing keys. A
+/// key that was not asked for shows that the answer belongs to another command.
 fn in_order<T>(
     keys: &[String],
     items: Vec<MetaValue>,

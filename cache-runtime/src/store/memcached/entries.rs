@@ -138,7 +138,7 @@ impl MemcachedStore {
                 Some(Value::Intents(_)) => return Ok(LeaseReply::Intended),
                 Some(Value::Entry(there, payload)) if !text::is_over(there, now) => {
                     if there.token == request.token {
-                        // An earlier attempt has got it, and its answer was lost.
+                        // An earlier attempt got the lease, and its answer was lost.
                         return Ok(LeaseReply::Granted);
                     }
                     if !gives_way(there, &request.seen, now) {
@@ -230,12 +230,13 @@ impl MemcachedStore {
         let keys: Vec<_> = epoch.into_iter().chain(deps).collect();
         let now = self.now();
         let lives = fill.generation_ttl.max(GENERATION_TTL);
-        // A generation that ends sooner is a miss, and no error of this fill.
+        // If a generation ends sooner, its entries are misses. That is no error of this fill.
         let _ = on.touch(&keys, &text::ttl(now.after(lives), now)).await;
         Ok(Filled::Stored)
     }
 
-    /// Takes the places where nothing is, in one round trip; says for each whether it was taken.
+    /// Takes leases on keys without a value, in one round trip. Returns for each whether it was
+    /// taken.
     pub(super) async fn lease_free_on(
         &self,
         on: &mut Connection,
@@ -255,7 +256,7 @@ impl MemcachedStore {
     }
 }
 
-/// Whether what is there may be replaced by one who has seen `seen`.
+/// Whether the entry may be replaced by a caller that has seen `seen`.
 fn gives_way(there: &Header, seen: &Seen, now: Millis) -> bool {
     let is_over = there.is_leased() && there.deadline < now;
     is_over

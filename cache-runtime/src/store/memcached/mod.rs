@@ -2,8 +2,8 @@
 //!
 //! The protocol is that of Redis, with `cas` in place of scripts: a change reads what is there, and
 //! replaces just that version, or begins again. There is one more generation, that of the
-//! namespace, because Memcached can't list its keys. What it can't do at all is said by
-//! [`Store::lists_keys`] and [`Store::survey`].
+//! namespace, because Memcached can't list its keys. [`Store::lists_keys`] and [`Store::survey`]
+//! report what it can't do at all.
 //!
 //! | | |
 //! |---|---|

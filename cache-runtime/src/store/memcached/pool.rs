@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 16;
 const FOR_WRITES: usize = 4;
 /// So many operations in a row without an answer open the circuit.
 const FAILURES: u32 = 5;
-/// How often the server is asked who it is while all is well.
+/// How often the server is asked for its identity while it answers.
 const CHECK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
@@ -166,7 +166,7 @@ impl ConnectionPool {
         }
         let _held = PauseGuard::for_at_most(self.budget);
         let end = tokio::time::Instant::now() + self.budget;
-        // To wait for a connection says nothing of the server.
+        // Waiting for a connection says nothing about the server.
         let Ok(_permit) = tokio::time::timeout_at(end, permit).await else {
             return Err(Error::unavailable("all connections to Memcached are busy"));
         };
@@ -291,7 +291,7 @@ impl ConnectionPool {
                     tried.send_replace(true);
                     self.check_until_lost(connection).await;
                     if since.elapsed() > CHECK {
-                        // Most outages are a restart, which is over already.
+                        // Most outages are a restart that is over already.
                         (pause, short) = (FIRST_PAUSE, FIRST_SHORT_PAUSE);
                         continue;
                     }
@@ -319,7 +319,7 @@ impl ConnectionPool {
     }
 
     /// Connects, and closes the circuit. If the name has several addresses, all of them have to
-    /// lead to one server: else each process might use another one.
+    /// lead to one server. Otherwise each process might use another server.
     async fn find_server(&self) -> Result<Connection, Failure> {
         self.state.lock().circuit = Circuit::HalfOpen;
         let found = tokio::time::timeout(self.budget.max(CHECK), targets(&self.config)).await;
@@ -352,8 +352,8 @@ impl ConnectionPool {
         Ok((target, connection))
     }
 
-    /// Asks the server who it is, from time to time and when there is a doubt. Returns when it is
-    /// away, or no more the one that it was.
+    /// Asks the server for its identity, at intervals and after a failure. Returns when it does not
+    /// answer, or another server answers.
     async fn check_until_lost(&self, mut connection: Connection) {
         loop {
             let is_doubted = tokio::time::timeout(CHECK, self.doubt.notified())
@@ -372,8 +372,8 @@ impl ConnectionPool {
                               one is unknown to the others; name one server"
                         .to_owned(),
                 },
-                // On this connection nobody else can answer: it has lost its mark, by `flush_all`
-                // or by eviction.
+                // On this connection no other server can answer. So this one has lost its random
+                // number, by `flush_all` or by eviction.
                 Ok(Ok(who)) if who.process == connection.process => {
                     connection.server = who.server;
                     self.has_new_mark(who.server);
@@ -388,7 +388,8 @@ impl ConnectionPool {
         }
     }
 
-    /// The server in use is known by another mark: what was stored under the old one is cold.
+    /// The server in use has a new random number. Entries that were stored under the old one are
+    /// misses.
     fn has_new_mark(&self, server: Nonce) {
         let mut state = self.state.lock();
         state.idle.clear();

@@ -25,7 +25,7 @@ pub(super) mod flags {
     pub(in super::super) const LEASE: u32 = 0x4352_0002;
     pub(in super::super) const INTENTS: u32 = 0x4352_0003;
     pub(in super::super) const GENERATION: u32 = 0x4352_0004;
-    /// What is no data: the server's mark, and what it is tried with.
+    /// Not an entry: the random number of the server, or a value of the check at connect.
     pub(in super::super) const OWN: u32 = 0x4352_0005;
 }
 
@@ -86,7 +86,7 @@ impl Value {
         }
     }
 
-    /// As a reader sees it, and the last deadline of the writes that are announced there.
+    /// The generation as a reader sees it, and the last deadline of the intents on it.
     pub(super) fn found(self, now: Millis) -> (Found, Option<Millis>) {
         match self {
             Self::Foreign => (Found::Foreign, None),
@@ -136,7 +136,7 @@ pub(super) struct Intents {
     pub(super) text: String,
     /// The last deadline.
     pub(super) last: Option<Millis>,
-    /// Whether some of the text that it was made of is not in it.
+    /// Whether it lacks some of the intents of the text that it was made from.
     pub(super) has_lost: bool,
 }
 
@@ -146,8 +146,8 @@ pub(super) fn behind_nonce(generation: &[u8]) -> &str {
     std::str::from_utf8(rest).unwrap_or_default()
 }
 
-/// The intents of a text that `stays` says yes to, by token and deadline. An intent that can't be
-/// read ends.
+/// The intents of a text for which `stays` returns true, by token and deadline. An intent that
+/// can't be read is removed.
 pub(super) fn kept(text: &str, stays: impl Fn(Nonce, Millis) -> bool) -> Intents {
     let mut kept = Intents::default();
     for intent in text.split_ascii_whitespace() {
@@ -197,14 +197,14 @@ pub(super) fn number(text: Option<&String>) -> Option<u64> {
     text?.parse().ok()
 }
 
-/// Which process a server is. One that was started again is another one, also if it has kept its
-/// entries (`-e`).
+/// The process of a server. A restarted server is another one, even if it has kept its entries
+/// (`-e`).
 pub(super) fn process(pid: u64, started: u64) -> Nonce {
     Nonce(hash128(&[0; 16], format!("{pid} {started}").as_bytes()).max(1))
 }
 
-/// Who a server is: its process, and the random number that it holds. In containers each server has
-/// the pid 1, and the replicas of one deployment may start in the same second.
+/// The identity of a server: its process, and the random number that it holds. In containers each
+/// server has the pid 1, and the replicas of one deployment may start in the same second.
 pub(super) fn identity(process: Nonce, mark: &[u8]) -> Nonce {
     if crate::base::mutation::is_active("memcached-known-by-its-pid") {
         return process;

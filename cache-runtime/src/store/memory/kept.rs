@@ -36,16 +36,17 @@ impl MemoryStore {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Ends what threads keep of this key. Called after each change of its entry in the table: who
-    /// takes the flag later finds the change there.
+    /// Ends the entries that threads keep under this key. Called after each change of the entry in
+    /// the table, so a thread that takes the flag later finds the change there.
     pub(super) fn end_kept(&self, key: &str) {
         if !mutation::is_active("kept-in-memory-not-ended") {
             self.flags.invalidate(self.hash(key));
         }
     }
 
-    /// Ends all that threads keep, after a walk over the table, which meets no entry that was
-    /// evicted. A sweep takes only what is dead.
+    /// Ends all entries that threads keep, after a walk over the table. The walk does not see
+    /// entries that were evicted. After a sweep this is not needed, since it removes only dead
+    /// entries.
     pub(super) fn end_all_kept(&self, matching: &Matching) {
         if matching.stored_before.is_none() && !mutation::is_active("walk-spares-what-is-kept") {
             self.epoch.fetch_add(1, Ordering::Release);

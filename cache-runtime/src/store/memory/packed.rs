@@ -1,7 +1,7 @@
 //! The header of an entry, as the store in memory keeps it.
 //!
 //! Most entries hold a value and no lease, and are not kept beyond the time that they are fresh.
-//! What only the others have lies apart. So a header takes 56 bytes in place of 96.
+//! The fields that only the others have are boxed. So a header takes 56 bytes in place of 96.
 
 use crate::base::clock::Millis;
 use crate::base::nonce::Nonce;
@@ -25,7 +25,7 @@ pub(super) struct PackedHeader {
     codec: CodecId,
 }
 
-/// What few headers have.
+/// The fields that few headers have.
 #[derive(Debug, Clone)]
 struct Rare {
     token: Nonce,

@@ -61,7 +61,7 @@ impl Asked {
 }
 
 impl Default for Confirmation {
-    /// For a server that nobody has to name.
+    /// For a server that needs no confirmation.
     fn default() -> Self {
         Self {
             monotonic: AtomicU64::new(u64::MAX),

@@ -236,7 +236,7 @@ impl Connection {
         self.ask_at(sent, ask).await
     }
 
-    /// Waits for an answer within the budget. The server counts as silent if there is none.
+    /// Waits for an answer within the budget. If there is none, the command counts as unanswered.
     ///
     /// Each reading of the clock takes as long as a percent of a hit, so the readings are shared.
     async fn in_time<T>(&self, sent: Sent, answer: impl Future<Output = T>) -> Option<T> {

@@ -3,10 +3,10 @@
 //! When a slot gets another owner, the former one goes on answering reads until it learns of the
 //! change: for milliseconds, or longer if it was stopped and resumes. A process that has not learnt
 //! of it either would be served entries that were invalidated at the new owner. So an invalidation
-//! is sent at once, and acknowledged only when the former owner no longer claims the slot, refuses
-//! connections, or so much time has passed that no process uses it any more (see `confirmation`).
-//! Until then nothing is read from the new owner either: it does not get what others invalidate at
-//! the former one.
+//! is sent at once, and acknowledged later: when the former owner no longer claims the slot,
+//! refuses connections, or has been replaced for so long that no process uses it any more (see
+//! `confirmation`). Until then nothing is read from the new owner either, because it does not get
+//! the invalidations that other processes send to the former one.
 //!
 //! Most fences last for milliseconds, and the invalidation waits for them. If one lasts longer, the
 //! part of the invalidation in its slots is returned as undone, so that it delays no other part.

@@ -173,7 +173,7 @@ impl RuntimeConnections {
         };
         let mut runtimes = self.runtimes.lock();
         if runtimes.len() >= MOST && !runtimes.contains_key(&id) {
-            // Of runtimes without a connection nobody tells when they end.
+            // Nothing tells when a runtime without a connection ends.
             runtimes.retain(|_, state| {
                 matches!(state, State::Connecting { .. } | State::Connected { .. })
             });

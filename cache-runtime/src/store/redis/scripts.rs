@@ -234,9 +234,9 @@ pub(super) static RELEASE: LazyLock<Lua> =
     LazyLock::new(|| script(include_str!("lua/release.lua")));
 
 /// `KEYS` entries, then the generations of all of them; `ARGV` the number of entries, the TTL of
-/// the generations in ms, then for each entry the token, header, payload, how long it is fresh and
-/// how long it is kept after that, in ms. Stores the entries whose key still holds the lease;
-/// returns for each whether it was stored.
+/// the generations in ms, then for each entry five values: token, header, payload, the time for
+/// which it is fresh and the time for which it is kept after that, both in ms. Stores the entries
+/// whose key still holds the lease; returns for each whether it was stored.
 pub(super) static FILL: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/fill.lua")));
 
 /// `KEYS` generations; `ARGV` a TTL in ms. Extends those that have less than half of it left.

@@ -5,8 +5,8 @@
 //! a failover may have taken place on the other side.
 //!
 //! After a failover the former primary goes on as if nothing had happened, for ten seconds if the
-//! failover was asked for by hand. So an answer holds for a short time only, and who finds a new
-//! primary does not use it before the answers that other processes may have got hold no more.
+//! failover was asked for by hand. So an answer is valid for a short time only. A process that
+//! finds a new primary does not use it before the answers of other processes are no longer valid.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -322,9 +322,9 @@ async fn connect(
     Err(last)
 }
 
-/// Returns once no process uses another server than the one that was named: all others say that
-/// they are replicas, or can't answer anybody, or so much time has passed since the failover that
-/// the answers that named them hold no more.
+/// Returns once no process uses a server other than the one that was named. Either all others say
+/// that they are replicas, or can't answer anybody, or the answers that named them are no longer
+/// valid.
 ///
 /// `former` is the primary that this process has used. A Sentinel that has just started, or was
 /// reset, does not list it. If nobody knows any other server, only the time remains.

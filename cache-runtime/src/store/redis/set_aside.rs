@@ -1,7 +1,7 @@
 //! Keys that are read alone, after their length has been checked.
 //!
-//! A value of another program may be so large that its transfer takes longer than the time limit of
-//! a command, and all commands behind it get no answer. So a key whose value was larger than the
+//! A value of another program may be very large. If its transfer takes longer than the time limit
+//! of a command, all commands behind it get no answer. So a key whose value was larger than the
 //! cache stores is not read while its value is that large. After a command without an answer, the
 //! length of each of its keys is checked before it is read again.
 

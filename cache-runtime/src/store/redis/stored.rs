@@ -21,7 +21,7 @@ pub(super) fn generation(value: &Value) -> Option<Generation> {
 pub(super) enum Missing {
     /// It is created.
     Created,
-    /// A number stands for it that no entry was stored under.
+    /// It is represented by a number that no entry was stored under.
     Unknown,
 }
 

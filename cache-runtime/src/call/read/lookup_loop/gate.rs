@@ -1,4 +1,4 @@
-//! The way of a caller that loads without a lease: through the load gate of its key.
+//! A caller that loads without a lease passes through the load gate of its key.
 
 use super::LookupLoop;
 use super::decisions::UnleasedRole;

@@ -1,4 +1,4 @@
-//! The wait for the load of another caller, of this process or of another one.
+//! Waits for the load of another caller, in this process or in another one.
 
 use futures_util::FutureExt as _;
 

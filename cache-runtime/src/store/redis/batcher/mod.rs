@@ -33,8 +33,8 @@ use crate::base::sync::{Mutex, Notify, time};
 use crate::store::{Look, Probe};
 
 /// The number of batches in flight: while one is answered, the server reads the next. If the round
-/// trip is long there are more, one for each [`WAY_OF_ONE`], so that a read waits for only a small
-/// part of a round trip before it is sent.
+/// trip is long there are more, one for each [`WAY_OF_ONE`]. So a read waits only for a small part
+/// of a round trip before it is sent.
 pub(super) const FEWEST_AT_ONCE: usize = WORKERS;
 
 pub(super) const MOST_AT_ONCE: usize = 64;

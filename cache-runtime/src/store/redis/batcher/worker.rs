@@ -28,7 +28,7 @@ pub(super) fn at_once(round_trip: Duration) -> usize {
 /// How a batch of this many reads has ended with an error.
 pub(super) fn outcome_after(error: &Error, reads: usize) -> BatchOutcome {
     match error.kind() {
-        // The answer is there, and says nothing of how much the server can send in time.
+        // The answer has arrived, and says nothing about how much the server can send in time.
         _ if Unserved::of(error).is_some() => BatchOutcome::Empty,
         ErrorKind::Unavailable => BatchOutcome::Unanswered { reads },
         _ => BatchOutcome::Empty,

@@ -1,4 +1,4 @@
-//! What the nodes of a cluster say of its slots and epochs.
+//! The answers of a cluster's nodes about its slots and epochs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

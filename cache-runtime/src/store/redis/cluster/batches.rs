@@ -1,8 +1,8 @@
 //! Batches of reads, over all nodes.
 //!
 //! They are queued like those of one server, whatever node they are for. A batch asks each node for
-//! its entries, with one `MGET` per entry, since the keys of a command must be in one slot, and for
-//! its generations, with one `MGET` per slot. Each key is asked for once. All commands for one node
+//! its entries with one `MGET` per entry, since the keys of a command must be in one slot. It asks
+//! for generations with one `MGET` per slot. Each key is asked for once. All commands for one node
 //! are one pipeline. A read is answered when its own parts have arrived. So a slow node delays only
 //! the reads that need it, and the next batch does not wait for it.
 

@@ -34,7 +34,7 @@ const ATTEMPTS: usize = 3;
 /// The slots that a walk has not done.
 #[derive(Default)]
 struct RemainingSlots {
-    /// They have, or may have had, another owner than when the walk began.
+    /// Since the walk began they have had, or may have had, another owner.
     moved: BTreeSet<u16>,
     failed: BTreeSet<u16>,
     fault: Option<Error>,

@@ -25,9 +25,9 @@ pub(super) type StepResult = Result<(Value, Arc<Connection>), Error>;
 /// What to do with a step if the slot is being moved and the key is not at its old node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnAsk {
-    /// Run it at the new node. Only for steps that remove: a value that will be read must not be
-    /// stored there before the node owns the slot, since a move that is aborted and started again
-    /// would bring it back.
+    /// Run it at the new node. Only for steps that remove. A value that will be read must not be
+    /// stored there before the node owns the slot: if the move is aborted and started again, the
+    /// value would come back.
     Follow,
     /// Fail.
     Fail,

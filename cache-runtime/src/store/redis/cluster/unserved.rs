@@ -57,7 +57,7 @@ mod tests {
         let (reads, mut log) = (UnservedReads::default(), UnservedLog::default());
         assert_eq!(log.due(reads.counts(), true), None);
         for _ in 0..3 {
-            // Rounds without a read are not its end.
+            // Rounds without a read do not end the outage.
             reads.count(&Unserved::Unconfirmed.into(), 2);
             assert_eq!(log.due(reads.counts(), false), None);
             assert_eq!(log.due(reads.counts(), false), None);
