@@ -34,6 +34,7 @@ macro_rules! differ {
 }
 
 mod buffered;
+mod cost;
 
 differ! {
     an_added_field:
