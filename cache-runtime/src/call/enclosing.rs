@@ -135,7 +135,7 @@ impl Frame {
         self.lacks_context.store(true, Ordering::Relaxed);
         if let Some(site) = load.site {
             site.report(|| {
-                format!("what {site} loads depends on `{name}`, which is set around it and is not in its key, so it is not kept; add `include_context(\"{name}\")`, or declare it for its resource with `CacheConfig::resource(..).context(\"{name}\")`")
+                format!("the value of {site} depends on `{name}`, which is set around the call and is not in its key, so it is not stored; add `include_context(\"{name}\")`, or declare it for its resource with `CacheConfig::resource(..).context(\"{name}\")`")
             });
         }
     }

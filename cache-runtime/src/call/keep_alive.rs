@@ -57,7 +57,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What the cache does while a body runs.
+/// The work of the cache while a body runs.
 ///
 /// A body reads no local entries, because they may be slightly stale. A load would pass stale data
 /// on to others, where it would stay. A write that reads a row, changes it and writes it back

@@ -73,7 +73,7 @@ impl<T: Display> Display for Optional<'_, T> {
     }
 }
 
-/// What `load.tag(..)` takes: what implements `Display`, or an `Option` of that.
+/// The argument of `load.tag(..)`: a type that implements `Display`, or an `Option` of one.
 ///
 /// `Kind` tells the implementations apart, and is inferred.
 #[diagnostic::on_unimplemented(

@@ -18,7 +18,7 @@ use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{KnownResource, ResourceRef};
 use crate::telemetry::function::FunctionStats;
 
-/// What the call can return.
+/// The values that the call can return.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Returnable {
     /// The type of its values. Only calls that are not answered at once ask for it.

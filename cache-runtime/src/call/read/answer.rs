@@ -13,7 +13,7 @@ use crate::auditor::Draw;
 use crate::call::observe::{BypassReason, StaleReason, Status};
 use crate::call::returns::Returns;
 
-/// What the caller should do.
+/// The next step of the caller.
 pub(super) enum Answer<R> {
     /// Return this value.
     Found(R),

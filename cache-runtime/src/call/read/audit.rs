@@ -40,7 +40,7 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) enum Compared {
     /// They are equal. `is_random` says whether the hit was drawn at random.
     Same { is_random: bool },
-    /// What the body has returned can't be kept to be compared later.
+    /// The body's result can't be kept to be compared later.
     Unknown,
     /// The body has failed: nothing can be said, and the caller gets the hit.
     Failed(LoadResult),

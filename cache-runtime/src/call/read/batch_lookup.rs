@@ -28,7 +28,7 @@ use crate::store::{Look, Probe, Seen, Store};
 /// How many ids are handled at a time when each needs requests of its own.
 pub(super) const AT_A_TIME: usize = 64;
 
-/// What to do about one id of a batch.
+/// The next step for one id of a batch.
 pub(super) enum IdAnswer<V> {
     /// A value, or an absence.
     Found(Option<Arc<V>>, Tier, Duration),
@@ -259,7 +259,7 @@ async fn first_look<V: crate::Cacheable, K>(
     answers
 }
 
-/// What was found under the key of one id.
+/// The result of the lookup of one id.
 struct LookedUp {
     look: Look,
     /// Taken before the lookup.
@@ -407,9 +407,12 @@ async fn look_each(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>
     let mut alone: HashMap<usize, Result<Look, Error>> = alone.collect().await;
     let looks = (0..probes.len()).map(|at| match alone.remove(&at) {
         Some(look) => look,
-        None => together
-            .next()
-            .ok_or_else(|| Error::new(ErrorKind::Store, "the store answered too few of many keys")),
+        None => together.next().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Store,
+                "the store returned fewer answers than there were keys",
+            )
+        }),
     });
     looks.collect()
 }

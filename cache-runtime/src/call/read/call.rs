@@ -127,7 +127,7 @@ impl Call {
         }
     }
 
-    /// What a load makes that makes these entries, among them this call's.
+    /// The frame of a load that makes these entries, among them this call's.
     pub(super) fn loads(
         &self,
         keys: impl Into<Box<[String]>>,

@@ -40,7 +40,7 @@ use crate::store::Probe;
 /// change as well.
 const ATTEMPTS: usize = 3;
 
-/// What a caller at the gate has to do.
+/// The next step of a caller at the gate.
 enum GateOutcome {
     Run(GateLeader),
     Joined(LoadResult),
@@ -58,7 +58,7 @@ impl Call {
         let Some(local) = self.cache.local.clone() else {
             if let Some(site) = self.site {
                 site.report(|| {
-                    format!("{site} is `in_process`, and this process keeps nothing beside Redis, so it runs without the cache; set `CACHE_LOCAL_MB`")
+                    format!("{site} is `in_process`, and this process has no local tier, so it runs without the cache; set `CACHE_LOCAL_MB`")
                 });
             }
             return self.run_alone(BypassReason::Unavailable);

@@ -152,8 +152,8 @@ impl KeyedCall<'_> {
         };
         let options = &start.options;
         // Inside a body only Redis may answer: its result may be stored for others, and a write
-        // sees its own changes. Data that is read in an open transaction may never be committed.
-        // What is `strict` is asked for each time.
+        // sees its own changes. Data that is read in an open transaction may never be committed. A
+        // `strict` function asks the store each time.
         let is_remembered = options.problem.is_none()
             && (!options.local_options.strict || mutation::is_active("strict-from-the-memo"))
             && scope::mode() != Mode::Bypass

@@ -33,7 +33,7 @@ use crate::protocol::entry::{Content, Stamp};
 use crate::store::{Filled, Payload};
 use crate::telemetry::function::Loading;
 
-/// What a caller that runs the body does with the result for others.
+/// The use that a caller makes of the body's result for others.
 #[derive(Debug)]
 pub(super) enum LoadRole {
     /// Stores the value.
@@ -208,7 +208,7 @@ impl Load {
         load
     }
 
-    /// What the cache would have answered, if the body runs to check a hit.
+    /// The cache's answer, if the body runs to check a hit.
     pub(super) fn hit(&self) -> Option<LoadResult> {
         self.audited.as_ref().map(Audited::cached)
     }

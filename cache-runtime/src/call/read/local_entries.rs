@@ -1,4 +1,4 @@
-//! The local entries of a call: the one that answers it, and the one that the store's answer becomes.
+//! The local entries of a call: the one that answers it, and the one made from the store's answer.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use crate::protocol::generation::Dep;
 use crate::registry::ResourceRef;
 use crate::store::Payload;
 
-/// What a call can return.
+/// The values that a call can return.
 pub(super) struct ExpectedValue {
     pub(super) type_id: TypeId,
     pub(super) fingerprint: fn(u32) -> Fingerprint,

@@ -320,7 +320,7 @@ impl<'a> LookupLoop<'a> {
     }
 }
 
-/// What follows from a lookup.
+/// The next step after a lookup.
 enum NextStep<'r> {
     Action(Action),
     LookAgain,

@@ -33,7 +33,7 @@ pub(super) struct PreparedCall {
     pub(super) included: Vec<Box<str>>,
     /// The parts that are left out of the ids of a batch, by position.
     pub(super) left_out_of: Vec<(usize, ArgumentCheck)>,
-    /// What the request around the call remembers.
+    /// The result that the request around the call remembers.
     pub(super) recalled: Recalled,
     /// The type of the id.
     pub(super) id_type: Option<IdType>,
@@ -189,7 +189,7 @@ impl PreparedCall {
         self.form = None;
         self.key.clear();
         if !self.resource.contexts.is_empty() && !mutation::is_active("front-without-context") {
-            // What is set around the call may differ from one call to the next.
+            // The values that are set around the call may differ from one call to the next.
             self.begin_at_once();
         }
     }

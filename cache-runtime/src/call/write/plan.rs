@@ -240,7 +240,7 @@ impl<'a> WritePlan<'a> {
     }
 }
 
-/// What a write invalidates.
+/// The entries and dependencies that a write invalidates.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedWrite {
     pub(super) request: InvalidationRequest,

@@ -13,7 +13,7 @@ thread_local! {
     static HEARD: RefCell<Vec<Complaint>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a type says it expected.
+/// What a type expected, as its error says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Complaint {
     Missing(&'static str),
@@ -27,7 +27,7 @@ pub(super) enum Complaint {
 }
 
 impl Complaint {
-    /// What it says, for the shape.
+    /// Its text, for the shape.
     pub(super) fn told(&self, mut tell: impl FnMut(&str)) {
         match self {
             Self::Missing(name) => tell(&format!("missing {name}")),

@@ -8,13 +8,13 @@
 //! itself. Here a part that can't be read is skipped. A partial shape is useful too, as long as
 //! each process finds the same one.
 //!
-//! Serde buffers the value of a tagged, untagged or flattened part, and reads it from the buffer. Such
-//! a part is asked afterwards, by what it says of many values ([`questions`]).
+//! Serde buffers the value of a tagged, untagged or flattened part, and reads it from the buffer.
+//! Such a part is asked afterwards, with many values, and its errors are noted ([`questions`]).
 //!
 //! Some things stay hidden, because the type reads them without a request to the deserializer:
 //! names that a hand-written `Deserialize` compares, and optional fields behind `flatten`, of which
-//! only the size is seen. What only `Serialize` does is hidden too. For changes there, the attribute
-//! has `version`.
+//! only the size is seen. Changes of `Serialize` alone are hidden too. For all of these, the
+//! attribute has `version`.
 //!
 //! A type that contains itself is read to a limited depth, and one that would never end is given up
 //! ([`endless`]).

@@ -147,7 +147,7 @@ impl Plan {
         self.takers.clone()
     }
 
-    /// Begins a reading that only asks what a part makes of one value. `None` after too many.
+    /// Begins a reading that only offers one value to a part. `None` after too many.
     pub(super) fn begin_question(&mut self, of: &Rc<Taker>, made: &Made) -> Option<()> {
         if self.steps_asked > STEPS {
             return None;
@@ -162,7 +162,7 @@ impl Plan {
         Some(())
     }
 
-    /// What the part has said, if it was reached.
+    /// The errors of the part, if it was reached.
     pub(super) fn end_question(&mut self) -> Option<Vec<Complaint>> {
         let question = self.question.take()?;
         question.is_asked.then_some(question.heard)

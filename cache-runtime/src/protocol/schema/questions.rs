@@ -1,12 +1,12 @@
-//! What a part takes that takes any value first, and looks at it later.
+//! Questions to a part that accepts any value first, and examines it later.
 //!
 //! Serde buffers the value of a tagged or untagged enum, and reads the fields from the buffer. So
-//! the probe is not asked for them, and nobody complains where an optional field is missing. But a derived struct
-//! takes a field by its *position* too, and says its name when it comes twice. So each position is
-//! offered twice, with one kind of value after the other, until a position is no field. What the
-//! part says of each offer belongs to its shape.
+//! the probe is not asked for them, and no error reports a missing optional field. But a derived
+//! struct also accepts a field by its *position*, and its error names a field that comes twice. So
+//! each position is offered twice, with one kind of value after the other, until a position is no
+//! field. The part's errors about each offer belong to its shape.
 //!
-//! Behind `flatten` positions are not taken: there, the probe notes the size of the type.
+//! Behind `flatten` positions are not accepted. There the probe notes the size of the type.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -44,7 +44,8 @@ enum Step {
 struct Place {
     path: PathHash,
     way: Vec<Step>,
-    /// What the parts around this have said, as hashes: a type that contains itself says the same.
+    /// The errors of the parts around this one, as hashes. A type that contains itself repeats its
+    /// errors.
     around: Vec<u64>,
 }
 
@@ -87,17 +88,17 @@ impl Place {
 }
 
 enum Task {
-    /// Which kinds of value are taken here; `known` is said in any case.
+    /// Asks which kinds of value are accepted here. The errors in `known` come in any case.
     Value { at: Place, known: Vec<Complaint> },
-    /// The same for an element of a list, and of those behind it; `short` is said of a list that is
-    /// too short.
+    /// The same for an element of a list, and for those behind it. `short` has the errors about a
+    /// list that is too short.
     Element {
         around: Place,
         before: Vec<Made>,
         known: Vec<Complaint>,
         short: Vec<Complaint>,
     },
-    /// Which fields are taken here beside those that are given.
+    /// Asks which fields are accepted here beside those that are given.
     Fields {
         at: Place,
         given: Vec<(Name, Made)>,
@@ -107,7 +108,7 @@ enum Task {
 
 /// Asks one part.
 pub(super) struct Questions<'a> {
-    /// What the part says of a value; nothing if it can't be asked any more.
+    /// Returns the part's errors about a value; `None` if it can't be asked any more.
     ask: &'a mut dyn FnMut(&Made) -> Option<Vec<Complaint>>,
     note: &'a mut dyn FnMut(PathHash, &str),
     tasks: VecDeque<Task>,
@@ -183,7 +184,7 @@ impl<'a> Questions<'a> {
         let name = before.len().to_string();
         let at = around.inside(&name, Step::Element(before.clone()));
         let says = self.value(&at, &known)?;
-        // What is taken leaves the list too short.
+        // A list with one accepted element is still too short.
         let is_short = |said: &[Complaint]| short.iter().all(|it| said.contains(it));
         let taken = says.into_iter().find(|(_, said)| is_short(said));
         let may_follow = !short.is_empty() && before.len() < PARTS;
@@ -199,7 +200,7 @@ impl<'a> Questions<'a> {
         Some(())
     }
 
-    /// What is said of each kind of value here.
+    /// The errors about each kind of value here.
     fn value(&mut self, at: &Place, known: &[Complaint]) -> Option<Vec<(Made, Vec<Complaint>)>> {
         let mut is_taken = false;
         let mut says = Vec::new();
@@ -238,7 +239,7 @@ impl<'a> Questions<'a> {
                 });
             }
         }
-        // A type that is no list, or no map, says the same of each.
+        // A type that is no list, or no map, has the same errors about each.
         let mut one = self.heard(at, "one", Made::List(vec![Made::Nothing]))?;
         one.retain(|it| !known.contains(it));
         if one != *list {
@@ -312,7 +313,7 @@ impl<'a> Questions<'a> {
         let plain = self.heard(at, "given", Made::Map(given.to_vec()))?;
         let mut missing: BTreeSet<_> = plain.iter().flat_map(Complaint::fields).copied().collect();
         let is_whole = at.way.is_empty() && given.is_empty();
-        // What is missing is known by its name alone if it is a tag, or behind `flatten`.
+        // A missing field is known only by its name if it is a tag, or behind `flatten`.
         let is_known = has_positions && !is_adjacent;
         if is_whole {
             missing.extend(&self.names);

@@ -35,7 +35,7 @@ impl Failure {
             Self::Lost(text) => CacheError::unavailable(text),
             Self::NoAnswer(text) => CacheError::new(
                 CacheErrorKind::Store,
-                format!("what came is no answer of Memcached ({text})"),
+                format!("the answer is not one of Memcached ({text})"),
             ),
             Self::Refused(text) => CacheError::new(CacheErrorKind::Store, text),
             Self::TooLarge => CacheError::new(
@@ -43,7 +43,7 @@ impl Failure {
                 "the value is larger than Memcached takes; raise its limit with `-I 8m`",
             ),
             Self::OtherServer => {
-                CacheError::unavailable("another Memcached answers than the one in use")
+                CacheError::unavailable("another Memcached server answers than the one in use")
             }
             Self::Several => CacheError::unavailable(
                 "several servers answer at the addresses of this name, so that an invalidation at \
@@ -140,13 +140,13 @@ pub(super) struct Item {
     pub(super) version: u64,
 }
 
-/// What the server tells of a key without sending its value.
+/// The metadata of a key, without its value.
 pub(super) struct KeyMeta {
     pub(super) flags: u32,
     pub(super) version: u64,
 }
 
-/// What a new value replaces.
+/// The old value that a new one replaces.
 #[derive(Clone, Copy)]
 pub(super) enum Replaces {
     /// Nothing.

@@ -18,7 +18,7 @@ use crate::store::{
 pub(super) const GENERATION_TTL: Duration = Duration::from_secs(24 * 3_600);
 
 impl MemcachedStore {
-    /// What lies under an entry's key, unless its time is over.
+    /// The value under an entry's key, unless its time is over.
     pub(super) async fn entry(
         &self,
         on: &mut Connection,
@@ -262,7 +262,7 @@ fn gives_way(there: &Header, seen: &Seen, now: Millis) -> bool {
     is_over
         || match seen {
             Seen::Anything => true,
-            // Whoever holds the lease may have renewed it since.
+            // The holder of the lease may have renewed it since.
             Seen::Entry(seen) | Seen::Past(seen) => {
                 Header {
                     deadline: there.deadline,

@@ -83,7 +83,7 @@ impl MemcachedStore {
             (on, looks)
         });
         let look = looks.await?.pop();
-        look.ok_or_else(|| Error::new(ErrorKind::Store, "Memcached was asked for nothing"))
+        look.ok_or_else(|| Error::new(ErrorKind::Store, "Memcached returned no answer for a key"))
     }
 }
 
@@ -320,7 +320,7 @@ impl Store for MemcachedStore {
         let _ = (target, enabled);
         Err(Error::new(
             ErrorKind::Unsupported,
-            "nothing can be switched for all processes with Memcached; switch it in each",
+            "over Memcached, reads can't be switched off for all processes; switch them off in each",
         ))
     }
 
@@ -329,7 +329,7 @@ impl Store for MemcachedStore {
     }
 }
 
-/// What the cache does without over Memcached, for the doctor.
+/// The features that the cache lacks over Memcached, for the doctor.
 const MISSING: [&str; 4] = [
     "memory that is not evicted: under memory pressure the announcement of a `crash_safe` write, or \
      of one whose caller hung up, may be lost before its time; give it enough memory",

@@ -1,4 +1,4 @@
-//! What lies under the key of an entry.
+//! The value under the key of an entry.
 
 use super::connection::{Item, Replaces};
 use super::text::{self, Value};

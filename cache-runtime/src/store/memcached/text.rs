@@ -61,7 +61,7 @@ pub(super) fn epoch(namespace: &str) -> String {
     key(&format!("{namespace}@epoch"))
 }
 
-/// What lies under an entry's key.
+/// The value under an entry's key.
 #[derive(Debug)]
 pub(super) enum Value {
     Entry(Header, Bytes),

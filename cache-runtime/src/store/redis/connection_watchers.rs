@@ -1,5 +1,4 @@
-//! What is done about a connection again and again while it is used. Each function runs until it is
-//! dropped.
+//! Repeated checks of a connection while it is used. Each function runs until it is dropped.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -230,7 +230,7 @@ async fn epoch(multiplexed: &mut MultiplexedConnection) -> Result<u64, Error> {
         .ok_or_else(|| Error::new(ErrorKind::Store, NO_PRIMARY))
 }
 
-/// What a node of a cluster knows of all nodes.
+/// A node's answer about all nodes of its cluster.
 pub(super) async fn cluster_nodes(
     multiplexed: &mut MultiplexedConnection,
 ) -> Result<String, RedisError> {

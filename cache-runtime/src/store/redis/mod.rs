@@ -241,7 +241,9 @@ impl RedisStore {
     /// If Sentinels name the primary, and it may not be the primary any more.
     fn confirmed(&self, connection: &Connection) -> Result<(), Error> {
         if self.recent.is_some() && !connection.is_usable() {
-            return Err(Error::unavailable("the primary was left meanwhile"));
+            return Err(Error::unavailable(
+                "another server has become the primary meanwhile",
+            ));
         }
         connection.check_confirmed()
     }

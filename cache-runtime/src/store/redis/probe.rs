@@ -80,7 +80,7 @@ pub(super) async fn examine(
     let mut missing = Vec::new();
     if !is_resp3 {
         missing.push(
-            "RESP3 (HELLO 3 is refused), so nothing is kept in the process and loads elsewhere are looked after from time to time; use Redis or Valkey 6.2 or later, and don't rename HELLO".to_owned(),
+            "RESP3 (HELLO 3 is refused), so there are no local entries, and callers poll for the loads of other processes; use Redis or Valkey 6.2 or later, and don't rename HELLO".to_owned(),
         );
     }
     if scripts == ScriptMode::ByText {
@@ -105,8 +105,7 @@ pub(super) fn no_tracking(started: &Result<(), RedisError>) -> Option<String> {
     let error = started.as_ref().err()?;
     let is_refused = is_unknown_command(error) || error.code() == Some("NOPERM");
     is_refused.then(|| {
-        "CLIENT TRACKING, so nothing is kept in the process; permit it (+client|tracking)"
-            .to_owned()
+        "CLIENT TRACKING, so there are no local entries; permit it (+client|tracking)".to_owned()
     })
 }
 

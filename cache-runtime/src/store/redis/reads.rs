@@ -211,7 +211,7 @@ struct Reply<'p> {
 }
 
 impl<'p> Reply<'p> {
-    /// What was found under the next key. Has to be called in the order of the keys.
+    /// The entry under the next key. Has to be called in the order of the keys.
     fn look(&mut self, key: &'p str) -> Option<Look> {
         let value = StoredValue::of(self.values.next()?);
         let look = value.look(key, &self.generation_set, self.now);

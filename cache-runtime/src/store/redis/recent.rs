@@ -47,7 +47,7 @@ impl Remembered {
     }
 }
 
-/// What has to be repeated.
+/// The invalidations that have to be repeated.
 #[derive(Debug)]
 pub(super) enum Repetition {
     Nothing,

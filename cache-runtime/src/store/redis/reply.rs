@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind};
 pub(super) fn miscounted() -> Error {
     Error::new(
         ErrorKind::Store,
-        "Redis answered with another number of values",
+        "Redis returned the wrong number of values",
     )
 }
 

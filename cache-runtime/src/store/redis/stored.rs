@@ -16,7 +16,7 @@ pub(super) fn generation(value: &Value) -> Option<Generation> {
     Generation::parse(text(value)?)
 }
 
-/// What is done about a generation that is missing.
+/// The treatment of a missing generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     /// It is created.
@@ -134,7 +134,7 @@ impl StoredValue {
         }
     }
 
-    /// What the read has found under this key.
+    /// The result of the read for this key.
     pub(super) fn look(self, key: &str, generation_set: &GenerationSet, now: Millis) -> Look {
         Look {
             found: self.found,

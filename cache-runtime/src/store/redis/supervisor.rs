@@ -102,7 +102,7 @@ pub(super) async fn run(
     StopReason::Closed
 }
 
-/// What is known of earlier connections.
+/// Facts about earlier connections.
 #[derive(Debug, Default)]
 struct Past {
     /// The last server, and its address.

@@ -1,4 +1,4 @@
-//! What a supervisor needs to know to make a connection and to watch it.
+//! The settings with which a supervisor makes and watches a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::base::error::Error;
 
-/// What is known of one connection.
+/// The checks of one connection.
 #[derive(Debug, Default)]
 pub(super) struct SyncCheck {
     /// How many entries of other keys were found.

@@ -17,7 +17,7 @@ use super::slots::untagged;
 use crate::base::nonce::Nonce;
 use crate::local::{ConnectionId, HeartbeatId, Local};
 
-/// What the tracker of each connection is made of.
+/// The parts that the trackers of all connections share.
 #[derive(Clone)]
 pub(super) struct Tracking {
     local: Arc<Local>,

@@ -1,4 +1,4 @@
-//! What follows from a lookup, and from a lease that it has met.
+//! The decisions of a lookup loop, as plain data.
 
 use super::super::hit::Hit;
 use super::super::permit::Permit;
@@ -9,7 +9,7 @@ use crate::coalesce::waits::WaitEdges;
 use crate::protocol::entry::Header;
 use crate::store::Seen;
 
-/// What the caller should do.
+/// The next step of the caller.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Serve this entry.
@@ -53,7 +53,7 @@ pub(crate) enum EntryState {
     Bypass(BypassReason),
 }
 
-/// What follows from meeting a lease.
+/// The decision about a lease.
 pub(super) enum LeaseDecision {
     GivesWay(Seen),
     LookAgain,

@@ -1,4 +1,4 @@
-//! What a reader does about the lease that it has met.
+//! Decides about a lease that a lookup has found: wait for it, poll, or replace it.
 
 use super::LookupLoop;
 use super::decisions::LeaseDecision;

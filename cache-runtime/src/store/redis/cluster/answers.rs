@@ -15,7 +15,7 @@ use super::node::Node;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::RedisConfig;
 
-/// What the nodes have answered in one round.
+/// The nodes' answers in one round.
 pub(super) struct Answers {
     /// One for each node that has answered.
     pub(super) views: Vec<ClusterView>,

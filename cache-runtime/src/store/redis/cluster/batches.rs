@@ -262,7 +262,7 @@ impl Worker {
     }
 }
 
-/// What has arrived for one key.
+/// The answer for one key.
 enum KeyAnswer<T> {
     Awaited,
     Come(T),

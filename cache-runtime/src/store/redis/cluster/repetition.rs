@@ -13,9 +13,9 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 /// Repeats recent invalidations until all of them have arrived: slots have new owners, and a former
 /// owner may have acknowledged them.
 pub(super) async fn do_again(cluster: Arc<Cluster>, namespace: String) {
-    // What is requested from now on goes to the new owners, and after a later change there is another
-    // repetition. So only what has not arrived is sent once more: sent again, the rest would end
-    // entries that were loaded meanwhile.
+    // Later invalidations go to the new owners, and after a later change there is another
+    // repetition. So only the parts that have not arrived are sent once more. Sending the others
+    // again would end entries that were loaded meanwhile.
     let mut left = cluster.recent.again();
     let mut parts = Parts::All;
     for attempt in 0_u32.. {

@@ -22,7 +22,7 @@ use crate::base::unserved::copied;
 /// The result of a step: its value, and the connection that it came over.
 pub(super) type StepResult = Result<(Value, Arc<Connection>), Error>;
 
-/// What to do with a step if the slot is being moved and the key is not at its old node.
+/// The treatment of a step whose slot is being moved and whose key is not at the old node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnAsk {
     /// Run it at the new node. Only for steps that remove. A value that will be read must not be

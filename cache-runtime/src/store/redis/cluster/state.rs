@@ -95,7 +95,7 @@ pub(super) struct KeysApart;
 
 impl fmt::Display for KeysApart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("its keys lie on two nodes")
+        f.write_str("its keys are on two nodes")
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn is_apart(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|it| it.is::<KeysApart>())
 }
 
-/// What an error says about the command, and about the connection.
+/// Finds out what an error says about the command, and about the connection.
 pub(super) fn fault(connection: &Connection, error: RedisError) -> Fault {
     use ServerErrorKind as Server;
     match error.kind() {

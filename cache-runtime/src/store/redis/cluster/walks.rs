@@ -155,7 +155,7 @@ impl Cluster {
         }
     }
 
-    /// What any of the primaries lacks.
+    /// The capabilities that any of the primaries lacks.
     pub(in crate::store::redis) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         let map = self.map.load();
