@@ -52,7 +52,7 @@ pub(crate) fn start(
     }
 }
 
-/// What was seen last.
+/// The state at the last look.
 struct Last {
     circuit: Circuit,
     openings: u64,

@@ -76,7 +76,7 @@ impl TtlRequest {
     }
 }
 
-/// What a function does while its source is slow or fails. All of it is off by default.
+/// The behaviour of a function while its source is slow or fails. All of it is off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct StalePolicy {
     /// How long after it expired an entry is served while a new value is loaded in the background

@@ -88,7 +88,7 @@ impl<K, V, E, F> fmt::Debug for Loader<K, V, E, F> {
     }
 }
 
-/// What two calls have to have in common.
+/// The properties that two calls of one batch have in common.
 #[derive(Debug)]
 struct Context {
     request: memo::RequestId,

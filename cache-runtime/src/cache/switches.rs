@@ -8,7 +8,7 @@ use crate::monitor::report_switch;
 use crate::telemetry::events::Events;
 use crate::telemetry::switches::ALL;
 
-/// What is switched off; see [`Cache::switched_off`].
+/// The reads that are switched off; see [`Cache::switched_off`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SwitchedOff {
@@ -155,7 +155,7 @@ impl Cache {
         known.into_iter().collect()
     }
 
-    /// What is switched off now, in this process and in all.
+    /// The reads that are switched off now, in this process and in all.
     #[must_use]
     pub fn switched_off(&self) -> SwitchedOff {
         let Some(cache) = self.handle() else {

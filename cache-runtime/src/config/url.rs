@@ -14,8 +14,7 @@ use super::{RedisConfig, SentinelConfig};
 
 /// Parses a URL.
 ///
-/// # Errors
-/// What is wrong with it. The text shows nothing that may be part of a password.
+/// # Errors The fault of a URL. The text shows nothing that may be part of a password.
 pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
     let scheme = text.split_once("://");
     let scheme = scheme.map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));

@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Advice {
     /// The kind of advice, for code that acts on it.
     pub kind: AdviceKind,
-    /// What is wrong, and how to fix it.
+    /// The fault, and the fix.
     pub text: String,
 }
 
@@ -90,11 +90,11 @@ impl AdviceKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checkup {
-    /// What should be changed. Empty if all is well.
+    /// The changes to make. Empty if all is well.
     pub advice: Vec<Advice>,
-    /// What was checked.
+    /// The parts that were checked.
     pub checked: Vec<String>,
-    /// What could not be checked, and why.
+    /// The parts that could not be checked, and why.
     pub not_checked: Vec<String>,
 }
 

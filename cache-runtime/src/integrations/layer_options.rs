@@ -11,7 +11,7 @@ use crate::call::observe::{Outcomes, observe_first};
 use crate::integrations::http::{CACHE_STATUS, SHOWN};
 use crate::integrations::request_parts::RequestParts;
 
-/// What a layer does for each request.
+/// The options of a layer, for each request.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerOptions {
     /// Whether `Cache-Status` is written.

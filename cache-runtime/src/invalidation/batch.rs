@@ -136,11 +136,11 @@ pub(super) type Waiters = Vec<Waiter>;
 #[derive(Debug)]
 pub(super) struct Waiter {
     sender: oneshot::Sender<Acknowledgement>,
-    /// What it waits for, if the store may complete a batch in parts.
+    /// The parts that it waits for, if the store may complete a batch in parts.
     waits_for: Option<Box<WaitsFor>>,
 }
 
-/// What a request asked to invalidate.
+/// The entries and generations that a request names.
 #[derive(Debug)]
 struct WaitsFor {
     kills: Vec<String>,

@@ -271,7 +271,7 @@ pub(crate) struct PendingAck {
     shared: Arc<SharedQueue>,
     acknowledged: oneshot::Receiver<Acknowledgement>,
     request_number: RequestNumber,
-    /// What the task that waits has to send. If it does not wait, the worker sends it.
+    /// The batch that the waiting task has to send. If it does not wait, the worker sends it.
     direct: Option<Box<DirectDelivery>>,
     /// When it was handed in.
     began: Instant,

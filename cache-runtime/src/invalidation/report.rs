@@ -1,4 +1,4 @@
-//! What is said of invalidations: figures, events, log lines, spans.
+//! The reports on invalidations: statistics, events, log lines, spans.
 
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ pub(super) struct PendingReport {
 }
 
 impl PendingReport {
-    /// What waits can't be delivered now.
+    /// The waiting invalidations can't be delivered now.
     pub(super) fn pending(&mut self, shared: &SharedQueue) {
         let now = clock::now();
         let waiting = shared.queue.lock().len() as u64;

@@ -89,7 +89,8 @@ impl Worker {
             }
             let failure = self.shared.failure.lock().take();
             let stopped = match failure {
-                // What a caller's task has sent is tried again after a pause, like anything else.
+                // A batch that a caller's task has sent is tried again after a pause, like any
+                // other.
                 Some(error)
                     if self.shared.queue.lock().waits_for_nobody()
                         || crate::base::mutation::is_active("refused-holds-up-others") =>

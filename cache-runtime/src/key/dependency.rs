@@ -1,4 +1,4 @@
-//! What an entry depends on besides its own resource.
+//! The dependencies of an entry besides its own resource.
 
 use std::any::TypeId;
 use std::borrow::Cow;

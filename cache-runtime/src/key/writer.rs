@@ -28,7 +28,8 @@ pub(crate) struct KeyWriter {
     at_once: bool,
 }
 
-/// What tells calls of one function apart. Calls for which it is equal have equal keys.
+/// The arguments of a call, as far as they distinguish calls of one function. Calls for which it is
+/// equal have equal keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Given<'a> {
     pub(crate) kind: GivenKind,

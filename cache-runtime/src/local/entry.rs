@@ -35,7 +35,7 @@ pub(crate) struct NewLocalEntry {
     pub(crate) stamp: Option<Stamp>,
 }
 
-/// What a caller expects. Another type, version or list of tags means another value.
+/// The value that a caller expects. Another type, version or list of tags means another value.
 pub(crate) struct Expected<'a> {
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,

@@ -30,7 +30,7 @@ pub(crate) trait EntrySource {
     fn is_current(&self, kept: &KeptEntry) -> bool;
 }
 
-/// What a hit needs to know of an entry.
+/// The parts of an entry that a hit needs.
 pub(crate) struct ServableEntry {
     /// `None` caches the absence of a value.
     pub(crate) value: Option<AnyValue>,
@@ -43,8 +43,8 @@ pub(crate) struct ServableEntry {
 
 /// An entry that a thread keeps beside the table, where its weight is counted.
 ///
-/// What a hit reads of the entry is copied here, and comes first, so that it is in one cache line
-/// with what the thread keeps beside it.
+/// The fields of the entry that a hit reads are copied here, and come first. So they are in one
+/// cache line with the data that the thread keeps beside the entry.
 #[repr(C)]
 pub(crate) struct KeptEntry {
     value: Option<AnyValue>,

@@ -1,4 +1,4 @@
-//! What is published: the name, kind, unit and labels of each metric.
+//! The published metrics: name, kind, unit and labels of each.
 
 use ::metrics::{Recorder, SharedString, Unit};
 

@@ -55,7 +55,7 @@ pub(crate) mod layout {
     pub(crate) const LEN: usize = END + 1;
 }
 
-/// What an entry holds besides its lease.
+/// The content of an entry besides its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Content {

@@ -430,7 +430,7 @@ pub struct StoreUsage {
     pub evictions: u64,
 }
 
-/// What the server reports about itself; `None` for what it does not report.
+/// The server's report about itself; `None` for figures that it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServerFacts {
     /// The number of keys in the database, those of other programs included.
@@ -445,7 +445,7 @@ pub struct ServerFacts {
     pub nodes: Vec<NodeFacts>,
 }
 
-/// What a primary of a cluster reports about itself; `None` for what it does not report.
+/// The report of a cluster's primary about itself; `None` for figures that it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NodeFacts {

@@ -22,16 +22,17 @@ const LISTS: u64 = 8 << 20;
 /// others is not stored; its next one is.
 pub(crate) const MOST_RESOURCES: usize = 64;
 
-/// What is known of the dependencies that loads have named.
+/// The dependencies that loads have named so far.
 #[derive(Default)]
 pub(crate) struct Learnt {
     in_use: AtomicBool,
     lists: OnceLock<EntryMap<LearntList>>,
-    /// What each function has named so far, by its address.
+    /// The dependencies that each function has named so far, by its address.
     functions: RwLock<HashMap<usize, Named>>,
 }
 
-/// What loads of one function have named: the resources of rows, and whether there were tags.
+/// The dependencies that loads of one function have named: the resources of rows, and whether there
+/// were tags.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) resources: BTreeSet<Box<str>>,
@@ -118,7 +119,7 @@ impl Learnt {
         }));
     }
 
-    /// What a function has named so far; `None` before its first load has ended.
+    /// The dependencies that a function has named so far; `None` before its first load has ended.
     pub(crate) fn named_by(&self, function: usize) -> Option<Named> {
         self.functions.read().get(&function).cloned()
     }

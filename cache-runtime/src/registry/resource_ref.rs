@@ -150,7 +150,7 @@ impl Deref for ResourceRef {
     }
 }
 
-/// What is known of a function in one cache, for one resource.
+/// The data about a function in one cache, for one resource.
 #[derive(Debug)]
 pub(crate) struct KnownResource {
     pub(super) engine: u64,
@@ -158,7 +158,7 @@ pub(crate) struct KnownResource {
     pub(super) op: Option<&'static str>,
     pub(super) shared: bool,
     pub(super) resource: Arc<Resource>,
-    /// What its derived entries depend on.
+    /// The dependencies of its derived entries.
     pub(super) deps: Arc<[Arc<Dep>]>,
     pub(super) function: Arc<FunctionStats>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,

@@ -43,7 +43,7 @@ pub enum Verdict {
     Suspected,
 }
 
-/// What to do about a stale entry.
+/// The reaction to a stale entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditAction {

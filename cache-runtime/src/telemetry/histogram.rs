@@ -80,7 +80,7 @@ impl StripedHistogram {
     }
 }
 
-/// What a histogram held at one moment.
+/// The contents of a histogram at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct HistogramSnapshot {
     counts: [u64; BUCKETS],

@@ -1,4 +1,4 @@
-//! What a cache measures and reports: plain data, below everything that uses it.
+//! The measurements and reports of a cache: plain data, below everything that uses it.
 
 pub(crate) mod audit;
 pub(crate) mod events;

@@ -99,7 +99,7 @@ impl Switches {
         changed
     }
 
-    /// What is switched off in this process, and for all.
+    /// The reads that are switched off in this process, and for all.
     pub(crate) fn listed(&self) -> (Vec<String>, Vec<String>) {
         let off = self.off.read();
         let listed = |set: &BTreeSet<String>| set.iter().cloned().collect();

@@ -17,7 +17,7 @@ use crate::store::{Found, Look, Payload, Probe};
 /// How many bytes of a payload are shown.
 const SHOWN: usize = 64 << 10;
 
-/// What is stored under a key, with or without its namespace.
+/// The entry under a key, with or without its namespace.
 pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     let Some(handle) = cache.handle() else {
         return nothing("off", "The cache is off.");

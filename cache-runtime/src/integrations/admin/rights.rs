@@ -1,6 +1,6 @@
-//! What a user may do on the page.
+//! The rights of a user on the page.
 
-/// What a user may do on the page.
+/// The rights of a user on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rights {

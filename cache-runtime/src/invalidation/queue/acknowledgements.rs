@@ -1,4 +1,4 @@
-//! What the store has answered to the batch in flight.
+//! The store's answers to the batch in flight.
 
 use super::Queue;
 use super::request_number::RequestNumber;

@@ -1,4 +1,4 @@
-//! What the queue hands to those who deliver.
+//! The batches that the queue hands out for delivery.
 
 use super::request_number::RequestNumber;
 use crate::base::clock::Instant;
@@ -31,7 +31,7 @@ pub(in crate::invalidation) struct Requeued {
 /// A request in the queue, and what the task of its caller is to send, if it is to send anything.
 pub(in crate::invalidation) type EnteredToSend = (RequestNumber, Option<(u64, OutgoingBatch)>);
 
-/// What the task of a caller has delivered.
+/// The result of a delivery by a caller's task.
 #[derive(Debug)]
 pub(in crate::invalidation) struct DirectDone {
     pub(in crate::invalidation) batch: Batch,

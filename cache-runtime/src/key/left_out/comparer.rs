@@ -1,4 +1,4 @@
-//! What a comparison of one value has found, and what is learnt from it for other values.
+//! The result of comparing one value, and its consequences for other values.
 
 use super::completeness::Completeness;
 use super::facts::{Fact, Kind, Subject, keep};

@@ -1,4 +1,4 @@
-//! What is known of types, for the whole process: a hash table that is read without a lock.
+//! Facts about types, for the whole process: a hash table that is read without a lock.
 
 use std::any::TypeId;
 use std::cell::Cell;

@@ -1,4 +1,4 @@
-//! What a value leaves out when it is serialised, in words.
+//! The parts that a value leaves out when it is serialised, in words.
 
 /// Has a zone, of which only the offset is written and shown.
 pub(super) const TIME_WITH_ZONE: &str = "chrono::datetime::DateTime<chrono_tz::";

@@ -11,9 +11,9 @@ pub struct Refusal {
     /// The path in the value, such as `users[3].score`; empty for the value as a whole, or if
     /// unknown.
     pub(crate) path: String,
-    /// What is wrong there.
+    /// The fault.
     pub(crate) reason: String,
-    /// What the author of the function can do.
+    /// The fix, for the author of the function.
     pub(crate) remedy: &'static str,
 }
 

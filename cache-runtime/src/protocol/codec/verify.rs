@@ -25,7 +25,7 @@ use crate::protocol::codec_id::CodecId;
 pub trait Compare<V> {
     /// Whether both are equal; `None` if it can't be told.
     fn equal(one: &V, other: &V) -> Option<bool>;
-    /// What `Debug` shows of the value.
+    /// The text of the value's `Debug`.
     fn text(value: &V) -> Option<String>;
     /// The same, one field per line.
     fn lines(value: &V) -> Option<String>;

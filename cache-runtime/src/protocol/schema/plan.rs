@@ -28,7 +28,7 @@ const LEARNT: usize = 64;
 /// A place in the type: a hash of the path to it.
 pub(super) type PathHash = u64;
 
-/// What has been tried at one place.
+/// The values that were tried at one place.
 #[derive(Debug, Default)]
 struct Node {
     /// The index of the value to offer.
@@ -60,7 +60,7 @@ pub(super) struct Taker {
     within: Vec<PathHash>,
 }
 
-/// What such a part is offered in a reading that asks it.
+/// The value that is offered to such a part in a reading that asks it.
 #[derive(Debug)]
 struct Question {
     of: Rc<Taker>,
@@ -168,7 +168,7 @@ impl Plan {
         question.is_asked.then_some(question.heard)
     }
 
-    /// What to offer here, if this reading asks the part here.
+    /// The value to offer here, if this reading asks the part here.
     pub(super) fn offer(&mut self, path: PathHash) -> Option<Rc<Made>> {
         let question = self.question.as_mut()?;
         if question.of.path != path || std::mem::replace(&mut question.is_asked, true) {

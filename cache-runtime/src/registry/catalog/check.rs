@@ -15,7 +15,7 @@ const LONG: u64 = 3600;
 pub struct Finding {
     /// The kind of mistake, for code that branches on it.
     pub kind: FindingKind,
-    /// What is wrong, and how to fix it.
+    /// The fault, and the fix.
     pub text: String,
     /// The place of the attribute.
     pub place: Place,
