@@ -11,6 +11,7 @@ use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 
 use crate::diag::{Errors, listed, nearest};
+use crate::item::never_fails;
 
 /// The options that the block may have for `#[cached]`.
 const CACHED: &[&str] = &[
@@ -135,24 +136,94 @@ fn in_block(block: TokenStream, defaults: &[Default]) -> TokenStream {
 
 /// Each `#[..]` between the methods; attributes inside methods are left alone.
 fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
+    let methods: Vec<TokenTree> = methods.into_iter().collect();
     let mut is_attribute = false;
-    let each = methods.into_iter().map(|tree| match tree {
+    let each = methods.iter().enumerate().map(|(n, tree)| match tree {
         TokenTree::Group(group) if is_attribute && group.delimiter() == Delimiter::Bracket => {
             is_attribute = false;
-            let mut changed = Group::new(Delimiter::Bracket, in_attribute(&group, defaults));
+            let method = Method::below(&methods[n + 1..]);
+            let inside = in_attribute(group, defaults, &method);
+            let mut changed = Group::new(Delimiter::Bracket, inside);
             changed.set_span(group.span());
             TokenTree::Group(changed)
         }
         tree => {
-            is_attribute = matches!(&tree, TokenTree::Punct(punct) if punct.as_char() == '#');
-            tree
+            is_attribute = matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '#');
+            tree.clone()
         }
     });
     each.collect()
 }
 
+/// What the signature below an attribute says of options that it can't have.
+struct Method {
+    /// Neither an `async fn` nor one that returns a future.
+    is_blocking: bool,
+    /// It returns no `Result`.
+    never_fails: bool,
+}
+
+impl Method {
+    fn below(rest: &[TokenTree]) -> Self {
+        let is = |tree: &TokenTree, word: &str| matches!(tree, TokenTree::Ident(it) if it == word);
+        let at = rest.iter().position(|tree| is(tree, "fn"));
+        let (before, rest) = rest.split_at(at.unwrap_or(rest.len()));
+        let is_async = before.iter().any(|tree| is(tree, "async"));
+        let is_group = |tree: &TokenTree, delimiter| matches!(tree, TokenTree::Group(it) if it.delimiter() == delimiter);
+        let mut behind = rest
+            .iter()
+            .skip_while(|tree| !is_group(tree, Delimiter::Parenthesis))
+            .skip(1)
+            .take_while(|tree| !is_group(tree, Delimiter::Brace) && !is(tree, "where"));
+        // The arrow, of two characters.
+        let has_output = behind.by_ref().take(2).count() == 2;
+        let output: TokenStream = behind.cloned().collect();
+        let is_future = |tree: TokenTree| matches!(tree, TokenTree::Ident(it) if it.to_string().ends_with("Future"));
+        let ty = syn::parse2::<syn::Type>(output.clone());
+        Self {
+            is_blocking: !is_async && !flat(output).into_iter().any(is_future),
+            never_fails: !has_output || ty.is_ok_and(|ty| never_fails(&ty)),
+        }
+    }
+}
+
+/// All tokens, also those inside of groups.
+fn flat(tokens: TokenStream) -> Vec<TokenTree> {
+    let each = tokens.into_iter().flat_map(|tree| match tree {
+        TokenTree::Group(group) => flat(group.stream()),
+        tree => vec![tree],
+    });
+    each.collect()
+}
+
+/// Whether a default has a place on a method. With one that has none, each method without a place
+/// would be a mistake, which its author could mend only outside of the block.
+fn has_a_place(default: &str, written: &TokenStream, method: &Method) -> bool {
+    let value = |option: &str| {
+        entries(written)
+            .iter()
+            .find_map(|entry| match entry.as_slice() {
+                [TokenTree::Ident(name)] if name == option => Some(String::new()),
+                [TokenTree::Ident(name), TokenTree::Punct(_), value @ ..] if name == option => {
+                    Some(value.iter().cloned().collect::<TokenStream>().to_string())
+                }
+                _ => None,
+            })
+    };
+    let is_on = |option: &str| value(option).is_some_and(|value| value != "false");
+    let is_off = |option: &str| value(option).is_some_and(|value| value == "false");
+    match default {
+        "local_ttl" => !(is_on("strict") || is_off("local") || is_on("in_process")),
+        "none_ttl" => !is_off("cache_none"),
+        "stale_if_error" => !is_on("in_process"),
+        "swr" | "timeout" => !(is_on("batch") || is_on("in_process") || method.is_blocking),
+        "rejected" => !(is_on("on") || method.never_fails),
+        _ => true,
+    }
+}
+
 /// `cached(ttl = 300)`, with the options added that it does not have.
-fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
+fn in_attribute(attribute: &Group, defaults: &[Default], method: &Method) -> TokenStream {
     let mut trees: Vec<TokenTree> = attribute.stream().into_iter().collect();
     let arguments = match trees.last() {
         Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
@@ -168,12 +239,12 @@ fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
     };
     let written = arguments.as_ref().map(Group::stream).unwrap_or_default();
     if name == "cfg_attr" {
-        return in_cfg_attr(attribute, &written, defaults);
+        return in_cfg_attr(attribute, &written, defaults, method);
     }
     let added = if name == "cached" {
-        added(&written, defaults, CACHED)
+        added(&written, defaults, CACHED, method)
     } else if name == "invalidates" {
-        let mut added = added(&written, defaults, INVALIDATES);
+        let mut added = added(&written, defaults, INVALIDATES, method);
         let resource = defaults.iter().find(|default| default.name == "resource");
         if let Some(resource) = resource.filter(|_| !names_a_target(&written)) {
             added.insert(0, resource.value.clone());
@@ -192,12 +263,17 @@ fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
 }
 
 /// `cfg_attr(condition, cached(..), ..)`: each attribute behind the condition.
-fn in_cfg_attr(attribute: &Group, written: &TokenStream, defaults: &[Default]) -> TokenStream {
+fn in_cfg_attr(
+    attribute: &Group,
+    written: &TokenStream,
+    defaults: &[Default],
+    method: &Method,
+) -> TokenStream {
     let mut entries = entries(written).into_iter();
     let condition: TokenStream = entries.next().into_iter().flatten().collect();
     let attributes = entries.map(|entry| {
         let inner = Group::new(Delimiter::Bracket, entry.into_iter().collect());
-        in_attribute(&inner, defaults)
+        in_attribute(&inner, defaults, method)
     });
     let all = std::iter::once(condition).chain(attributes);
     let all: Punctuated<TokenStream, Token![,]> = all.collect();
@@ -211,7 +287,12 @@ fn in_cfg_attr(attribute: &Group, written: &TokenStream, defaults: &[Default]) -
 }
 
 /// The options that the attribute may have and does not have.
-fn added(written: &TokenStream, defaults: &[Default], takes: &[&str]) -> Vec<TokenStream> {
+fn added(
+    written: &TokenStream,
+    defaults: &[Default],
+    takes: &[&str],
+    method: &Method,
+) -> Vec<TokenStream> {
     let has: Vec<String> = entries(written)
         .iter()
         .filter_map(|entry| match entry.first() {
@@ -221,7 +302,9 @@ fn added(written: &TokenStream, defaults: &[Default], takes: &[&str]) -> Vec<Tok
         .collect();
     let missing = defaults.iter().filter(|default| {
         let name = default.name.to_string();
-        takes.contains(&name.as_str()) && !has.contains(&name)
+        takes.contains(&name.as_str())
+            && !has.contains(&name)
+            && has_a_place(&name, written, method)
     });
     missing.map(|default| default.tokens.clone()).collect()
 }
@@ -308,6 +391,50 @@ mod tests {
             #[cfg_attr(all(unix, not(test)), invalidates(cache = self.cache, \"users\", id = id))] async fn rename(&self, id: i64) {}
             #[cfg_attr(unix, cfg_attr(test, cache_runtime::cached(resource = \"users\", cache = self.cache)))] async fn list(&self) -> Vec<User> { vec![] }
             #[cfg_attr(unix, inline)] fn other(&self) {}
+        }",
+        );
+    }
+
+    #[test]
+    fn what_has_no_place_on_a_method_is_left_out() {
+        let reads = "impl Users {
+            #[cached(op = \"a\", strict)] async fn a(&self) -> u8 { 1 }
+            #[cached(op = \"b\", local = false)] async fn b(&self) -> u8 { 1 }
+            #[cached(op = \"c\", in_process)] async fn c(&self) -> u8 { 1 }
+            #[cached(op = \"d\", cache_none = false)] async fn d(&self) -> Option<u8> { None }
+            #[cached(op = \"e\", cache_none = true, strict = false)] async fn e(&self) -> Option<u8> { None }
+            #[cached(batch = ids)] async fn f(&self, ids: &[i64]) -> HashMap<i64, u8> { todo!() }
+            #[inline] #[cached] pub(crate) fn g(&self) -> u8 { 1 }
+            #[cached] fn h(&self) -> impl Future<Output = u8> { async { 1 } }
+            #[cached] fn i(&self) -> Pin<Box<dyn Future<Output = u8> + '_>> { todo!() }
+        }";
+        assert_same(
+            &of("local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4", reads),
+            "impl Users {
+            #[cached(none_ttl = 2, stale_if_error = 3, swr = 4, op = \"a\", strict)] async fn a(&self) -> u8 { 1 }
+            #[cached(none_ttl = 2, stale_if_error = 3, swr = 4, op = \"b\", local = false)] async fn b(&self) -> u8 { 1 }
+            #[cached(none_ttl = 2, op = \"c\", in_process)] async fn c(&self) -> u8 { 1 }
+            #[cached(local_ttl = 1, stale_if_error = 3, swr = 4, op = \"d\", cache_none = false)] async fn d(&self) -> Option<u8> { None }
+            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4, op = \"e\", cache_none = true, strict = false)] async fn e(&self) -> Option<u8> { None }
+            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, batch = ids)] async fn f(&self, ids: &[i64]) -> HashMap<i64, u8> { todo!() }
+            #[inline] #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3)] pub(crate) fn g(&self) -> u8 { 1 }
+            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] fn h(&self) -> impl Future<Output = u8> { async { 1 } }
+            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] fn i(&self) -> Pin<Box<dyn Future<Output = u8> + '_>> { todo!() }
+        }",
+        );
+        let writes = "impl Users {
+            #[invalidates(on = ok)] async fn a(&self) -> Result<(), E> { Ok(()) }
+            #[invalidates] async fn b<T>(&self, t: T) where T: Fn() -> u8 {}
+            #[invalidates] async fn c(&self) -> Option<u8> { None }
+            #[invalidates] async fn d(&self) -> io::Result<u8> { Ok(1) }
+        }";
+        assert_same(
+            &of("resource = \"users\", rejected = no", writes),
+            "impl Users {
+            #[invalidates(\"users\", on = ok)] async fn a(&self) -> Result<(), E> { Ok(()) }
+            #[invalidates(\"users\")] async fn b<T>(&self, t: T) where T: Fn() -> u8 {}
+            #[invalidates(\"users\")] async fn c(&self) -> Option<u8> { None }
+            #[invalidates(\"users\", rejected = no)] async fn d(&self) -> io::Result<u8> { Ok(1) }
         }",
         );
     }

@@ -89,6 +89,7 @@
 //! | `postcard` | no | `codec = "postcard"` |
 //! | `zstd` | no | `codec = "json+zstd"`, and values compressed in Redis (`CACHE_COMPRESS_OVER`) |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
+//! | `memcached` | no | Memcached in place of Redis, which can promise less |
 //! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for your own stores |
 
 // The modules, from the top layer down. A module imports only from those below it;

@@ -1,27 +1,32 @@
-//! What compression saves, and what it costs: bytes in Redis and the time of a hit, on loopback and
-//! over a link of 1 Gbit/s, for a list of the demo.
+//! What compression saves, and what it costs: bytes in Redis, and hits on loopback and over a link of 1 Gbit/s with a
+//! round trip of 0.3 ms ([`cache_rivals::link`]), for lists of the demo's users. It takes about a minute.
 //!
 //! ```text
 //! cargo run -p demo-api &
-//! curl -s 'localhost:8000/users?skip=0&limit=100' | compression
+//! curl -s 'localhost:8000/users?skip=0&limit=1000' | sudo compression
 //! ```
-//!
-//! The link is a forwarder in this process, whose answers take a nanosecond for each bit. It spins in
-//! between, since timers are too coarse, so it needs a processor of its own.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::hint::black_box;
+use std::io::Write;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use cache_rivals::measure::median;
+use cache_rivals::link::{self, Link};
+use cache_rivals::measure::{Contestant, Drive, Result as Measured, compare};
+use cache_rivals::progress::Step;
+use cache_rivals::suite::Failed;
 use cache_runtime::{Cache, CacheConfig, RedisConfig, cached};
 use cache_tests::RedisServer;
 use serde::{Deserialize, Serialize};
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+/// How many users are in a list.
+const LENGTHS: [usize; 2] = [100, 1_000];
+/// Callers of the last column.
+const MANY: usize = 64;
 
-const HITS: usize = 2_000;
+static LOADS: AtomicU64 = AtomicU64::new(0);
 
 /// A user of the demo.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,119 +45,113 @@ struct Lists {
 }
 
 impl Lists {
-    async fn start(port: u16, users: Arc<Vec<User>>) -> Self {
-        let config = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", port));
-        Self {
-            cache: Cache::new(config).await,
-            users,
-        }
+    fn of(&self, length: usize) -> Vec<User> {
+        LOADS.fetch_add(1, Ordering::Relaxed);
+        self.users.iter().take(length).cloned().collect()
     }
 
     #[cached(resource = "lists", ttl = 3600, cache = self.cache)]
-    async fn json(&self, id: i64) -> Result<Arc<Vec<User>>, Failed> {
-        let _ = id;
-        Ok(Arc::clone(&self.users))
+    async fn json(&self, id: usize) -> Arc<Vec<User>> {
+        Arc::new(self.of(id))
     }
 
     #[cached(resource = "lists", op = "zstd", ttl = 3600, codec = "json+zstd", cache = self.cache)]
-    async fn zstd(&self, id: i64) -> Result<Arc<Vec<User>>, Failed> {
-        let _ = id;
-        Ok(Arc::clone(&self.users))
-    }
-
-    async fn hit(&self, is_compressed: bool) -> Result<usize, Failed> {
-        Ok(match is_compressed {
-            false => self.json(1).await?.len(),
-            true => self.zstd(1).await?.len(),
-        })
-    }
-
-    /// The median, in microseconds.
-    async fn hits(&self, is_compressed: bool) -> Result<f64, Failed> {
-        let mut times = Vec::with_capacity(HITS);
-        for n in 0..HITS + HITS / 10 {
-            let began = Instant::now();
-            self.hit(is_compressed).await?;
-            if n >= HITS / 10 {
-                times.push(began.elapsed().as_secs_f64() * 1e6);
-            }
-        }
-        Ok(median(times))
+    async fn zstd(&self, id: usize) -> Arc<Vec<User>> {
+        Arc::new(self.of(id))
     }
 }
 
-/// Forwards to that port. What comes back takes as long as over a link of 1 Gbit/s.
-fn link(to: u16) -> Result<u16, Failed> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let port = listener.local_addr()?.port();
-    std::thread::spawn(move || {
-        for here in listener.incoming().flatten() {
-            let Ok(there) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)) else {
-                return;
-            };
-            let _ = here.set_nodelay(true).and(there.set_nodelay(true));
-            let (Ok(asks), Ok(answers)) = (here.try_clone(), there.try_clone()) else {
-                return;
-            };
-            std::thread::spawn(move || forward(asks, there));
-            std::thread::spawn(move || forward(answers, here));
-        }
-    });
-    Ok(port)
-}
-
-/// In pieces of a packet, the next when the one before has left.
-fn forward(mut from: TcpStream, mut to: TcpStream) {
-    let mut packet = [0; 1448];
-    let mut is_free = Instant::now();
-    while let Ok(length @ 1..) = from.read(&mut packet) {
-        // A packet on Ethernet is 90 bytes longer than its payload.
-        let bits = (length as u64 + 90) * 8;
-        is_free = is_free.max(Instant::now()) + Duration::from_nanos(bits);
-        while Instant::now() < is_free {
-            std::hint::spin_loop();
-        }
-        if to.write_all(&packet[..length]).is_err() {
-            return;
-        }
+/// Hits of a list of this length, without and with compression.
+fn measured(
+    server: (Ipv4Addr, u16),
+    users: &Arc<Vec<User>>,
+    length: usize,
+    callers: usize,
+    step: &Step,
+) -> Result<Vec<Measured>, Failed> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if callers == 1 {
+        // With more it is chance whether caller and connection share a thread.
+        runtime.worker_threads(1);
     }
+    let drive = Drive {
+        tasks: callers,
+        round: Duration::from_secs(1),
+        rounds: 5,
+        misses: 0,
+    };
+    let users = Arc::clone(users);
+    runtime.enable_all().build()?.block_on(async {
+        let redis = RedisConfig::at(server.0.to_string(), server.1);
+        let config = CacheConfig::default()
+            .redis(redis)
+            .command_budget(Duration::from_secs(1));
+        let cache = Cache::new(config).await;
+        let lists = Arc::new(Lists { cache, users });
+        (lists.json(length).await, lists.zstd(length).await);
+        let loads = LOADS.load(Ordering::Relaxed);
+        let (plain, packed) = (Arc::clone(&lists), lists);
+        let contestants = [
+            Contestant::new("json", move |_| {
+                let lists = Arc::clone(&plain);
+                async move { drop(black_box(lists.json(length).await)) }
+            }),
+            Contestant::new("json+zstd", move |_| {
+                let lists = Arc::clone(&packed);
+                async move { drop(black_box(lists.zstd(length).await)) }
+            }),
+        ];
+        let results = compare(&contestants, drive, step).await;
+        match LOADS.load(Ordering::Relaxed) - loads {
+            0 => Ok(results),
+            loads => Err(format!("{loads} calls were no hits").into()),
+        }
+    })
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Failed> {
+fn main() -> Result<(), Failed> {
+    if std::env::args().nth(1).as_deref() == Some("link") {
+        return link::run();
+    }
     let users: Vec<User> = serde_json::from_reader(std::io::stdin().lock())?;
-    let number = users.len();
+    if users.len() < LENGTHS[1] {
+        return Err(format!("{} users, and not {}", users.len(), LENGTHS[1]).into());
+    }
     let users = Arc::new(users);
+    let link = Link::start()?;
     let server = RedisServer::start();
-    let near = Lists::start(server.port(), Arc::clone(&users)).await;
-    let far = Lists::start(link(server.port())?, users).await;
-    let client = redis::Client::open(("127.0.0.1", server.port()))?;
-    let mut redis = client.get_multiplexed_async_connection().await?;
+    server.cli(&["CONFIG", "SET", "protected-mode", "no"]);
+    server.cli(&["CONFIG", "SET", "bind", &format!("127.0.0.1 {}", link::OWN)]);
+    let near = (Ipv4Addr::LOCALHOST, server.port());
+    let far = (link::SERVER, server.port());
+    let step = Step::begin("1/1", "compression");
     let mut out = std::io::stdout();
     writeln!(
         out,
-        "| a list of {number} | bytes in Redis | hit on loopback | over 1 Gbit/s |\n|---|---:|---:|---:|"
+        "| | bytes in Redis | hit on loopback | hit over the link | {MANY} callers over the link |\n\
+         |---|---:|---:|---:|---:|"
     )?;
-    for (name, key, is_compressed) in [
-        ("json", "lists:1", false),
-        ("json+zstd", "lists:zstd:1", true),
-    ] {
-        near.hit(is_compressed).await?;
-        let bytes: u64 = redis::cmd("STRLEN")
-            .arg(key)
-            .query_async(&mut redis)
-            .await?;
-        // In turn, so that what else the machine does meets both.
-        let (mut loopback, mut linked) = (Vec::new(), Vec::new());
-        for _ in 0..5 {
-            loopback.push(near.hits(is_compressed).await?);
-            linked.push(far.hits(is_compressed).await?);
+    for length in LENGTHS {
+        let loopback = measured(near, &users, length, 1, &step)?;
+        let linked = measured(far, &users, length, 1, &step)?;
+        let many = measured(far, &users, length, MANY, &step)?;
+        for (place, key) in [format!("lists:{length}"), format!("lists:zstd:{length}")]
+            .into_iter()
+            .enumerate()
+        {
+            let bytes = server.cli(&["STRLEN", &key]);
+            let micros = |results: &[Measured]| results[place].sum.quantile(0.5) / 1e3;
+            writeln!(
+                out,
+                "| {length} users, `{}` | {} | {:.0} µs | {:.0} µs | {:.0} hits/s |",
+                loopback[place].name,
+                bytes.trim(),
+                micros(&loopback),
+                micros(&linked),
+                many[place].sum.rate(),
+            )?;
         }
-        let (loopback, linked) = (median(loopback), median(linked));
-        writeln!(
-            out,
-            "| `{name}` | {bytes} | {loopback:.0} µs | {linked:.0} µs |"
-        )?;
     }
+    drop(link);
     Ok(())
 }
