@@ -443,7 +443,7 @@ impl RedisCluster {
     }
 }
 
-/// Why a cluster did not do what it was told, in its own words.
+/// Why servers did not do what they were told, in their own words.
 #[derive(Debug, Clone)]
 pub struct Refused(String);
 

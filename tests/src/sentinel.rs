@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use crate::cluster::Refused;
 use crate::redis::{RedisOptions, RedisServer};
 use crate::wait::poll;
 
 const START: Duration = Duration::from_secs(30);
+/// A Sentinel that was stopped, or did not get to run, for two seconds does nothing for 30 s after that (it is in tilt).
+/// With two of them there is no majority, and one that was told to fail over does so afterwards. After an election that
+/// nobody has won they wait for ten more.
+const FAILOVER: Duration = Duration::from_secs(90);
 
 /// A real primary, its replicas, and real Sentinels that watch them under the name `mymaster`.
 #[derive(Debug)]
@@ -145,11 +150,53 @@ impl Sentinels {
     /// # Panics
     /// When it does not.
     pub fn wait_for_another(&self, port: u16) {
+        self.try_for_another(port)
+            .unwrap_or_else(|refused| panic!("{refused}"));
+    }
+
+    /// The same where it may have to be given up.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn try_for_another(&self, port: u16) -> Result<(), Refused> {
         let is_other = || (self.primary_port() != port).then_some(());
-        assert!(
-            poll(START, is_other).is_some(),
-            "no failover within {START:?}"
-        );
+        let none = || format!("no failover within {FAILOVER:?}\n{}", self.state());
+        poll(FAILOVER, is_other).ok_or_else(|| Refused::new(none()))
+    }
+
+    /// Whether a Sentinel does nothing, since it was stopped or starved not long ago.
+    pub fn is_in_tilt(&self, number: usize) -> bool {
+        let info = self.sentinels[number].cli(&["INFO", "sentinel"]);
+        info.contains("sentinel_tilt:1")
+    }
+
+    /// What servers and Sentinels say of themselves.
+    fn state(&self) -> String {
+        let mut state = String::new();
+        for (number, sentinel) in self.sentinels.iter().enumerate() {
+            let known = sentinel.cli(&["SENTINEL", "MASTER", Self::NAME]);
+            let value = |field: &str| {
+                let mut lines = known.lines().skip_while(|line| *line != field);
+                lines.nth(1).unwrap_or("?").to_owned()
+            };
+            let log = sentinel.log();
+            let last = log.len().saturating_sub(8);
+            state += &format!(
+                "Sentinel {number}: in tilt {}, primary {}, flags {}\n{}\n",
+                self.is_in_tilt(number),
+                value("port"),
+                value("flags"),
+                log[last..].join("\n")
+            );
+        }
+        for server in &self.servers {
+            let info = server.cli(&["INFO", "replication"]);
+            let kept = ["role:", "master_port:", "master_link_status:", "slave0:"];
+            let is_kept = |line: &&str| kept.iter().any(|it| line.starts_with(it));
+            let info: Vec<_> = info.lines().filter(is_kept).collect();
+            state += &format!("{}: {}\n", server.port(), info.join(" "));
+        }
+        state
     }
 
     /// The number of the primary that the first Sentinel names.
@@ -168,6 +215,15 @@ impl Sentinels {
     /// # Panics
     /// When that does not come to be.
     pub fn wait_until_whole(&self) {
+        self.try_until_whole()
+            .unwrap_or_else(|refused| panic!("{refused}"));
+    }
+
+    /// The same where somebody else may see to it.
+    ///
+    /// # Errors
+    /// When that does not come to be.
+    pub fn try_until_whole(&self) -> Result<(), Refused> {
         let is_whole = || {
             let primary = self.primary();
             let roles = self.servers.iter().enumerate().all(|(number, server)| {
@@ -187,16 +243,8 @@ impl Sentinels {
             });
             (roles && known).then_some(())
         };
-        let replication = || {
-            self.servers
-                .iter()
-                .map(|it| it.cli(&["INFO", "replication"]))
-        };
-        assert!(
-            poll(2 * START, is_whole).is_some(),
-            "{}",
-            replication().collect::<Vec<_>>().join("\n")
-        );
+        let not_whole = || format!("not whole within {FAILOVER:?}\n{}", self.state());
+        poll(FAILOVER, is_whole).ok_or_else(|| Refused::new(not_whole()))
     }
 
     /// The port of the primary that the first Sentinel names.
@@ -213,6 +261,19 @@ impl Sentinels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that was stopped says `OK` when it is told to fail over, and does so half a minute later.
+    #[test]
+    fn one_that_was_stopped_is_in_tilt() {
+        let mut sentinels = Sentinels::start();
+        assert!(!sentinels.is_in_tilt(1));
+        sentinels.sentinel_mut(1).pause();
+        std::thread::sleep(Duration::from_millis(2_500));
+        sentinels.sentinel_mut(1).resume();
+        let is_in_tilt = || sentinels.is_in_tilt(1).then_some(());
+        assert!(poll(START, is_in_tilt).is_some());
+        assert!(!sentinels.is_in_tilt(0));
+    }
 
     #[test]
     fn they_fail_over() {

@@ -43,6 +43,18 @@ pub(crate) fn now() -> Instant {
 #[cfg(all(test, cache_shuttle))]
 pub(crate) use super::sync::time::now;
 
+/// The system's clock, for times that another runtime compares with its own: a test may have paused
+/// Tokio's time on one of the two.
+#[cfg(all(feature = "redis", not(all(test, cache_shuttle))))]
+pub(crate) fn system() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+#[cfg(all(test, cache_shuttle))]
+pub(crate) fn system() -> std::time::Instant {
+    now().into_std()
+}
+
 /// Runs it, and returns how long that took in nanoseconds, by the system's clock.
 pub(crate) fn timed<T>(run: impl FnOnce() -> T) -> (T, u64) {
     let began = std::time::Instant::now();

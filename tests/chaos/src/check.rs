@@ -29,7 +29,7 @@
 //! | `unknown-outcome` | dropped, panicked, or an error that hid a commit; until the uncertainty deadline | seen to be out |
 //! | `killed` | the process was killed before the invalidation, and the write was not `crash_safe` | TTL |
 //! | `killed-pending` | the process was killed while the invalidation waited for Redis, or before it was known not to | TTL |
-//! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction or a restart may have taken the announcement | TTL |
+//! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction, a restart or a failover before the commit, or a slot that returned, may have taken the announcement | TTL |
 //! | `intent-unseen` | `crash_safe`, and killed, but Redis was away when it looked whether the announcement stands | TTL |
 //! | `shifted` | the answers on the reader's link were off by one | the age of the answer before, 2 s |
 //! | `late-commit` | a commit behind an error came after the uncertainty deadline: the premise was broken | TTL |
@@ -69,6 +69,8 @@ pub(crate) struct Verdict {
     pub(crate) committed: u64,
     /// Writes whose process was killed after their commit and before their end, and that obliged readers all the same.
     pub(crate) crash_safe_kills: u64,
+    /// The same, whether they obliged readers or not.
+    pub(crate) crash_safe_met: u64,
     pub(crate) stale: u64,
     pub(crate) latest: Time,
     /// Callers who got an error of the cache's making.
@@ -301,7 +303,7 @@ impl World {
         }
         let announced = write.announced.unwrap_or(write.begin.at);
         let end = killed + self.run.intent + 1_000 * MILLISECOND;
-        if self.may_lose_intents(announced, end) {
+        if self.may_lose_announcement(announced, write.committed, end) {
             return lost(Reason::IntentLost);
         }
         match write.committed {
@@ -313,6 +315,19 @@ impl World {
     fn may_lose_intents(&self, from: Time, to: Time) -> bool {
         let mut faults = self.faults.iter();
         faults.any(|fault| fault.kind.loses_intents() && fault.from <= to && fault.to >= from)
+    }
+
+    /// The same for what protects a write whose process was killed. Once it is committed, what takes the entries as well
+    /// does no harm: whatever is stored later was loaded later.
+    fn may_lose_announcement(&self, from: Time, committed: Option<Time>, to: Time) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|fault| {
+            let to = match committed {
+                Some(committed) if fault.kind.takes_entries_too() => committed.min(to),
+                _ => to,
+            };
+            fault.kind.loses_intents() && fault.from <= to && fault.to >= from
+        })
     }
 
     /// Whether something was about that can make an invalidation of this write wait.
@@ -410,11 +425,12 @@ impl Verdict {
         };
         let committed: HashSet<WriteId> = world.rows.values().flatten().copied().collect();
         for id in committed {
-            let is_unended = world
-                .writes
-                .get(&id)
-                .is_some_and(|write| write.done.is_none());
-            let is_owed = is_unended && matches!(world.duty(id, 0, u32::MAX), Duty::Owed(_));
+            let met = world.writes.get(&id).filter(|write| {
+                let is_killed = world.killed(write.begin.process).is_some();
+                is_killed && write.done.is_none() && write.begin.form.is_crash_safe()
+            });
+            let is_owed = met.is_some() && matches!(world.duty(id, 0, u32::MAX), Duty::Owed(_));
+            verdict.crash_safe_met += u64::from(met.is_some());
             verdict.crash_safe_kills += u64::from(is_owed);
         }
         verdict.violations.extend(world.accepted());

@@ -1,5 +1,6 @@
 //! Starts everything, lets the faults loose, and sees what is left.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -17,13 +18,15 @@ use crate::app::{Brief, DEADLINE, Figures, INTENT, Phase, TTL, UNCERTAINTY};
 use crate::clock::now;
 use crate::context::IDS;
 use crate::faults::FaultInjector;
-use crate::history::{Event, Life, Run, Time, Truth};
+use crate::history::{Event, Life, Mark, Run, Step, Time, Truth, last_events};
 use crate::options::Options;
 use crate::report;
 use crate::servers::Servers;
 use crate::shop::{KINDS, PLANTED_ROWS};
 
 const APPS: usize = 4;
+/// So many bytes of a history are a second or so.
+const LAST_MOMENTS: u64 = 256 << 10;
 const TASKS: u32 = 16;
 /// Each of the planted rows is changed after four times this, so that what the auditor sees stands for as
 /// long as it takes to be certain.
@@ -64,6 +67,13 @@ impl App {
         std::fs::write(self.brief.doom(), "").expect("the apps can be told");
     }
 
+    /// Whether a crash-safe write stands between its commit and its invalidation, as far as its history says: nearly
+    /// everything of the last moments.
+    pub(crate) fn is_amid_a_write(&self) -> bool {
+        let events = last_events(&self.brief.history(), LAST_MOMENTS);
+        is_amid_a_write(events.unwrap_or_default())
+    }
+
     /// Kills the process, and starts the next at once.
     pub(crate) fn kill_and_start(&mut self) {
         // SIGKILL is its last signal anyway; when this returns it is certainly gone.
@@ -100,6 +110,22 @@ impl App {
     }
 }
 
+fn is_amid_a_write(events: Vec<Event>) -> bool {
+    let [mut announced, mut committed, mut done] = [(); 3].map(|()| HashSet::new());
+    for event in events {
+        if let Event::Mark(Mark { write, step, .. }) = event {
+            match step {
+                Step::Announced => announced.insert(write),
+                Step::Committed => committed.insert(write),
+                Step::Done(_) => done.insert(write),
+                _ => false,
+            };
+        }
+    }
+    let mut stand = committed.difference(&done);
+    stand.any(|write| announced.contains(write))
+}
+
 fn spawn(brief: &Brief) -> Process {
     let program = std::env::current_exe().expect("this program has a path");
     let words = serde_json::to_string(brief).expect("plain data");
@@ -121,6 +147,8 @@ pub(crate) struct Company {
     pub(crate) apps: usize,
     /// How many of them, from the first on, keep copies, if any do.
     pub(crate) with_copies: usize,
+    /// Whether they note what has been announced.
+    pub(crate) notes_announcements: bool,
 }
 
 /// What a run has left.
@@ -137,6 +165,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         apps: APPS,
         // The last asks Redis each time.
         with_copies: APPS - 1,
+        notes_announcements: true,
     };
     let Played {
         history,
@@ -201,7 +230,10 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let before = Aftermath::measure(&apps, &stage.phase(), &servers, &postgres, &database);
 
     stage.tell(Phase::Load);
-    let injector = FaultInjector::new(&options.faults);
+    let injector = FaultInjector {
+        meets_writes: options.mishaps && company.notes_announcements,
+        ..FaultInjector::new(&options.faults)
+    };
     let began = Instant::now();
     let mut rng = Rng::with_seed(options.seed);
     let at_servers = std::thread::scope(|scope| {
@@ -278,6 +310,8 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         kinds: KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
         planted_writer: options.planted_writer,
         servers: options.servers.name().to_owned(),
+        faults: options.faults.clone(),
+        mishaps: options.mishaps,
     };
     let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();
     let evicted = *injector
@@ -435,4 +469,52 @@ fn write_history(
         }
     }
     file.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Outcome;
+
+    #[test]
+    fn a_write_is_met_between_its_commit_and_its_end() {
+        let is_amid = |steps: &[(u64, Step)]| {
+            let mark = |(write, step): &(u64, Step)| {
+                Event::Mark(Mark {
+                    write: *write,
+                    at: 1,
+                    step: *step,
+                })
+            };
+            is_amid_a_write(steps.iter().map(mark).collect())
+        };
+        let (announced, committed) = ((1, Step::Announced), (1, Step::Committed));
+        let done = (1, Step::Done(Outcome::Returned));
+        assert!(!is_amid(&[announced]));
+        assert!(!is_amid(&[committed]), "no crash-safe write");
+        assert!(is_amid(&[announced, committed]));
+        assert!(!is_amid(&[announced, committed, done]));
+        assert!(is_amid(&[
+            announced,
+            committed,
+            done,
+            (2, Step::Announced),
+            (2, Step::Committed)
+        ]));
+    }
+
+    #[test]
+    fn half_a_line_is_left_out() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let event = Event::Mark(Mark {
+            write: 1,
+            at: 1,
+            step: Step::Announced,
+        });
+        let line = serde_json::to_string(&event).expect("plain data");
+        std::fs::write(file.path(), format!("{line}\n{line}\n{line}\n{{\"M\"")).expect("written");
+        let bytes = u64::try_from(2 * line.len()).expect("few");
+        assert_eq!(last_events(file.path(), bytes).expect("read").len(), 1);
+        assert_eq!(last_events(file.path(), 10 * bytes).expect("read").len(), 3);
+    }
 }

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use crate::clock::now;
 use crate::context::IDS;
 use crate::coordinator::App;
-use crate::history::{Fault, FaultKind};
+use crate::history::{Fault, FaultKind, MILLISECOND};
 use crate::shop::KINDS;
 
 /// An app is stopped for longer than copies may be old, for no longer than its announcements outlast, and not again
@@ -20,10 +20,70 @@ use crate::shop::KINDS;
 const LONGEST_STOP: u64 = 1_800;
 const BETWEEN_STOPS: Duration = Duration::from_secs(3);
 
+/// Within this time an app that is to be killed comes to a crash-safe write, unless its Redis is away.
+const MEETS_WITHIN: u64 = 3_000 * MILLISECOND;
+
 /// `CLIENT TRACKING OFF` on somebody's own connection; the reply, which nobody would expect, is left out. In one piece:
 /// what came in between would get no reply.
 const TRACK_NOTHING: &[u8] =
     b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n";
+
+/// What each hand draws from.
+const AT_REDIS: &[FaultKind] = &[
+    FaultKind::RedisStop,
+    FaultKind::RestartEmpty,
+    FaultKind::RestartSnapshot,
+    FaultKind::RestartAof,
+    FaultKind::Flush,
+    FaultKind::ScriptFlush,
+    FaultKind::ClientKill,
+    FaultKind::Evict,
+    FaultKind::RefuseWrites,
+    FaultKind::Resets,
+    FaultKind::CopyOver,
+    FaultKind::Oversized,
+];
+pub(crate) const AT_CLUSTER: &[FaultKind] = &[
+    FaultKind::PrimaryKill,
+    FaultKind::PrimaryStop,
+    FaultKind::Failover,
+    FaultKind::SlotMove,
+    FaultKind::SlotReturn,
+    FaultKind::Partition,
+    FaultKind::Flush,
+    FaultKind::ScriptFlush,
+    FaultKind::ClientKill,
+];
+pub(crate) const AT_SENTINELS: &[FaultKind] = &[
+    FaultKind::PrimaryKill,
+    FaultKind::PrimaryStop,
+    FaultKind::Failover,
+    FaultKind::SentinelStop,
+    FaultKind::Flush,
+    FaultKind::ScriptFlush,
+    FaultKind::ClientKill,
+];
+const AT_APPS: &[FaultKind] = &[FaultKind::Kill, FaultKind::AppStop];
+const AT_LINKS: &[FaultKind] = &[
+    FaultKind::Cut,
+    FaultKind::Delay,
+    FaultKind::HalfClose,
+    FaultKind::Hold,
+    FaultKind::SwallowAnswers,
+    FaultKind::SwallowRequests,
+    FaultKind::TrackingOff,
+    FaultKind::OffByOne,
+];
+
+/// What each hand draws from, with these servers.
+pub(crate) fn drawn_together(servers: &str) -> [&'static [FaultKind]; 3] {
+    let at_servers = match servers {
+        "cluster" => AT_CLUSTER,
+        "sentinels" => AT_SENTINELS,
+        _ => AT_REDIS,
+    };
+    [at_servers, AT_APPS, AT_LINKS]
+}
 
 /// What all hands share.
 pub(crate) struct FaultInjector {
@@ -35,6 +95,8 @@ pub(crate) struct FaultInjector {
     pub(crate) evicted: Mutex<u64>,
     /// Held by whoever breaks links: alone, if it is all of them.
     pub(crate) links: RwLock<()>,
+    /// Whether most of the apps that are killed are amid a crash-safe write.
+    pub(crate) meets_writes: bool,
 }
 
 impl FaultInjector {
@@ -46,6 +108,7 @@ impl FaultInjector {
             faults: Mutex::default(),
             evicted: Mutex::default(),
             links: RwLock::default(),
+            meets_writes: false,
         }
     }
 
@@ -96,26 +159,12 @@ impl FaultInjector {
     /// Breaks Redis.
     pub(crate) fn at_redis(&self, redis: &mut RedisServer, mut rng: Rng) {
         use FaultKind::{
-            ClientKill, CopyOver, Evict, Flush, Oversized, RedisStop, RefuseWrites, Resets,
-            RestartAof, RestartEmpty, RestartSnapshot, ScriptFlush,
+            ClientKill, CopyOver, Flush, Oversized, RedisStop, RefuseWrites, Resets, RestartAof,
+            RestartEmpty, RestartSnapshot, ScriptFlush,
         };
-        let among = [
-            RedisStop,
-            RestartEmpty,
-            RestartSnapshot,
-            RestartAof,
-            Flush,
-            ScriptFlush,
-            ClientKill,
-            Evict,
-            RefuseWrites,
-            Resets,
-            CopyOver,
-            Oversized,
-        ];
         while self.goes_on() {
             self.wait(400..2_500, &mut rng);
-            let Some(kind) = self.choose(&among, &mut rng) else {
+            let Some(kind) = self.choose(AT_REDIS, &mut rng) else {
                 return;
             };
             if !self.goes_on() {
@@ -274,7 +323,7 @@ impl FaultInjector {
         let mut stopped = vec![None; apps.len()];
         while self.goes_on() {
             self.wait(300..2_000, &mut rng);
-            let Some(kind) = self.choose(&[FaultKind::Kill, FaultKind::AppStop], &mut rng) else {
+            let Some(kind) = self.choose(AT_APPS, &mut rng) else {
                 return;
             };
             let slot = rng.usize(..apps.len());
@@ -284,7 +333,15 @@ impl FaultInjector {
             let mut from = now();
             if kind == FaultKind::Kill {
                 apps[slot].doom();
-                self.wait(60..400, &mut rng);
+                if self.meets_writes && rng.u32(..4) > 0 {
+                    let end = now() + MEETS_WITHIN;
+                    while self.goes_on() && now() < end && !apps[slot].is_amid_a_write() {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    self.wait(0..100, &mut rng);
+                } else {
+                    self.wait(60..400, &mut rng);
+                }
                 from = now();
                 apps[slot].kill_and_start();
             } else {
@@ -306,21 +363,11 @@ impl FaultInjector {
     /// Breaks the links of some apps.
     pub(crate) fn at_links(&self, proxies: &[(usize, &Proxy)], mut rng: Rng) {
         use FaultKind::{
-            Cut, Delay, HalfClose, Hold, OffByOne, SwallowAnswers, SwallowRequests, TrackingOff,
+            Delay, HalfClose, Hold, OffByOne, SwallowAnswers, SwallowRequests, TrackingOff,
         };
         while self.goes_on() {
             self.wait(800..4_000, &mut rng);
-            let among = [
-                Cut,
-                Delay,
-                HalfClose,
-                Hold,
-                SwallowAnswers,
-                SwallowRequests,
-                TrackingOff,
-                OffByOne,
-            ];
-            let Some(kind) = self.choose(&among, &mut rng) else {
+            let Some(kind) = self.choose(AT_LINKS, &mut rng) else {
                 return;
             };
             let Some((slot, proxy)) = rng.choice(proxies) else {

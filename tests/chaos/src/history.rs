@@ -4,7 +4,7 @@
 //! was killed may be cut short.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -69,6 +69,11 @@ pub(crate) struct Run {
     /// Which servers: `one`, a `cluster`, or those that `sentinels` watch.
     #[serde(default)]
     pub(crate) servers: String,
+    /// The faults that were to come, and whether callers hung up and bodies failed.
+    #[serde(default)]
+    pub(crate) faults: Vec<FaultKind>,
+    #[serde(default)]
+    pub(crate) mishaps: bool,
 }
 
 /// One app process.
@@ -236,6 +241,22 @@ impl FaultKind {
                 | Self::Failover
                 | Self::SlotReturn
                 | Self::Partition
+        )
+    }
+
+    /// Whether what was stored before is lost with the announcements, or is not served any more, since the server is
+    /// another one.
+    pub(crate) fn takes_entries_too(self) -> bool {
+        matches!(
+            self,
+            Self::RestartEmpty
+                | Self::RestartSnapshot
+                | Self::RestartAof
+                | Self::Flush
+                | Self::Evict
+                | Self::PrimaryKill
+                | Self::PrimaryStop
+                | Self::Failover
         )
     }
 
@@ -505,6 +526,20 @@ impl Recorder {
 }
 
 /// All events of a file, one after the other; lines that are cut short are left out.
+/// Those in the last bytes of a history that somebody is writing.
+pub(crate) fn last_events(path: &Path, bytes: u64) -> std::io::Result<Vec<Event>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let lines = text.split(|byte| *byte == b'\n');
+    // The first is half a line, and so may be the last.
+    Ok(lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
+}
+
 pub(crate) fn events(path: &Path) -> std::io::Result<impl Iterator<Item = Event>> {
     let lines = BufReader::new(File::open(path)?).split(b'\n');
     Ok(lines

@@ -72,6 +72,20 @@ impl World {
         accepted.into_iter()
     }
 
+    /// How many `required` writes had to be refused, all in all.
+    pub(crate) fn required_while_refused(&self) -> usize {
+        let writes = self.writes.values();
+        let is_refused = |write: &&Write| {
+            let begin = &write.begin;
+            begin.form == Form::Required
+                && write.done.is_some_and(|(done, _)| {
+                    let since = self.refused_since(begin.process, begin.at, done);
+                    since.is_some()
+                })
+        };
+        writes.filter(is_refused).count()
+    }
+
     /// Since when Redis had refused writes, if it did so all the time and long enough before `from` to be noticed by a process
     /// that was not stopped.
     fn refused_since(&self, process: u32, from: Time, to: Time) -> Option<Time> {

@@ -35,6 +35,7 @@ mod servers;
 mod shards;
 mod shop;
 mod stage;
+mod untested;
 mod verdict;
 mod weaker;
 mod writes;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::faults::drawn_together;
 use crate::history::FaultKind;
 use crate::score::Setting;
 use crate::servers::Setup;
@@ -87,6 +88,7 @@ impl Options {
             servers: Setup::One,
             logs: None,
         };
+        let mut is_chosen = false;
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
             if name == "--help" || name == "-h" {
@@ -117,12 +119,21 @@ impl Options {
                 "--logs" => options.logs = Some(value.into()),
                 "--history" => options.history = Some(value.into()),
                 "--faults" => {
+                    is_chosen = true;
                     (options.faults, options.mishaps) = faults(value)?;
                 }
                 _ => return Err(format!("there is no option `{name}`")),
             }
         }
-        Ok(Some(options))
+        let hands = drawn_together(options.servers.name());
+        let is_drawn = |kind: &&FaultKind| hands.iter().any(|hand| hand.contains(kind));
+        match options.faults.iter().find(|kind| !is_drawn(kind)) {
+            Some(kind) if is_chosen => Err(format!(
+                "with these servers there is no fault `{}`",
+                kind.name()
+            )),
+            _ => Ok(Some(options)),
+        }
     }
 }
 
@@ -137,4 +148,32 @@ fn faults(list: &str) -> Result<(Vec<FaultKind>, bool), String> {
         }
     }
     Ok((kinds, mishaps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &str) -> Result<Option<Options>, String> {
+        let arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
+        Options::read(&arguments)
+    }
+
+    /// A run without the faults that it was to have finds nothing.
+    #[test]
+    fn a_fault_that_does_not_come_can_not_be_chosen() {
+        for (faults, servers) in [
+            ("evict", "cluster"),
+            ("slot-move", "one"),
+            ("cut-off", "cluster"),
+        ] {
+            let refused = read(&format!("--faults kill,{faults} --servers {servers}"));
+            let refused = refused.expect_err("it never comes");
+            assert!(refused.ends_with(&format!("`{faults}`")), "{refused}");
+        }
+        for faults in ["none", "mishaps", "kill,slot-move"] {
+            let chosen = read(&format!("--faults {faults} --servers cluster"));
+            assert!(chosen.is_ok_and(|it| it.is_some()), "{faults}");
+        }
+    }
 }

@@ -354,11 +354,23 @@ fn a_killed_crash_safe_write_is_shown_at_once() {
     let killed = world(Form::CrashSafe, Some(150), &announced);
     assert_eq!(stale(&with(killed.clone(), read(OTHER, 160, 1))), Some(10));
     assert_eq!(judge(&killed).crash_safe_kills, 1);
-    let lost = with(killed, fault(FaultKind::Flush, 2_000, 2_001));
+    for kind in [FaultKind::Flush, FaultKind::PrimaryKill] {
+        let lost = with(killed.clone(), fault(kind, 107, 108));
+        assert_eq!(
+            excused(&with(lost, read(OTHER, 3_000, 1))),
+            [Reason::IntentLost]
+        );
+    }
+    let returned = with(killed.clone(), fault(FaultKind::SlotReturn, 2_000, 2_001));
     assert_eq!(
-        excused(&with(lost, read(OTHER, 3_000, 1))),
+        excused(&with(returned, read(OTHER, 3_000, 1))),
         [Reason::IntentLost]
     );
+    // What was stored before the commit is gone as well, or dead.
+    for kind in [FaultKind::Flush, FaultKind::Failover] {
+        let gone = with(killed.clone(), fault(kind, 2_000, 2_001));
+        assert_eq!(stale(&with(gone, read(OTHER, 3_000, 1))), Some(2_850));
+    }
     // Nobody knows when the commit was made: by then at the latest.
     let unknown = world(Form::CrashSafe, Some(150), &announced[..1]);
     assert_eq!(stale(&with(unknown, read(OTHER, 1_700, 1))), Some(50));

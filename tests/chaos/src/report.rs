@@ -10,6 +10,7 @@ use crate::audited::Findings;
 use crate::check::{Verdict, Violation, World};
 use crate::history::{Answer, FaultKind, Form, MILLISECOND, Time, events};
 use crate::minimise;
+use crate::untested::untested;
 use crate::weaker;
 
 /// More of one kind say little more.
@@ -45,7 +46,12 @@ pub(crate) fn judge(history: &Path, comparison: &Comparison) -> bool {
             for complaint in &complaints {
                 text += &format!("AUDIT: {complaint}\n");
             }
+            let untested = untested(&world, &verdict);
+            for it in &untested {
+                text += &format!("{it}\n");
+            }
             let is_right = verdict.violations.is_empty()
+                && !untested.iter().any(|it| it.is_fault)
                 && comparison.complaints.is_empty()
                 && complaints.is_empty()
                 && verdict.reads > 0;
@@ -197,9 +203,15 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
         .map(|(kind, count)| format!("{} {count}", kind.name()))
         .collect();
     rows.push((format!("faults, {}", world.faults.len()), faults.join(", ")));
+    let killed = world.lives.values().filter(|life| life.killed.is_some());
     rows.push((
         "crash-safe writes killed and checked".into(),
-        verdict.crash_safe_kills.to_string(),
+        format!(
+            "{}, of {} that were met by {} kills",
+            verdict.crash_safe_kills,
+            verdict.crash_safe_met,
+            killed.count()
+        ),
     ));
     rows.push((
         "STALE".into(),
@@ -239,12 +251,11 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
     let accepted = |violation: &&Violation| matches!(violation, Violation::Accepted { .. });
     rows.push((
         "required writes while Redis refused".into(),
-        verdict
-            .violations
-            .iter()
-            .filter(accepted)
-            .count()
-            .to_string(),
+        format!(
+            "{} of {}",
+            verdict.violations.iter().filter(accepted).count(),
+            world.required_while_refused()
+        ),
     ));
     let wrong = |violation: &&Violation| {
         matches!(

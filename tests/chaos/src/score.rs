@@ -68,6 +68,7 @@ pub fn score<C: crate::Contestant>(
         program: program.iter().map(|word| (*word).to_owned()).collect(),
         apps: if C::SHARED { setting.processes } else { 1 },
         with_copies: setting.processes,
+        notes_announcements: false,
     };
     let Played { history, loads, .. } = play(&options, &company);
     let world = World::new(events(&history)?);

@@ -8,12 +8,14 @@ use cache_tests::{Links, Mode, RedisCluster, Refused, Sentinels};
 use fastrand::Rng;
 
 use crate::clock::now;
-use crate::faults::{FaultInjector, row_key};
+use crate::faults::{AT_CLUSTER, AT_SENTINELS, FaultInjector, row_key};
 use crate::history::{FaultKind, Time};
 use crate::shop::KINDS;
 
 /// Within this time a replica takes over; one that was not in step with its primary may never do.
 const ELECTION: Duration = Duration::from_secs(15);
+/// So often servers that are not as before are waited for once more.
+const WHOLE_AGAIN: usize = 3;
 
 /// The primaries of a cluster.
 fn primaries(cluster: &RedisCluster) -> BTreeSet<usize> {
@@ -34,24 +36,12 @@ impl FaultInjector {
     /// primaries are also replaced by themselves: then what was begun is given up.
     pub(crate) fn at_cluster(&self, cluster: &mut RedisCluster, links: &[Links], mut rng: Rng) {
         use FaultKind::{
-            ClientKill, Failover, Flush, Partition, PrimaryKill, PrimaryStop, ScriptFlush,
-            SlotMove, SlotReturn,
+            Failover, Flush, Partition, PrimaryKill, PrimaryStop, ScriptFlush, SlotMove, SlotReturn,
         };
-        let among = [
-            PrimaryKill,
-            PrimaryStop,
-            Failover,
-            SlotMove,
-            SlotReturn,
-            Partition,
-            Flush,
-            ScriptFlush,
-            ClientKill,
-        ];
         let (mut primaries, mut known_at) = (primaries(cluster), now());
         while self.goes_on() {
             self.wait(300..2_000, &mut rng);
-            let Some(kind) = self.choose(&among, &mut rng) else {
+            let Some(kind) = self.choose(AT_CLUSTER, &mut rng) else {
                 return;
             };
             if !self.goes_on() {
@@ -247,62 +237,86 @@ impl FaultInjector {
 
     /// Breaks a primary, its replica, and the Sentinels that watch them.
     pub(crate) fn at_sentinels(&self, sentinels: &mut Sentinels, mut rng: Rng) {
-        use FaultKind::{
-            ClientKill, Failover, Flush, PrimaryKill, PrimaryStop, ScriptFlush, SentinelStop,
-        };
-        let among = [
-            PrimaryKill,
-            PrimaryStop,
-            Failover,
-            SentinelStop,
-            Flush,
-            ScriptFlush,
-            ClientKill,
-        ];
+        use FaultKind::{Failover, Flush, PrimaryKill, PrimaryStop, ScriptFlush, SentinelStop};
+        let (mut known, mut known_at) = (sentinels.primary(), now());
         while self.goes_on() {
             self.wait(300..2_000, &mut rng);
-            let Some(kind) = self.choose(&among, &mut rng) else {
+            let Some(kind) = self.choose(AT_SENTINELS, &mut rng) else {
                 return;
             };
             if !self.goes_on() {
                 return;
             }
             let (primary, from) = (sentinels.primary(), now());
+            if std::mem::replace(&mut known, primary) != primary {
+                // On a busy machine primaries are replaced that nobody has broken.
+                self.note(Failover, known_at, None);
+            }
             let port = sentinels.server(primary).port();
             let tell = |words: &[&str]| drop(sentinels.server(primary).cli(words));
+            let mut is_planned = true;
             match kind {
                 PrimaryKill => {
                     sentinels.server_mut(primary).stop();
-                    sentinels.wait_for_another(port);
+                    given_up("a failover", sentinels.try_for_another(port));
                     self.wait(0..1_000, &mut rng);
                     sentinels.server_mut(primary).restart();
-                    sentinels.wait_until_whole();
                 }
                 PrimaryStop => {
                     sentinels.server_mut(primary).pause();
                     self.wait(50..4_000, &mut rng);
                     sentinels.server_mut(primary).resume();
-                    sentinels.wait_until_whole();
                 }
                 Failover => {
+                    // One in tilt says `OK`, and does it half a minute later.
+                    let able: Vec<_> = (0..3).filter(|it| !sentinels.is_in_tilt(*it)).collect();
+                    let Some(number) = rng.choice(able) else {
+                        continue;
+                    };
                     let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
                     // Refused soon after another one.
-                    if sentinels.sentinel(rng.usize(..3)).cli(&failover) == "OK" {
-                        sentinels.wait_for_another(port);
+                    if sentinels.sentinel(number).cli(&failover) == "OK" {
+                        given_up("a failover", sentinels.try_for_another(port));
                     }
-                    sentinels.wait_until_whole();
                 }
                 SentinelStop => {
                     let number = rng.usize(..3);
+                    // Of three in tilt none would do anything for half a minute.
+                    let mut others = (0..3).filter(|it| *it != number);
+                    let longest = match others.any(|it| sentinels.is_in_tilt(it)) {
+                        true => 1_500,
+                        false => 4_000,
+                    };
                     sentinels.sentinel_mut(number).pause();
-                    self.wait(50..4_000, &mut rng);
+                    self.wait(50..longest, &mut rng);
                     sentinels.sentinel_mut(number).resume();
+                    is_planned = false;
                 }
-                Flush => tell(&["FLUSHALL"]),
-                ScriptFlush => tell(&["SCRIPT", "FLUSH"]),
-                _ => tell(&["CLIENT", "KILL", "TYPE", "normal"]),
+                _ => {
+                    is_planned = false;
+                    match kind {
+                        Flush => tell(&["FLUSHALL"]),
+                        ScriptFlush => tell(&["SCRIPT", "FLUSH"]),
+                        _ => tell(&["CLIENT", "KILL", "TYPE", "normal"]),
+                    }
+                }
+            }
+            if is_planned {
+                await_whole(sentinels);
+                known = sentinels.primary();
             }
             self.note(kind, from, None);
+            known_at = now();
         }
     }
+}
+
+/// Returns when the servers are as before; a failover that was given up may still come about.
+fn await_whole(sentinels: &Sentinels) {
+    for _ in 0..WHOLE_AGAIN {
+        if !given_up("to wait for the servers", sentinels.try_until_whole()) {
+            return;
+        }
+    }
+    sentinels.wait_until_whole();
 }

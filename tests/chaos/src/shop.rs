@@ -308,12 +308,16 @@ impl<K: Kind> Shop<K> {
         Ok(self.update(tx, K::NUMBER, id).await?)
     }
 
-    /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was.
+    /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was. In a task of
+    /// its own, since a read inside the body of a write that concerns it does not ask Redis.
     async fn look_for_announcement(&self, id: i64) {
         use cache_runtime::BypassReason::{Fenced, Intended, Pending, Unavailable, Unconfirmed};
         use cache_runtime::{Status, observe};
         let calm = self.calm();
-        let (_, outcomes) = observe(self.cache.strict(calm.get(id))).await;
+        let look = async move { observe(calm.cache.strict(calm.get(id))).await.1 };
+        let Ok(outcomes) = tokio::spawn(look).await else {
+            return;
+        };
         for outcome in outcomes {
             match outcome.status {
                 Status::Bypass(Intended) => self.mark(Step::Announced),

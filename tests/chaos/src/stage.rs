@@ -112,7 +112,9 @@ impl Cast for Stage {
 }
 
 async fn one<K: Kind>(stage: Arc<Stage>, mut rng: Rng) {
-    if rng.u32(..1_000) < writes::share(&stage, K::NUMBER) {
+    if writes::is_last(&stage) {
+        writes::write_last::<K>(&stage, &mut rng).await;
+    } else if rng.u32(..1_000) < writes::share(&stage, K::NUMBER) {
         writes::write::<K>(&stage, &mut rng).await;
     } else if stage.mishaps && rng.u32(..100) < 2 {
         // A caller who hangs up.

@@ -100,6 +100,27 @@ pub(crate) fn share(stage: &Common, kind: u8) -> u32 {
     }
 }
 
+/// So many writes of a process that is about to be killed stand between their commit and their invalidation.
+const LAST_WRITES: u32 = 8;
+
+/// Whether a process that is about to be killed writes once more what a crash must not undo. Otherwise hardly any such
+/// write would be met: most operations read.
+pub(crate) fn is_last(stage: &Common) -> bool {
+    stage.mishaps
+        && stage.doomed.load(Ordering::SeqCst)
+        && stage.unsettled.load(Ordering::SeqCst) < LAST_WRITES
+}
+
+/// Such a write.
+pub(crate) async fn write_last<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
+    let form = match rng.u32(..10) {
+        0 => Form::CrashSafeWhole,
+        _ => Form::CrashSafe,
+    };
+    let mishap = mishap(stage, K::NUMBER, rng);
+    write_as::<K>(stage, form, mishap, None, id(rng)).await;
+}
+
 /// What came of a write as far as its caller knows.
 enum Ended {
     Returned(Result<(), Trouble>),

@@ -442,3 +442,35 @@ async fn a_batch_that_gets_a_lease_waits_no_longer_over_redis() {
     })
     .await;
 }
+
+/// More ids than are handled at a time. Those that wait for their turn have not asked yet, so their time has not begun:
+/// otherwise they would find their leases free, and have no time left to take them.
+#[tokio::test]
+async fn ids_that_wait_for_their_turn_have_their_whole_time_left() {
+    bounded(async {
+        const BUDGET: Duration = Duration::from_secs(1);
+        let server = RedisServer::start();
+        let config = || over(&server).command_budget(BUDGET).wait_limit(PATIENCE);
+        let (a, b) = (Cache::new(config()).await, Cache::new(config()).await);
+        let shop = Shop::new(&a);
+        let other = shop.node(&b);
+        let ids: Vec<i64> = (1..=200).collect();
+        let gate = Gate::new();
+        let (held, all) = (shop.with_read_gate(&gate), ids.clone());
+        let load = cache_tests::spawn(async move { held.get_many(&all).await });
+        gate.arrival().await;
+        let waiting = {
+            let (other, ids) = (other.clone(), ids.clone());
+            cache_tests::spawn(async move { other.get_many(&ids).await })
+        };
+        // The first ids wait for longer than one may take.
+        tokio::time::sleep(BUDGET * 3 / 2).await;
+        load.abort();
+        load.await.expect_err("aborted");
+        let rows = waiting.await.expect("it does not panic").expect("read");
+        assert!(!rows.is_empty());
+        let counters = b.get_stats().await.counters;
+        assert_eq!(counters.errors, 0, "{counters:?}");
+    })
+    .await;
+}

@@ -1,9 +1,12 @@
 //! Tests of programs: with Tokio's time paused, and with a runtime for each test.
 
+use std::time::Duration;
+
 use cache_runtime::{Acknowledgement, Cache, Status, observe};
 use cache_tests::RedisServer;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::over;
 use crate::shop::Shop;
@@ -39,12 +42,40 @@ async fn paused_time_costs_no_hit_and_no_acknowledgement() {
                 Acknowledgement::Delivered
             );
         }
-        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+        assert_eq!(began.elapsed(), Duration::ZERO);
         let stats = cache.get_stats().await;
         assert_eq!((stats.connected, stats.counters.pending), (true, 0));
         cache.shutdown().await;
-        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
+}
+
+/// The cache's own thread, whose time goes on, watches what is read together. It must not compare its
+/// time with that of the test, which has stood still since the test began.
+#[tokio::test(start_paused = true)]
+async fn reads_together_may_take_their_time_while_that_of_the_test_stands_still() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const BUDGET: Duration = Duration::from_secs(1);
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server).command_budget(BUDGET)).await;
+    let shop = Shop::new(&cache);
+    shop.name(1).await;
+    // The test's time is now behind by more than a read may take.
+    std::thread::sleep(BUDGET);
+    let began = Instant::now();
+    let answer = server.cli(&["CLIENT", "PAUSE", "400"]);
+    assert_eq!(answer.trim(), "OK");
+    let mut reads: Vec<_> = (0..60).map(|_| Box::pin(is_hit(shop.get(1)))).collect();
+    for read in &mut reads {
+        assert!(read.now_or_never().is_none());
+    }
+    // Those that were sent alone hold the test's time themselves. Without them its own timer must not run out, either.
+    reads.drain(..10);
+    let together = timeout(HOUR, join_all(reads)).await;
+    let together = together.expect("no time passes");
+    assert!(together.iter().all(|hit| *hit), "{together:?}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    cache.shutdown().await;
 }
 
 /// As `#[tokio::test]` makes them, with one cache for all of them.

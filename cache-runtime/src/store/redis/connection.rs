@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use super::batcher::Batcher;
@@ -319,6 +319,12 @@ impl Connection {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the cache's own thread drives the connection, and sends the batches: the time of the
+    /// runtimes that read may be paused.
+    pub(super) fn is_driven_apart(&self) -> bool {
+        self.home.runtime_flavor() == RuntimeFlavor::CurrentThread
     }
 
     pub(super) fn tracker(&self) -> Option<&Tracker> {

@@ -13,13 +13,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::slots::SlotSet;
-use crate::base::clock::{self, Instant};
+use crate::base::clock;
 use crate::base::mutation;
 use crate::base::paused::PauseGuard;
 
@@ -38,6 +38,8 @@ pub(super) struct Fences {
 #[derive(Debug)]
 struct ActiveFence {
     slots: Arc<SlotSet>,
+    /// By the system's clock: a fence is put up on the cache's own thread, and the caller's time may be
+    /// paused.
     since: Instant,
 }
 
@@ -75,7 +77,7 @@ impl Fences {
         let mut active = self.active.lock();
         active.push(ActiveFence {
             slots: Arc::clone(&slots),
-            since: clock::now(),
+            since: clock::system(),
         });
         self.count.store(active.len(), Ordering::Release);
         Fence {
@@ -115,18 +117,20 @@ impl Fences {
                 true => None,
                 false => youngest.map(|since| since + ACK_LIMIT),
             };
-            if fenced.is_empty() || until.is_some_and(|until| until <= clock::now()) {
+            let now = match mutation::is_active("fences-timed-by-paused-time") {
+                true => clock::now().into_std(),
+                false => clock::system(),
+            };
+            if fenced.is_empty() || until.is_some_and(|until| until <= now) {
                 return fenced;
             }
-            // The fence ends on the cache's own thread, and the caller's time may be paused.
-            let rest = until.map_or(ACK_LIMIT, |until| {
-                until.saturating_duration_since(clock::now())
-            });
+            let rest = until.map(|until| until.saturating_duration_since(now));
+            // The fence ends on the cache's own thread.
             let _held = (!mutation::is_active("paused-time-moves-on-at-fences"))
-                .then(|| PauseGuard::for_at_most(rest));
+                .then(|| PauseGuard::for_at_most(rest.unwrap_or(ACK_LIMIT)));
             tokio::select! {
                 () = ended => {}
-                () = clock::sleep_until(until) => {}
+                () = clock::sleep_until(rest.map(|rest| clock::now() + rest)) => {}
             }
         }
         Vec::new()
@@ -183,6 +187,33 @@ mod tests {
         drop(other);
         assert!(fences.active.lock().is_empty() && !fences.has(7));
         assert!(fences.none().now_or_never().is_some());
+    }
+
+    /// The cache's own thread puts it up, and does not know the time of a test.
+    #[tokio::test(start_paused = true)]
+    async fn a_fence_is_waited_for_at_any_time_of_a_test() {
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        loop {
+            let before = Instant::now();
+            let fences = Arc::new(Fences::default());
+            let put_up = {
+                let fences = Arc::clone(&fences);
+                std::thread::spawn(move || {
+                    let mut slots = SlotSet::default();
+                    slots.add(7);
+                    fences.put_up(slots)
+                })
+            };
+            let fence = put_up.join().expect("put up");
+            let mut active = std::pin::pin!(fences.active(&[7]));
+            let is_waited_for = (&mut active).now_or_never().is_none();
+            drop(fence);
+            // Unless this thread was held up, the fence was young.
+            if before.elapsed() < ACK_LIMIT {
+                assert!(is_waited_for);
+                return assert!(active.await.is_empty());
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

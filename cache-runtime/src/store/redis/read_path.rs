@@ -1,12 +1,13 @@
 //! Chooses how a read is sent: alone, or in a batch.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::batcher::{Batcher, LookResult};
 use super::connection::Connection;
-use crate::base::clock::{self, Instant};
+use crate::base::clock;
 use crate::base::sync::atomic::Ordering;
 use crate::store::Probe;
 
@@ -63,7 +64,7 @@ pub(super) fn read_path(connection: &Arc<Connection>, probe: &Probe) -> ReadPath
     if batcher.is_quiet() || connection.set_aside().concerns(probe) {
         return ReadPath::Direct(DirectRead::counted(connection, own));
     }
-    let since = clock::now();
+    let since = clock::system();
     match batcher.join(probe, since) {
         Some(answer) => ReadPath::Batched(answer, since),
         None => ReadPath::Direct(DirectRead::counted(connection, own)),

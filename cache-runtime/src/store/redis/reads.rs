@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 pub(super) use redis::Value;
@@ -13,9 +14,10 @@ use super::read_path::{DirectRead, ReadPath, read_path};
 use super::reply::{millis, miscounted};
 use super::stored::{GenerationSet, Missing, StoredValue, generation, generations_or_unknown};
 use super::{RedisStore, scripts};
-use crate::base::clock::{Instant, Millis};
+use crate::base::clock::{self, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
+use crate::base::paused::PauseGuard;
 use crate::protocol::generation::{Dep, Generation};
 use crate::store::{Look, Probe};
 
@@ -27,17 +29,23 @@ impl RedisStore {
         &'l self,
         probe: &'l Probe,
     ) -> BoxFuture<'l, Result<Box<Look>, Error>> {
-        match self
-            .connections
-            .using(|connection| read_path(connection, probe))
-        {
-            Ok(ReadPath::Direct(alone)) => {
+        let path = self.connections.using(|connection| {
+            let is_apart = connection.is_driven_apart();
+            (read_path(connection, probe), is_apart)
+        });
+        match path {
+            Ok((ReadPath::Direct(alone), _)) => {
                 Box::pin(async move { self.look_alone(alone.connection(), probe).await })
             }
-            Ok(ReadPath::Batched(answer, since)) => Box::pin(async move {
-                let answer = answer
-                    .await
-                    .unwrap_or_else(|_| Err(unanswered(self.budget)));
+            Ok((ReadPath::Batched(answer, since), is_apart)) => Box::pin(async move {
+                let answer = {
+                    let held = || PauseGuard::from(since, clock::now(), self.budget);
+                    let _held = (is_apart
+                        && !crate::base::mutation::is_active("batched-reads-hold-no-time"))
+                    .then(held);
+                    let answer = answer.await;
+                    answer.unwrap_or_else(|_| Err(unanswered(self.budget)))
+                };
                 // Handled before anything else is awaited, so that the future does not hold it.
                 if let Some(look) = answer? {
                     return Ok(look);

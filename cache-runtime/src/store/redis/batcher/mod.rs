@@ -19,14 +19,14 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use self::plan::Size;
 pub(super) use self::plan::{BatchKeys, BatchPlan};
 pub(super) use self::worker::{Worker, drive, send_batch, slots};
-use crate::base::clock::{self, Instant};
+use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, Notify, time};
@@ -152,6 +152,8 @@ pub(crate) struct Waiters {
 
 pub(crate) struct Request {
     pub(super) answer: oneshot::Sender<LookResult>,
+    /// By the system's clock, as all times here: the watch may be on another runtime than the read,
+    /// and a test may have paused the time of one of them.
     pub(super) since: Instant,
 }
 
@@ -239,6 +241,10 @@ impl Batcher {
         since: Instant,
     ) -> Option<oneshot::Receiver<LookResult>> {
         let (answer, receiver) = oneshot::channel();
+        let since = match crate::base::mutation::is_active("reads-timed-by-paused-time") {
+            true => clock::now().into_std(),
+            false => since,
+        };
         let request = Request { answer, since };
         if self.enqueue(probe, request)? {
             self.queued.notify_one();
@@ -300,7 +306,7 @@ impl Batcher {
         // the two places.
         *self.sent.get(slot)?.lock() = SentBatch {
             waiters,
-            sent: Some(clock::now()),
+            sent: Some(clock::system()),
             overdue: 0,
         };
         Some(Some(plan))
@@ -376,8 +382,11 @@ impl Batcher {
             self.arrived.notified().await;
             while self.is_busy() {
                 time::sleep(round).await;
-                self.give_up_after(budget.saturating_sub(round));
-                if self.is_overdue(budget, round) {
+                let now = clock::system();
+                if let Some(by) = now.checked_sub(budget.saturating_sub(round)) {
+                    self.give_up(by);
+                }
+                if self.is_overdue(now, budget, round) {
                     overdue();
                 }
             }
@@ -390,11 +399,8 @@ impl Batcher {
         self.together.load(Ordering::SeqCst) > 0
     }
 
-    /// Times out the reads that have waited this long.
-    fn give_up_after(&self, time: Duration) {
-        let Some(by) = clock::now().checked_sub(time) else {
-            return;
-        };
+    /// Times out the reads from before this time.
+    fn give_up(&self, by: Instant) {
         let mut late = Vec::new();
         {
             let mut queue = self.queue.lock();
@@ -412,8 +418,7 @@ impl Batcher {
     }
 
     /// Whether a batch is late by one more budget.
-    fn is_overdue(&self, budget: Duration, round: Duration) -> bool {
-        let now = clock::now();
+    fn is_overdue(&self, now: Instant, budget: Duration, round: Duration) -> bool {
         let mut is_overdue = false;
         for sent_batch in self.sent.iter() {
             let mut sent_batch = sent_batch.lock();

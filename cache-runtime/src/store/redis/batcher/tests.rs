@@ -1,7 +1,7 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::time::advance;
 
 use super::worker::{at_once, outcome_after};
 use super::*;
@@ -29,8 +29,12 @@ fn deps(keys: &[&str]) -> Deps {
 }
 
 fn join(batcher: &Batcher, key: &str) -> Waiting {
+    join_at(batcher, key, clock::system())
+}
+
+fn join_at(batcher: &Batcher, key: &str, since: Instant) -> Waiting {
     let probe = probe(key, &deps(&["@gen:users"]));
-    batcher.join(&probe, clock::now()).expect("not over")
+    batcher.join(&probe, since).expect("not over")
 }
 
 fn leave(batcher: &Batcher) -> BatchPlan {
@@ -50,7 +54,7 @@ fn learn_that_values_are_small(batcher: &Batcher) {
 /// In what parts so many reads leave.
 fn parts(batcher: &Batcher, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<BatchPlan> {
     let waiting: Vec<_> = (0..reads)
-        .map(|n| batcher.join(&probe(&format!("users:{n}"), &deps(n)), clock::now()))
+        .map(|n| batcher.join(&probe(&format!("users:{n}"), &deps(n)), clock::system()))
         .collect();
     let mut routes = Vec::new();
     while let Some(plan) = batcher.take(0).expect("not over") {
@@ -61,17 +65,17 @@ fn parts(batcher: &Batcher, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<B
     routes
 }
 
-#[tokio::test(start_paused = true)]
-async fn nobody_is_given_up_for_those_who_came_before() {
+#[test]
+fn nobody_is_given_up_for_those_who_came_before() {
     for is_on_its_way in [false, true] {
         let batcher = Batcher::default();
-        let mut first = join(&batcher, "users:1");
-        advance(MOST).await;
-        let mut second = join(&batcher, "users:2");
+        let began = Instant::now();
+        let mut first = join_at(&batcher, "users:1", began);
+        let mut second = join_at(&batcher, "users:2", began + MOST);
         if is_on_its_way {
             leave(&batcher);
         }
-        batcher.give_up_after(MOST);
+        batcher.give_up(began);
         assert!(matches!(first.try_recv(), Err(TryRecvError::Closed)));
         assert!(matches!(second.try_recv(), Err(TryRecvError::Empty)));
         if !is_on_its_way {
@@ -85,12 +89,11 @@ async fn nobody_is_given_up_for_those_who_came_before() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_batch_whose_requests_have_all_been_given_up_is_not_sent() {
+#[test]
+fn a_batch_whose_requests_have_all_been_given_up_is_not_sent() {
     let batcher = Batcher::default();
     let _waiting = [join(&batcher, "users:1"), join(&batcher, "users:2")];
-    advance(BUDGET).await;
-    batcher.give_up_after(MOST);
+    batcher.give_up(Instant::now());
     assert!(batcher.take(0).expect("not over").is_none());
     assert!(batcher.is_quiet());
 }
@@ -149,7 +152,7 @@ async fn at_the_end_all_are_told_and_nobody_joins() {
     }
     assert!(
         batcher
-            .join(&probe("users:3", &deps(&[])), clock::now())
+            .join(&probe("users:3", &deps(&[])), clock::system())
             .is_none()
     );
     assert!(batcher.next_batch(0).await.is_none());
@@ -159,21 +162,19 @@ async fn at_the_end_all_are_told_and_nobody_joins() {
     assert!(batcher.is_quiet());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_driver_who_does_not_come_back_is_overdue_once_for_each_budget() {
+#[test]
+fn a_driver_who_does_not_come_back_is_overdue_once_for_each_budget() {
     let batcher = Batcher::default();
     let _waiting = join(&batcher, "users:1");
     leave(&batcher);
     let round = BUDGET / ROUNDS;
-    let mut overdue = 0;
-    for _ in 0..ROUNDS * 3 + 1 {
-        advance(round).await;
-        overdue += u32::from(batcher.is_overdue(BUDGET, round));
+    let (began, mut overdue) = (Instant::now(), 0);
+    for n in 1..=ROUNDS * 3 + 1 {
+        overdue += u32::from(batcher.is_overdue(began + round * n, BUDGET, round));
     }
     assert_eq!(overdue, 3);
     batcher.complete(0, &BatchOutcome::Empty);
-    advance(BUDGET * 9).await;
-    assert!(!batcher.is_overdue(BUDGET, round));
+    assert!(!batcher.is_overdue(began + BUDGET * 9, BUDGET, round));
 }
 
 #[test]
@@ -220,14 +221,13 @@ fn a_batch_is_answered_in_halves_while_there_is_no_other() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_second_half_of_a_batch_waits_no_longer_than_any_read() {
+#[test]
+fn the_second_half_of_a_batch_waits_no_longer_than_any_read() {
     let batcher = Batcher::default();
     let mut waiting: Vec<_> = (0..6).map(|_| join(&batcher, "users:1")).collect();
     leave(&batcher);
     let first = batcher.first_half(0);
-    advance(BUDGET).await;
-    batcher.give_up_after(MOST);
+    batcher.give_up(Instant::now());
     let mut states = waiting.iter_mut().map(|it| it.try_recv().err());
     let (empty, closed) = (Some(TryRecvError::Empty), Some(TryRecvError::Closed));
     assert!(

@@ -62,7 +62,7 @@ impl Cluster {
         let (sent, since) = (Sent::now(self.budget), clock::now());
         let batched = match self.batcher.is_quiet() || self.is_aside(probe) {
             true => None,
-            false => self.batcher.join(probe, since),
+            false => self.batcher.join(probe, sent.at),
         };
         let Some(answer) = batched else {
             return Box::pin(self.look_alone(probe));
