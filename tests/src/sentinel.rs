@@ -7,8 +7,8 @@ use crate::redis::{RedisOptions, RedisServer};
 use crate::wait::poll;
 
 const START: Duration = Duration::from_secs(30);
-/// A Sentinel that was stopped, or did not get to run, for two seconds does nothing for 30 s after that (it is in tilt).
-/// With two of them there is no majority, and one that was told to fail over does so afterwards. After an election that
+/// A Sentinel that was stopped, or did not get to run, for two seconds does nothing for 30 s after that: it is in tilt.
+/// With two of these there is no majority, and one that is told to fail over does so afterwards. After an election that
 /// nobody has won they wait for ten more.
 const FAILOVER: Duration = Duration::from_secs(90);
 

@@ -317,8 +317,8 @@ impl World {
         faults.any(|fault| fault.kind.loses_intents() && fault.from <= to && fault.to >= from)
     }
 
-    /// The same for what protects a write whose process was killed. Once it is committed, what takes the entries as well
-    /// does no harm: whatever is stored later was loaded later.
+    /// The same for what protects a write whose process was killed. Once it is committed, what takes the entries as
+    /// well does no harm: whatever is stored later was loaded later.
     fn may_lose_announcement(&self, from: Time, committed: Option<Time>, to: Time) -> bool {
         let mut faults = self.faults.iter();
         faults.any(|fault| {

@@ -232,7 +232,7 @@ async fn a_slot_on_its_way_bypasses_and_its_invalidations_follow() {
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
 }
 
-/// One of the cases that are listed as weaker. If this fails because nothing stale comes back, it has to leave the list.
+/// One of the cases that are listed as weaker. If this fails since nothing stale comes back, it has to leave the list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_are_brought_back_by_hand_are_as_old_as_they_were() {
     let cluster = RedisCluster::start(3, 0);
