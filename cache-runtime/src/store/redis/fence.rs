@@ -198,7 +198,7 @@ mod tests {
             let fences = Arc::new(Fences::default());
             let put_up = {
                 let fences = Arc::clone(&fences);
-                std::thread::spawn(move || {
+                thread::spawn(move || {
                     let mut slots = SlotSet::default();
                     slots.add(7);
                     fences.put_up(slots)
