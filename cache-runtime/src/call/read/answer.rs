@@ -72,11 +72,13 @@ impl Call {
             return Answer::Run(Load::audited(self, hit));
         }
         // To look at a type for the first time takes a while, which is not the store's.
-        let known = self.known_fingerprint::<R::Value>();
-        if known.is_some() {
-            self.timing.asks_at_once();
-        }
-        let fingerprint = known.unwrap_or_else(|| self.fingerprint::<R::Value>());
+        let fingerprint = match self.known_fingerprint::<R::Value>() {
+            Some(known) => {
+                self.timing.asks_at_once();
+                known
+            }
+            None => self.fingerprint::<R::Value>(),
+        };
         let mut lookup_loop = LookupLoop::new(&self, fingerprint);
         let bypass = loop {
             match lookup_loop.next().await {
