@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 /// How many users are in a list.
 const LENGTHS: [usize; 2] = [100, 1_000];
+/// Lists that are read in turn. Callers of one list at the same time would share its transfer.
+const NUMBER: u64 = 200;
 /// Callers of the last column.
 const MANY: usize = 64;
 
@@ -50,14 +52,14 @@ impl Lists {
         self.users.iter().take(length).cloned().collect()
     }
 
-    #[cached(resource = "lists", ttl = 3600, cache = self.cache)]
-    async fn json(&self, id: usize) -> Arc<Vec<User>> {
-        Arc::new(self.of(id))
+    #[cached(resource = "lists", id = (length, id), ttl = 3600, cache = self.cache)]
+    async fn json(&self, length: usize, id: u64) -> Arc<Vec<User>> {
+        Arc::new(self.of(length))
     }
 
-    #[cached(resource = "lists", op = "zstd", ttl = 3600, codec = "json+zstd", cache = self.cache)]
-    async fn zstd(&self, id: usize) -> Arc<Vec<User>> {
-        Arc::new(self.of(id))
+    #[cached(resource = "lists", op = "zstd", id = (length, id), ttl = 3600, codec = "json+zstd", cache = self.cache)]
+    async fn zstd(&self, length: usize, id: u64) -> Arc<Vec<User>> {
+        Arc::new(self.of(length))
     }
 }
 
@@ -88,17 +90,19 @@ fn measured(
             .command_budget(Duration::from_secs(1));
         let cache = Cache::new(config).await;
         let lists = Arc::new(Lists { cache, users });
-        (lists.json(length).await, lists.zstd(length).await);
+        for id in 0..NUMBER {
+            (lists.json(length, id).await, lists.zstd(length, id).await);
+        }
         let loads = LOADS.load(Ordering::Relaxed);
         let (plain, packed) = (Arc::clone(&lists), lists);
         let contestants = [
-            Contestant::new("json", move |_| {
+            Contestant::new("json", move |n| {
                 let lists = Arc::clone(&plain);
-                async move { drop(black_box(lists.json(length).await)) }
+                async move { drop(black_box(lists.json(length, n % NUMBER).await)) }
             }),
-            Contestant::new("json+zstd", move |_| {
+            Contestant::new("json+zstd", move |n| {
                 let lists = Arc::clone(&packed);
-                async move { drop(black_box(lists.zstd(length).await)) }
+                async move { drop(black_box(lists.zstd(length, n % NUMBER).await)) }
             }),
         ];
         let results = compare(&contestants, drive, step).await;
@@ -135,9 +139,12 @@ fn main() -> Result<(), Failed> {
         let loopback = measured(near, &users, length, 1, &step)?;
         let linked = measured(far, &users, length, 1, &step)?;
         let many = measured(far, &users, length, MANY, &step)?;
-        for (place, key) in [format!("lists:{length}"), format!("lists:zstd:{length}")]
-            .into_iter()
-            .enumerate()
+        for (place, key) in [
+            format!("lists:{length},0"),
+            format!("lists:zstd:{length},0"),
+        ]
+        .into_iter()
+        .enumerate()
         {
             let bytes = server.cli(&["STRLEN", &key]);
             let micros = |results: &[Measured]| results[place].sum.quantile(0.5) / 1e3;
