@@ -32,6 +32,7 @@ macro_rules! values {
         }
     };
 }
+pub(crate) use values;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Nothing;
