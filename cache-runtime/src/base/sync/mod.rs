@@ -8,6 +8,8 @@
 //! Only unit tests can be compiled in this way, since loom and shuttle are dev-dependencies: they
 //! are in no lock file of a user.
 
+#[cfg(all(test, any(cache_loom, cache_shuttle)))]
+mod mutex;
 #[cfg(all(test, cache_loom))]
 mod under_loom;
 #[cfg(all(test, cache_shuttle))]

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
-use loom::sync::MutexGuard;
 pub(crate) use loom::sync::atomic;
 use loom::sync::atomic::{AtomicBool, Ordering};
 pub(crate) use tokio::time;
+
+pub(crate) use super::mutex::Mutex;
 
 /// How often a thread may be interrupted where it need not wait, in tests of three threads. Most
 /// faults show with two interruptions; with no limit such a test takes hours.
@@ -38,25 +38,6 @@ fn every_order(interruptions: Option<usize>, test: fn()) {
         test();
     });
     eprintln!("{} orders", orders.load(Ordering::Relaxed));
-}
-
-#[derive(Default)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
-
-impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mutex")
-    }
 }
 
 /// Like the standard library's: the value is published by a store with `Release`, and read after a

@@ -3,14 +3,13 @@
 //! Atomics are sequentially consistent here; code that relies on less is tested under loom. Tokio's
 //! channels and semaphores are used as they are: each of their operations counts as one step.
 
-use std::fmt;
 pub(crate) use std::sync::OnceLock;
-use std::sync::PoisonError;
 
-use shuttle::sync::MutexGuard;
 pub(crate) use shuttle::sync::atomic;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::futures::Notified;
+
+pub(crate) use super::mutex::Mutex;
 
 /// How many changes of order the second scheduler makes.
 const CHANGES: usize = 3;
@@ -23,25 +22,6 @@ pub(crate) fn many_orders(times: usize, test: fn()) {
     shuttle::check_random(test, times);
     shuttle::check_pct(test, times, CHANGES);
     eprintln!("{} orders", 2 * times);
-}
-
-#[derive(Default)]
-pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
-
-impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(shuttle::sync::Mutex::new(value))
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mutex")
-    }
 }
 
 /// Tokio's. Another task may run before each use of it.
