@@ -334,6 +334,22 @@ async fn a_load_does_not_wait_for_itself() {
     }
 }
 
+/// A circle that a task closes with itself is known at once. One over several is found when a lease is met.
+#[tokio::test]
+async fn a_load_does_not_ask_for_its_own_key() {
+    let server = RedisServer::start();
+    let circle = Circle {
+        cache: Cache::new(over(&server)).await,
+    };
+    let before = server.calls("mget");
+    assert_eq!(circle.once(3).await, 7);
+    assert_eq!(
+        server.calls("mget") - before,
+        2,
+        "`once`, and the first `shared`"
+    );
+}
+
 /// Functions of which each needs the next, the last the first; each is loaded by a task of its own.
 struct Round {
     cache: Cache,
