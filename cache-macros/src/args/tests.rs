@@ -268,6 +268,11 @@ fn options_take_their_kind_of_value() {
         option(option_given, value, message);
     }
     option(
+        "tags(\"t:{id:02}\")",
+        "\"t:{id:02}\"",
+        "a tag takes no format such as that in `{id:02}`; write `{id}`, or an expression that makes the text",
+    );
+    option(
         "cache = \"CACHE\"",
         "\"CACHE\"",
         "`cache` is an expression without quotes; write `cache = CACHE`",

@@ -382,7 +382,16 @@ impl Tag {
             let value = inner
                 .parse::<Expr>()
                 .or_else(|_| inner.parse_with(raw_name))
-                .map_err(|_| wrong(&format!("`{}` is no expression", inner.value())))?;
+                .map_err(|_| match without_format(&inner) {
+                    Some(value) => {
+                        let message = format!(
+                            "a tag takes no format such as that in `{{{}}}`; write `{{{value}}}`, or an expression that makes the text",
+                            inner.value()
+                        );
+                        syn::Error::new_spanned(text, message)
+                    }
+                    None => wrong(&format!("`{}` is no expression", inner.value())),
+                })?;
             format.push_str("{}");
             values.push(value);
             rest = &braced[end + 1..];
@@ -390,6 +399,16 @@ impl Tag {
         format.push_str(rest);
         Ok(Self::Format(LitStr::new(&format, text.span()), values))
     }
+}
+
+/// `id` of `id:02`, as a format string has it.
+fn without_format(inner: &LitStr) -> Option<String> {
+    let text = inner.value();
+    let (value, _) = text.rsplit_once(':')?;
+    let value = value.trim_end();
+    syn::parse_str::<Expr>(value)
+        .is_ok()
+        .then(|| value.to_owned())
 }
 
 /// A keyword alone is the parameter of that name, as in a format string: `"{type}"` is `r#type`.
