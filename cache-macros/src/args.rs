@@ -1,18 +1,22 @@
 //! The options as they were written: each key and each value with its span. Only this module knows
 //! their syntax.
 
+mod expr;
 mod kinds;
+mod name;
 mod syntax;
+mod tag;
 mod value;
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::{Expr, Ident, LitStr, Path};
 
+pub(crate) use self::expr::{is_constant, quoted_expr, root, single_ident};
 pub(crate) use self::kinds::{Codec, Dependency, Name, Outcome, Tag, Ttl};
+use self::name::NameKind;
+pub(crate) use self::name::{is_segment, repaired};
 use self::syntax::{Entry, Form, RawOption, entries};
-use self::value::NameKind;
-pub(crate) use self::value::{is_constant, is_segment, quoted_expr, repaired, root, single_ident};
 use crate::diag::{Errors, listed, nearest};
 
 /// One option, absent or given.

@@ -1,12 +1,12 @@
 //! One parser for each kind of value.
 
 use proc_macro2::Literal;
-use syn::ext::IdentExt as _;
-use syn::parse::ParseStream;
 use syn::spanned::Spanned as _;
 use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
+use super::expr::{literal, quoted_expr, single_ident, ungrouped};
 use super::kinds::{CODECS, Codec, Dependency, Name, Outcome, Tag, Ttl};
+use super::name::{NameKind, is_segment};
 use super::syntax::{Form, RawOption};
 use crate::tokens::text;
 
@@ -349,171 +349,6 @@ impl RawOption {
     }
 }
 
-impl Tag {
-    fn read(value: &Expr) -> syn::Result<Self> {
-        let Some(Lit::Str(text)) = literal(value) else {
-            return Ok(Self::Value(Box::new(ungrouped(value).clone())));
-        };
-        let wrong = |what: &str| {
-            let how = "write an expression between the braces, e.g. `\"team:{team_id}\"`";
-            syn::Error::new_spanned(text, format!("{what}; {how}"))
-        };
-        let raw = text.value();
-        if raw.is_empty() {
-            let message = "this tag is empty; name what it reaches, e.g. `\"team:{team_id}\"`";
-            return Err(syn::Error::new_spanned(text, message));
-        }
-        let (mut format, mut values) = (String::new(), Vec::new());
-        let mut rest = raw.as_str();
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, braced) = rest.split_at(at);
-            format.push_str(before);
-            if braced.starts_with("{{") || braced.starts_with("}}") {
-                format.push_str(&braced[..2]);
-                rest = &braced[2..];
-                continue;
-            }
-            let end = braced.find('}').filter(|_| braced.starts_with('{'));
-            let end = end.ok_or_else(|| wrong("this tag has a brace without its pair"))?;
-            if braced[1..end].trim().is_empty() {
-                return Err(wrong("this tag has nothing between its braces"));
-            }
-            let inner = LitStr::new(&braced[1..end], text.span());
-            let value = inner
-                .parse::<Expr>()
-                .or_else(|_| inner.parse_with(raw_name))
-                .map_err(|_| match without_format(&inner) {
-                    Some(value) => {
-                        let message = format!(
-                            "a tag takes no format such as that in `{{{}}}`; write `{{{value}}}`, or an expression that makes the text",
-                            inner.value()
-                        );
-                        syn::Error::new_spanned(text, message)
-                    }
-                    None => wrong(&format!("`{}` is no expression", inner.value())),
-                })?;
-            format.push_str("{}");
-            values.push(value);
-            rest = &braced[end + 1..];
-        }
-        format.push_str(rest);
-        Ok(Self::Format(LitStr::new(&format, text.span()), values))
-    }
-}
-
-/// `id` of `id:02`, as a format string has it.
-fn without_format(inner: &LitStr) -> Option<String> {
-    let text = inner.value();
-    let (value, _) = text.rsplit_once(':')?;
-    let value = value.trim_end();
-    syn::parse_str::<Expr>(value)
-        .is_ok()
-        .then(|| value.to_owned())
-}
-
-/// A keyword alone is the parameter of that name, as in a format string: `"{type}"` is `r#type`.
-fn raw_name(input: ParseStream<'_>) -> syn::Result<Expr> {
-    let word = input.call(Ident::parse_any)?;
-    if ["self", "Self", "super", "crate"]
-        .iter()
-        .any(|it| word == it)
-    {
-        return Err(syn::Error::new(word.span(), "no name"));
-    }
-    let name = Ident::new_raw(&word.to_string(), word.span());
-    Ok(syn::parse_quote!(#name))
-}
-
-/// The two kinds of things that have names in a key.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum NameKind {
-    Resource,
-    Op,
-}
-
-impl NameKind {
-    pub(super) fn read(self, value: &Expr) -> syn::Result<Name> {
-        let value = ungrouped(value);
-        if let Expr::Path(path) = value {
-            return Ok(Name::Path(path.clone()));
-        }
-        match literal(value) {
-            Some(Lit::Str(text)) if self.allows(&text.value()) => Ok(Name::Literal(text.clone())),
-            Some(Lit::Str(text)) => {
-                Err(syn::Error::new_spanned(text, self.misnamed(&text.value())))
-            }
-            _ => Err(syn::Error::new_spanned(
-                value,
-                match self {
-                    Self::Resource => {
-                        "a resource is a string or the path of a constant, \
-                     e.g. `\"users\"` or `Self::RESOURCE`"
-                    }
-                    Self::Op => "an op is a string or the path of a constant, e.g. `\"list\"`",
-                },
-            )),
-        }
-    }
-
-    fn allows(self, name: &str) -> bool {
-        match self {
-            Self::Resource => is_segment(name),
-            Self::Op => name.split(':').all(is_segment),
-        }
-    }
-
-    fn misnamed(self, name: &str) -> String {
-        let letters = "use lower-case letters, digits, `-` and `_`";
-        match self {
-            Self::Resource => {
-                let example = repaired(name, "users");
-                format!("`{name}` is not a resource name; {letters}, e.g. `{example}`")
-            }
-            Self::Op => {
-                let parts: Vec<String> = name.split(':').map(|part| repaired(part, "")).collect();
-                let example = parts.join(":");
-                let example = if self.allows(&example) {
-                    &example
-                } else {
-                    "list"
-                };
-                format!(
-                    "`{name}` is not an op; {letters}, in parts joined by `:`, e.g. `{example}`"
-                )
-            }
-        }
-    }
-}
-
-/// The allowed name that is nearest: `UserAccounts` becomes `user-accounts`.
-pub(crate) fn repaired(name: &str, default: &str) -> String {
-    let mut fixed = String::new();
-    let mut was_lower = false;
-    for letter in name.chars() {
-        if letter.is_ascii_alphanumeric() || letter == '_' {
-            if was_lower && letter.is_ascii_uppercase() {
-                fixed.push('-');
-            }
-            fixed.push(letter.to_ascii_lowercase());
-        } else if !fixed.ends_with('-') {
-            fixed.push('-');
-        }
-        was_lower = letter.is_ascii_lowercase();
-    }
-    match fixed.trim_matches('-') {
-        "" => default.to_owned(),
-        fixed => fixed.to_owned(),
-    }
-}
-
-/// Whether a name has only the characters that a resource, or one part of an op, may have.
-pub(crate) fn is_segment(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
-}
-
 fn is_negative_number(value: &Expr) -> bool {
     matches!(value, Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) if literal(expr).is_some())
 }
@@ -557,55 +392,4 @@ fn milliseconds(text: &str) -> Result<u64, String> {
         }
         rest = after;
     }
-}
-
-fn literal(value: &Expr) -> Option<&Lit> {
-    match ungrouped(value) {
-        Expr::Lit(literal) => Some(&literal.lit),
-        _ => None,
-    }
-}
-
-/// The value inside the invisible groups that `macro_rules!` puts around its arguments.
-fn ungrouped(value: &Expr) -> &Expr {
-    match value {
-        Expr::Group(group) => ungrouped(&group.expr),
-        value => value,
-    }
-}
-
-/// The expression that is meant by `"#id"`, `":id"`, `"{id}"` or `"user.id"`: a name or a part of
-/// one.
-pub(crate) fn quoted_expr(text: &str) -> Option<Expr> {
-    let signs = |letter: char| matches!(letter, '#' | '$' | ':' | '{' | ' ');
-    let text = text.trim_start_matches(signs).trim_end_matches(['}', ' ']);
-    let value: Expr = syn::parse_str(text).ok()?;
-    let is_type = |name: &Ident| name.to_string().starts_with(char::is_uppercase);
-    root(&value).filter(|name| !is_type(name))?;
-    Some(value)
-}
-
-/// The `user` of `user`, `user.id` and `user.id()`.
-pub(crate) fn root(value: &Expr) -> Option<&Ident> {
-    match value {
-        Expr::Field(field) => root(&field.base),
-        Expr::MethodCall(call) => root(&call.receiver),
-        value => single_ident(value),
-    }
-}
-
-/// The name, if the expression is only a name.
-pub(crate) fn single_ident(value: &Expr) -> Option<&Ident> {
-    match ungrouped(value) {
-        Expr::Path(path) if path.qself.is_none() => path.path.get_ident(),
-        _ => None,
-    }
-}
-
-/// Whether a name is written like a constant.
-pub(crate) fn is_constant(name: &Ident) -> bool {
-    name.unraw()
-        .to_string()
-        .chars()
-        .all(|letter| !letter.is_lowercase())
 }

@@ -247,17 +247,11 @@ impl FaultKind {
     /// Whether what was stored before is lost with the announcements, or is not served any more, since the server is
     /// another one.
     pub(crate) fn takes_entries_too(self) -> bool {
-        matches!(
+        let spares_entries = matches!(
             self,
-            Self::RestartEmpty
-                | Self::RestartSnapshot
-                | Self::RestartAof
-                | Self::Flush
-                | Self::Evict
-                | Self::PrimaryKill
-                | Self::PrimaryStop
-                | Self::Failover
-        )
+            Self::CopyOver | Self::Oversized | Self::SlotReturn | Self::Partition
+        );
+        self.loses_intents() && !spares_entries
     }
 
     /// Whether an invalidation may have to wait because of it.
