@@ -270,5 +270,6 @@ async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
             break;
         }
     }
-    assert!(tried > 0);
+    // Then it is run once more, with nothing beside it.
+    assert!(tried > 0, "each move took too long on this machine");
 }
