@@ -350,6 +350,35 @@ async fn axum_takes_a_tenant_from_the_request() {
     checks_of_tenants(at).await;
 }
 
+/// What is set around a service counts as well, and where its future runs.
+#[tokio::test]
+async fn a_layer_adds_its_values_to_those_around_it() {
+    use axum::body::Body;
+    use axum::http::Request;
+    use axum::routing::{Router, get};
+    use tower_layer::Layer as _;
+    use tower_service::Service as _;
+
+    let cache = tenants();
+    let layer = CacheLayer::new()
+        .cache(Cache::clone(&cache))
+        .with_key("locale", |_: &RequestParts<'_>| Some("de"));
+    let app = Router::new().route("/newest", get(async || newest(1).await.to_string()));
+    let mut service = layer.layer(app);
+    for status in ["fwd=miss", "hit"] {
+        let request = Request::get("/newest")
+            .body(Body::empty())
+            .expect("a request");
+        let answer = cache.with_key("tenant", 7, service.call(request)).await;
+        let answer = answer.expect("answered");
+        let told = answer.headers()["cache-status"]
+            .to_str()
+            .expect("text")
+            .to_owned();
+        assert!(told.contains(status), "{told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn actix_takes_a_tenant_from_the_request() {
     use actix_web::{App, HttpResponse, HttpServer, web};

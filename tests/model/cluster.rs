@@ -1,7 +1,7 @@
 //! A cluster: an entry whose slot may move between two nodes and back, and its generation on a node of its own.
 //!
 //! Entry and generation are read in any order, and changed by themselves. The stamp names the servers of both; a node's identity
-//! holds its epoch, which rises when it gains a slot.
+//! holds its epoch, which rises when a slot returns to it.
 //!
 //! # Bounds
 //!

@@ -8,9 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
-use futures_util::future::Either;
-use futures_util::future::lazy;
+use futures_util::future::{Either, lazy};
 
 use crate::base::mutation;
 use crate::key::{KeyPart, KeyWriter};
@@ -104,39 +102,20 @@ pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, AmbientValue)> 
     Ok(front)
 }
 
-/// These values, and all that is set around the current task.
+/// Values as they are written in a key, with their names; see [`Ambient`].
+pub(crate) type Written = Arc<[(String, Option<String>)]>;
+
+/// Writes these values.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
-pub(crate) fn with_all(
+pub(crate) fn all_written(
     values: impl IntoIterator<Item = (String, String)>,
     hash_key: &[u8; 16],
-) -> Option<AmbientId> {
-    let outer = INNERMOST.try_with(Arc::clone).ok();
-    let innermost = values.into_iter().fold(outer, |outer, (name, value)| {
+) -> Written {
+    let write = |(name, value)| {
         let text = written(&value, hash_key);
-        Some(Arc::new(Ambient { name, text, outer }))
-    });
-    innermost.map(AmbientId)
-}
-
-/// Runs `future` with these values set around it.
-#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
-pub(crate) fn around<F: Future>(
-    values: Option<AmbientId>,
-    future: F,
-) -> impl Future<Output = F::Output> {
-    match values {
-        Some(AmbientId(values)) => Either::Left(INNERMOST.scope(values, future)),
-        None => Either::Right(future),
-    }
-}
-
-/// Does the same for code that is not awaited.
-#[cfg(any(feature = "actix", feature = "tower"))]
-pub(crate) fn around_now<T>(values: Option<&AmbientId>, call: impl FnOnce() -> T) -> T {
-    match values {
-        Some(AmbientId(values)) => INNERMOST.sync_scope(Arc::clone(values), call),
-        None => call(),
-    }
+        (name, text)
+    };
+    values.into_iter().map(write).collect()
 }
 
 fn written<K: KeyPart>(value: &K, hash_key: &[u8; 16]) -> Option<String> {
@@ -144,8 +123,38 @@ fn written<K: KeyPart>(value: &K, hash_key: &[u8; 16]) -> Option<String> {
     key.id(value, hash_key).ok().map(|_| key.take())
 }
 
-/// Runs `future` with this value set around it. What is set around that is what the task has when
+/// These values within all that is set around the current task.
+fn inside(values: &Written) -> Option<Arc<Ambient>> {
+    let outer = INNERMOST.try_with(Arc::clone).ok();
+    values.iter().fold(outer, |outer, (name, text)| {
+        let (name, text) = (name.clone(), text.clone());
+        Some(Arc::new(Ambient { name, text, outer }))
+    })
+}
+
+/// Runs `future` with these values set around it. What is set around that is what the task has when
 /// the future is first polled, and not where it was made.
+pub(crate) fn around<F: Future>(
+    values: Written,
+    future: F,
+) -> impl Future<Output = F::Output> + use<F> {
+    lazy(move |_| match inside(&values) {
+        Some(innermost) => Either::Left(INNERMOST.scope(innermost, future)),
+        None => Either::Right(future),
+    })
+    .flatten()
+}
+
+/// Does the same for code that is not awaited.
+#[cfg(any(feature = "actix", feature = "tower"))]
+pub(crate) fn around_now<T>(values: &Written, call: impl FnOnce() -> T) -> T {
+    match inside(values) {
+        Some(innermost) => INNERMOST.sync_scope(innermost, call),
+        None => call(),
+    }
+}
+
+/// [`around`] with one value.
 pub(crate) fn with<K: KeyPart, F: Future>(
     name: String,
     value: &K,
@@ -153,9 +162,5 @@ pub(crate) fn with<K: KeyPart, F: Future>(
     future: F,
 ) -> impl Future<Output = F::Output> + use<K, F> {
     let text = written(value, hash_key);
-    lazy(move |_| {
-        let outer = INNERMOST.try_with(Arc::clone).ok();
-        INNERMOST.scope(Arc::new(Ambient { name, text, outer }), future)
-    })
-    .flatten()
+    around(Arc::new([(name, text)]), future)
 }

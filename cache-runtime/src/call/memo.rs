@@ -204,3 +204,56 @@ pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F
     })
     .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_requests_around_a_write_hear_of_it() {
+        let id = || (1, "users:1".to_owned(), TypeId::of::<u8>(), 0);
+        let outer = request(false, async {
+            let Recalled::Slot(slot) = recall(true, id) else {
+                panic!("nothing is known yet");
+            };
+            slot.remember(None);
+            assert!(matches!(recall(true, id), Recalled::Answer(None, _)));
+            // A request that remembers more is a request of its own.
+            request(true, async { drop(begin_write()) }).await;
+            assert!(matches!(recall(true, id), Recalled::Slot(_)));
+        });
+        outer.await;
+    }
+
+    #[tokio::test]
+    async fn what_is_read_during_a_write_is_not_remembered() {
+        let id = || (1, "users:1".to_owned(), TypeId::of::<u8>(), 0);
+        let reads = || match recall(true, id) {
+            Recalled::Slot(slot) => slot.remember(None),
+            _ => panic!("nothing is known yet"),
+        };
+        let asks = request(true, async {
+            let writing = begin_write();
+            reads();
+            drop(writing);
+            reads();
+        });
+        asks.await;
+    }
+
+    #[tokio::test]
+    async fn a_request_remembers_so_many_results() {
+        let asks = request(true, async {
+            for row in 0..MOST * 2 + 1 {
+                let id = || (1, format!("users:{row}"), TypeId::of::<u8>(), 0);
+                let Recalled::Slot(slot) = recall(true, id) else {
+                    panic!("it was not asked for before");
+                };
+                slot.remember(None);
+                let known = slot.request.known.lock().answers.len();
+                assert_eq!(known, row % MOST + 1);
+            }
+        });
+        asks.await;
+    }
+}

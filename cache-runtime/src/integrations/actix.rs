@@ -111,12 +111,12 @@ where
         let answer: Pin<Box<dyn Future<Output = _>>> = match &options.cache {
             Some(cache) => {
                 let call = || cache.scope_now(|| self.inner.call(request));
-                let answer = ambient::around_now(values.as_ref(), call);
+                let answer = ambient::around_now(&values, call);
                 Box::pin(cache.scope(answer))
             }
             None => {
                 let call = || self.inner.call(request);
-                Box::pin(ambient::around_now(values.as_ref(), call))
+                Box::pin(ambient::around_now(&values, call))
             }
         };
         Box::pin(async move {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::call::ambient::{self, AmbientId};
+use crate::call::ambient::{self, Written};
 use crate::call::memo;
 use crate::call::observe::{Outcomes, observe_first};
 use crate::integrations::http::{CACHE_STATUS, SHOWN};
@@ -66,27 +66,27 @@ impl LayerOptions {
         self.keys.push(RequestKey { name, value });
     }
 
-    /// The values of a request, and all that is set around it already.
-    pub(crate) fn values(&self, request: &RequestParts<'_>) -> Option<AmbientId> {
+    /// The values of a request.
+    pub(crate) fn values(&self, request: &RequestParts<'_>) -> Written {
         let known = self.keys.iter().filter_map(|key| {
             let value = (key.value)(request)?;
             Some((key.name.clone(), value))
         });
         let known: Vec<_> = known.collect();
         if known.is_empty() {
-            return ambient::current();
+            return Written::default();
         }
         let hash_key = match &self.cache {
             Some(cache) => cache.hash_key(),
             None => crate::cache::cache().hash_key(),
         };
-        ambient::with_all(known, &hash_key)
+        ambient::all_written(known, &hash_key)
     }
 
     /// Runs what answers a request, with its values around it.
     pub(crate) fn answered<F: Future>(
         &self,
-        values: Option<AmbientId>,
+        values: Written,
         answer: F,
     ) -> impl Future<Output = (F::Output, Outcomes)> + use<F> {
         let shown = if self.status { SHOWN } else { 0 };

@@ -29,7 +29,7 @@
 //! | `unknown-outcome` | dropped, panicked, or an error that hid a commit; until the uncertainty deadline | seen to be out |
 //! | `killed` | the process was killed before the invalidation, and the write was not `crash_safe` | TTL |
 //! | `killed-pending` | the process was killed while the invalidation waited for Redis, or before it was known not to | TTL |
-//! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction, a restart or a failover before the commit, or a slot that returned, may have taken the announcement | TTL |
+//! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction, a restart or a failover before the commit, or at any time a slot that returned, a partition, or a value copied over or made oversized, may have taken the announcement | TTL |
 //! | `intent-unseen` | `crash_safe`, and killed, but Redis was away when it looked whether the announcement stands | TTL |
 //! | `shifted` | the answers on the reader's link were off by one | the age of the answer before, 2 s |
 //! | `late-commit` | a commit behind an error came after the uncertainty deadline: the premise was broken | TTL |

@@ -519,8 +519,7 @@ impl Recorder {
     }
 }
 
-/// All events of a file, one after the other; lines that are cut short are left out.
-/// Those in the last bytes of a history that somebody is writing.
+/// The events in the last bytes of a history that somebody is writing.
 pub(crate) fn last_events(path: &Path, bytes: u64) -> std::io::Result<Vec<Event>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -534,6 +533,7 @@ pub(crate) fn last_events(path: &Path, bytes: u64) -> std::io::Result<Vec<Event>
         .collect())
 }
 
+/// All events of a file, one after the other; lines that are cut short are left out.
 pub(crate) fn events(path: &Path) -> std::io::Result<impl Iterator<Item = Event>> {
     let lines = BufReader::new(File::open(path)?).split(b'\n');
     Ok(lines

@@ -306,7 +306,8 @@ impl FaultInjector {
                 known = sentinels.primary();
             }
             self.note(kind, from, None);
-            known_at = now();
+            // Otherwise a primary may have been replaced meanwhile, which is noted in the next round.
+            known_at = if is_planned { now() } else { from };
         }
     }
 }

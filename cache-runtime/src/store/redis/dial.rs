@@ -222,7 +222,8 @@ pub(super) struct Identity {
     pub(super) clock: RemoteClock,
 }
 
-/// The epoch of a primary in a cluster. It rises when the primary gains a slot.
+/// The epoch of a primary in a cluster. It rises when a slot returns to
+/// the primary, at the latest.
 async fn epoch(multiplexed: &mut MultiplexedConnection) -> Result<u64, Error> {
     let nodes = cluster_nodes(multiplexed).await.map_err(described)?;
     let view = ClusterView::parse(&nodes);

@@ -34,11 +34,12 @@ pub(super) fn known_epochs(nodes: &[Arc<Node>]) -> HashMap<String, u64> {
 impl Answers {
     /// The owner of each slot. `is_of` says whether a slot was a node's before.
     ///
-    /// A node raises its epoch when it takes a slot, but others may name it before, with its former
-    /// epoch: whoever moves the slot tells all of them. Entries from an earlier time at the node
-    /// would count until it is known to have raised its epoch. So a slot that a node has gained,
-    /// according to others alone, needs a later epoch than the one that was known, and has no owner
-    /// until then.
+    /// A slot that returns to a node raises the node's epoch, since whoever has had it meanwhile had
+    /// a later one. But others may name the node before, with its former epoch: whoever moves the
+    /// slot tells all of them. Entries from an earlier time at the node would count until its new
+    /// epoch is known. So a slot that a node has gained, according to others alone, needs a later
+    /// epoch than the one that was known, and has no owner until then or until the node has
+    /// answered. A node that had no slots at all before is not known here.
     pub(super) fn owners(&self, is_of: impl Fn(u16, &str) -> bool) -> Vec<Option<&NodeView>> {
         let mut owners = owners(&self.views);
         let has_answered = |id: &str| self.views.iter().any(|view| view.id == id);
