@@ -16,7 +16,7 @@ use cache_runtime::{CacheConfig, Encoded};
 use self::notes::{Note, Notes};
 
 /// The routes; each worker has them, and all have the same notes.
-pub fn routes(notes: Notes) -> impl FnOnce(&mut web::ServiceConfig) {
+pub(crate) fn routes(notes: Notes) -> impl FnOnce(&mut web::ServiceConfig) {
     move |config| {
         config
             .app_data(web::Data::new(notes))
