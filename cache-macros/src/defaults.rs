@@ -11,7 +11,7 @@ use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 
 use crate::diag::{Errors, listed, nearest};
-use crate::item::never_fails;
+use crate::item::{Item, braces, never_fails};
 
 /// The options that the block may have for `#[cached]`.
 const CACHED: &[&str] = &[
@@ -141,8 +141,7 @@ fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     let each = methods.iter().enumerate().map(|(n, tree)| match tree {
         TokenTree::Group(group) if is_attribute && group.delimiter() == Delimiter::Bracket => {
             is_attribute = false;
-            let method = Method::below(&methods[n + 1..]);
-            let inside = in_attribute(group, defaults, &method);
+            let inside = in_attribute(group, defaults, &methods[n + 1..]);
             let mut changed = Group::new(Delimiter::Bracket, inside);
             changed.set_span(group.span());
             TokenTree::Group(changed)
@@ -155,50 +154,26 @@ fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     each.collect()
 }
 
-/// What the signature below an attribute says of options that it can't have.
-struct Method {
-    /// Neither an `async fn` nor one that returns a future.
-    is_blocking: bool,
-    /// It returns no `Result`.
-    never_fails: bool,
-}
-
-impl Method {
-    fn below(rest: &[TokenTree]) -> Self {
-        let is = |tree: &TokenTree, word: &str| matches!(tree, TokenTree::Ident(it) if it == word);
-        let at = rest.iter().position(|tree| is(tree, "fn"));
-        let (before, rest) = rest.split_at(at.unwrap_or(rest.len()));
-        let is_async = before.iter().any(|tree| is(tree, "async"));
-        let is_group = |tree: &TokenTree, delimiter| matches!(tree, TokenTree::Group(it) if it.delimiter() == delimiter);
-        let mut behind = rest
-            .iter()
-            .skip_while(|tree| !is_group(tree, Delimiter::Parenthesis))
-            .skip(1)
-            .take_while(|tree| !is_group(tree, Delimiter::Brace) && !is(tree, "where"));
-        // The arrow, of two characters.
-        let has_output = behind.by_ref().take(2).count() == 2;
-        let output: TokenStream = behind.cloned().collect();
-        let is_future = |tree: TokenTree| matches!(tree, TokenTree::Ident(it) if it.to_string().ends_with("Future"));
-        let ty = syn::parse2::<syn::Type>(output.clone());
-        Self {
-            is_blocking: !is_async && !flat(output).into_iter().any(is_future),
-            never_fails: !has_output || ty.is_ok_and(|ty| never_fails(&ty)),
+/// The function below an attribute. `None` for anything else, about which the other macros complain.
+///
+/// Its own tokens are parsed, since the tokens of the whole block may be very many.
+fn method(below: &[TokenTree]) -> Option<Item> {
+    let is_punct = |tree: Option<&TokenTree>, any: &[char]| matches!(tree, Some(TokenTree::Punct(it)) if any.contains(&it.as_char()));
+    let is_end = |n: usize| {
+        // Braces may also be around a const argument: `Page<{ N }>`.
+        let is_argument = || is_punct(below.get(n + 1), &['>', ',']);
+        match braces(below[n].clone()) {
+            Some(_) => !is_argument(),
+            None => is_punct(below.get(n), &[';']),
         }
-    }
-}
-
-/// All tokens, also those inside of groups.
-fn flat(tokens: TokenStream) -> Vec<TokenTree> {
-    let each = tokens.into_iter().flat_map(|tree| match tree {
-        TokenTree::Group(group) => flat(group.stream()),
-        tree => vec![tree],
-    });
-    each.collect()
+    };
+    let end = (0..below.len()).find(|n| is_end(*n))?;
+    syn::parse2(below[..=end].iter().cloned().collect()).ok()
 }
 
 /// Whether a default has a place on a method. With one that has none, each method without a place
 /// would be a mistake, which its author could mend only outside of the block.
-fn has_a_place(default: &str, written: &TokenStream, method: &Method) -> bool {
+fn has_a_place(default: &str, written: &TokenStream, below: &[TokenTree]) -> bool {
     let value = |option: &str| {
         entries(written)
             .iter()
@@ -212,18 +187,20 @@ fn has_a_place(default: &str, written: &TokenStream, method: &Method) -> bool {
     };
     let is_on = |option: &str| value(option).is_some_and(|value| value != "false");
     let is_off = |option: &str| value(option).is_some_and(|value| value == "false");
+    let is_blocking = || method(below).is_some_and(|method| method.form().is_none());
+    let never_fails = || method(below).is_some_and(|it| it.output().is_none_or(never_fails));
     match default {
         "local_ttl" => !(is_on("strict") || is_off("local") || is_on("in_process")),
         "none_ttl" => !is_off("cache_none"),
         "stale_if_error" => !is_on("in_process"),
-        "swr" | "timeout" => !(is_on("batch") || is_on("in_process") || method.is_blocking),
-        "rejected" => !(is_on("on") || method.never_fails),
+        "swr" | "timeout" => !(is_on("batch") || is_on("in_process") || is_blocking()),
+        "rejected" => !(is_on("on") || never_fails()),
         _ => true,
     }
 }
 
 /// `cached(ttl = 300)`, with the options added that it does not have.
-fn in_attribute(attribute: &Group, defaults: &[Default], method: &Method) -> TokenStream {
+fn in_attribute(attribute: &Group, defaults: &[Default], below: &[TokenTree]) -> TokenStream {
     let mut trees: Vec<TokenTree> = attribute.stream().into_iter().collect();
     let arguments = match trees.last() {
         Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
@@ -239,12 +216,12 @@ fn in_attribute(attribute: &Group, defaults: &[Default], method: &Method) -> Tok
     };
     let written = arguments.as_ref().map(Group::stream).unwrap_or_default();
     if name == "cfg_attr" {
-        return in_cfg_attr(attribute, &written, defaults, method);
+        return in_cfg_attr(attribute, &written, defaults, below);
     }
     let added = if name == "cached" {
-        added(&written, defaults, CACHED, method)
+        added(&written, defaults, CACHED, below)
     } else if name == "invalidates" {
-        let mut added = added(&written, defaults, INVALIDATES, method);
+        let mut added = added(&written, defaults, INVALIDATES, below);
         let resource = defaults.iter().find(|default| default.name == "resource");
         if let Some(resource) = resource.filter(|_| !names_a_target(&written)) {
             added.insert(0, resource.value.clone());
@@ -267,13 +244,13 @@ fn in_cfg_attr(
     attribute: &Group,
     written: &TokenStream,
     defaults: &[Default],
-    method: &Method,
+    below: &[TokenTree],
 ) -> TokenStream {
     let mut entries = entries(written).into_iter();
     let condition: TokenStream = entries.next().into_iter().flatten().collect();
     let attributes = entries.map(|entry| {
         let inner = Group::new(Delimiter::Bracket, entry.into_iter().collect());
-        in_attribute(&inner, defaults, method)
+        in_attribute(&inner, defaults, below)
     });
     let all = std::iter::once(condition).chain(attributes);
     let all: Punctuated<TokenStream, Token![,]> = all.collect();
@@ -291,7 +268,7 @@ fn added(
     written: &TokenStream,
     defaults: &[Default],
     takes: &[&str],
-    method: &Method,
+    below: &[TokenTree],
 ) -> Vec<TokenStream> {
     let has: Vec<String> = entries(written)
         .iter()
@@ -302,9 +279,7 @@ fn added(
         .collect();
     let missing = defaults.iter().filter(|default| {
         let name = default.name.to_string();
-        takes.contains(&name.as_str())
-            && !has.contains(&name)
-            && has_a_place(&name, written, method)
+        takes.contains(&name.as_str()) && !has.contains(&name) && has_a_place(&name, written, below)
     });
     missing.map(|default| default.tokens.clone()).collect()
 }
@@ -337,6 +312,7 @@ fn entries(written: &TokenStream) -> Vec<Vec<TokenTree>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{cached_mistakes, invalidates_mistakes};
 
     fn of(args: &str, block: &str) -> String {
         let parse = |source: &str| source.parse().expect("tokens");
@@ -407,6 +383,8 @@ mod tests {
             #[inline] #[cached] pub(crate) fn g(&self) -> u8 { 1 }
             #[cached] fn h(&self) -> impl Future<Output = u8> { async { 1 } }
             #[cached] fn i(&self) -> Pin<Box<dyn Future<Output = u8> + '_>> { todo!() }
+            #[cached] fn j(&self, p: Page<{ N }>) -> Page<{ N }> { todo!() }
+            #[cached] async fn k<F: Fn(u8)>(&self, f: F) -> u8 { 1 }
         }";
         assert_same(
             &of("local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4", reads),
@@ -420,6 +398,8 @@ mod tests {
             #[inline] #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3)] pub(crate) fn g(&self) -> u8 { 1 }
             #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] fn h(&self) -> impl Future<Output = u8> { async { 1 } }
             #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] fn i(&self) -> Pin<Box<dyn Future<Output = u8> + '_>> { todo!() }
+            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3)] fn j(&self, p: Page<{ N }>) -> Page<{ N }> { todo!() }
+            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] async fn k<F: Fn(u8)>(&self, f: F) -> u8 { 1 }
         }",
         );
         let writes = "impl Users {
@@ -427,6 +407,11 @@ mod tests {
             #[invalidates] async fn b<T>(&self, t: T) where T: Fn() -> u8 {}
             #[invalidates] async fn c(&self) -> Option<u8> { None }
             #[invalidates] async fn d(&self) -> io::Result<u8> { Ok(1) }
+            #[invalidates] async fn e<F: Fn(u8)>(&self, f: F) {}
+            #[invalidates] fn f(&self) -> BoxFuture<'_, Vec<u8>> { todo!() }
+            #[invalidates] fn g(&self) -> Pin<Box<dyn Future<Output = u8> + Send + '_>> { todo!() }
+            #[invalidates] fn h(&self) -> BoxFuture<'_, io::Result<u8>> { todo!() }
+            #[invalidates] async fn i(&self, page: Page<{ N }>) -> Page<{ N }> { todo!() }
         }";
         assert_same(
             &of("resource = \"users\", rejected = no", writes),
@@ -435,8 +420,120 @@ mod tests {
             #[invalidates(\"users\")] async fn b<T>(&self, t: T) where T: Fn() -> u8 {}
             #[invalidates(\"users\")] async fn c(&self) -> Option<u8> { None }
             #[invalidates(\"users\", rejected = no)] async fn d(&self) -> io::Result<u8> { Ok(1) }
+            #[invalidates(\"users\")] async fn e<F: Fn(u8)>(&self, f: F) {}
+            #[invalidates(\"users\")] fn f(&self) -> BoxFuture<'_, Vec<u8>> { todo!() }
+            #[invalidates(\"users\")] fn g(&self) -> Pin<Box<dyn Future<Output = u8> + Send + '_>> { todo!() }
+            #[invalidates(\"users\", rejected = no)] fn h(&self) -> BoxFuture<'_, io::Result<u8>> { todo!() }
+            #[invalidates(\"users\", rejected = no)] async fn i(&self, page: Page<{ N }>) -> Page<{ N }> { todo!() }
         }",
         );
+    }
+
+    /// The mistakes in the only method of a block, with what the block adds to it.
+    fn mistakes(defaults: &str, attribute: &str, options: &str, method: &str) -> Vec<String> {
+        let block = of(
+            defaults,
+            &format!("impl A {{ #[{attribute}({options})] {method} }}"),
+        );
+        let block: syn::ItemImpl = syn::parse_str(&block).expect("a block");
+        let [syn::ImplItem::Fn(method)] = &block.items[..] else {
+            panic!("one method");
+        };
+        let options = method.attrs[0].meta.require_list().expect("options");
+        let options = options.tokens.to_string();
+        let method = syn::ImplItemFn {
+            attrs: Vec::new(),
+            ..method.clone()
+        };
+        let method = method.to_token_stream().to_string();
+        let found = match attribute {
+            "cached" => cached_mistakes(&options, &method),
+            _ => invalidates_mistakes(&options, &method),
+        };
+        found.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// A rule about two options concerns defaults, too.
+    #[test]
+    fn no_default_is_a_mistake_on_a_method() {
+        let defaults = [
+            "cache = c",
+            "ttl = 5",
+            "none_ttl = 5",
+            "codec = \"postcard\"",
+            "version = 2",
+            "stale_if_error = 5",
+            "swr = 5",
+            "timeout = 5, stale_if_error = 5",
+            "early = 1.0",
+            "jitter = 0.1",
+            "local_ttl = 5",
+        ];
+        let options = [
+            "",
+            "strict",
+            "strict = true",
+            "local = false",
+            "in_process",
+            "cache_none = false",
+            "batch = ids",
+            "memo",
+            "shared",
+            "audit = 0.1",
+            "max_loads = 3",
+            "tags(\"t\")",
+            "depends(\"teams\")",
+            "when = true",
+            "unless = |it: &u8| *it == 1",
+            "context = load",
+            "op = \"a\", include_context(\"tenant\")",
+            "op = \"a\", skip(ids)",
+            "op = \"a\", key(ids)",
+        ];
+        let methods = [
+            "async fn a(&self, ids: &[i64]) -> HashMap<i64, u8> { todo!() }",
+            "fn a(&self, ids: &[i64]) -> HashMap<i64, u8> { todo!() }",
+            "fn a(&self, ids: &[i64]) -> BoxFuture<'_, HashMap<i64, u8>> { todo!() }",
+        ];
+        // These are told, since the method may be meant to have the option.
+        let is_told = |default: &str, method: &str| {
+            method.contains("BoxFuture")
+                && (default.starts_with("swr") || default.starts_with("timeout"))
+        };
+        let mut compared = 0;
+        for (option, method) in options.iter().flat_map(|it| methods.map(|m| (*it, m))) {
+            let resource = "resource = \"users\"";
+            if !mistakes(resource, "cached", option, method).is_empty() {
+                continue;
+            }
+            for default in defaults.iter().filter(|it| !is_told(it, method)) {
+                let found = mistakes(&format!("{resource}, {default}"), "cached", option, method);
+                assert!(
+                    found.is_empty(),
+                    "{default} on {option}: {method} {found:?}"
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 300, "{compared}");
+        for option in ["", "crash_safe", "on = ok", "tags(\"t\")", "after_commit"] {
+            for output in ["", "-> u8", "-> Result<u8, E>", "-> BoxFuture<'_, u8>"] {
+                let is_async = if output.contains("Future") {
+                    ""
+                } else {
+                    "async"
+                };
+                let method = format!("{is_async} fn a(&self) {output} {{ todo!() }}");
+                for default in ["cache = c", "crash_safe", "rejected = |e: &E| false"] {
+                    let defaults = format!("resource = \"users\", {default}");
+                    let found = mistakes(&defaults, "invalidates", option, &method);
+                    assert!(
+                        found.is_empty(),
+                        "{default} on {option}: {method} {found:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -57,24 +57,25 @@ impl Parse for Item {
     }
 }
 
-/// The braces of the body. A macro's `$body:block` is in a group without delimiters (tokio#4513).
 fn block(input: ParseStream<'_>) -> syn::Result<Group> {
-    fn braces(tree: TokenTree) -> Option<Group> {
-        let TokenTree::Group(group) = tree else {
-            return None;
-        };
-        match group.delimiter() {
-            Delimiter::Brace => Some(group),
-            Delimiter::None => {
-                let mut inside = group.stream().into_iter();
-                let only = inside.next()?;
-                inside.next().is_none().then(|| braces(only)).flatten()
-            }
-            _ => None,
-        }
-    }
     let error = input.error("expected the body of the function in braces");
     braces(input.parse()?).ok_or(error)
+}
+
+/// The braces of a body. A macro's `$body:block` is in a group without delimiters (tokio#4513).
+pub(crate) fn braces(tree: TokenTree) -> Option<Group> {
+    let TokenTree::Group(group) = tree else {
+        return None;
+    };
+    match group.delimiter() {
+        Delimiter::Brace => Some(group),
+        Delimiter::None => {
+            let mut inside = group.stream().into_iter();
+            let only = inside.next()?;
+            inside.next().is_none().then(|| braces(only)).flatten()
+        }
+        _ => None,
+    }
 }
 
 /// Whether a `fn` comes before anything that has a body or ends an item.
