@@ -321,8 +321,7 @@ impl Connection {
         }
     }
 
-    /// Whether the cache's own thread drives the connection, and sends the batches: the time of the
-    /// runtimes that read may be paused.
+    /// Whether the cache's own thread drives the connection, and sends the batches.
     pub(super) fn is_driven_apart(&self) -> bool {
         self.home.runtime_flavor() == RuntimeFlavor::CurrentThread
     }

@@ -10,14 +10,14 @@ pub(super) use redis::Value;
 use super::connection::Connection;
 use super::errors::unanswered;
 use super::mget::mget_checked;
-use super::read_path::{DirectRead, ReadPath, read_path};
+use super::read_path::{BatchedRead, DirectRead, ReadPath, read_path};
 use super::reply::{millis, miscounted};
+use super::sent::Sent;
 use super::stored::{GenerationSet, Missing, StoredValue, generation, generations_or_unknown};
 use super::{RedisStore, scripts};
-use crate::base::clock::{self, Millis};
+use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
-use crate::base::paused::PauseGuard;
 use crate::protocol::generation::{Dep, Generation};
 use crate::store::{Look, Probe};
 
@@ -29,20 +29,19 @@ impl RedisStore {
         &'l self,
         probe: &'l Probe,
     ) -> BoxFuture<'l, Result<Box<Look>, Error>> {
-        let path = self.connections.using(|connection| {
-            let is_apart = connection.is_driven_apart();
-            (read_path(connection, probe), is_apart)
-        });
+        let path = self
+            .connections
+            .using(|connection| read_path(connection, probe));
         match path {
-            Ok((ReadPath::Direct(alone), _)) => {
+            Ok(ReadPath::Direct(alone)) => {
                 Box::pin(async move { self.look_alone(alone.connection(), probe).await })
             }
-            Ok((ReadPath::Batched(answer, since), is_apart)) => Box::pin(async move {
+            Ok(ReadPath::Batched(read)) => Box::pin(async move {
+                let BatchedRead { answer, since, .. } = read;
                 let answer = {
-                    let held = || PauseGuard::from(since, clock::now(), self.budget);
-                    let _held = (is_apart
-                        && !crate::base::mutation::is_active("batched-reads-hold-no-time"))
-                    .then(held);
+                    let budget = self.budget;
+                    let sent = Sent { at: since, budget };
+                    let _held = read.paused.and_then(|now| sent.held(now));
                     let answer = answer.await;
                     answer.unwrap_or_else(|_| Err(unanswered(self.budget)))
                 };

@@ -121,7 +121,7 @@ async fn read(connection: &Arc<Connection>, probe: &Probe, must_be_answered: boo
     let generation_set = GenerationSet::of(connection.identity(), generations);
     match read_path(connection, probe) {
         ReadPath::Direct(_) => {}
-        ReadPath::Batched(answer, _) => match answer.await {
+        ReadPath::Batched(read) => match read.answer.await {
             Ok(Ok(Some(look))) => {
                 assert_eq!(look.stamp, generation_set.stamp(&probe.key));
                 assert!(look.now >= oldest, "an answer from before the read");

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::base::clock;
+use crate::base::paused::PauseGuard;
+
 /// A command that is sent now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
@@ -23,6 +26,13 @@ impl Sent {
         let at = Instant::now();
         let budget = self.budget.saturating_sub(at.duration_since(self.at));
         Self { at, budget }
+    }
+
+    /// Holds a caller's paused time while other threads do what it waits for: they send a batch, or
+    /// ask nodes for their slots. `now` was read right after the command was sent.
+    pub(super) fn held(self, now: clock::Instant) -> Option<PauseGuard> {
+        let is_held = !crate::base::mutation::is_active("paused-time-moves-on-in-batches");
+        is_held.then(|| PauseGuard::from(self.at, now, self.budget))
     }
 
     /// Whether a good part of the budget is over.

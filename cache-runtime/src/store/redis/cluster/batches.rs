@@ -31,7 +31,7 @@ use super::lookup::{
     Misplaced, NodeRequest, Requested, Sourced, entry_of, generation_set, request_of,
 };
 use super::routing::{groups, routed};
-use super::state::{Answers, Cluster, Fault, fault, held};
+use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::copied;
@@ -71,7 +71,7 @@ impl Cluster {
             // With a time limit of its own. Once one node has answered, the batch counts as
             // answered, and nobody checks the reads that wait for another node.
             let answer = {
-                let _held = held(sent, since);
+                let _held = sent.held(since);
                 match tokio::time::timeout_at(since + self.budget, answer).await {
                     Ok(Ok(answer)) => answer,
                     Ok(Err(_)) | Err(_) => Err(unanswered(self.budget)),

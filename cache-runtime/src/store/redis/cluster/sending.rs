@@ -14,7 +14,7 @@ use super::super::scripts::{Lua, ScriptMode};
 use super::super::sent::Sent;
 use super::super::slots::slot_of;
 use super::routing::ScriptCall;
-use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault, held};
+use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault};
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::copied;
@@ -169,7 +169,7 @@ impl Cluster {
             let answers: Answers = commands.query_async(&mut multiplexed).await.ok()?;
             answers.into_iter().next_back()?.ok()
         };
-        let _held = held(Sent::now(self.budget), clock::now());
+        let _held = Sent::now(self.budget).held(clock::now());
         let answer = tokio::time::timeout(self.budget, asked).await;
         answer.ok().flatten().ok_or_else(unknown)
     }

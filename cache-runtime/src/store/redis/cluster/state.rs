@@ -24,7 +24,6 @@ use super::routing::ScriptCall;
 use super::unserved::UnservedReads;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::base::paused::PauseGuard;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
 use crate::store::{Circuit, ConnectionWatch, Word};
@@ -100,14 +99,6 @@ impl fmt::Display for KeysApart {
 }
 
 impl std::error::Error for KeysApart {}
-
-/// Holds a caller's paused time while other threads do what it waits for: nodes are asked for their
-/// slots on the cache's own, and batches may be sent there. `now` was read after the command was
-/// sent.
-pub(super) fn held(sent: Sent, now: Instant) -> Option<PauseGuard> {
-    let is_held = !crate::base::mutation::is_active("paused-time-moves-on-in-clusters");
-    is_held.then(|| PauseGuard::from(sent.at, now, sent.budget))
-}
 
 /// Whether the step can be repeated key by key.
 pub(super) fn is_apart(error: &Error) -> bool {
@@ -207,7 +198,7 @@ impl Cluster {
         self.wake.notify_one();
         let limit = deadline.saturating_duration_since(clock::now());
         let answered = {
-            let _held = held(Sent::now(limit), clock::now());
+            let _held = Sent::now(limit).held(clock::now());
             let answered = rounds.wait_for(|rounds| rounds.done >= wanted);
             tokio::time::timeout(limit, answered).await.is_ok()
         };
