@@ -405,7 +405,7 @@ impl Cache {
                         log_read("lookup", &call, || Status::Hit { ttl: hit.ttl });
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
-                    None => lookup_loop.reject::<T>(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Stale(hit, reason) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => {
@@ -413,7 +413,7 @@ impl Cache {
                         log_read("lookup", &call, || Status::Stale { past, reason });
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
-                    None => lookup_loop.reject::<T>(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Joined(LoadResult::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => {

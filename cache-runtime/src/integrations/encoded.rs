@@ -191,8 +191,8 @@ impl<T: DeserializeOwned + 'static> Cacheable for Encoded<T> {
         true
     }
 
-    fn schema() -> Schema {
-        schema::of::<T>()
+    fn find_schema() -> (Schema, bool) {
+        schema::find::<T>()
     }
 
     fn digest(&self, _: CodecId) -> Option<u64> {

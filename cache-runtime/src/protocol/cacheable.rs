@@ -39,7 +39,12 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     }
     /// The shape that the type's `Deserialize` asks for.
     #[doc(hidden)]
-    fn schema() -> Schema;
+    fn schema() -> Schema {
+        Self::find_schema().0
+    }
+    /// The same, and whether it was known already.
+    #[doc(hidden)]
+    fn find_schema() -> (Schema, bool);
     /// Whether a field is not serialised, as far as the size of a type or its `Debug` shows it.
     #[doc(hidden)]
     fn leaves_out(&self, _text: Option<&str>) -> bool {
@@ -91,8 +96,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
         codec::undecodable::<T>(codec, bytes)
     }
 
-    fn schema() -> Schema {
-        schema::of::<T>()
+    fn find_schema() -> (Schema, bool) {
+        schema::find::<T>()
     }
 
     fn digest(&self, codec: CodecId) -> Option<u64> {

@@ -19,13 +19,19 @@ impl Fingerprint {
     /// build takes ten times as long.
     #[must_use]
     pub fn of<T: Cacheable>(version: u32) -> Self {
+        Self::find::<T>(version).0
+    }
+
+    /// The same, and whether the type's shape was known already.
+    pub(crate) fn find<T: Cacheable>(version: u32) -> (Self, bool) {
+        let (schema, is_known) = T::find_schema();
         let mut hasher = SipHasher13::new();
         hasher.write(std::any::type_name::<T>().as_bytes());
         hasher.write(&version.to_le_bytes());
         if !crate::base::mutation::is_active("shape-not-in-fingerprint") {
-            hasher.write(&T::schema().hash.to_le_bytes());
+            hasher.write(&schema.hash.to_le_bytes());
         }
-        Self(hasher.finish128().as_u128() as u64)
+        (Self(hasher.finish128().as_u128() as u64), is_known)
     }
 }
 

@@ -106,7 +106,7 @@ pub(super) fn address(site: Option<&'static CallSite>) -> usize {
     site.map_or(0, |site| std::ptr::from_ref(site).addr())
 }
 
-/// Logs that a codec would lose a part of the function's value, once per function and type.
+/// Logs why a value is not stored, once per function and type.
 pub(crate) fn report_loss(
     site: Option<&'static CallSite>,
     resource: &str,
@@ -128,7 +128,7 @@ pub(crate) fn report_loss(
         field = refusal.place(),
         reason = refusal.reason,
         remedy = refusal.remedy,
-        "a value is not stored, since its codec would lose a part of it"
+        "a value is not stored, since it would come back changed, or not at all"
     );
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum ResourceRef {
 impl ResourceRef {
     /// The fingerprint of the function's value type, in the attribute's version, if the function
     /// remembers it.
-    pub(crate) fn known_fingerprint(&self, type_id: TypeId, version: u32) -> Option<Fingerprint> {
+    fn known_fingerprint(&self, type_id: TypeId, version: u32) -> Option<Fingerprint> {
         let Self::Known(known) = self else {
             return None;
         };
@@ -34,20 +34,23 @@ impl ResourceRef {
         (*id == type_id && *at == version).then_some(*fingerprint)
     }
 
-    /// The fingerprint of the function's value type, in the attribute's version. `of` computes it.
+    /// The fingerprint of the function's value type, in the attribute's version, and whether the
+    /// type's shape was known already. `of` computes both.
     pub(crate) fn fingerprint(
         &self,
         type_id: TypeId,
         version: u32,
-        of: fn(u32) -> Fingerprint,
-    ) -> Fingerprint {
-        if let Self::Known(known) = self {
-            known
-                .fingerprint
-                .get_or_init(|| (type_id, version, of(version)));
+        of: impl FnOnce(u32) -> (Fingerprint, bool),
+    ) -> (Fingerprint, bool) {
+        if let Some(known) = self.known_fingerprint(type_id, version) {
+            return (known, true);
         }
-        let known = self.known_fingerprint(type_id, version);
-        known.unwrap_or_else(|| of(version))
+        let found = of(version);
+        if let Self::Known(known) = self {
+            // Another instance of a generic function may have been first.
+            let _ = known.fingerprint.set((type_id, version, found.0));
+        }
+        found
     }
 }
 

@@ -72,13 +72,10 @@ impl Call {
             return Answer::Run(Load::audited(self, hit));
         }
         // To look at a type for the first time takes a while, which is not the store's.
-        let fingerprint = match self.known_fingerprint::<R::Value>() {
-            Some(known) => {
-                self.timing.asks_at_once();
-                known
-            }
-            None => self.fingerprint::<R::Value>(),
-        };
+        let (fingerprint, was_known) = self.find_fingerprint::<R::Value>();
+        if was_known {
+            self.timing.asks_at_once();
+        }
         let mut lookup_loop = LookupLoop::new(&self, fingerprint);
         let bypass = loop {
             match lookup_loop.next().await {
@@ -91,11 +88,11 @@ impl Call {
                             None => Answer::Found(value),
                         };
                     }
-                    None => lookup_loop.reject::<R::Value>(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Stale(hit, reason) => match self.serve(&hit, reason) {
                     Some(value) => return Answer::Found(value),
-                    None => lookup_loop.reject::<R::Value>(hit.header),
+                    None => lookup_loop.reject(hit.header),
                 },
                 Action::Revalidate(both) => {
                     let (hit, permit) = *both;

@@ -349,7 +349,7 @@ fn judged<V: crate::Cacheable>(
                     Ok(Some(IdAnswer::Found(Some(value), Tier::Store, hit.ttl)))
                 }
                 (_, None) => {
-                    lookup_loop.reject::<V>(hit.header);
+                    lookup_loop.reject(hit.header);
                     Err(Seen::Entry(hit.header))
                 }
             }
@@ -455,11 +455,11 @@ async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnsw
                     }
                     break IdAnswer::Found(Some(value), Tier::Store, hit.ttl);
                 }
-                None => lookup_loop.reject::<V>(hit.header),
+                None => lookup_loop.reject(hit.header),
             },
             Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => break IdAnswer::Found(Some(value), Tier::Store, hit.ttl),
-                None => lookup_loop.reject::<V>(hit.header),
+                None => lookup_loop.reject(hit.header),
             },
             other => break settled(other),
         }

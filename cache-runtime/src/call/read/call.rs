@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -73,6 +74,9 @@ pub(crate) struct Call {
     pub(super) audit: Option<u32>,
     /// The hit that was found before the store was asked, if it is to be audited.
     pub(super) audited: Option<Box<Audited>>,
+    /// Whether an entry did not decode. Its bytes may be damaged, or the type may not take what it
+    /// gives, so the next value is decoded again before it is stored.
+    pub(super) is_in_doubt: AtomicBool,
 }
 
 impl Call {
@@ -124,6 +128,7 @@ impl Call {
             timing: Timing::default(),
             audit: None,
             audited: None,
+            is_in_doubt: AtomicBool::new(false),
         }
     }
 
@@ -165,20 +170,24 @@ impl Call {
     }
 
     pub(crate) fn fingerprint<V: Cacheable>(&self) -> Fingerprint {
-        let of = Fingerprint::of::<V>;
+        self.find_fingerprint::<V>().0
+    }
+
+    /// The same, and whether it cost next to nothing, since the type has been looked at before.
+    pub(super) fn find_fingerprint<V: Cacheable>(&self) -> (Fingerprint, bool) {
+        let of = Fingerprint::find::<V>;
         self.resource
             .fingerprint(TypeId::of::<V>(), self.version, of)
     }
 
-    /// The same if it costs next to nothing, since this function's type has been looked at.
-    pub(super) fn known_fingerprint<V: Cacheable>(&self) -> Option<Fingerprint> {
-        let type_id = TypeId::of::<V>();
-        self.resource.known_fingerprint(type_id, self.version)
+    /// Has the next value of this call decoded again before it is stored.
+    pub(crate) fn doubts(&self) {
+        self.is_in_doubt.store(true, Ordering::Relaxed);
     }
 
-    /// Has each value of the function decoded again before it is stored, since the codec, or the
-    /// type, has shown that it may lose one.
-    pub(crate) fn distrust<V: Cacheable>(&self) {
+    /// Has each value of the function decoded again before it is stored, since its type has
+    /// panicked.
+    pub(super) fn distrust<V: Cacheable>(&self) {
         let codec = self.codec.plain();
         let trust = self.resource.trust(self.site, TypeId::of::<V>(), codec);
         trust.loses();
@@ -265,7 +274,10 @@ impl Call {
 
     /// Returns the value of an entry, and reports and counts the hit. `None` if it does not decode.
     pub(super) fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
-        let value = restore(hit.content, hit.codec, &hit.payload)?;
+        let Some(value) = restore(hit.content, hit.codec, &hit.payload) else {
+            self.doubts();
+            return None;
+        };
         self.answered(match hit.past.is_zero() {
             true => Status::Hit { ttl: hit.ttl },
             false => Status::Stale {

@@ -26,7 +26,6 @@ use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::local::ReadToken;
-use crate::protocol::cacheable::Cacheable;
 use crate::protocol::circuit::Circuit;
 use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
@@ -103,9 +102,9 @@ impl<'a> LookupLoop<'a> {
     }
 
     /// Treats an entry whose value does not decode as if it were absent.
-    pub(crate) fn reject<V: Cacheable>(&mut self, header: Header) {
+    pub(crate) fn reject(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
-        self.call.distrust::<V>();
+        self.call.doubts();
         self.rejected = Some(Box::new(header));
     }
 

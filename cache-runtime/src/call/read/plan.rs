@@ -1,6 +1,7 @@
 //! The plan of a read: collects a function's attribute into a key and its dependencies.
 
 use std::fmt::Display;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -475,6 +476,7 @@ impl ReadPlan {
                 timing: Timing::default(),
                 audit: Some(options.audit).filter(|part| *part > 0),
                 audited: None,
+                is_in_doubt: AtomicBool::new(false),
             }
         });
         let calls = calls.collect();

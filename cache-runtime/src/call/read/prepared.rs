@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::cell::Cell;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use super::call::remembered;
 use super::read_options::ReadOptions;
@@ -251,7 +252,9 @@ impl PreparedCall {
     /// Returns the fingerprint of the function's values.
     #[inline]
     pub(super) fn fingerprint(&self, type_id: TypeId, of: fn(u32) -> Fingerprint) -> Fingerprint {
-        self.resource.fingerprint(type_id, self.options.version, of)
+        let of = |version| (of(version), true);
+        let found = self.resource.fingerprint(type_id, self.options.version, of);
+        found.0
     }
 
     /// Leaves the memory of a call that was answered from the thread cache. Only its plan has
@@ -488,6 +491,7 @@ impl PreparedCall {
             timing: Timing::default(),
             audit: Some(options.audit).filter(|part| *part > 0),
             audited: None,
+            is_in_doubt: AtomicBool::new(false),
         };
         self.leave();
         call

@@ -7,6 +7,21 @@ use crate::call::returns::{Fallible, Owned};
 use crate::config::CacheConfig;
 use crate::key::Key;
 
+/// Most functions remember their type's fingerprint. Others, and calls by hand, need not look at the
+/// type again either, and then their lookup begins with the call.
+#[tokio::test]
+async fn a_type_is_looked_at_once() {
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    struct Fresh(u8);
+
+    let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+    let key = Key::entity("users", 1).expect("a key");
+    let call = Call::manual(cache.handle().expect("it is on"), &key, None);
+    let (first, was_known) = call.find_fingerprint::<Fresh>();
+    assert!(!was_known);
+    assert_eq!(call.find_fingerprint::<Fresh>(), (first, true));
+}
+
 /// Ten thousand callers may wait for one load. Their main cost is memory, which is allocated when
 /// they come and freed when they are answered.
 #[tokio::test]

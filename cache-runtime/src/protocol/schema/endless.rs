@@ -6,7 +6,8 @@
 //! variant that does not fit, so errors are counted between two requests.
 //!
 //! The probe runs on a thread of its own, whose stack holds more calls than it may count. There it
-//! unwinds; where panics abort, the thread waits for ever and only what it has found is lost.
+//! unwinds, and goes on with the next reading; where panics abort, the thread waits for ever, and
+//! the shape is what it has found so far.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -31,7 +32,15 @@ thread_local! {
     static ERRORS: Cell<u32> = const { Cell::new(0) };
     /// Where the stack was at the last request.
     static BEGAN: Cell<usize> = const { Cell::new(0) };
-    static RESULT: RefCell<Option<Sender<Option<Schema>>>> = const { RefCell::new(None) };
+    static PROBE: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+
+/// The probe of this thread.
+struct Running {
+    result: Sender<Schema>,
+    /// Where panics abort.
+    so_far: Option<Box<dyn Fn() -> Schema>>,
+    unwinds: bool,
 }
 
 /// Thrown through the type's own code.
@@ -68,34 +77,53 @@ pub(super) fn failed() {
     }
 }
 
-#[cfg(panic = "unwind")]
 fn give_up(given_up: GivenUp) {
-    // No message: this is not a panic of the program's.
-    std::panic::resume_unwind(Box::new(given_up));
-}
-
-#[cfg(not(panic = "unwind"))]
-fn give_up(given_up: GivenUp) {
-    let found = given_up.is_endless.then_some(Schema::ENDLESS);
-    RESULT.with_borrow_mut(|result| result.take().map(|result| result.send(found)));
+    let aborts = |it: &mut Running| !it.unwinds;
+    let Some(running) = PROBE.with_borrow_mut(|probe| probe.take_if(aborts)) else {
+        // No message: this is not a panic of the program's.
+        std::panic::resume_unwind(Box::new(given_up));
+    };
+    let found = running.so_far.map_or(Schema::NONE, |so_far| so_far());
+    let _ = running.result.send(Schema {
+        is_endless: found.is_endless || given_up.is_endless,
+        ..found
+    });
     loop {
         thread::park();
     }
 }
 
+/// Says what the probe of this thread has found, whenever it is asked.
+pub(super) fn finds(so_far: impl Fn() -> Schema + 'static) {
+    PROBE.with_borrow_mut(|probe| {
+        if let Some(probe) = probe {
+            probe.so_far = Some(Box::new(so_far));
+        }
+    });
+}
+
 /// Runs a probe on a stack of its own. A type without a result has no shape.
-pub(super) fn on_own_stack(probe: impl FnOnce() -> Schema + Send + 'static) -> Schema {
-    let (sender, result) = mpsc::channel();
+pub(super) fn on_own_stack(
+    unwinds: bool,
+    probe: impl FnOnce() -> Schema + Send + 'static,
+) -> Schema {
+    let (result, found) = mpsc::channel();
     let run = move || {
-        RESULT.set(Some(sender));
+        PROBE.set(Some(Running {
+            result,
+            so_far: None,
+            unwinds,
+        }));
         let schema = probe();
-        RESULT.with_borrow_mut(|result| result.take().map(|result| result.send(Some(schema))));
+        if let Some(running) = PROBE.take() {
+            let _ = running.result.send(schema);
+        }
     };
     let thread = thread::Builder::new()
         .name("cache-shape".to_owned())
         .stack_size(STACK);
     match thread.spawn(run) {
-        Ok(_) => result.recv().ok().flatten().unwrap_or(Schema::NONE),
+        Ok(_) => found.recv().unwrap_or(Schema::NONE),
         Err(_) => Schema::NONE,
     }
 }

@@ -37,17 +37,20 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::shape::Schema;
 
-/// The schema of `T`: probed once, then remembered.
-pub(crate) fn of<T: DeserializeOwned + 'static>() -> Schema {
+/// The schema of `T`: probed once, then remembered. Also returns whether it was known already.
+pub(crate) fn find<T: DeserializeOwned + 'static>() -> (Schema, bool) {
     static KNOWN: RwLock<BTreeMap<TypeId, Schema>> = RwLock::new(BTreeMap::new());
 
     let id = TypeId::of::<T>();
     let known = KNOWN.read().get(&id).copied();
     // No lock is held here: the type's own code runs.
-    known.unwrap_or_else(|| {
-        let schema = probe::run::<T>();
-        *KNOWN.write().entry(id).or_insert(schema)
-    })
+    match known {
+        Some(known) => (known, true),
+        None => {
+            let schema = probe::run::<T>();
+            (*KNOWN.write().entry(id).or_insert(schema), false)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use siphasher::sip::SipHasher13;
 use super::endless;
 use super::error::{Complaint, Stop, heard};
 use super::made::Made;
+use super::shape::Schema;
 
 /// More steps than any hand-written type needs. A type that needs more has a partial shape.
 const STEPS: usize = 200_000;
@@ -242,12 +243,17 @@ impl Plan {
         self.facts.insert(step(step(path, "is"), what));
     }
 
-    pub(super) fn hash(&self) -> u64 {
+    /// The shape, as far as it has been found.
+    pub(super) fn schema(&self) -> Schema {
         let mut hasher = SipHasher13::new();
         for fact in &self.facts {
             hasher.write_u64(*fact);
         }
-        hasher.finish()
+        Schema {
+            hash: hasher.finish(),
+            guesses: self.guesses,
+            is_endless: self.is_endless,
+        }
     }
 
     /// The index of the value to offer, `of` how many.

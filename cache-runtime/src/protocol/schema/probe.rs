@@ -11,7 +11,7 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
 
 use super::access::{Entries, Followed, List, OneVariant, Part};
-use super::endless::{GivenUp, on_own_stack};
+use super::endless::{GivenUp, finds, on_own_stack};
 use super::error::Stop;
 use super::made::{Made, Name, Offer};
 use super::plan::{PathHash, Plan, Taker, step};
@@ -26,7 +26,13 @@ const QUESTIONS: usize = 6_000;
 /// Reads `T` until a reading finds nothing new, first as from a text format, then as from a binary
 /// one: many types have two forms.
 pub(super) fn run<T: DeserializeOwned + 'static>() -> Schema {
-    on_own_stack(readings::<T>)
+    on_own_stack(cfg!(panic = "unwind"), readings::<T>)
+}
+
+/// The same as where panics abort.
+#[cfg(test)]
+pub(super) fn run_without_unwinding<T: DeserializeOwned + 'static>() -> Schema {
+    on_own_stack(false, readings::<T>)
 }
 
 /// One reading. A type's own code may panic at a value that no program would write.
@@ -71,12 +77,16 @@ fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
 }
 
 fn readings<T: DeserializeOwned>() -> Schema {
-    let plan = RefCell::new(Plan::default());
+    let shared = Rc::new(RefCell::new(Plan::default()));
+    let found = Rc::clone(&shared);
+    // A part that is being read has no borrow.
+    finds(move || found.try_borrow().map_or(Schema::NONE, |it| it.schema()));
+    let plan = &*shared;
     for is_readable in [true, false] {
         loop {
             plan.borrow_mut().begin();
             let before = plan.borrow().before();
-            let read = reading::<T>(&plan, is_readable);
+            let read = reading::<T>(plan, is_readable);
             if let Err(thrown) = &read {
                 let given_up = GivenUp::of(&**thrown);
                 let is_endless = given_up.is_some_and(|it| it.is_endless);
@@ -89,15 +99,10 @@ fn readings<T: DeserializeOwned>() -> Schema {
         }
         if is_readable {
             let takers = plan.borrow().takers();
-            ask_takers::<T>(&plan, &takers);
+            ask_takers::<T>(plan, &takers);
         }
     }
-    let plan = plan.borrow();
-    Schema {
-        hash: plan.hash(),
-        guesses: plan.guesses,
-        is_endless: plan.is_endless,
-    }
+    plan.borrow().schema()
 }
 
 /// One place of a type that is being read.

@@ -20,9 +20,4 @@ impl Schema {
         guesses: true,
         is_endless: false,
     };
-    #[cfg(not(panic = "unwind"))]
-    pub(super) const ENDLESS: Self = Self {
-        is_endless: true,
-        ..Self::NONE
-    };
 }

@@ -35,8 +35,8 @@ pub enum FindingKind {
     IdTypes,
     /// Two functions store the same entries with different times to live.
     Ttls,
-    /// A value was not stored, since its codec would have lost a part of it. Known after the
-    /// function has run.
+    /// A value was not stored, since it would have come back changed, or not at all. Known after
+    /// the function has run.
     NotStored,
     /// The `Serialize` of an argument leaves out what tells calls apart. Known after the function
     /// has run.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -587,6 +587,49 @@ async fn what_panics_when_it_is_read_is_not_stored_again_and_again() {
             let (kept, value) = read().await;
             assert_eq!((kept, value.0.as_str()), (NOT_STORED, UNREADABLE), "{tier}");
         }
+    }
+}
+
+/// The next decoding fails, as that of damaged bytes does.
+static IS_DAMAGED: AtomicBool = AtomicBool::new(false);
+
+static DECODED: AtomicU32 = AtomicU32::new(0);
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Counted(u32);
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(from)?;
+        DECODED.fetch_add(1, Ordering::SeqCst);
+        match IS_DAMAGED.swap(false, Ordering::SeqCst) {
+            true => Err(serde::de::Error::custom("damaged")),
+            false => Ok(Self(number)),
+        }
+    }
+}
+
+#[cached(resource = "counted", cache = cache, skip(cache))]
+async fn counted(id: u32, cache: &Cache) -> Counted {
+    Counted(id)
+}
+
+/// Bytes may be damaged, which says nothing about the function's other values.
+#[tokio::test]
+async fn an_entry_that_does_not_decode_costs_one_decoding_more() {
+    for (tier, cache) in Tiers::verifying_a_few().await.encoded() {
+        let fills = async |ids: std::ops::Range<u32>| {
+            let before = DECODED.load(Ordering::SeqCst);
+            for id in ids {
+                assert_eq!(status(counted(id, &cache)).await.0, STORED, "{tier}");
+            }
+            DECODED.load(Ordering::SeqCst) - before
+        };
+        fills(0..32).await;
+        IS_DAMAGED.store(true, Ordering::SeqCst);
+        let both = fills(3..4).await;
+        assert_eq!(both, 2, "{tier}: the entry, and the new value");
+        assert_eq!(fills(32..48).await, 1, "{tier}: one in sixteen");
     }
 }
 

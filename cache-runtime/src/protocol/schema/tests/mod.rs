@@ -1,8 +1,13 @@
 use std::collections::{BTreeMap, HashMap};
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::*;
+
+fn of<T: DeserializeOwned + 'static>() -> Schema {
+    find::<T>().0
+}
 
 fn hash<T: DeserializeOwned + 'static>() -> u64 {
     of::<T>().hash
@@ -231,6 +236,45 @@ fn what_serde_would_ask_without_end_is_given_up() {
     ends!(Tree Left Right Vec<Tree> Wide);
     // The thread that asks is not the one that is given up.
     assert!(of::<Vec<Tree>>().guesses);
+}
+
+/// Where panics abort, a type that is given up has the shape of what was found before.
+#[test]
+fn what_is_given_up_has_a_shape_without_unwinding() {
+    use endless::*;
+
+    /// Tries many forms of a value, and makes an error for each.
+    struct Tries;
+
+    impl<'de> Deserialize<'de> for Tries {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let value = serde_json::Value::deserialize(from)?;
+            let tried = (0..3_000).map(|_| u8::deserialize(&value).map_err(D::Error::custom));
+            tried.last().transpose()?;
+            Ok(Self)
+        }
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    struct One {
+        id: u8,
+        of: Tries,
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    struct Two {
+        id: u16,
+        of: Tries,
+    }
+    let [one, two] = [
+        probe::run_without_unwinding::<One>(),
+        probe::run_without_unwinding::<Two>(),
+    ];
+    assert_ne!(one.hash, two.hash);
+    assert!(!one.is_endless);
+    assert_eq!(one, probe::run_without_unwinding::<One>());
+    assert!(probe::run_without_unwinding::<Vec<Tree>>().is_endless);
+    assert_eq!(probe::run_without_unwinding::<Newtype>(), of::<Newtype>());
 }
 
 #[test]
