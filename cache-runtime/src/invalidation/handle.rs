@@ -228,6 +228,14 @@ impl InvalidationQueue {
             && !crate::base::mutation::is_active("pending-not-bypassed")
     }
 
+    /// Returns true if the store refuses to invalidate something that a request names, and takes
+    /// other invalidations.
+    pub(crate) fn refuses(&self, request: &InvalidationRequest) -> bool {
+        self.is_degraded()
+            && self.shared.queue.lock().refuses(request)
+            && !crate::base::mutation::is_active("required-asks-for-any-key")
+    }
+
     fn concerns(&self, probe: &Probe) -> bool {
         let queue = self.shared.queue.lock();
         queue.concerns(probe, |dep| self.store.part_of(dep))

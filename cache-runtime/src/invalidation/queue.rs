@@ -57,6 +57,8 @@ pub(super) struct Queue {
     /// Some caller was told `Pending`. Until everything is delivered, reads bypass what it
     /// concerns.
     is_degraded: bool,
+    /// What the store has refused of the last batch, while it did the rest.
+    refused: Option<Invalidation>,
     is_closed: bool,
     /// Whether the store may complete a batch in parts.
     is_split: bool,
@@ -81,6 +83,7 @@ impl Queue {
             announced: 0,
             wait: ReconnectWait::default(),
             is_degraded: false,
+            refused: None,
             is_closed: false,
             is_split: false,
             lost: 0,
@@ -124,7 +127,9 @@ impl Queue {
                 .as_ref()
                 .is_some_and(|request| !request.intents.is_empty()),
         };
-        let waiter = Waiter::new(sender, request.as_ref(), self.is_split);
+        // After a refusal, a batch may be done but for what is refused.
+        let may_be_split = self.is_split || self.is_degraded;
+        let waiter = Waiter::new(sender, request.as_ref(), may_be_split);
         self.ready.add(request, clock::now() + self.intent);
         self.ready.last = request_number.number;
         self.ready.since.get_or_insert_with(clock::now);
@@ -339,6 +344,14 @@ impl Queue {
                 .in_flight
                 .as_ref()
                 .is_some_and(|batch| batch.concerns(probe, &part_of))
+    }
+
+    /// Returns true if the store has refused to invalidate something that a request names.
+    pub(super) fn refuses(&self, request: &InvalidationRequest) -> bool {
+        self.refused.as_ref().is_some_and(|refused| {
+            request.kills.iter().any(|key| refused.kills.contains(key))
+                || request.bumps.iter().any(|dep| refused.bumps.contains(dep))
+        })
     }
 
     /// Returns names for a log message: the resources whose invalidations are waiting.

@@ -275,8 +275,14 @@ impl Worker {
             None => (Invalidation::default(), None),
             Some((undone, error)) => (undone, Some(error)),
         };
-        if self.store.is_split() && (error.is_some() || outgoing.whole_namespace) {
+        let left = undone.kills.len() + undone.bumps.len();
+        let is_partly =
+            error.is_some() && left < invalidation.kills.len() + invalidation.bumps.len();
+        if is_partly || self.store.is_split() && (error.is_some() || outgoing.whole_namespace) {
             self.shared.change(|queue| queue.acknowledge_but(&undone));
+        }
+        if is_partly && error.as_ref().is_some_and(|error| !is_away(error)) {
+            self.shared.change(|queue| queue.refuse(undone));
         }
         error.map_or(Ok(Some(done.at)), Err)
     }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cache_runtime::{Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, observe};
+use cache_runtime::{
+    Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, invalidates, observe,
+};
 use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Shop};
@@ -165,6 +167,59 @@ async fn a_user_without_scripts_is_not_served() {
     assert_eq!(circuit(&shop).await, Some(Circuit::ReadsOnly));
     server.cli(&["ACL", "SETUSER", "app", "+evalsha", "+eval"]);
     eventually(PATIENCE, async || is_hit(&shop).await).await;
+}
+
+#[invalidates("orders", id = id, required, cache = cache)]
+async fn order_required(id: i64, cache: &Cache) -> Result<(), DbError> {
+    let _ = id;
+    Ok(())
+}
+
+/// The list of keys lacks those of one resource: its invalidations wait, and hold up no others.
+#[tokio::test]
+async fn keys_that_a_user_may_not_write_hold_up_no_others() {
+    bounded(async {
+        let server = RedisServer::start();
+        let (shop, reader) = nodes(&server).await;
+        let rights = [
+            "ACL", "SETUSER", "app", "on", ">word", "~@*", "~users:*", "&*", "+@all",
+        ];
+        server.cli(&rights);
+        let mut redis = RedisConfig::at("127.0.0.1", server.port());
+        redis.username = Some("app".into());
+        redis.password = Some("word".into());
+        let config = over(&server).command_budget(Duration::from_secs(1));
+        let limited = shop.node(&Cache::new(config.redis(redis)).await);
+        eventually(PATIENCE, async || is_hit(&limited).await).await;
+        let told = limited.cache.invalidate("orders", &1_i64).await;
+        assert_eq!(told, Acknowledgement::Pending);
+        // That it is refused is known now, and other writes are not concerned.
+        eventually(PATIENCE, async || {
+            order_required(1, &limited.cache).await.is_err()
+        })
+        .await;
+        order_required(2, &limited.cache).await.expect("written");
+        limited
+            .rename_required(1, "required")
+            .await
+            .expect("written");
+        for round in 0..5 {
+            let name = format!("name {round}");
+            eventually(PATIENCE, async || is_hit(&reader).await).await;
+            shop.commit(1, &name);
+            let told = limited.cache.invalidate("users", &1_i64).await;
+            assert_eq!(told, Acknowledgement::Delivered);
+            assert_eq!(reader.name(1).await, name);
+        }
+        let stats = limited.cache.get_stats().await;
+        assert!(stats.counters.pending > 0, "the other one is not given up");
+        server.cli(&["ACL", "SETUSER", "app", "~orders:*"]);
+        eventually(PATIENCE, async || {
+            limited.cache.get_stats().await.counters.pending == 0
+        })
+        .await;
+    })
+    .await;
 }
 
 #[tokio::test]

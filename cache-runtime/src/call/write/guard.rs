@@ -66,6 +66,8 @@ fn open(
     })
 }
 
+const REFUSED: &str = "an earlier invalidation of the same is refused, and waits";
+
 fn no_key() -> Error {
     let text = "this call has no key: the function writes, it is under `#[invalidates]`";
     Error::new(ErrorKind::InvalidKey, text)
@@ -242,7 +244,13 @@ impl Guard {
                 None => self.call_budget.spend(self.cache.store.ping()).await,
             };
             let Err(error) = asked else {
-                return Ok(());
+                // That the store takes writes says nothing of each key.
+                let invalidations = &self.cache.invalidations;
+                let is_refused = intent.is_none() && invalidations.refuses(&self.planned.request);
+                return match is_refused {
+                    true => Err(Error::unavailable(REFUSED)),
+                    false => Ok(()),
+                };
             };
             let reconnected = self.cache.invalidations.reconnected(attempt, &error);
             let reconnected = reconnected.map(Ok::<_, Error>);

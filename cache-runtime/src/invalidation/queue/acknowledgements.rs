@@ -16,6 +16,7 @@ impl Queue {
             return Batch::default();
         };
         self.wait.reset();
+        self.refused = None;
         let mut done = batch.take_invalidation();
         self.delivered = self.delivered.max(done.last);
         tell_delivered(&mut done.waiters);
@@ -31,6 +32,11 @@ impl Queue {
         };
         let mut done = batch.keep(undone);
         tell_delivered(&mut done);
+    }
+
+    /// Remembers what the store has refused, until everything is delivered.
+    pub(in crate::invalidation) fn refuse(&mut self, undone: Invalidation) {
+        self.refused = Some(undone);
     }
 
     /// Handles a partial acknowledgement of an invalidation of the whole namespace: these parts of

@@ -1,6 +1,9 @@
 //! Invalidates on the one server: keys and generations, by a pattern, and the whole namespace.
 
+use std::sync::Arc;
+
 use super::RedisStore;
+use super::errors::is_forbidden;
 use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use super::scripts;
 use super::tracking::Tracker;
@@ -10,7 +13,7 @@ use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
 use crate::protocol::glob;
-use crate::store::{Invalidated, Invalidation, Matching};
+use crate::store::{Invalidated, Invalidation, Matching, PartlyInvalidated};
 
 impl RedisStore {
     /// Invalidates on the one server, in steps of a bounded size.
@@ -49,6 +52,60 @@ impl RedisStore {
         }
         self.confirmed(&connection)?;
         Ok(done)
+    }
+
+    /// The same, but keys that the user may not write hold up no others.
+    pub(super) async fn invalidate_permitted_alone(
+        &self,
+        invalidation: &Invalidation,
+    ) -> PartlyInvalidated {
+        let all = self.invalidate_alone(invalidation).await;
+        let is_refused = all.as_ref().is_err_and(is_forbidden)
+            && invalidation.kills.len() + invalidation.bumps.len() > 1
+            && !crate::base::mutation::is_active("forbidden-keys-hold-up-others");
+        if !is_refused {
+            return PartlyInvalidated::all_or_nothing(all, invalidation);
+        }
+        let withdraws = &invalidation.withdraws;
+        let one = |kills, bumps| Invalidation {
+            kills,
+            bumps,
+            withdraws: withdraws.clone(),
+        };
+        let kills = invalidation.kills.iter();
+        let kills = kills.map(|key| one(vec![key.clone()], Vec::new()));
+        let bumps = invalidation.bumps.iter();
+        let bumps = bumps.map(|dep| one(Vec::new(), vec![Arc::clone(dep)]));
+        let mut done = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        let mut undone = one(Vec::new(), Vec::new());
+        let mut fault = None;
+        for one in kills.chain(bumps) {
+            let is_away = fault.as_ref().is_some_and(|error| !is_forbidden(error));
+            let step = match is_away {
+                true => None,
+                false => Some(self.invalidate_alone(&one).await),
+            };
+            match step {
+                Some(Ok(step)) => {
+                    done = Invalidated {
+                        at: step.at,
+                        removed: done.removed + step.removed,
+                    };
+                }
+                failed => {
+                    undone.kills.extend(one.kills);
+                    undone.bumps.extend(one.bumps);
+                    fault = failed.and_then(Result::err).or(fault);
+                }
+            }
+        }
+        PartlyInvalidated {
+            done,
+            undone: fault.map(|error| (undone, error)),
+        }
     }
 
     /// Walks over the keys of the one server, and removes those that match.

@@ -441,8 +441,7 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.invalidate(invalidation).await;
         }
-        let result = self.invalidate(invalidation).await;
-        PartlyInvalidated::all_or_nothing(result, invalidation)
+        self.invalidate_permitted_alone(invalidation).await
     }
 
     fn is_split(&self) -> bool {
