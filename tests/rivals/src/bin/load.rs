@@ -128,8 +128,8 @@ async fn round<R: Rival>(
     })
 }
 
-/// The processor time of this process and of the server, user and kernel each, in seconds.
-/// The last figure is the number of commands that the server has run.
+/// The processor time of this process and of the server, user and kernel each, in seconds, and how many commands the server
+/// has run.
 async fn times(server: &RedisServer) -> Result<[f64; 5], Failed> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat
@@ -141,12 +141,15 @@ async fn times(server: &RedisServer) -> Result<[f64; 5], Failed> {
     let client = redis::Client::open(server.url())?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     let info: String = redis::cmd("INFO")
-        .arg("cpu")
+        .arg("everything")
         .query_async(&mut connection)
         .await?;
     let of = |name: &str| -> Result<f64, Failed> {
         let line = info.lines().find_map(|line| line.strip_prefix(name));
-        Ok(line.ok_or("INFO cpu says nothing")?.trim().parse()?)
+        Ok(line
+            .ok_or_else(|| format!("INFO has no {name}"))?
+            .trim()
+            .parse()?)
     };
     Ok([
         fields[11].parse::<f64>()? / TICKS,
