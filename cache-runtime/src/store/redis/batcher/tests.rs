@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::worker::{at_once, outcome_after};
+use super::worker::{at_once, outcome_after, serve};
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::base::unserved::Unserved;
@@ -218,6 +218,46 @@ fn a_batch_is_answered_in_halves_while_there_is_no_other() {
     assert!(
         batcher.first_half(0).requests.is_empty(),
         "another is queued"
+    );
+}
+
+#[tokio::test]
+async fn on_one_thread_the_halves_of_a_batch_stay_apart() {
+    const CALLERS: usize = 16;
+    let (batcher, sizes) = (Arc::new(Batcher::default()), Arc::default());
+    for number in 0..WORKERS {
+        let (batcher, sizes): (_, Arc<Mutex<Vec<usize>>>) =
+            (Arc::clone(&batcher), Arc::clone(&sizes));
+        tokio::spawn(async move {
+            let send = async |slot, plan: BatchPlan| {
+                sizes.lock().push(plan.len());
+                let looks = (0..plan.len()).map(|_| None).collect();
+                // The server answers at once.
+                tokio::task::yield_now().await;
+                serve(&batcher, slot, &BatchOutcome::Empty, looks).await;
+            };
+            let slots = slots(number, Duration::from_micros(30));
+            drive(&batcher, slots, send).await;
+        });
+    }
+    let callers = (0..CALLERS).map(|_| {
+        let batcher = Arc::clone(&batcher);
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let answer = join(&batcher, "users:1").await;
+                assert!(matches!(answer, Ok(Ok(None))));
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.expect("no panic");
+    }
+    batcher.end();
+    let sizes = sizes.lock();
+    assert_eq!(sizes[0], CALLERS);
+    assert!(
+        sizes[1..].iter().all(|size| *size <= CALLERS / 2),
+        "{sizes:?}"
     );
 }
 

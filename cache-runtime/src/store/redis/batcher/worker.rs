@@ -17,6 +17,7 @@ use super::{
 };
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::{Unserved, copied};
+use crate::store::Look;
 
 /// The number of batches in flight on a connection with this round trip.
 pub(super) fn at_once(round_trip: Duration) -> usize {
@@ -140,21 +141,7 @@ pub(crate) async fn send_batch(
         Err(error) => Err(error),
     };
     match answer {
-        Ok((outcome, looks)) => {
-            let mut looks = looks;
-            let Waiters { requests, gone } = batcher.first_half(slot);
-            if !requests.is_empty() {
-                for (request, look) in requests.into_iter().zip(looks.iter_mut().skip(gone)) {
-                    // A request that has timed out wants no answer.
-                    let _ = request.answer.send(Ok(look.take()));
-                }
-                others_first().await;
-            }
-            let Waiters { requests, gone } = batcher.complete(slot, &outcome);
-            for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
-                let _ = request.answer.send(Ok(look));
-            }
-        }
+        Ok((outcome, looks)) => serve(batcher, slot, &outcome, looks).await,
         Err(error) => {
             let waiters = batcher.complete(slot, &outcome_after(&error, plan.len()));
             // One key caused the error, and perhaps not this read's.
@@ -165,5 +152,26 @@ pub(crate) async fn send_batch(
                 let _ = request.answer.send(Err(copied(&error)));
             }
         }
+    }
+}
+
+/// Answers the requests of a batch, in halves if it is the only one.
+pub(super) async fn serve(
+    batcher: &Batcher,
+    slot: usize,
+    outcome: &BatchOutcome,
+    mut looks: Vec<Option<Box<Look>>>,
+) {
+    let Waiters { requests, gone } = batcher.first_half(slot);
+    if !requests.is_empty() {
+        for (request, look) in requests.into_iter().zip(looks.iter_mut().skip(gone)) {
+            // A request that has timed out wants no answer.
+            let _ = request.answer.send(Ok(look.take()));
+        }
+        batcher.others_send().await;
+    }
+    let Waiters { requests, gone } = batcher.complete(slot, outcome);
+    for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
+        let _ = request.answer.send(Ok(look));
     }
 }
