@@ -19,6 +19,8 @@ use crate::check::{holds, is_caught};
 use crate::nonce::{Names, Nonce, Rename};
 
 const NOTHING_STALE: &str = "nothing stale";
+/// The owner of a slot that clients know no owner of.
+const NOBODY: usize = 2;
 
 type Version = u8;
 
@@ -40,6 +42,10 @@ struct Cluster {
     names_epoch: bool,
     /// Whether clients hear of a move before the next fault.
     polls: bool,
+    /// Whether other nodes say that a node has the slot before it takes it.
+    others_first: bool,
+    /// Whether a node is used for the slot only once it has said itself that it has it.
+    own_word: bool,
     /// Whether an invalidation is acknowledged only when no former primary answers.
     fences: bool,
     /// Whether a former primary goes on answering.
@@ -63,6 +69,8 @@ const DESIGN: Cluster = Cluster {
     names_generation_server: true,
     names_epoch: true,
     polls: true,
+    others_first: false,
+    own_word: true,
     fences: true,
     former_answers: false,
     former_takes_writes: false,
@@ -109,7 +117,7 @@ struct Generation {
     server: Nonce,
 }
 
-/// What clients know: the epochs, and where the slot is.
+/// What clients know: the epochs, and where the slot is; [`NOBODY`] if they don't know that.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Known {
     epochs: [Nonce; 2],
@@ -202,6 +210,8 @@ enum Action {
     FormerEnds(usize),
     /// The topology task.
     Hear,
+    /// Others say that the other node has the slot, with the epoch that it had before.
+    NameFirst,
     /// The slot moves to the other node.
     Move,
     LeaveCopy,
@@ -456,6 +466,9 @@ impl Model for Cluster {
         }
         if state.moves < self.moves && is_quiet {
             actions.push(Action::Move);
+            if self.others_first && knows {
+                actions.push(Action::NameFirst);
+            }
         }
         if state.copies < self.copies && state.entry() != Entry::Nothing {
             actions.push(Action::LeaveCopy);
@@ -596,6 +609,12 @@ impl Model for Cluster {
                 state.identify();
                 state.have_heard = true;
             }
+            Action::NameFirst => {
+                state.known.owner = match self.own_word {
+                    true => NOBODY,
+                    false => 1 - owner,
+                };
+            }
             Action::Move => {
                 let target = 1 - owner;
                 if state.entry() != Entry::Nothing {
@@ -715,6 +734,25 @@ fn the_epoch_is_in_the_identity_and_heard_of_in_time() {
     };
     is_caught(without_epoch, NOTHING_STALE);
     is_caught(heard_late, NOTHING_STALE);
+}
+
+/// Whoever moves a slot may tell the new owner last.
+#[test]
+fn a_slot_is_its_new_owners_once_that_says_so_itself() {
+    let others_first = Cluster {
+        failovers: 1,
+        moves: 2,
+        copies: 1,
+        others_first: true,
+        ..DESIGN
+    };
+    holds(others_first, 10_000);
+    let by_hearsay = Cluster {
+        copies: 0,
+        own_word: false,
+        ..others_first
+    };
+    is_caught(by_hearsay, NOTHING_STALE);
 }
 
 #[test]

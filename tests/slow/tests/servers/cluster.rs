@@ -354,6 +354,48 @@ async fn a_slot_that_returns_after_a_lossy_failover_is_cold() {
     becomes_a_hit(&shop, id, row).await;
 }
 
+/// A node loses its only slot, which returns with an entry of before. The node is told of it last, when all others name
+/// it already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_had_before_it_lost_all_slots_is_cold_when_one_returns() {
+    let options = RedisOptions::default().config("cluster-allow-replica-migration no");
+    let mut cluster = RedisCluster::start_with(2, 0, options);
+    let last = cluster.join();
+    let slot = cluster.slot("users:1");
+    let home = cluster.owner(slot);
+    let shop = Shop::over(settings(&cluster)).await;
+    for _ in 0..3 {
+        cluster.move_slot(slot, last);
+        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        let kept = std::env::temp_dir().join(format!("entry-{}", cluster.node(last).port()));
+        let kept = kept.display();
+        let keep = format!("redis-cli --raw DUMP users:1 | head -c -1 > {kept}");
+        cluster.node(last).shell(&keep);
+        cluster.move_slot(slot, home);
+        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        // It is gone by the time at which the slot returns, and does nothing again.
+        let writer = shop.node(settings(&cluster)).await;
+        let row = writer.rename(1).await;
+        writer.cache.shutdown().await;
+        cluster.begin_to_move(slot, last);
+        let restore = format!("redis-cli -x RESTORE-ASKING users:1 0 < {kept}; rm {kept}");
+        assert_eq!(cluster.node(last).shell(&restore), "OK");
+        let (text, id) = (slot.to_string(), cluster.id(last));
+        let told = ["CLUSTER", "SETSLOT", &text, "NODE", &id];
+        for others in 0..2 {
+            assert_eq!(cluster.node(others).cli(&told), "OK");
+        }
+        // It is asked for while its owner has not taken it.
+        assert_eq!(shop.user(1).await, row);
+        let read = becomes_a_hit(&shop, 1, row);
+        let taken = async {
+            let node = cluster.node(last);
+            tokio::task::block_in_place(|| assert_eq!(node.cli(&told), "OK"));
+        };
+        tokio::join!(taken, read);
+    }
+}
+
 /// All that a node has done has reached its replica; what it does from here on does not.
 async fn cut_off(cluster: &mut RedisCluster, primary: usize, replica: usize) {
     let offset = |cluster: &RedisCluster, node: usize| {

@@ -10,7 +10,7 @@ use super::super::address;
 use super::super::confirmation::{ANSWER_BUDGET, Asked};
 use super::super::dial::{cluster_nodes, dial};
 use super::super::errors::described;
-use super::super::slots::{ClusterView, NodeView, SLOTS, owners};
+use super::super::slots::{ClusterView, NodeView, owners};
 use super::node::Node;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::RedisConfig;
@@ -21,44 +21,26 @@ pub(super) struct Answers {
     pub(super) views: Vec<ClusterView>,
     /// When they were asked.
     pub(super) asked: Asked,
-    /// The epochs of the nodes that were known, from before they were asked; by id.
-    pub(super) epochs: HashMap<String, u64>,
-}
-
-/// The epochs of these nodes, as far as they are known; by id.
-pub(super) fn known_epochs(nodes: &[Arc<Node>]) -> HashMap<String, u64> {
-    let epoch = |node: &Arc<Node>| (node.id.clone(), node.epoch.load(Ordering::Acquire));
-    nodes.iter().map(epoch).collect()
 }
 
 impl Answers {
-    /// The owner of each slot. `is_of` says whether a slot was a node's before.
+    /// Who has each slot, according to all of them.
+    pub(super) fn named(&self) -> Vec<Option<&NodeView>> {
+        owners(&self.views)
+    }
+
+    /// Whether a node that is named the owner of a slot may be used for it: if it says so itself, or
+    /// the slot was its before.
     ///
-    /// A slot that returns to a node raises the node's epoch, since whoever has had it meanwhile had
-    /// a later one. But others may name the node before, with its former epoch: whoever moves the
-    /// slot tells all of them. Entries from an earlier time at the node would count until its new
-    /// epoch is known. So a slot that a node has gained, according to others alone, needs a later
-    /// epoch than the one that was known, and has no owner until then or until the node has
-    /// answered. A node that had no slots at all before is not known here.
-    pub(super) fn owners(&self, is_of: impl Fn(u16, &str) -> bool) -> Vec<Option<&NodeView>> {
-        let mut owners = owners(&self.views);
-        let has_answered = |id: &str| self.views.iter().any(|view| view.id == id);
-        let silent: Vec<_> = self
-            .epochs
-            .iter()
-            .filter(|it| !has_answered(it.0))
-            .collect();
-        if silent.is_empty() || crate::base::mutation::is_active("gains-by-hearsay") {
-            return owners;
-        }
-        for (slot, place) in (0..SLOTS).zip(&mut owners) {
-            let Some(owner) = *place else { continue };
-            let known = silent.iter().find(|(id, _)| **id == owner.id);
-            if known.is_some_and(|(_, epoch)| owner.epoch <= **epoch) && !is_of(slot, &owner.id) {
-                *place = None;
-            }
-        }
-        owners
+    /// Others may say it too early: whoever moves a slot tells each node separately, perhaps the new
+    /// owner last. Until then that has the epoch of before. If the slot was its at an earlier time,
+    /// entries from then would be alive in the moment in which it takes the slot. Its own answer
+    /// contains the epoch with which it took the slot, which is later than any of an earlier time:
+    /// whoever has had the slot meanwhile took it with a later one.
+    pub(super) fn may_be_used(&self, owner: &NodeView, was_its: bool) -> bool {
+        was_its
+            || self.views.iter().any(|view| view.id == owner.id)
+            || crate::base::mutation::is_active("gains-by-hearsay")
     }
 
     /// Whether they confirm who owns the slots: if half of the primaries have answered, of those
@@ -181,45 +163,7 @@ mod tests {
         Answers {
             views: nodes.iter().map(view).collect(),
             asked: Asked::now(),
-            epochs: HashMap::new(),
         }
-    }
-
-    /// Of a node, what it says of itself, and of another one.
-    fn told(by: &str, of: &str, epoch: u64, slots: &str) -> ClusterView {
-        let view = format!(
-            "{by} 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-5\n\
-             {of} 127.0.0.1:3@4 master - 0 0 {epoch} connected {slots}"
-        );
-        ClusterView::parse(&view).expect("a view")
-    }
-
-    #[test]
-    fn what_a_silent_node_gains_needs_a_later_epoch() {
-        let owner_of_7 = |views: Vec<ClusterView>, was_its: bool| {
-            let answers = Answers {
-                views,
-                asked: Asked::now(),
-                epochs: HashMap::from([("a".to_owned(), 1), ("b".to_owned(), 4)]),
-            };
-            let owners = answers.owners(|_, id| was_its && id == "b");
-            owners[7].map(|owner| owner.id.clone())
-        };
-        let b = Some("b".to_owned());
-        assert_eq!(owner_of_7(vec![told("a", "b", 4, "6-8")], false), None);
-        assert_eq!(owner_of_7(vec![told("a", "b", 5, "6-8")], false), b);
-        assert_eq!(
-            owner_of_7(vec![told("a", "b", 4, "6-8")], true),
-            b,
-            "its before"
-        );
-        // It has answered.
-        let own = ClusterView::parse("b 127.0.0.1:3@4 myself,master - 0 0 4 connected 6-8");
-        let views = vec![told("a", "b", 4, "6-8"), own.expect("a view")];
-        assert_eq!(owner_of_7(views, false), b);
-        // A node that was not known is asked for its epoch when it is connected to.
-        let c = Some("c".to_owned());
-        assert_eq!(owner_of_7(vec![told("a", "c", 4, "6-8")], false), c);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::super::connection::Connection;
 use super::super::health::Health;
-use super::super::slots::{SLOTS, SlotSet};
+use super::super::slots::SLOTS;
 use super::super::supervisor::Connections;
 use crate::base::error::Error;
 
@@ -95,16 +95,5 @@ impl SlotMap {
             Some(node) => node.connections.current(),
             None => Err(Error::unavailable("no node of the cluster has the slot")),
         }
-    }
-
-    /// The slots of a node.
-    pub(super) fn slots_of(&self, id: &str) -> SlotSet {
-        let mut slots = SlotSet::default();
-        for slot in 0..SLOTS {
-            if self.owner(slot).is_some_and(|owner| owner.id == id) {
-                slots.add(slot);
-            }
-        }
-        slots
     }
 }
