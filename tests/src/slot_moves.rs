@@ -125,32 +125,55 @@ impl RedisCluster {
         }
     }
 
-    /// Ends a move that was broken off; returns when all nodes agree on one owner of the slot. Keys
-    /// that have gone to a node that does not become the owner stay there, where nobody reads them.
+    /// Ends a move that was broken off, or that a failover came in between; returns when all nodes
+    /// agree on one owner of the slot. Keys that have gone to a node that does not become the owner
+    /// stay there, where nobody reads them.
+    ///
+    /// It comes before the cluster [is whole](Self::wait_until_whole), which is down without it.
     ///
     /// # Panics
     /// When they don't agree.
     pub fn settle(&self, slot: u16) {
-        for node in 0..self.len() {
-            // Replicas refuse: they have no part in a move.
-            let _ = self.set_slot(node, slot, &["STABLE"]);
+        let end = Instant::now() + START;
+        while Instant::now() < end {
+            self.end_moves();
+            if poll(AGAIN, || self.is_settled(slot).then_some(())).is_some() {
+                return;
+            }
+            let claims = (0..self.len()).filter(|node| self.has_claim(*node, slot));
+            let owner = match claims.collect::<Vec<_>>()[..] {
+                // The former owner gave the slot away, and the new one was replaced before it told
+                // anybody.
+                [] => self.shards()[0].0,
+                [owner] => owner,
+                // One of them has not heard yet that it was replaced.
+                _ => continue,
+            };
+            let another = self.shards().into_iter().find(|(it, _)| *it != owner);
+            let others = another.map(|(other, _)| self.id(other)).unwrap_or_default();
+            // With a higher epoch, which counts with all. Who is replaced meanwhile refuses.
+            let _ = self.set_slot(owner, slot, &["IMPORTING", &others]);
+            let _ = self.set_slot(owner, slot, &["NODE", &self.id(owner)]);
         }
-        let is_settled = || self.is_settled(slot).then_some(());
-        if poll(AGAIN, is_settled).is_some() {
-            return;
-        }
-        // The former owner gave the slot away, and the new one was replaced before it told anybody.
-        let owner = self.claimant(slot).unwrap_or_else(|| self.shards()[0].0);
-        let another = self.shards().into_iter().find(|(it, _)| *it != owner);
-        let others = another.map(|(other, _)| self.id(other)).unwrap_or_default();
-        // With a higher epoch, which counts with all.
-        let _ = self.set_slot(owner, slot, &["IMPORTING", &others]);
-        let _ = self.set_slot(owner, slot, &["NODE", &self.id(owner)]);
-        assert!(
-            poll(START, is_settled).is_some(),
+        panic!(
             "slot {slot} has no owner that all agree on: {}",
-            self.node(owner).cli(&["CLUSTER", "NODES"])
+            self.node(0).cli(&["CLUSTER", "NODES"])
         );
+    }
+
+    /// No node waits for the rest of a move any more. One that imports a slot does not hear that the
+    /// slot's owner was replaced, and is down without it.
+    pub fn end_moves(&self) {
+        for node in 0..self.len() {
+            let nodes = self.node(node).cli(&["CLUSTER", "NODES"]);
+            let own = nodes.lines().find(|line| line.contains("myself"));
+            // `[93-<-ID]` or `[93->-ID]`
+            let begun = own.into_iter().flat_map(|own| own.split('[').skip(1));
+            for slot in begun.filter_map(|begun| begun.split('-').next()?.parse().ok()) {
+                // A replica refuses: it has no part in a move.
+                let _ = self.set_slot(node, slot, &["STABLE"]);
+            }
+        }
     }
 
     /// Whether all nodes name the same owner of a slot, and it says so itself.
@@ -232,6 +255,23 @@ mod tests {
         cluster.settle(slot);
         assert_eq!(cluster.owner(slot), from);
         assert_eq!(cluster.node(from).cli(&["SET", "users:1", "2"]), "OK");
+        // The node that it is to come from is replaced, which the other one does not hear of.
+        cluster.begin_to_move(slot, to + 3);
+        cluster.fail_over(from + 3, &[]);
+        let up = || {
+            cluster
+                .node(to + 3)
+                .cli(&["CLUSTER", "INFO"])
+                .contains("cluster_state:ok")
+        };
+        assert!(
+            poll(AGAIN, || (!up()).then_some(())).is_some(),
+            "it has heard of it"
+        );
+        cluster.settle(slot);
+        cluster.wait_until_whole();
+        assert_eq!(cluster.owner(slot), from + 3);
+        let from = from + 3;
         // And it can be moved again.
         cluster.move_slot(slot, to + 3);
         assert_eq!(cluster.node(to + 3).cli(&["GET", "users:1"]), "2");

@@ -49,6 +49,7 @@ impl FaultInjector {
             }
             let shards = cluster.shards();
             if self.was_replaced(&mut primaries, cluster, known_at) {
+                cluster.end_moves();
                 cluster.wait_until_whole();
                 continue;
             }
@@ -94,6 +95,8 @@ impl FaultInjector {
                 ),
             }
             if is_planned {
+                // A primary may be replaced in the middle of a move, though nobody has broken it.
+                cluster.end_moves();
                 cluster.wait_until_whole();
                 primaries = self::primaries(cluster);
             }
@@ -148,8 +151,8 @@ impl FaultInjector {
             });
             let is_given_up = given_up("a move of a slot", moved);
             if is_given_up {
-                cluster.wait_until_whole();
                 cluster.settle(slot);
+                cluster.wait_until_whole();
             }
             // What was invalidated at the other node may be lost with it, and what was announced there
             // is lost with the move.
@@ -180,8 +183,8 @@ impl FaultInjector {
         let moved = cluster.try_to_move_slot(slot, away, || ());
         let moved = moved.and_then(|()| cluster.try_to_hear(replica, slot, away));
         if given_up("a move of a slot", moved) {
-            cluster.wait_until_whole();
             cluster.settle(slot);
+            cluster.wait_until_whole();
             self.note(FaultKind::SlotReturn, from, None);
             return;
         }
@@ -197,8 +200,8 @@ impl FaultInjector {
         self.note(FaultKind::SlotReturn, from, None);
         cluster.node_mut(away).restart();
         if given_up("the return of a slot", returned) {
-            cluster.wait_until_whole();
             cluster.settle(slot);
+            cluster.wait_until_whole();
             // It is back later than it should have been, or stays where it is.
             self.note(FaultKind::SlotReturn, from, None);
         }
