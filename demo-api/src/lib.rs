@@ -16,6 +16,7 @@ pub mod db;
 pub mod error;
 pub mod filter;
 pub mod input;
+mod mutation;
 pub mod outbox;
 pub mod products;
 pub mod purchases;

@@ -24,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
+use crate::mutation;
+
 /// The pause after a failed `accept`, for instance for lack of file descriptors. The client stays
 /// in the queue, so an immediate retry would fail again and use a whole core.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -102,7 +104,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(%error, "connections can't be accepted at the moment");
                 }
-                tokio::time::sleep(PAUSE).await;
+                match mutation::is_active("demo-accept-without-pause") {
+                    true => tokio::task::yield_now().await,
+                    false => tokio::time::sleep(PAUSE).await,
+                }
             }
         }
     }
@@ -142,9 +147,11 @@ async fn connection<E, S>(
     // client has gone.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.patience));
+    let is_limited = !mutation::is_active("demo-headers-unbounded");
+    let header_limit = Some(limits.patience).filter(|_| is_limited);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.patience)
+        .header_read_timeout(header_limit)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");

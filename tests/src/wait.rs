@@ -73,7 +73,17 @@ fn nobody_listens_on(port: u16) -> bool {
     bind().is_ok()
 }
 
-/// Returns once `condition` holds, which is asked again and again until `limit` has passed.
+/// How long a test waits for what should happen: `limit`, or as many seconds as `CACHE_TEST_PATIENCE` says if these are
+/// fewer. `scripts/mutations` sets it, since what a technique brings about does not come without it.
+pub fn patience(limit: Duration) -> Duration {
+    static MOST: LazyLock<Option<Duration>> = LazyLock::new(|| {
+        let seconds = std::env::var("CACHE_TEST_PATIENCE").ok()?;
+        Some(Duration::from_secs(seconds.parse().expect("seconds")))
+    });
+    MOST.map_or(limit, |most| most.min(limit))
+}
+
+/// Returns once `condition` holds, which is asked again and again until `limit` has passed, or [`patience`] ends.
 ///
 /// # Panics
 ///
@@ -84,6 +94,7 @@ where
     C: AsyncFnMut() -> bool,
 {
     let caller = Location::caller();
+    let limit = patience(limit);
     async move {
         let end = Instant::now() + limit;
         while !condition().await {

@@ -6,16 +6,19 @@ use cache_tests::{Answer, Demo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// How long the demo may take for what it does after a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 async fn connect(demo: &Demo) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", demo.port())).await;
     stream.expect("the demo listens")
 }
 
-/// What comes until the server closes the connection. That is far below the limit of the test runner.
+/// What comes until the server closes the connection.
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    let read = tokio::time::timeout(Duration::from_secs(30), read).await;
+    let read = tokio::time::timeout(PATIENCE, read).await;
     // A reset closes it too.
     let _length = read.expect("the connection is closed");
     String::from_utf8_lossy(&answer).into_owned()
@@ -53,7 +56,7 @@ async fn slow_clients_are_cut_off() {
         }
     });
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(30), reading.read_to_end(&mut answer));
+    let read = tokio::time::timeout(PATIENCE, reading.read_to_end(&mut answer));
     let _length = read.await.expect("the connection is closed");
     drip.abort();
     let answer = String::from_utf8_lossy(&answer);
@@ -80,11 +83,11 @@ async fn running_out_of_files_costs_no_processor_time_and_passes() {
     });
     assert!(is_told.await.is_ok(), "{:?}", demo.log());
 
-    // Asking again at once would use a whole second of each.
+    // Asking again at once would use a whole second of each, or what other programs leave of it.
     let before = demo.processor_time();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = demo.processor_time() - before;
-    assert!(used < Duration::from_millis(500), "{used:?} in 2 s");
+    assert!(used < Duration::from_millis(150), "{used:?} in 2 s");
     assert!(demo.stderr().count(told) < 5, "{:?}", demo.log());
 
     drop(connections);

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
-use std::process::Command;
 
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
@@ -158,7 +157,7 @@ fn switches(source: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_mutation_has_a_file_a_switch_and_a_row() {
     let mut sources = Vec::new();
-    let crates = ["cache-runtime", "cache-macros"];
+    let crates = ["cache-runtime", "cache-macros", "demo-api"];
     let mut folders: Vec<_> = crates.map(|it| root().join(it).join("src")).into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
@@ -187,7 +186,7 @@ fn every_mutation_has_a_file_a_switch_and_a_row() {
             .unwrap_or_default();
         let is_switch = path.extension().is_some_and(|it| it == "switch");
         let quoted = format!("\"{name}\"");
-        if is_switch && !sources.iter().any(|source| source.contains(&quoted)) {
+        if !is_switch || !sources.iter().any(|source| source.contains(&quoted)) {
             wrong.push(format!("no source has a switch `{name}`"));
         }
         if !guarantees.contains(&format!("`{name}`")) {
@@ -198,33 +197,6 @@ fn every_mutation_has_a_file_a_switch_and_a_row() {
     }
     wrong.sort_unstable();
     wrong.dedup();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// `scripts/mutations` runs rarely, and a change of the code that a patch is about is forgotten until then.
-#[test]
-fn every_patch_of_a_mutation_applies() {
-    let mutations = root().join("tests/mutations");
-    let patches = std::fs::read_dir(&mutations).expect("a folder").flatten();
-    let patches = patches
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|it| it == "patch"));
-    let (mut checked, mut wrong) = (0, Vec::new());
-    for patch in patches {
-        let git = Command::new("git")
-            .args(["apply", "--check"])
-            .arg(&patch)
-            .current_dir(root())
-            .output()
-            .expect("git runs");
-        checked += 1;
-        if !git.status.success() {
-            let name = patch.file_name().unwrap_or_default().display();
-            let error = String::from_utf8_lossy(&git.stderr);
-            wrong.push(format!("{name} is to be made anew: {error}"));
-        }
-    }
-    assert!(checked > 0, "the patches are not where this test looks");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -265,6 +265,13 @@ impl Batcher {
         if queue.is_over {
             return None;
         }
+        if crate::base::mutation::is_active("joined-a-read-that-has-left") {
+            let mut sent = self.sent.iter().map(|sent_batch| sent_batch.lock());
+            if let Some(mut left) = sent.find(|sent_batch| sent_batch.sent.is_some()) {
+                left.waiters.requests.push_back(request);
+                return Some(false);
+            }
+        }
         let usual = queue.usual;
         let last = queue.batches.back_mut();
         let open = last.filter(|batch| !batch.is_full(usual));

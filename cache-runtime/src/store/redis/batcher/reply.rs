@@ -9,6 +9,7 @@ use super::BatchOutcome;
 use super::plan::{BatchKeys, Entry};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
+use crate::base::mutation;
 use crate::store::Look;
 
 /// The command's answer.
@@ -35,7 +36,10 @@ impl BatchReply<'_> {
     ) -> Result<(BatchOutcome, Vec<Option<Box<Look>>>), Error> {
         let outcome = self.outcome();
         let reads = 0..self.batch_keys.reads.len();
-        let mut looks: Vec<_> = reads.map(|read| self.look(read)).collect();
+        let mut looks: Vec<_> = reads.clone().map(|read| self.look(read)).collect();
+        if mutation::is_active("joined-a-read-that-has-left") {
+            looks.extend(reads.map(|read| self.look(read)));
+        }
         if let Some(key) = self.misplaced {
             // It may be the runtime's own connection that returns the answers of others.
             if self.connection.runtimes.give_up_own() {
@@ -68,7 +72,7 @@ impl BatchReply<'_> {
         *readers = readers.saturating_sub(1);
         let stored = self.stored_values.get_mut(entry)?;
         let stored = match *readers {
-            0 => stored.take(),
+            0 if !mutation::is_active("joined-a-read-that-has-left") => stored.take(),
             _ => stored.clone(),
         };
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
