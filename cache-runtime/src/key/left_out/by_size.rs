@@ -122,8 +122,8 @@ impl ValueComparer {
     /// A field that a struct without a `Debug` leaves out, and whose value is not known.
     ///
     /// `skip_serializing_if` may be true for several values. A field that another value showed as
-    /// `Some`, as a text, list or map, or as a flag, is taken to be `None`, empty or the other flag
-    /// where it is skipped. A number may be any.
+    /// `Some`, as a flag, or with one character or element, is taken to be `None`, the other flag
+    /// or empty where it is skipped. A number may be any.
     fn skips_any_value(&self, node: &Node) -> Option<&'static str> {
         let (Data::Struct(_, fields), true) = (&node.data, self.keeps) else {
             return None;
@@ -133,7 +133,7 @@ impl ValueComparer {
         for (at, (name, field)) in fields.all.iter().enumerate() {
             let of_field = of.kind(Kind::Skippable, name, at);
             match field {
-                Some(field) if field.has_usual_absence() => keep(of_field, Fact::Itself),
+                Some(field) if field.leaves_one_value() => keep(of_field, Fact::Itself),
                 None if fact(of_field).is_none() => skipped = skipped.or(Some(*name)),
                 _ => {}
             }

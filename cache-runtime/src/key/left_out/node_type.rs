@@ -180,13 +180,20 @@ impl Node {
         is_larger.then(|| self.size - size)
     }
 
-    /// Whether a type has one value that is usually left out, such as `None`.
-    pub(super) fn has_usual_absence(&self) -> bool {
+    /// Whether this value of a field, which was serialised, shows that the field has one value alone
+    /// where it is left out: `None`, nothing in a text, list or map, or the other flag.
+    ///
+    /// A condition by length, such as "shorter than three", leaves several texts out, so only a
+    /// text of one character shows that the empty one is left out. A tuple is never empty.
+    pub(super) fn leaves_one_value(&self) -> bool {
+        let can_be_empty = || self.is_of_std() && !bare(self.ty).starts_with(['(', '[']);
         match &self.data {
             Data::Some(_) => true,
-            Data::Items(all, _) => !all.is_empty(),
-            Data::Map(all, _) => !all.is_empty(),
-            Data::Leaf { text, size: 0 } => text != "\"\"",
+            Data::Items(all, _) => all.len() == 1 && can_be_empty(),
+            Data::Map(all, _) => all.len() == 1 && can_be_empty(),
+            Data::Leaf { text, size: 0 } => {
+                text.trim_matches('"').chars().nth(1).is_none() && text != "\"\""
+            }
             Data::Leaf { text, .. } => text == "true" || text == "false",
             _ => false,
         }

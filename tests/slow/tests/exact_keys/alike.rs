@@ -450,6 +450,8 @@ enum Holds {
 
 /// Without `Debug`.
 mod silent {
+    use std::collections::BTreeMap;
+
     use serde::Serialize;
 
     #[derive(Serialize, Clone, Copy)]
@@ -519,6 +521,41 @@ mod silent {
         true
     }
 
+    /// Skips more than one text, list, map and tuple.
+    #[derive(Serialize, Clone)]
+    pub(super) struct Short {
+        #[serde(skip_serializing_if = "is_short")]
+        pub(super) name: String,
+        #[serde(skip_serializing_if = "has_few")]
+        pub(super) ids: Vec<u8>,
+        #[serde(skip_serializing_if = "knows_few")]
+        pub(super) ranks: BTreeMap<u8, u8>,
+        #[serde(skip_serializing_if = "begins_with_zero")]
+        pub(super) pair: (u8, u8),
+        #[serde(skip_serializing_if = "begins_so_too")]
+        pub(super) array: [u8; 1],
+    }
+
+    fn is_short(name: &str) -> bool {
+        name.len() < 3
+    }
+
+    fn has_few(ids: &[u8]) -> bool {
+        ids.len() < 3
+    }
+
+    fn knows_few(ranks: &BTreeMap<u8, u8>) -> bool {
+        ranks.len() < 3
+    }
+
+    fn begins_with_zero(pair: &(u8, u8)) -> bool {
+        pair.0 == 0
+    }
+
+    fn begins_so_too(array: &[u8; 1]) -> bool {
+        array[0] < 3
+    }
+
     #[derive(Serialize, Clone)]
     pub(super) struct Usual {
         #[serde(skip_serializing_if = "String::is_empty")]
@@ -537,6 +574,16 @@ mod silent {
     }
 }
 
+fn short() -> silent::Short {
+    silent::Short {
+        name: "ada".into(),
+        ids: vec![1, 2, 3],
+        ranks: [(1, 1), (2, 2), (3, 3)].into(),
+        pair: (1, 1),
+        array: [3],
+    }
+}
+
 fn usual(name: &str, ids: &[u8], is_all: bool) -> silent::Usual {
     silent::Usual {
         name: name.into(),
@@ -551,6 +598,21 @@ alike! {
     ] bypassed as id;
     a_part_that_is_always_skipped: silent::Never, |it| shown(&it.rank), [
         silent::Never { id: 1, rank: Some(1) }, silent::Never { id: 1, rank: None },
+    ] bypassed as id;
+    a_text_that_is_skipped_if_short: silent::Short, |it| it.name.clone(), [
+        short(), silent::Short { name: "a".into(), ..short() }, silent::Short { name: "b".into(), ..short() },
+    ] bypassed as id;
+    a_list_that_is_skipped_if_short: silent::Short, |it| format!("{:?}", it.ids), [
+        short(), silent::Short { ids: vec![1], ..short() }, silent::Short { ids: vec![2], ..short() },
+    ] bypassed as id;
+    a_map_that_is_skipped_if_small: silent::Short, |it| format!("{:?}", it.ranks), [
+        short(), silent::Short { ranks: [(1, 1)].into(), ..short() }, silent::Short { ranks: [(2, 1)].into(), ..short() },
+    ] bypassed as id;
+    a_tuple_that_is_skipped_if_it_begins_so: silent::Short, |it| format!("{:?}", it.pair), [
+        short(), silent::Short { pair: (0, 1), ..short() }, silent::Short { pair: (0, 2), ..short() },
+    ] bypassed as id;
+    an_array_that_is_skipped_if_it_begins_so: silent::Short, |it| format!("{:?}", it.array), [
+        short(), silent::Short { array: [1], ..short() }, silent::Short { array: [2], ..short() },
     ] bypassed as id;
     parts_that_are_skipped_if_empty: silent::Usual, |it| format!("{} {:?} {}", it.name, it.ids, it.is_all), [
         usual("a", &[1], true), usual("", &[1], true), usual("a", &[], true), usual("a", &[1], false),
