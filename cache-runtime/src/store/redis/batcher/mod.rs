@@ -72,7 +72,7 @@ const MOST_ALONE: usize = 64;
 const FEWEST_HALVED: usize = 4;
 
 /// How often a worker lets others run, at most, until what the first half reads next is sent. The
-/// other worker needs two turns.
+/// other worker, if it is free, needs two turns.
 const MOST_TURNS: usize = 8;
 
 /// Waiting reads are checked this many times per budget.
@@ -105,6 +105,8 @@ struct BatchQueue {
     usual: usize,
     /// The size of the last batch; the next is likely to become as large.
     last: Size,
+    /// How many batches have left the queue.
+    taken: u64,
     is_over: bool,
 }
 
@@ -114,6 +116,7 @@ impl Default for BatchQueue {
             batches: VecDeque::new(),
             usual: MAX_BYTES / FIRST_READS,
             last: Size::default(),
+            taken: 0,
             is_over: false,
         }
     }
@@ -313,6 +316,7 @@ impl Batcher {
             return Some(None);
         };
         queue.last = plan.size();
+        queue.taken += 1;
         // Under the queue's lock, so that anyone who looks for the requests finds them in one of
         // the two places.
         *self.sent.get(slot)?.lock() = SentBatch {
@@ -352,7 +356,7 @@ impl Batcher {
         })
     }
 
-    /// The requests of an answered batch that are answered first. Then the ready tasks run, and
+    /// The requests of an answered batch that are answered first. Once what they read next is sent,
     /// the others are answered, which wait in the slot until then.
     ///
     /// Callers that are answered together read again together. If no other batch is in flight, they
@@ -376,7 +380,7 @@ impl Batcher {
         }
     }
 
-    /// Lets the ready tasks run, until no read is queued.
+    /// Lets the ready tasks run, until a batch was sent or no read is queued.
     ///
     /// The other worker is woken by the first of those who read again, and sends their batch after
     /// all of them have run. If the second half were answered before that, its callers would join
@@ -384,9 +388,12 @@ impl Batcher {
     /// 64 reads each then, and have 32 with this: 1.12 times the throughput of hand-written code in
     /// place of 0.80.
     pub(super) async fn others_send(&self) {
+        let taken_before = self.queue.lock().taken;
         for _ in 0..MOST_TURNS {
             others_first().await;
-            if self.queue.lock().batches.is_empty() {
+            let queue = self.queue.lock();
+            // What is queued after that has to wait for this worker.
+            if queue.taken != taken_before || queue.batches.is_empty() {
                 return;
             }
         }
