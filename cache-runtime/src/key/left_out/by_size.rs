@@ -121,9 +121,10 @@ impl ValueComparer {
 
     /// A field that a struct without a `Debug` leaves out, and whose value is not known.
     ///
-    /// `skip_serializing_if` may be true for several values. A field that another value showed as
-    /// `Some`, as a flag, or with one character or element, is taken to be `None`, the other flag
-    /// or empty where it is skipped. A number may be any.
+    /// `skip_serializing_if` may be true for several values. An `Option` that another value showed
+    /// as `Some` is taken to be `None` where it is skipped, a `bool` to be the other flag, and a
+    /// text, list or map that was seen with one character or element to be empty. A number, or a
+    /// type of its own, may be any.
     fn skips_any_value(&self, node: &Node) -> Option<&'static str> {
         let (Data::Struct(_, fields), true) = (&node.data, self.keeps) else {
             return None;

@@ -62,6 +62,30 @@ const TRUSTED: &[&str] = &[
     "uuid",
 ];
 
+/// Texts, by name or by module. One of one character shows that only the empty text is left out.
+const TEXTS: &[&str] = &[
+    "alloc::string::String",
+    "arcstr::",
+    "arrayvec::array_string::",
+    "compact_str::",
+    "smol_str::",
+    "std::path::",
+    "str",
+];
+
+/// Lists, sets and maps of any length. A `BigUint` is written as a list and is a number, and a
+/// `serde_json::Value` may be anything.
+const COLLECTIONS: &[&str] = &[
+    "alloc::collections::",
+    "alloc::vec::Vec",
+    "arrayvec::arrayvec::",
+    "hashbrown::",
+    "indexmap::",
+    "serde_json::map::Map",
+    "smallvec::",
+    "std::collections::",
+];
+
 /// Types that neither serialise all that they hold nor show it. An address of IPv6 has a scope and
 /// a flow.
 const BLIND: &[&str] = &["core::net::socket_addr::SocketAddrV6", TIME_WITH_ZONE];
@@ -184,17 +208,26 @@ impl Node {
     /// where it is left out: `None`, nothing in a text, list or map, or the other flag.
     ///
     /// A condition by length, such as "shorter than three", leaves several texts out, so only a
-    /// text of one character shows that the empty one is left out. A tuple is never empty.
+    /// text of one character shows that the empty one is left out. A tuple or array is never empty.
+    /// A type that is known by name is what it is written as. Any other, such as a grade that is
+    /// written as a letter, may have several values that are left out.
     pub(super) fn leaves_one_value(&self) -> bool {
-        let can_be_empty = || self.is_of_std() && !bare(self.ty).starts_with(['(', '[']);
+        let ty = bare(self.ty).trim_end_matches('>');
+        let path = ty.split('<').next().unwrap_or(ty);
+        let is_one_of = |types: &[&str]| {
+            let mut types = types.iter();
+            types.any(|it| path == *it || it.ends_with("::") && path.starts_with(it))
+                || crate::base::mutation::is_active("own-types-leave-one-value")
+        };
         match &self.data {
-            Data::Some(_) => true,
-            Data::Items(all, _) => all.len() == 1 && can_be_empty(),
-            Data::Map(all, _) => all.len() == 1 && can_be_empty(),
+            Data::Some(_) => is_one_of(&["core::option::Option"]),
+            Data::Items(all, _) => all.len() == 1 && (is_slice(ty) || is_one_of(COLLECTIONS)),
+            Data::Map(all, _) => all.len() == 1 && is_one_of(COLLECTIONS),
             Data::Leaf { text, size: 0 } => {
-                text.trim_matches('"').chars().nth(1).is_none() && text != "\"\""
+                let is_one = text.trim_matches('"').chars().nth(1).is_none() && text != "\"\"";
+                is_one && is_one_of(TEXTS)
             }
-            Data::Leaf { text, .. } => text == "true" || text == "false",
+            Data::Leaf { text, .. } => (text == "true" || text == "false") && is_one_of(&["bool"]),
             _ => false,
         }
     }
@@ -374,4 +407,16 @@ fn bare(ty: &'static str) -> &'static str {
             None => return ty,
         }
     }
+}
+
+/// Whether a type's name is that of a slice, `[T]`. That of an array ends with its length,
+/// `[T; 3]`.
+fn is_slice(ty: &str) -> bool {
+    let Some(inside) = ty.strip_prefix('[').and_then(|ty| ty.strip_suffix(']')) else {
+        return false;
+    };
+    // Behind the last `;` of a list of arrays there is a bracket.
+    inside
+        .rsplit_once(';')
+        .is_none_or(|(_, length)| length.contains([']', '>', ')', '}']))
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::ptr_arg, reason = "each type is an argument as it is")]
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ use cache_runtime::{BypassReason, Cache, Key, Status, cached};
 use indexmap::{IndexMap, IndexSet};
 use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use silent::{Consent, Grade, Level};
 
 use super::{is_hit, status};
 
@@ -450,9 +454,12 @@ enum Holds {
 
 /// Without `Debug`.
 mod silent {
+    use std::cmp::Reverse;
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
-    use serde::Serialize;
+    use serde::{Serialize, Serializer};
+    use serde_json::Value;
 
     #[derive(Serialize, Clone, Copy)]
     pub(super) enum Twins {
@@ -556,6 +563,105 @@ mod silent {
         array[0] < 3
     }
 
+    /// Skips a value that is low, and there are several.
+    #[derive(Serialize, Clone)]
+    pub(super) struct Higher<T: Low> {
+        pub(super) id: u8,
+        #[serde(skip_serializing_if = "Low::is_low")]
+        pub(super) of: T,
+    }
+
+    pub(super) trait Low {
+        fn is_low(&self) -> bool;
+    }
+
+    /// Written as a letter.
+    #[derive(Clone, Debug)]
+    pub(super) enum Grade {
+        A,
+        C,
+        D,
+    }
+
+    impl Low for Grade {
+        fn is_low(&self) -> bool {
+            !matches!(self, Self::A)
+        }
+    }
+
+    impl Serialize for Grade {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(&format_args!("{self:?}"))
+        }
+    }
+
+    /// Written as a flag.
+    #[derive(Clone, Debug)]
+    pub(super) enum Consent {
+        Given,
+        Refused,
+        Unasked,
+    }
+
+    impl Low for Consent {
+        fn is_low(&self) -> bool {
+            !matches!(self, Self::Given)
+        }
+    }
+
+    impl Serialize for Consent {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bool(!self.is_low())
+        }
+    }
+
+    /// Written as `Some`.
+    #[derive(Clone, Debug)]
+    pub(super) struct Level(pub(super) u8);
+
+    impl Low for Level {
+        fn is_low(&self) -> bool {
+            self.0 < 3
+        }
+    }
+
+    impl Serialize for Level {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_some(&self.0)
+        }
+    }
+
+    impl Low for Value {
+        fn is_low(&self) -> bool {
+            self.is_null() || *self == ""
+        }
+    }
+
+    impl Low for Reverse<[u8; 1]> {
+        fn is_low(&self) -> bool {
+            self.0 < [3]
+        }
+    }
+
+    /// Skips slices and texts that are empty, behind pointers.
+    #[derive(Serialize, Clone)]
+    pub(super) struct Pointed {
+        #[serde(skip_serializing_if = "is_empty")]
+        pub(super) boxed: Box<[u8]>,
+        #[serde(skip_serializing_if = "is_empty")]
+        pub(super) shared: Arc<[[u8; 2]]>,
+        #[serde(skip_serializing_if = "is_no_text")]
+        pub(super) name: Arc<str>,
+    }
+
+    fn is_empty<T>(list: &impl std::ops::Deref<Target = [T]>) -> bool {
+        list.is_empty()
+    }
+
+    fn is_no_text(name: &Arc<str>) -> bool {
+        name.is_empty()
+    }
+
     #[derive(Serialize, Clone)]
     pub(super) struct Usual {
         #[serde(skip_serializing_if = "String::is_empty")]
@@ -581,6 +687,19 @@ fn short() -> silent::Short {
         ranks: [(1, 1), (2, 2), (3, 3)].into(),
         pair: (1, 1),
         array: [3],
+    }
+}
+
+fn higher<T: silent::Low>(of: impl Into<T>) -> silent::Higher<T> {
+    let of = of.into();
+    silent::Higher { id: 1, of }
+}
+
+fn pointed(boxed: &[u8], shared: &[[u8; 2]], name: &str) -> silent::Pointed {
+    silent::Pointed {
+        boxed: boxed.into(),
+        shared: shared.into(),
+        name: name.into(),
     }
 }
 
@@ -614,6 +733,26 @@ alike! {
     an_array_that_is_skipped_if_it_begins_so: silent::Short, |it| format!("{:?}", it.array), [
         short(), silent::Short { array: [1], ..short() }, silent::Short { array: [2], ..short() },
     ] bypassed as id;
+    a_letter_of_its_own_that_is_skipped_if_low: silent::Higher<Grade>, |it| shown(&it.of), [
+        higher(Grade::A), higher(Grade::C), higher(Grade::D),
+    ] bypassed as id;
+    a_flag_of_its_own_that_is_skipped_if_low: silent::Higher<Consent>, |it| shown(&it.of), [
+        higher(Consent::Given), higher(Consent::Refused), higher(Consent::Unasked),
+    ] bypassed as id;
+    an_option_of_its_own_that_is_skipped_if_low: silent::Higher<Level>, |it| shown(&it.of), [
+        higher(Level(3)), higher(Level(1)), higher(Level(2)),
+    ] bypassed as id;
+    a_json_value_that_is_skipped_if_low: silent::Higher<Value>, |it| it.of.to_string(), [
+        higher("a"), higher(vec![1]), higher(true), higher(()), higher(""),
+    ] bypassed as id;
+    an_array_in_a_wrapper_that_is_skipped_if_low: silent::Higher<Reverse<[u8; 1]>>, |it| shown(&it.of), [
+        higher(Reverse([3])), higher(Reverse([1])), higher(Reverse([2])),
+    ] bypassed as id;
+    slices_behind_pointers_that_are_skipped_if_empty: silent::Pointed,
+        |it| format!("{:?} {:?} {}", it.boxed, it.shared, it.name), [
+        pointed(&[1], &[[1, 2]], "a"), pointed(&[1], &[[1, 2]], ""),
+        pointed(&[], &[[1, 2]], "a"), pointed(&[1], &[], "a"),
+    ] kept;
     parts_that_are_skipped_if_empty: silent::Usual, |it| format!("{} {:?} {}", it.name, it.ids, it.is_all), [
         usual("a", &[1], true), usual("", &[1], true), usual("a", &[], true), usual("a", &[1], false),
     ] kept;
