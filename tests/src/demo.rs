@@ -329,7 +329,6 @@ fn port_of(output: &Output) -> Option<u16> {
     })
 }
 
-/// The demo's executable, next to this test's; built first if it is missing or older than its sources.
 /// The demo's executable, beside the tests; built first, if it is older than its sources.
 ///
 /// # Panics
@@ -390,18 +389,7 @@ fn newest(path: &Path) -> Option<SystemTime> {
 }
 
 fn build(profile: &Path) {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "-p", "demo-api", "--bin", "demo-api"])
-        .current_dir(workspace());
-    if let Some(target) = profile.parent() {
-        command.arg("--target-dir").arg(target);
-    }
-    if profile.ends_with("release") {
-        command.arg("--release");
-    }
-    let output = command.output().expect("cargo can be run");
+    let output = cargo_build(profile).output().expect("cargo can be run");
     assert!(
         output.status.success(),
         "demo-api can't be built:\n{}",
@@ -409,9 +397,33 @@ fn build(profile: &Path) {
     );
 }
 
+fn cargo_build(profile: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "-p", "demo-api", "--bin", "demo-api"])
+        // `scripts/mutations` sets it for the test alone. Build scripts watch it, so dependencies would be compiled again.
+        .env_remove("RUSTC_BOOTSTRAP")
+        .current_dir(workspace());
+    if let Some(target) = profile.parent() {
+        command.arg("--target-dir").arg(target);
+    }
+    if profile.ends_with("release") {
+        command.arg("--release");
+    }
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_demo_is_built_as_all_else_is() {
+        let command = cargo_build(Path::new("/target/debug"));
+        let mut removed = command.get_envs().filter(|(_, value)| value.is_none());
+        assert!(removed.any(|(name, _)| name == "RUSTC_BOOTSTRAP"));
+    }
 
     #[test]
     fn cache_status_is_read() {
