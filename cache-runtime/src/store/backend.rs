@@ -190,14 +190,15 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// withdrawn stay until they expire.
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error>;
 
-    /// The same, but a part of it may fail: for stores of several servers, one of which may be
-    /// away. The undone part is requested again later.
+    /// The same, but a part of it may fail: one of several servers may be away, or the user may not
+    /// write some keys. The undone part is requested again later.
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         let result = self.invalidate(invalidation).await;
         PartlyInvalidated::all_or_nothing(result, invalidation)
     }
 
-    /// Whether a part of an invalidation may be done while another is not.
+    /// Whether the store has several servers. Then a part of an invalidation may be done while
+    /// another is not, for as long as one of them is away.
     fn is_split(&self) -> bool {
         false
     }

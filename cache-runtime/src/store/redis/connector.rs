@@ -14,7 +14,7 @@ use super::confirmation::Asked;
 use super::connection::{Connection, ConnectionState};
 use super::dial::{Identity, dial, identify};
 use super::errors::{described, is_no_answer, refused};
-use super::health::HealthError;
+use super::health::{HealthError, is_elsewhere};
 use super::runtimes::RuntimeConnections;
 use super::scripts::{self, ScriptMode};
 use super::sentinel::{SentinelAnswer, Sentinels};
@@ -162,7 +162,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     // It may have risen meanwhile, as others have said.
     settings.epoch.fetch_max(epoch, Ordering::AcqRel);
     // A server that is loading its data, or accepts the login but no reads, must not be used.
-    let probe = match health.key() {
+    let probe = match health.key_to_write() {
         Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
         None => redis::cmd("PING"),
     };
@@ -171,8 +171,8 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         let sent = clock::now();
         match probe.query_async::<Value>(&mut multiplexed).await {
             Ok(_) => {}
-            // The slot has just moved, which says nothing about the server.
-            Err(error) if settings.is_node && error.code() == Some("MOVED") => {}
+            // The slot is at another node, or on its way: that says nothing about the server.
+            Err(error) if settings.is_node && is_elsewhere(&error) => {}
             Err(error) => return Err(described(error)),
         }
         round_trip = round_trip.min(sent.elapsed());

@@ -40,6 +40,8 @@ pub(super) struct Health {
     /// The key that this process writes. `None` if there is no key that it could write, as on a
     /// node of a cluster none of whose slots is used.
     key: Arc<ArcSwapOption<String>>,
+    /// For a node none of whose slots is used yet: a key in a slot that others say it has.
+    named: Arc<ArcSwapOption<String>>,
     budget: Duration,
     /// Read with each check: the reads that operators have switched off for all processes.
     switches: Arc<SwitchList>,
@@ -64,6 +66,7 @@ impl Health {
                 "{key}~{}",
                 Nonce::fresh()
             ))),
+            named: Arc::default(),
             budget: ANSWER_BUDGET.max(command_budget),
             switches,
         }
@@ -73,22 +76,31 @@ impl Health {
     pub(super) fn of_node(command_budget: Duration, of_cluster: &Self) -> Self {
         Self {
             key: Arc::default(),
+            named: Arc::default(),
             budget: ANSWER_BUDGET.max(command_budget),
             // Only the node that has the list answers; the others redirect, which is no answer.
             switches: Arc::clone(&of_cluster.switches),
         }
     }
 
-    /// Writes another key from now on, or none.
-    pub(super) fn set_key(&self, key: Option<String>) {
-        if self.key.load().as_deref() != key.as_ref() {
-            self.key.store(key.map(Arc::new));
+    /// Writes another key from now on: one in a slot of the node that is used, otherwise one in a
+    /// slot that others say it has, otherwise none.
+    pub(super) fn set_key(&self, key: Option<String>, named: Option<String>) {
+        for (place, key) in [(&self.key, key), (&self.named, named)] {
+            if place.load().as_deref() != key.as_ref() {
+                place.store(key.map(Arc::new));
+            }
         }
     }
 
-    /// The key that this process writes.
+    /// The key that this process writes, in a slot that is used.
     pub(super) fn key(&self) -> Option<Arc<String>> {
         self.key.load_full()
+    }
+
+    /// The key that a check writes. The answer may be that another node has its slot.
+    pub(super) fn key_to_write(&self) -> Option<Arc<String>> {
+        self.key().or_else(|| self.named.load_full())
     }
 
     /// Reads the list of switches. If there is no answer, the list stays as it was.
@@ -154,7 +166,7 @@ impl Health {
         multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
     ) -> Option<String> {
-        let absent = format!("{}~", self.key()?);
+        let absent = format!("{}~", self.key_to_write()?);
         let tried = TRY.run(multiplexed, scripts, [absent.as_str()], []);
         let answer: Vec<String> = tried.await.ok()?;
         let refused = refused_commands(&answer);
@@ -168,7 +180,7 @@ impl Health {
         multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
     ) -> Result<(), RedisError> {
-        let Some(key) = self.key() else {
+        let Some(key) = self.key_to_write() else {
             return Ok(());
         };
         let (absent, nonce) = (format!("{key}~"), Nonce::fresh().to_string());

@@ -398,6 +398,42 @@ async fn what_a_node_had_before_it_lost_all_slots_is_cold_when_one_returns() {
     }
 }
 
+/// It is found by another node, and has had its slots for long. Nothing of a write reaches it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_starts_is_not_served_by_a_primary_that_refuses_writes() {
+    let cluster = RedisCluster::start(3, 0);
+    let config = settings(&cluster).command_budget(Duration::from_millis(500));
+    let shop = Shop::over(config.clone()).await;
+    let refusing = cluster.owner(cluster.slot("@gen:{users}"));
+    let on_it = (0..100).find(|id| cluster.is_owner(refusing, &format!("users:{id}")));
+    let id = on_it.expect("an id of each node");
+    shop.user(id).await;
+    assert!(is_hit(&shop, id).await);
+    let replicas = |count: &str| {
+        let set = ["CONFIG", "SET", "min-replicas-to-write", count];
+        assert_eq!(cluster.node(refusing).cli(&set), "OK");
+    };
+    replicas("5");
+    eventually(PATIENCE, async || !is_hit(&shop, id).await).await;
+    let row = shop.commit();
+    let told = shop.cache.invalidate("users", &id).await;
+    assert_eq!(told, Acknowledgement::Pending);
+    let other = cluster.node((refusing + 1) % 3).port();
+    let seeded = config.redis(RedisConfig::cluster([("127.0.0.1", other)]));
+    for _ in 0..3 {
+        let late = shop.node(seeded.clone()).await;
+        assert_eq!(late.user(id).await, row);
+        assert!(!is_hit(&late, id).await);
+        let refused = late.rename_required(id).await;
+        assert!(refused.is_err(), "{refused:?}");
+        late.cache.shutdown().await;
+    }
+    let late = shop.node(seeded).await;
+    replicas("0");
+    eventually(PATIENCE, async || is_hit(&late, id).await).await;
+    assert_eq!(late.user(id).await, row);
+}
+
 /// All that a node has done has reached its replica; what it does from here on does not.
 async fn cut_off(cluster: &mut RedisCluster, primary: usize, replica: usize) {
     let offset = |cluster: &RedisCluster, node: usize| {

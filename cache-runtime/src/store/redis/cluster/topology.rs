@@ -139,9 +139,15 @@ impl Topology {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
         let begun = clock::now();
-        let mut interval = self.ask().await;
+        let mut were_late = std::mem::take(&mut self.late);
+        let mut interval = self.ask(&were_late).await;
         if std::mem::take(&mut self.has_new) {
-            interval = self.ask().await;
+            were_late = std::mem::take(&mut self.late);
+            if !crate::base::mutation::is_active("late-twice-in-a-round-is-lost") {
+                // Who is silent during one round is late once, however often it is asked.
+                were_late.clear();
+            }
+            interval = self.ask(&were_late).await;
         }
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);
@@ -149,9 +155,10 @@ impl Topology {
         pause_after(begun.elapsed(), interval)
     }
 
-    /// Asks all of them once. Returns the time from this round to the next.
-    async fn ask(&mut self) -> Duration {
-        match self.answers().await {
+    /// Asks all of them once. A connection that was late in the last round is closed if it is late
+    /// again. Returns the time from this round to the next.
+    async fn ask(&mut self, were_late: &[Weak<Connection>]) -> Duration {
+        match self.answers(were_late).await {
             Ok(answers) => {
                 *self.cluster.failure.lock() = None;
                 match self.adopt(&answers).await {
@@ -193,10 +200,9 @@ impl Topology {
     }
 
     /// The answers of the primaries; if none answers, those of all known nodes.
-    async fn answers(&mut self) -> Result<Answers, Error> {
+    async fn answers(&mut self, were_late: &[Weak<Connection>]) -> Result<Answers, Error> {
         let asked = Asked::now();
         let map = self.cluster.map.load_full();
-        let were_late = std::mem::take(&mut self.late);
         let was_late = |connection: &Arc<Connection>| {
             let connection = Arc::downgrade(connection);
             were_late.iter().any(|late| late.ptr_eq(&connection))
@@ -339,7 +345,12 @@ impl Topology {
             false => self.fences(&before, &map),
         };
         for node in map.nodes() {
-            node.health.set_key(self.health_key(&map, node));
+            let key = self.health_key(&map, node);
+            let named = match key {
+                Some(_) => None,
+                None => self.named_key(&owners, node),
+            };
+            node.health.set_key(key, named);
         }
         self.cluster.map.store(Arc::clone(&map));
         // Before connections to new nodes are waited for, which may take long.
@@ -493,21 +504,38 @@ impl Topology {
 
     /// A key for the health check that is in one of the node's slots.
     fn health_key(&self, map: &SlotMap, node: &Node) -> Option<String> {
-        let is_own = |key: &String| {
-            map.owner(slot_of(key))
-                .is_some_and(|owner| owner.id == node.id)
-        };
-        if let Some(key) = node.health.key().filter(|key| is_own(key)) {
+        let is_its = |slot: u16| map.owner(slot).is_some_and(|owner| owner.id == node.id);
+        if let Some(key) = node.health.key().filter(|key| is_its(slot_of(key))) {
             return Some(key.as_str().to_owned());
         }
+        self.key_in(is_its)
+    }
+
+    /// The same for a node that is not used for any slot yet: in a slot that others say it has.
+    ///
+    /// Usually it has had that for long, and it is this process that is new. So a connection is
+    /// used once its server has taken a write, here as elsewhere. If the node takes its first slot
+    /// only later, the write is redirected, which is no objection. Then no entry in the slot is
+    /// older than the slot's arrival, since that has raised the epoch, and the next check comes
+    /// within a second.
+    fn named_key(&self, owners: &[Option<&NodeView>], node: &Node) -> Option<String> {
+        if crate::base::mutation::is_active("new-node-not-written-to") {
+            return None;
+        }
+        self.key_in(|slot| owners[usize::from(slot)].is_some_and(|owner| owner.id == node.id))
+    }
+
+    /// A key that is in one of these slots.
+    fn key_in(&self, is_one: impl Fn(u16) -> bool) -> Option<String> {
         let key = |n: u32| self.plan.space.generation(&format!("{{probe-{n}}}"));
+        let is_in = |key: &String| is_one(slot_of(key));
         if tag(&self.plan.space.namespace).is_some() {
             // All keys are in one slot, and no other part of the node is used.
-            return Some(key(0)).filter(is_own);
+            return Some(key(0)).filter(is_in);
         }
-        let has_any = (0..SLOTS).any(|slot| map.owner(slot).is_some_and(|it| it.id == node.id));
+        let has_any = (0..SLOTS).any(&is_one);
         let tried = if has_any { 8 * u32::from(SLOTS) } else { 0 };
-        (0..tried).map(key).find(is_own)
+        (0..tried).map(key).find(is_in)
     }
 
     /// The fences in front of slots with a new owner, until the former one knows of the change.

@@ -78,6 +78,27 @@ async fn a_node_is_used_for_a_slot_once_it_says_itself_that_it_has_it() {
     assert_eq!(adopted(own).await, (is("b", 5), 2));
 }
 
+/// A process that starts has heard of it from another node, and connects to it before it asks it.
+#[tokio::test]
+async fn a_node_that_others_name_is_written_to_in_a_slot_that_they_name() {
+    let mut topology = topology();
+    let both = [("a", 1, "0-8000"), ("b", 2, "8001-16383")];
+    let mut keys = async |views| {
+        let asked = Asked::now();
+        topology.adopt(&Answers { views, asked }).await;
+        let map = topology.cluster.map.load_full();
+        let node = map.nodes().iter().find(|node| node.id == "b");
+        let health = &node.expect("it is named").health;
+        (health.key(), health.key_to_write().expect("it has slots"))
+    };
+    let (used, written) = keys(vec![view("a", &both)]).await;
+    assert_eq!(used, None);
+    assert!(slot_of(&written) > 8_000, "{written}");
+    let (used, written) = keys(vec![view("a", &both), view("b", &both)]).await;
+    assert!(slot_of(&written) > 8_000, "{written}");
+    assert_eq!(used, Some(written));
+}
+
 #[test]
 fn a_question_comes_before_the_last_answer_has_lost_its_validity() {
     let none = Duration::ZERO;
