@@ -175,8 +175,9 @@ impl Waiter {
         let _ = self.sender.send(acknowledgement);
     }
 
-    /// Returns true if everything that it waits for is done, although `undone` is not.
-    fn is_done_without(&self, undone: &Invalidation) -> bool {
+    /// Returns true if everything that it waits for is done, although the entries and generations
+    /// of `undone` are not.
+    fn is_done_without(&self, undone: &Batch) -> bool {
         self.waits_for.as_ref().is_some_and(|it| {
             !it.kills.iter().any(|key| undone.kills.contains(key))
                 && !it.bumps.iter().any(|dep| undone.bumps.contains(dep))
@@ -301,7 +302,7 @@ impl Batch {
         let waiters = std::mem::take(&mut self.waiters);
         let (done, rest) = waiters
             .into_iter()
-            .partition(|waiter| waiter.is_done_without(undone));
+            .partition(|waiter| waiter.is_done_without(self));
         self.waiters = rest;
         done
     }

@@ -19,7 +19,7 @@ use crate::base::clock::{self, Millis};
 use crate::base::error::Error;
 use crate::base::mutation;
 use crate::base::span::in_span;
-use crate::store::PartlyInvalidated;
+use crate::store::{Invalidation, PartlyInvalidated};
 
 #[cfg(doc)]
 use super::queue::TAKEOVER;
@@ -57,16 +57,21 @@ impl DirectDelivery {
         let connections = number_of(worker.connection.as_ref());
         let began = clock::now();
         let span = report::delivery_span(&worker.shared.telemetry, &self.outgoing);
+        let mut undone = Invalidation::default();
         let sent = async {
             let invalidation = &self.outgoing.invalidation;
-            let PartlyInvalidated { done, undone } =
-                worker.store.invalidate_partly(invalidation).await;
-            match undone {
+            let sent = worker.store.invalidate_partly(invalidation).await;
+            let PartlyInvalidated { done, undone: left } = sent;
+            match left {
                 None => Ok(done.at),
-                Some((_, error)) => Err(error),
+                Some((left, error)) => {
+                    undone = left;
+                    Err(error)
+                }
             }
         };
-        match in_span(span, sent).await {
+        let sent = in_span(span, sent).await;
+        match sent {
             Ok(at) => {
                 if worker.shared.queue.lock().is_direct(self.number) {
                     // First, so that whoever is told finds it in the log and among the events.
@@ -75,7 +80,7 @@ impl DirectDelivery {
                 }
                 worker.direct_done(self.number, at);
             }
-            Err(error) => worker.direct_failed(self.number, error, connections),
+            Err(error) => worker.direct_failed(self.number, error, &undone, connections),
         }
         self.is_over = true;
     }
@@ -105,14 +110,20 @@ impl Worker {
 
     /// The store has not taken it, or not all of it. From here on it is as if the worker had sent
     /// it.
-    fn direct_failed(&self, number: u64, error: Error, connections: u64) {
+    fn direct_failed(&self, number: u64, error: Error, undone: &Invalidation, connections: u64) {
         let is_sent_again = is_away(&error)
             && (self.store.is_split()
                 || is_lost(&*self.store, self.connection.as_ref(), connections));
         if is_sent_again {
             return self.take_over(number);
         }
-        let waiters = self.shared.change(|queue| queue.take_back_direct(number));
+        let waiters = self.shared.change(|queue| {
+            let waiters = queue.take_back_direct(number)?;
+            if !is_away(&error) {
+                queue.refuse(undone, undone, Some(&error));
+            }
+            Some(waiters)
+        });
         if let Some(waiters) = waiters {
             *self.shared.failure.lock() = Some(error);
             tell_pending(waiters);

@@ -228,8 +228,8 @@ impl InvalidationQueue {
             && !crate::base::mutation::is_active("pending-not-bypassed")
     }
 
-    /// Returns true if the store refuses to invalidate something that a request names, and takes
-    /// other invalidations.
+    /// Returns true if the store has refused to invalidate something that a request names, which
+    /// still waits.
     pub(crate) fn refuses(&self, request: &InvalidationRequest) -> bool {
         self.is_degraded()
             && self.shared.queue.lock().refuses(request)

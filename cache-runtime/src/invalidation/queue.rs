@@ -6,6 +6,7 @@ mod direct;
 mod direct_state;
 mod lost;
 mod outgoing;
+mod refused;
 mod request_number;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -19,6 +20,7 @@ use self::direct_state::DirectState;
 pub(super) use self::direct_state::TAKEOVER;
 pub(super) use self::lost::LostInvalidations;
 pub(super) use self::outgoing::{OutgoingBatch, Requeued};
+use self::refused::Refused;
 pub(super) use self::request_number::RequestNumber;
 use super::Acknowledgement;
 use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};
@@ -57,10 +59,10 @@ pub(super) struct Queue {
     /// Some caller was told `Pending`. Until everything is delivered, reads bypass what it
     /// concerns.
     is_degraded: bool,
-    /// What the store has refused of the last batch, while it did the rest.
-    refused: Option<Invalidation>,
+    /// What the store has refused, while it answers.
+    refused: Refused,
     is_closed: bool,
-    /// Whether the store may complete a batch in parts.
+    /// Whether the store has several servers, some of which may be away.
     is_split: bool,
     /// How many invalidations were lost.
     lost: usize,
@@ -83,7 +85,7 @@ impl Queue {
             announced: 0,
             wait: ReconnectWait::default(),
             is_degraded: false,
-            refused: None,
+            refused: Refused::default(),
             is_closed: false,
             is_split: false,
             lost: 0,
@@ -91,7 +93,7 @@ impl Queue {
         }
     }
 
-    /// Sets whether the store may complete a batch in parts.
+    /// Sets whether the store has several servers.
     pub(super) fn set_split(&mut self, is_split: bool) {
         self.is_split = is_split;
     }
@@ -344,14 +346,6 @@ impl Queue {
                 .in_flight
                 .as_ref()
                 .is_some_and(|batch| batch.concerns(probe, &part_of))
-    }
-
-    /// Returns true if the store has refused to invalidate something that a request names.
-    pub(super) fn refuses(&self, request: &InvalidationRequest) -> bool {
-        self.refused.as_ref().is_some_and(|refused| {
-            request.kills.iter().any(|key| refused.kills.contains(key))
-                || request.bumps.iter().any(|dep| refused.bumps.contains(dep))
-        })
     }
 
     /// Returns names for a log message: the resources whose invalidations are waiting.

@@ -2,6 +2,7 @@ mod blocks;
 mod direct;
 mod held;
 mod reconnect;
+mod refused;
 mod shutdown;
 
 use std::pin::pin;

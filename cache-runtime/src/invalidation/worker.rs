@@ -46,6 +46,29 @@ impl fmt::Debug for Worker {
     }
 }
 
+/// When those that wait are tried again.
+#[derive(Clone, Copy)]
+struct Retry {
+    pause: Duration,
+    at: Instant,
+}
+
+impl Retry {
+    /// The one after an attempt that has failed now. An attempt that others have brought on before
+    /// its time does not put it off.
+    fn after(retry: Option<Self>, now: Instant) -> Self {
+        let pause = match retry {
+            Some(retry) if now < retry.at => return retry,
+            Some(retry) => (retry.pause * 2).min(LAST_RETRY),
+            None => FIRST_RETRY,
+        };
+        Self {
+            pause,
+            at: now + pause,
+        }
+    }
+}
+
 /// Why ready invalidations are still waiting.
 struct Stopped {
     error: Error,
@@ -70,7 +93,7 @@ impl Worker {
     }
 
     async fn deliver_for_ever(&self) {
-        let mut retry: Option<Duration> = None;
+        let mut retry: Option<Retry> = None;
         let mut kept_until = None;
         let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
         // One warning per name in an outage, not one per write.
@@ -78,16 +101,19 @@ impl Worker {
         let mut reported = report::PendingReport::default();
         loop {
             let due = self.shared.queue.lock().wake_at();
-            let wake = [due, retry.map(|wait| clock::now() + wait), kept_until]
+            let wake = [due, retry.map(|retry| retry.at), kept_until]
                 .into_iter()
                 .flatten()
                 .min();
-            tokio::select! {
-                () = self.shared.wake.notified() => {}
-                () = changed(&mut connection) => {}
-                () = clock::sleep_until(wake) => {}
-            }
+            let is_changed = tokio::select! {
+                () = self.shared.wake.notified() => false,
+                () = changed(&mut connection) => true,
+                () = clock::sleep_until(wake) => false,
+            };
             let failure = self.shared.failure.lock().take();
+            // What was refused waits for its time, however often others wake this task. Another server
+            // may take it.
+            let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= clock::now());
             let stopped = match failure {
                 // A batch that a caller's task has sent is tried again after a pause, like any
                 // other.
@@ -98,7 +124,7 @@ impl Worker {
                     Some(Stopped { error, until: None })
                 }
                 // Others have come meanwhile, or everything has been sent.
-                _ => self.deliver_ready().await.err(),
+                _ => self.deliver_ready(with_refused).await.err(),
             };
             if let Some(connection) = &self.connection {
                 connection.want(stopped.is_some());
@@ -125,14 +151,16 @@ impl Worker {
                             warned.insert(name);
                         }
                     }
-                    Some(retry.map_or(FIRST_RETRY, |wait| (wait * 2).min(LAST_RETRY)))
+                    Some(Retry::after(retry, clock::now()))
                 }
-                Some(Stopped { until: Some(_), .. }) => retry,
+                Some(Stopped { until: Some(_), .. }) => {
+                    retry.map(|retry| Retry::after(Some(retry), clock::now()))
+                }
             };
         }
     }
 
-    async fn deliver_ready(&self) -> Result<(), Stopped> {
+    async fn deliver_ready(&self, with_refused: bool) -> Result<(), Stopped> {
         loop {
             // Checking the circuit first costs nothing, however many invalidations wait. A write in
             // an outage must not pay for all those before it.
@@ -150,7 +178,7 @@ impl Worker {
                 return Ok(());
             };
             let span = report::delivery_span(&self.shared.telemetry, &outgoing);
-            if let Err(error) = in_span(span, self.deliver(&outgoing)).await {
+            if let Err(error) = in_span(span, self.deliver(&outgoing, with_refused)).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Retry at once over the next connection, which may be there already.
                     self.shared.requeue(self.connection.as_ref());
@@ -173,11 +201,15 @@ impl Worker {
     }
 
     /// Delivers the parts one by one. A part that the store refuses doesn't hold up the others.
-    async fn deliver(&self, outgoing: &queue::OutgoingBatch) -> Result<(), Error> {
+    async fn deliver(
+        &self,
+        outgoing: &queue::OutgoingBatch,
+        with_refused: bool,
+    ) -> Result<(), Error> {
         let mut outcome = Ok(());
         if outgoing.invalidates {
             let began = clock::now();
-            match self.invalidate(outgoing).await {
+            match self.invalidate(outgoing, with_refused).await {
                 Ok(at) => {
                     // First, so that whoever is told finds it in the log and among the events.
                     report::delivered(&self.shared.telemetry, outgoing, began.elapsed());
@@ -213,19 +245,23 @@ impl Worker {
         outcome
     }
 
-    async fn invalidate(&self, outgoing: &queue::OutgoingBatch) -> Result<Millis, Error> {
+    async fn invalidate(
+        &self,
+        outgoing: &queue::OutgoingBatch,
+        with_refused: bool,
+    ) -> Result<Millis, Error> {
         let (everything, each) = match self.store.is_split() {
             // A part that does not answer must not delay what lies elsewhere.
             true => {
                 let (everything, each) = tokio::join!(
                     self.invalidate_everything(outgoing),
-                    self.invalidate_each(outgoing)
+                    self.invalidate_each(outgoing, with_refused)
                 );
                 (everything?, each?)
             }
             false => (
                 self.invalidate_everything(outgoing).await?,
-                self.invalidate_each(outgoing).await?,
+                self.invalidate_each(outgoing, with_refused).await?,
             ),
         };
         Ok(everything.or(each).unwrap_or(Millis(0)))
@@ -265,26 +301,57 @@ impl Worker {
     async fn invalidate_each(
         &self,
         outgoing: &queue::OutgoingBatch,
+        with_refused: bool,
     ) -> Result<Option<Millis>, Error> {
-        let invalidation = &outgoing.invalidation;
-        if invalidation.kills.is_empty() && invalidation.bumps.is_empty() {
+        let all = &outgoing.invalidation;
+        if all.is_empty() {
             return Ok(None);
         }
-        let PartlyInvalidated { done, undone } = self.store.invalidate_partly(invalidation).await;
+        let none = Invalidation::default();
+        let divided = self.shared.queue.lock().divide(all);
+        let divided =
+            divided.filter(|_| !crate::base::mutation::is_active("refused-sent-with-others"));
+        let Some((others, refused)) = divided else {
+            let (_, at) = self.invalidate_part(outgoing, all, &none).await;
+            return at.map(Some);
+        };
+        // First, and apart: who waits for nothing that is refused must not wait for the refusal.
+        let (undone, at) = match others.is_empty() {
+            true => (none, Ok(Millis(0))),
+            false => self.invalidate_part(outgoing, &others, &refused).await,
+        };
+        let is_over = at.as_ref().is_err_and(is_away) && !self.store.is_split();
+        if is_over || !with_refused {
+            return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
+        }
+        let (_, again) = self.invalidate_part(outgoing, &refused, &undone).await;
+        Ok(Some(at?.max(again?)))
+    }
+
+    /// Sends a part of a batch, while another part waits. Returns what was not done of it.
+    async fn invalidate_part(
+        &self,
+        outgoing: &queue::OutgoingBatch,
+        part: &Invalidation,
+        other: &Invalidation,
+    ) -> (Invalidation, Result<Millis, Error>) {
+        let PartlyInvalidated { done, undone } = self.store.invalidate_partly(part).await;
         let (undone, error) = match undone {
             None => (Invalidation::default(), None),
             Some((undone, error)) => (undone, Some(error)),
         };
-        let left = undone.kills.len() + undone.bumps.len();
-        let is_partly =
-            error.is_some() && left < invalidation.kills.len() + invalidation.bumps.len();
+        // Before anybody is told.
+        if !error.as_ref().is_some_and(is_away) {
+            self.shared
+                .change(|queue| queue.refuse(part, &undone, error.as_ref()));
+        }
+        let left = other.len() + undone.len();
+        let is_partly = left > 0 && left < outgoing.invalidation.len();
         if is_partly || self.store.is_split() && (error.is_some() || outgoing.whole_namespace) {
-            self.shared.change(|queue| queue.acknowledge_but(&undone));
+            let left = other.clone().and(&undone);
+            self.shared.change(|queue| queue.acknowledge_but(&left));
         }
-        if is_partly && error.as_ref().is_some_and(|error| !is_away(error)) {
-            self.shared.change(|queue| queue.refuse(undone));
-        }
-        error.map_or(Ok(Some(done.at)), Err)
+        (undone, error.map_or(Ok(done.at), Err))
     }
 
     async fn last_attempt(&self) {
@@ -316,7 +383,7 @@ impl Worker {
         }
         loop {
             self.shared.change(Queue::flush_delayed);
-            if let Err(Stopped { error, .. }) = self.deliver_ready().await {
+            if let Err(Stopped { error, .. }) = self.deliver_ready(true).await {
                 *fault = Some(error);
                 tokio::select! {
                     () = tokio::time::sleep(CLOSING_RETRY) => {}

@@ -83,6 +83,24 @@ impl Dep {
         self.name().starts_with('~') && self.name() != "~~"
     }
 
+    /// What windows of loads it belongs to: the resource whose rows a load may name, or nothing for
+    /// tags. `None` for rows and tags themselves. They are replaced after it; see
+    /// `call/read/learnt.rs`.
+    pub(crate) fn opens(&self) -> Option<&str> {
+        (!self.is_of_row() && !self.is_of_tag()).then(|| self.owner())
+    }
+
+    /// The windows that it goes by, if it is a row or a tag.
+    pub(crate) fn goes_by(&self) -> Option<&str> {
+        (self.is_of_row() || self.is_of_tag()).then(|| self.owner())
+    }
+
+    /// The resource, or nothing for tags. No resource name contains `~`.
+    fn owner(&self) -> &str {
+        let name = self.name();
+        name.split_once('~').map_or(name, |(owner, _)| owner)
+    }
+
     /// Its key and slot in a cluster, computed once.
     #[cfg(feature = "redis")]
     pub(crate) fn routed(&self, route: impl FnOnce(&str) -> (String, u16)) -> &(String, u16) {

@@ -286,6 +286,24 @@ pub struct Invalidation {
     pub withdraws: Vec<Nonce>,
 }
 
+impl Invalidation {
+    /// How many entries and generations it names.
+    pub(crate) fn len(&self) -> usize {
+        self.kills.len() + self.bumps.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// This, and the entries and generations of another one.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.kills.extend(other.kills.iter().cloned());
+        self.bumps.extend(other.bumps.iter().cloned());
+        self
+    }
+}
+
 /// The answer to an [`Invalidation`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalidated {
@@ -295,7 +313,8 @@ pub struct Invalidated {
     pub removed: u64,
 }
 
-/// The progress of an [`Invalidation`] in a store of several servers, some of which may be away.
+/// The progress of an [`Invalidation`], a part of which may fail: one of several servers is away, or
+/// some keys are refused.
 #[derive(Debug)]
 pub struct PartlyInvalidated {
     /// The part that was done.

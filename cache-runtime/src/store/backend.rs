@@ -190,15 +190,19 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// withdrawn stay until they expire.
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error>;
 
-    /// The same, but a part of it may fail: one of several servers may be away, or the user may not
-    /// write some keys. The undone part is requested again later.
+    /// The same, but a part of it may fail: one of several servers may be away, or some keys are
+    /// refused. The undone part is requested again later.
+    ///
+    /// If a generation that is neither of a row nor of a tag is not replaced, those of the rows of
+    /// its resource are undone, too, unless the store is [split](Store::is_split). So are those of
+    /// all tags without the generation `~~`.
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         let result = self.invalidate(invalidation).await;
         PartlyInvalidated::all_or_nothing(result, invalidation)
     }
 
-    /// Whether the store has several servers. Then a part of an invalidation may be done while
-    /// another is not, for as long as one of them is away.
+    /// Whether it has several servers, one of which may be away. Then generations are replaced in
+    /// any order.
     fn is_split(&self) -> bool {
         false
     }

@@ -222,6 +222,36 @@ async fn keys_that_a_user_may_not_write_hold_up_no_others() {
     .await;
 }
 
+/// The same if there is nothing else that it could take.
+#[tokio::test]
+async fn a_required_write_is_refused_though_nothing_else_is_sent() {
+    bounded(async {
+        let server = RedisServer::start();
+        let (shop, _) = nodes(&server).await;
+        let rights = "on >word ~@gen:probe* ~@gen:users* ~users:* &* +@all";
+        let rights: Vec<&str> = rights.split(' ').collect();
+        server.cli(&[&["ACL", "SETUSER", "app"], &rights[..]].concat());
+        let mut redis = RedisConfig::at("127.0.0.1", server.port());
+        redis.username = Some("app".into());
+        redis.password = Some("word".into());
+        let config = over(&server).command_budget(Duration::from_secs(1));
+        let limited = shop.node(&Cache::new(config.redis(redis)).await);
+        eventually(PATIENCE, async || is_hit(&limited).await).await;
+        let told = limited.cache.invalidate("orders", &1_i64).await;
+        assert_eq!(told, Acknowledgement::Pending);
+        eventually(PATIENCE, async || {
+            order_required(1, &limited.cache).await.is_err()
+        })
+        .await;
+        server.cli(&["ACL", "SETUSER", "app", "~*"]);
+        eventually(PATIENCE, async || {
+            order_required(1, &limited.cache).await.is_ok()
+        })
+        .await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_user_without_a_password_logs_in_as_that_user() {
     let server = RedisServer::start();

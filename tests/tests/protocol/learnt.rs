@@ -3,11 +3,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use cache_runtime::{Cache, Status, cache_defaults, cached, invalidates, key_of, observe};
+use cache_runtime::{
+    Acknowledgement, Cache, RedisConfig, Status, cache_defaults, cached, invalidates, key_of,
+    observe,
+};
+use cache_tests::eventually;
 
 use crate::shop::Gate;
-use crate::{Pair, bounded, over_each_store};
+use crate::{Pair, bounded, over, over_each_store};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 over_each_store! {
     a_row_that_a_load_has_named_ends_the_entry;
@@ -643,6 +650,43 @@ async fn a_row_whose_generation_is_gone_ends_the_entry() {
         assert_eq!(server.cli(&["DEL", "@gen:authors~row:7"]).trim(), "1");
         assert_eq!(read!(blog.get(1)), (Some((7, 0)), false));
         assert_eq!(read!(other.get(1)), (Some((7, 0)), true));
+    })
+    .await;
+}
+
+/// The writer may replace the tag's generation, and not that of all tags, by which loads notice it.
+#[tokio::test]
+async fn a_tag_waits_for_the_generation_of_all_tags() {
+    bounded(async {
+        let pair = Pair::redis().await;
+        let (blog, _) = Blog::new(&pair);
+        let server = pair._server.as_ref().expect("a server");
+        let rights = "on >word resetkeys ~@gen:probe* ~@gen:~author* &* +@all";
+        let rights: Vec<&str> = rights.split(' ').collect();
+        server.cli(&[&["ACL", "SETUSER", "app"], &rights[..]].concat());
+        let mut redis = RedisConfig::at("127.0.0.1", server.port());
+        redis.username = Some("app".into());
+        redis.password = Some("word".into());
+        let limited = Cache::new(over(server).redis(redis)).await;
+        // While this one waits, each of the next is sent once, and then only what was refused of it.
+        let told = limited.invalidate("authors", &1_i64).await;
+        assert_eq!(told, Acknowledgement::Pending);
+        let (late, gate) = blog.gated();
+        let write = async {
+            gate.arrival().await;
+            blog.commit(7);
+            let told = limited.invalidate_tag("author:7").await;
+            assert_eq!(told, Acknowledgement::Pending);
+            gate.open();
+        };
+        let (old, ()) = futures_util::future::join(late.tagged(1), write).await;
+        assert_eq!(old, Some((7, 0)), "it had read before");
+        server.cli(&["ACL", "SETUSER", "app", "~*"]);
+        eventually(PATIENCE, async || {
+            limited.get_stats().await.counters.pending == 0
+        })
+        .await;
+        assert_eq!(read!(blog.tagged(1)), (Some((7, 1)), false));
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! The store's answers to the batch in flight.
 
 use super::Queue;
+use super::refused::Refused;
 use super::request_number::RequestNumber;
 use crate::base::clock::Millis;
 use crate::base::nonce::Nonce;
@@ -16,7 +17,7 @@ impl Queue {
             return Batch::default();
         };
         self.wait.reset();
-        self.refused = None;
+        self.refused = Refused::default();
         let mut done = batch.take_invalidation();
         self.delivered = self.delivered.max(done.last);
         tell_delivered(&mut done.waiters);
@@ -24,19 +25,14 @@ impl Queue {
         done
     }
 
-    /// Handles a partial acknowledgement: `undone` keeps waiting, the rest is done. So keys on one
-    /// server of a store don't hold up keys on the others.
+    /// Handles a partial acknowledgement: `undone` keeps waiting, the rest is done. So keys that a
+    /// server refuses, or that lie on one that is away, don't hold up others.
     pub(in crate::invalidation) fn acknowledge_but(&mut self, undone: &Invalidation) {
         let Some(batch) = &mut self.in_flight else {
             return;
         };
         let mut done = batch.keep(undone);
         tell_delivered(&mut done);
-    }
-
-    /// Remembers what the store has refused, until everything is delivered.
-    pub(in crate::invalidation) fn refuse(&mut self, undone: Invalidation) {
-        self.refused = Some(undone);
     }
 
     /// Handles a partial acknowledgement of an invalidation of the whole namespace: these parts of

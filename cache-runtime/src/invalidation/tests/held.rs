@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::LIMIT;
@@ -35,6 +36,10 @@ pub(super) struct Held {
     /// It has several servers. The one for the invalidation is down, the ones for the intents are
     /// not.
     pub(super) is_partly_away: AtomicBool,
+    /// The generations that it refuses while it replaces others.
+    pub(super) forbidden: Mutex<Vec<&'static str>>,
+    /// The names of the generations in each invalidation that it got, in alphabetical order.
+    pub(super) got: Mutex<Vec<Vec<String>>>,
 }
 
 impl Held {
@@ -76,7 +81,23 @@ impl Held {
             connection: None,
             reconnects: AtomicBool::new(false),
             is_partly_away: AtomicBool::new(false),
+            forbidden: Mutex::default(),
+            got: Mutex::default(),
         })
+    }
+
+    /// What it refuses of an invalidation, if anything.
+    fn refused_of(&self, invalidation: &Invalidation) -> Option<Invalidation> {
+        let forbidden = self.forbidden.lock();
+        let bumps = invalidation.bumps.iter();
+        let undone = Invalidation {
+            bumps: bumps
+                .filter(|dep| forbidden.contains(&dep.name()))
+                .cloned()
+                .collect(),
+            ..Invalidation::default()
+        };
+        (!undone.is_empty()).then_some(undone)
     }
 
     /// Returns once it has taken one more invalidation.
@@ -158,6 +179,14 @@ impl Store for Held {
             at: Millis(0),
             removed: 0,
         };
+        let names = invalidation.bumps.iter().map(|dep| dep.name().to_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        self.got.lock().push(names);
+        if let Some(undone) = self.refused_of(invalidation) {
+            let error = Error::new(ErrorKind::Store, "the test forbids it");
+            return PartlyInvalidated::partly(none, undone, error);
+        }
         let answer = match self.is_split() {
             true => refused(),
             false => self.invalidate(invalidation).await,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::RedisStore;
 use super::errors::is_forbidden;
 use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
@@ -14,6 +16,31 @@ use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
 use crate::protocol::glob;
 use crate::store::{Invalidated, Invalidation, Matching, PartlyInvalidated};
+
+/// How many keys are sent at the same time if each is sent apart.
+const AT_ONCE: usize = 64;
+
+/// The outcome of an invalidation whose keys are sent one by one.
+struct KeyByKey {
+    done: Invalidated,
+    undone: Invalidation,
+    fault: Option<Error>,
+}
+
+impl KeyByKey {
+    /// Whether something was not replaced that has to be replaced before this.
+    fn holds(&self, dep: &Dep) -> bool {
+        let undone = &self.undone.bumps;
+        dep.goes_by()
+            .is_some_and(|it| undone.iter().any(|dep| dep.opens() == Some(it)))
+            && !crate::base::mutation::is_active("replaced-without-its-window")
+    }
+
+    fn leave(&mut self, part: &Invalidation) {
+        self.undone.kills.extend(part.kills.iter().cloned());
+        self.undone.bumps.extend(part.bumps.iter().cloned());
+    }
+}
 
 impl RedisStore {
     /// Invalidates on the one server, in steps of a bounded size.
@@ -74,37 +101,63 @@ impl RedisStore {
         };
         let kills = invalidation.kills.iter();
         let kills = kills.map(|key| one(vec![key.clone()], Vec::new()));
-        let bumps = invalidation.bumps.iter();
-        let bumps = bumps.map(|dep| one(Vec::new(), vec![Arc::clone(dep)]));
-        let mut done = Invalidated {
-            at: Millis(0),
-            removed: 0,
+        let bump = |dep: &Arc<Dep>| one(Vec::new(), vec![Arc::clone(dep)]);
+        let of_windows = |dep: &&Arc<Dep>| dep.opens().is_some();
+        let (windows, others): (Vec<_>, Vec<_>) = invalidation.bumps.iter().partition(of_windows);
+        let mut outcome = KeyByKey {
+            done: Invalidated {
+                at: Millis(0),
+                removed: 0,
+            },
+            undone: one(Vec::new(), Vec::new()),
+            fault: None,
         };
-        let mut undone = one(Vec::new(), Vec::new());
-        let mut fault = None;
-        for one in kills.chain(bumps) {
-            let is_away = fault.as_ref().is_some_and(|error| !is_forbidden(error));
-            let step = match is_away {
-                true => None,
-                false => Some(self.invalidate_alone(&one).await),
-            };
-            match step {
-                Some(Ok(step)) => {
-                    done = Invalidated {
-                        at: step.at,
-                        removed: done.removed + step.removed,
-                    };
-                }
-                failed => {
-                    undone.kills.extend(one.kills);
-                    undone.bumps.extend(one.bumps);
-                    fault = failed.and_then(Result::err).or(fault);
-                }
-            }
-        }
+        let first: Vec<_> = kills.chain(windows.into_iter().map(bump)).collect();
+        self.invalidate_each_alone(&first, &mut outcome).await;
+        // A load that names a row or a tag goes by what is replaced before it. So these wait for
+        // that.
+        let (held, others): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|dep| outcome.holds(dep));
+        outcome.undone.bumps.extend(held.into_iter().cloned());
+        let others: Vec<_> = others.into_iter().map(bump).collect();
+        self.invalidate_each_alone(&others, &mut outcome).await;
+        let KeyByKey {
+            done,
+            undone,
+            fault,
+        } = outcome;
         PartlyInvalidated {
             done,
             undone: fault.map(|error| (undone, error)),
+        }
+    }
+
+    /// Sends each of these apart, some at the same time. Once the server is away, the rest is
+    /// undone.
+    async fn invalidate_each_alone(&self, parts: &[Invalidation], outcome: &mut KeyByKey) {
+        for parts in parts.chunks(AT_ONCE) {
+            let is_away = |error: &Error| !is_forbidden(error);
+            if outcome.fault.as_ref().is_some_and(is_away) {
+                for part in parts {
+                    outcome.leave(part);
+                }
+                continue;
+            }
+            let steps = parts.iter().map(|part| self.invalidate_alone(part));
+            for (part, step) in parts.iter().zip(join_all(steps).await) {
+                match step {
+                    Ok(step) => {
+                        outcome.done.at = outcome.done.at.max(step.at);
+                        outcome.done.removed += step.removed;
+                    }
+                    Err(error) => {
+                        outcome.leave(part);
+                        // That it is away says more than that a key is forbidden.
+                        let known = outcome.fault.take();
+                        outcome.fault = known.filter(is_away).or(Some(error));
+                    }
+                }
+            }
         }
     }
 

@@ -1,0 +1,75 @@
+//! What the store refuses while it takes the rest.
+
+use std::time::Duration;
+
+use super::held::Held;
+use super::{LIMIT, over, request};
+use crate::invalidation::{Acknowledgement, InvalidationRequest};
+
+/// How many invalidations the store got that name this generation.
+fn got(store: &Held, name: &str) -> usize {
+    let got = store.got.lock();
+    let naming = got.iter().filter(|names| names.iter().any(|it| it == name));
+    naming.count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_sent_apart_and_after_a_pause() {
+    let store = Held::open();
+    store.forbidden.lock().push("orders");
+    let invalidations = over(&store);
+    let told = invalidations.send(request("orders")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    assert!(invalidations.refuses(&request("orders")));
+    // They come one after another, so each wakes the task that delivers.
+    for _ in 0..50 {
+        let told = invalidations.send(request("users")).acknowledged(LIMIT);
+        assert_eq!(told.await, Acknowledgement::Delivered);
+    }
+    // By its caller's task, and once more since others have come.
+    assert!(got(&store, "orders") <= 2, "{:?}", store.got);
+    for names in store.got.lock().iter() {
+        assert_eq!(names.len(), 1, "sent with others: {names:?}");
+    }
+    let before = got(&store, "orders");
+    // Others do not put it off.
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let told = invalidations.send(request("users")).acknowledged(LIMIT);
+        assert_eq!(told.await, Acknowledgement::Delivered);
+    }
+    assert!(got(&store, "orders") > before);
+    assert!(invalidations.refuses(&request("orders")) && !invalidations.refuses(&request("users")));
+    store.forbidden.lock().clear();
+    while invalidations.pending() > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!invalidations.refuses(&request("orders")));
+}
+
+/// A load that names a tag goes by the generation of all tags, which is replaced first.
+#[tokio::test(start_paused = true)]
+async fn tags_wait_for_what_is_replaced_before_them() {
+    let store = Held::open();
+    store.forbidden.lock().push("~~");
+    let invalidations = over(&store);
+    let tag = |name: &str| InvalidationRequest {
+        bumps: [request(name).bumps, request("~~").bumps].concat(),
+        ..InvalidationRequest::default()
+    };
+    for name in ["~team:7", "~team:8"] {
+        let told = invalidations.send(tag(name)).acknowledged(LIMIT);
+        assert_eq!(told.await, Acknowledgement::Pending);
+    }
+    let told = invalidations.send(request("users")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Delivered);
+    store.forbidden.lock().clear();
+    while invalidations.pending() > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let got = store.got.lock();
+    let is_of_tag = |names: &&Vec<String>| names.iter().any(|it| it.starts_with("~team"));
+    for names in got.iter().filter(is_of_tag) {
+        assert_eq!(names[names.len() - 1], "~~", "without: {names:?}");
+    }
+}
