@@ -6,6 +6,7 @@ mod direct;
 mod direct_state;
 mod lost;
 mod outgoing;
+mod refusals;
 mod refused;
 mod request_number;
 

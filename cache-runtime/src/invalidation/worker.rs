@@ -320,7 +320,8 @@ impl Worker {
             true => (none, Ok(Millis(0))),
             false => self.invalidate_part(outgoing, &others, &refused).await,
         };
-        let is_over = at.as_ref().is_err_and(is_away) && !self.store.is_split();
+        // Also if a window of a row among the refused was refused just now: it has to be first.
+        let is_over = at.is_err() && !self.store.is_split();
         if is_over || !with_refused {
             return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
         }
