@@ -320,8 +320,12 @@ impl Worker {
             true => (none, Ok(Millis(0))),
             false => self.invalidate_part(outgoing, &others, &refused).await,
         };
-        // Also if a window of a row among the refused was refused just now: it has to be first.
-        let is_over = at.is_err() && !self.store.is_split();
+        // Also if a generation was refused just now before which rows or tags among the others may
+        // not be replaced. From now on it is divided off with them.
+        let ends = |error: &Error| {
+            is_away(error) || !crate::base::mutation::is_active("rows-sent-past-a-refused-window")
+        };
+        let is_over = at.as_ref().is_err_and(ends) && !self.store.is_split();
         if is_over || !with_refused {
             return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
         }

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::{
-    Acknowledgement, Cache, RedisConfig, Status, cache_defaults, cached, invalidates, key_of,
-    observe,
+    Acknowledgement, Cache, Status, cache_defaults, cached, invalidates, key_of, observe,
 };
 use cache_tests::eventually;
 
 use crate::shop::Gate;
-use crate::{Pair, bounded, over, over_each_store};
+use crate::{Pair, bounded, over_as, over_each_store};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -661,13 +660,8 @@ async fn a_tag_waits_for_the_generation_of_all_tags() {
         let pair = Pair::redis().await;
         let (blog, _) = Blog::new(&pair);
         let server = pair._server.as_ref().expect("a server");
-        let rights = "on >word resetkeys ~@gen:probe* ~@gen:~author* &* +@all";
-        let rights: Vec<&str> = rights.split(' ').collect();
-        server.cli(&[&["ACL", "SETUSER", "app"], &rights[..]].concat());
-        let mut redis = RedisConfig::at("127.0.0.1", server.port());
-        redis.username = Some("app".into());
-        redis.password = Some("word".into());
-        let limited = Cache::new(over(server).redis(redis)).await;
+        let rights = "~@gen:probe* ~@gen:~author* &* +@all";
+        let limited = Cache::new(over_as(server, rights)).await;
         // While this one waits, each of the next is sent once, and then only what was refused of it.
         let told = limited.invalidate("authors", &1_i64).await;
         assert_eq!(told, Acknowledgement::Pending);

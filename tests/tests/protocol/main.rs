@@ -50,6 +50,17 @@ fn over(server: &RedisServer) -> CacheConfig {
     patient().redis(RedisConfig::at("127.0.0.1", server.port()))
 }
 
+/// As a user with these rights, which the server is given.
+fn over_as(server: &RedisServer, rights: &str) -> CacheConfig {
+    let user = ["ACL", "SETUSER", "app", "on", ">word", "resetkeys"];
+    let rights: Vec<&str> = rights.split(' ').collect();
+    server.cli(&[&user, &rights[..]].concat());
+    let mut redis = RedisConfig::at("127.0.0.1", server.port());
+    redis.username = Some("app".into());
+    redis.password = Some("word".into());
+    patient().redis(redis)
+}
+
 fn over_memcached(port: u16) -> CacheConfig {
     patient().memcached(MemcachedConfig::at("127.0.0.1", port))
 }

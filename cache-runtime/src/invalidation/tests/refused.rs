@@ -53,10 +53,6 @@ async fn tags_wait_for_what_is_replaced_before_them() {
     let store = Held::open();
     store.forbidden.lock().push("~~");
     let invalidations = over(&store);
-    let tag = |name: &str| InvalidationRequest {
-        bumps: [request(name).bumps, request("~~").bumps].concat(),
-        ..InvalidationRequest::default()
-    };
     for name in ["~team:7", "~team:8"] {
         let told = invalidations.send(tag(name)).acknowledged(LIMIT);
         assert_eq!(told.await, Acknowledgement::Pending);
@@ -67,8 +63,42 @@ async fn tags_wait_for_what_is_replaced_before_them() {
     while invalidations.pending() > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_tags_came_with_theirs(&store);
+}
+
+/// The tag was refused and is allowed now, and the generation of all tags the other way round.
+#[tokio::test(start_paused = true)]
+async fn tags_wait_for_what_has_just_been_refused() {
+    let (store, connection) = Held::connected();
+    store.forbidden.lock().push("~team:7");
+    let invalidations = over(&store);
+    let told = invalidations.send(tag("~team:7")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    *store.forbidden.lock() = vec!["~~"];
+    // Over a new connection, what was refused is sent at once.
+    connection.established();
+    let told = invalidations.send(tag("~team:7")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    assert_eq!(got(&store, "~~"), 2);
+    store.forbidden.lock().clear();
+    while invalidations.pending() > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_tags_came_with_theirs(&store);
+}
+
+/// A write of a tag, and the generation of all tags.
+fn tag(name: &str) -> InvalidationRequest {
+    InvalidationRequest {
+        bumps: [request(name).bumps, request("~~").bumps].concat(),
+        ..InvalidationRequest::default()
+    }
+}
+
+fn assert_tags_came_with_theirs(store: &Held) {
     let got = store.got.lock();
     let is_of_tag = |names: &&Vec<String>| names.iter().any(|it| it.starts_with("~team"));
+    assert!(got.iter().any(|names| is_of_tag(&names)));
     for names in got.iter().filter(is_of_tag) {
         assert_eq!(names[names.len() - 1], "~~", "without: {names:?}");
     }

@@ -13,6 +13,8 @@
 mod answers;
 mod batches;
 mod former_owner;
+mod former_slots;
+mod health_key;
 mod intents;
 mod invalidations;
 mod leases;

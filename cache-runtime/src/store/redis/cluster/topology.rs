@@ -22,12 +22,14 @@ use super::super::dial::cluster_nodes;
 use super::super::fence::Fence;
 use super::super::health::Health;
 use super::super::heartbeat::send_heartbeats;
-use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet, slot_of, tag};
+use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet};
 use super::super::supervisor::{self, Connections, SupervisorSettings};
 use super::super::tracking::Tracking;
 use super::answers::{Answers, raise_epochs, read, view_at};
 use super::batches::keep_sending;
 use super::former_owner::look_after;
+use super::former_slots::{slots_at_start, slots_that_left};
+use super::health_key::{key_of_named, key_of_owner};
 use super::node::{Node, SlotMap};
 use super::repetition::do_again;
 use super::state::Cluster;
@@ -341,14 +343,21 @@ impl Topology {
         raise_epochs(&nodes, views);
         let map = Arc::new(SlotMap::new(nodes, places.iter().copied()));
         let fences = match before.nodes().is_empty() {
-            true => self.fences_at_start(views, &owners),
-            false => self.fences(&before, &map),
+            true => slots_at_start(views, &owners)
+                .into_iter()
+                .map(|(node, slots)| self.fence(&self.host_of(node), node.port, slots))
+                .collect(),
+            false => slots_that_left(&before, &map)
+                .into_iter()
+                .map(|(node, slots)| self.fence(&node.host, node.port, slots))
+                .collect::<Vec<_>>(),
         };
+        let space = &self.plan.space;
         for node in map.nodes() {
-            let key = self.health_key(&map, node);
+            let key = key_of_owner(space, &map, node);
             let named = match key {
                 Some(_) => None,
-                None => self.named_key(&owners, node),
+                None => key_of_named(space, &owners, node),
             };
             node.health.set_key(key, named);
         }
@@ -502,102 +511,10 @@ impl Topology {
         }));
     }
 
-    /// A key for the health check that is in one of the node's slots.
-    fn health_key(&self, map: &SlotMap, node: &Node) -> Option<String> {
-        let is_its = |slot: u16| map.owner(slot).is_some_and(|owner| owner.id == node.id);
-        if let Some(key) = node.health.key().filter(|key| is_its(slot_of(key))) {
-            return Some(key.as_str().to_owned());
-        }
-        self.key_in(is_its)
-    }
-
-    /// The same for a node that is not used for any slot yet: in a slot that others say it has.
-    ///
-    /// Usually it has had that for long, and it is this process that is new. So a connection is
-    /// used once its server has taken a write, here as elsewhere. If the node takes its first slot
-    /// only later, the write is redirected, which is no objection. Then no entry in the slot is
-    /// older than the slot's arrival, since that has raised the epoch, and the next check comes
-    /// within a second.
-    fn named_key(&self, owners: &[Option<&NodeView>], node: &Node) -> Option<String> {
-        if crate::base::mutation::is_active("new-node-not-written-to") {
-            return None;
-        }
-        self.key_in(|slot| owners[usize::from(slot)].is_some_and(|owner| owner.id == node.id))
-    }
-
-    /// A key that is in one of these slots.
-    fn key_in(&self, is_one: impl Fn(u16) -> bool) -> Option<String> {
-        let key = |n: u32| self.plan.space.generation(&format!("{{probe-{n}}}"));
-        let is_in = |key: &String| is_one(slot_of(key));
-        if tag(&self.plan.space.namespace).is_some() {
-            // All keys are in one slot, and no other part of the node is used.
-            return Some(key(0)).filter(is_in);
-        }
-        let has_any = (0..SLOTS).any(&is_one);
-        let tried = if has_any { 8 * u32::from(SLOTS) } else { 0 };
-        (0..tried).map(key).find(is_in)
-    }
-
-    /// The fences in front of slots with a new owner, until the former one knows of the change.
-    fn fences(&self, before: &SlotMap, map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
-        let mut fences = Vec::new();
-        for node in before.nodes() {
-            let mut moved = SlotSet::default();
-            let mut is_any = false;
-            for slot in 0..SLOTS {
-                let was_its = before
-                    .owner(slot)
-                    .is_some_and(|owner| Arc::ptr_eq(owner, node));
-                let is_its = map
-                    .owner(slot)
-                    .is_some_and(|owner| Arc::ptr_eq(owner, node));
-                if was_its && !is_its {
-                    moved.add(slot);
-                    is_any = true;
-                }
-            }
-            if is_any {
-                let config = self
-                    .plan
-                    .supervisor
-                    .config
-                    .settings_at(&node.host, node.port);
-                fences.push((config, self.cluster.fences.put_up(moved)));
-            }
-        }
-        fences
-    }
-
-    /// Nothing is known about the time before the process started: each replica may have been the
-    /// primary, and each primary without slots may have owned any.
-    fn fences_at_start(
-        &self,
-        views: &[ClusterView],
-        owners: &[Option<&NodeView>],
-    ) -> Vec<(RedisConfig, Fence)> {
-        let is_of = |slot: u16, id: &str| owners[usize::from(slot)].is_some_and(|it| it.id == id);
-        let slots_of = |id: Option<&str>| {
-            let mut slots = SlotSet::default();
-            let its = (0..SLOTS).filter(|slot| id.is_none_or(|id| is_of(*slot, id)));
-            its.for_each(|slot| slots.add(slot));
-            slots
-        };
-        let mut seen = HashSet::new();
-        let mut fences = Vec::new();
-        for node in views.iter().flat_map(|view| &view.nodes) {
-            let owns = owners.iter().flatten().any(|it| it.id == node.id);
-            if owns || !seen.insert(&node.id) {
-                continue;
-            }
-            let slots = slots_of(node.primary.as_deref());
-            let config = self
-                .plan
-                .supervisor
-                .config
-                .settings_at(&self.host_of(node), node.port);
-            fences.push((config, self.cluster.fences.put_up(slots)));
-        }
-        fences
+    /// A fence in front of these slots, which a node at this address may still answer for.
+    fn fence(&self, host: &str, port: u16, slots: SlotSet) -> (RedisConfig, Fence) {
+        let config = self.plan.supervisor.config.settings_at(host, port);
+        (config, self.cluster.fences.put_up(slots))
     }
 }
 

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::super::confirmation::VALID;
+use super::super::super::slots::slot_of;
 use super::super::super::switches::SwitchList;
 use super::*;
 use crate::CacheConfig;
