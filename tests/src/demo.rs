@@ -419,7 +419,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_demo_is_built_as_all_else_is() {
+    fn the_demo_is_built_without_rustc_bootstrap() {
         let command = cargo_build(Path::new("/target/debug"));
         let mut removed = command.get_envs().filter(|(_, value)| value.is_none());
         assert!(removed.any(|(name, _)| name == "RUSTC_BOOTSTRAP"));

@@ -151,9 +151,9 @@ impl Waiter {
     pub(super) fn new(
         sender: oneshot::Sender<Acknowledgement>,
         request: Option<&InvalidationRequest>,
-        is_split: bool,
+        is_done_in_parts: bool,
     ) -> Self {
-        let request = request.filter(|_| is_split);
+        let request = request.filter(|_| is_done_in_parts);
         Self {
             sender,
             waits_for: request.map(|it| {
@@ -285,13 +285,18 @@ impl Batch {
         std::mem::replace(self, rest)
     }
 
-    /// Keeps only what the store has not done. Returns the callers that wait for none of it.
-    pub(super) fn keep(&mut self, undone: &Invalidation) -> Waiters {
+    /// Keeps only what the store has not done. Returns the callers that wait for none of it, and
+    /// the sweeps of resources whose generations are all replaced.
+    pub(super) fn keep(&mut self, undone: &Invalidation) -> (Waiters, HashMap<Box<str>, bool>) {
         if crate::base::mutation::is_active("undone-remainder-dropped") {
             self.kills = HashSet::new();
             self.bumps = HashSet::new();
-            return std::mem::take(&mut self.waiters);
+            return (std::mem::take(&mut self.waiters), HashMap::new());
         }
+        let left: HashSet<&str> = undone.bumps.iter().map(|dep| dep.owner()).collect();
+        let sweeps = std::mem::take(&mut self.sweeps).into_iter();
+        let (left, swept) = sweeps.partition(|(resource, _)| left.contains(&**resource));
+        self.sweeps = left;
         self.kills = undone.kills.iter().cloned().collect();
         // Those of rows too: their kills may be done, so now they are counted.
         self.bumps = undone.bumps.iter().cloned().collect();
@@ -304,7 +309,7 @@ impl Batch {
             .into_iter()
             .partition(|waiter| waiter.is_done_without(self));
         self.waiters = rest;
-        done
+        (done, swept)
     }
 
     /// Keeps only the parts of the namespace that the store has not done. Returns when the first

@@ -76,7 +76,7 @@ impl DirectDelivery {
                 if worker.shared.queue.lock().is_direct(self.number) {
                     // First, so that whoever is told finds it in the log and among the events.
                     let telemetry = &worker.shared.telemetry;
-                    report::delivered(telemetry, &self.outgoing, began.elapsed());
+                    report::delivered(telemetry, &self.outgoing.invalidation, began.elapsed());
                 }
                 worker.direct_done(self.number, at);
             }

@@ -6,7 +6,6 @@ mod direct;
 mod direct_state;
 mod lost;
 mod outgoing;
-mod refusals;
 mod refused;
 mod request_number;
 
@@ -27,6 +26,7 @@ use super::Acknowledgement;
 use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};
 use super::reconnect::ReconnectWait;
 use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
 use crate::protocol::generation::Dep;
 use crate::store::{ConnectionStatus, Invalidation, Parts, Probe};
 
@@ -130,9 +130,9 @@ impl Queue {
                 .as_ref()
                 .is_some_and(|request| !request.intents.is_empty()),
         };
-        // After a refusal, a batch may be done but for what is refused.
-        let may_be_split = self.is_split || self.is_degraded;
-        let waiter = Waiter::new(sender, request.as_ref(), may_be_split);
+        // A batch may be done but for what is refused.
+        let is_done_in_parts = self.is_split || !self.refused.is_empty();
+        let waiter = Waiter::new(sender, request.as_ref(), is_done_in_parts);
         self.ready.add(request, clock::now() + self.intent);
         self.ready.last = request_number.number;
         self.ready.since.get_or_insert_with(clock::now);
@@ -315,6 +315,7 @@ impl Queue {
             bumps: batch.bumps_in_order(),
             withdraws: batch.withdraws.keys().copied().collect(),
         };
+        let divided = self.refused.divide(&invalidation);
         let intents = batch.intents.clone();
         let spans = batch.spans.clone();
         let invalidates = batch.invalidates();
@@ -325,6 +326,7 @@ impl Queue {
             whole_namespace: parts.is_some(),
             parts: parts.unwrap_or_else(|| Parts::Only(BTreeSet::new())),
             invalidation,
+            divided,
             intents,
             spans,
         })
@@ -333,6 +335,26 @@ impl Queue {
     /// Returns true while a batch is in flight that the worker sends.
     pub(super) fn is_sending(&self) -> bool {
         self.in_flight.is_some() && !self.direct.is_some()
+    }
+
+    /// The store has answered to `sent`, and has refused `undone` of it.
+    pub(super) fn refuse(
+        &mut self,
+        sent: &Invalidation,
+        undone: &Invalidation,
+        error: Option<&Error>,
+    ) {
+        self.refused.record(sent, undone, error);
+    }
+
+    /// Returns true if the store has refused to invalidate something that a request names.
+    pub(super) fn refuses(&self, request: &InvalidationRequest) -> bool {
+        self.refused.names_any_of(request)
+    }
+
+    /// The last refusal, as an error for who is not sent now.
+    pub(super) fn refusal(&self) -> Error {
+        self.refused.error()
     }
 
     pub(super) fn is_degraded(&self) -> bool {

@@ -107,15 +107,15 @@ fn invalidation_span(
     )
 }
 
-/// The store has taken all of it.
-pub(super) fn delivered(telemetry: &Telemetry, outgoing: &OutgoingBatch, took: Duration) {
-    if outgoing.invalidates {
-        invalidated(
-            telemetry,
-            &outgoing.invalidation,
-            outgoing.whole_namespace,
-            took,
-        );
+/// The store has taken all of an invalidation of the whole namespace, and what came with it.
+pub(super) fn all_delivered(telemetry: &Telemetry, outgoing: &OutgoingBatch, took: Duration) {
+    invalidated(telemetry, &outgoing.invalidation, true, took);
+}
+
+/// The store has taken these entries and generations.
+pub(super) fn delivered(telemetry: &Telemetry, done: &Invalidation, took: Duration) {
+    if !done.is_empty() {
+        invalidated(telemetry, done, false, took);
     }
 }
 

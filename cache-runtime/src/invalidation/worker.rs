@@ -54,8 +54,8 @@ struct Retry {
 }
 
 impl Retry {
-    /// The one after an attempt that has failed now. An attempt that others have brought on before
-    /// its time does not put it off.
+    /// The one after an attempt that has failed now. An attempt that a new connection has brought on
+    /// before its time does not put it off.
     fn after(retry: Option<Self>, now: Instant) -> Self {
         let pause = match retry {
             Some(retry) if now < retry.at => return retry,
@@ -111,8 +111,8 @@ impl Worker {
                 () = clock::sleep_until(wake) => false,
             };
             let failure = self.shared.failure.lock().take();
-            // What was refused waits for its time, however often others wake this task. Another server
-            // may take it.
+            // What was refused is tried only when a retry is due, or after a reconnect, however often
+            // others wake this task.
             let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= clock::now());
             let stopped = match failure {
                 // A batch that a caller's task has sent is tried again after a pause, like any
@@ -130,6 +130,12 @@ impl Worker {
                 connection.want(stopped.is_some());
             }
             kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
+            // The retry may have become due while others were sent. It still is, then.
+            let next =
+                |retry| match with_refused || crate::base::mutation::is_active("retries-put-off") {
+                    true => Some(Retry::after(retry, clock::now())),
+                    false => retry,
+                };
             retry = match stopped {
                 None => {
                     reported.is_over();
@@ -151,11 +157,9 @@ impl Worker {
                             warned.insert(name);
                         }
                     }
-                    Some(Retry::after(retry, clock::now()))
+                    next(retry)
                 }
-                Some(Stopped { until: Some(_), .. }) => {
-                    retry.map(|retry| Retry::after(Some(retry), clock::now()))
-                }
+                Some(Stopped { until: Some(_), .. }) => retry.and_then(|retry| next(Some(retry))),
             };
         }
     }
@@ -211,8 +215,10 @@ impl Worker {
             let began = clock::now();
             match self.invalidate(outgoing, with_refused).await {
                 Ok(at) => {
-                    // First, so that whoever is told finds it in the log and among the events.
-                    report::delivered(&self.shared.telemetry, outgoing, began.elapsed());
+                    if outgoing.whole_namespace {
+                        // First, so that whoever is told finds it in the log and among the events.
+                        report::all_delivered(&self.shared.telemetry, outgoing, began.elapsed());
+                    }
                     let batch = self.shared.change(Queue::acknowledge);
                     // A scan with waiting callers replaces the sweep.
                     let is_swept = batch.everything.is_some() && !self.clearing.begin();
@@ -307,18 +313,14 @@ impl Worker {
         if all.is_empty() {
             return Ok(None);
         }
-        let none = Invalidation::default();
-        let divided = self.shared.queue.lock().divide(all);
-        let divided =
-            divided.filter(|_| !crate::base::mutation::is_active("refused-sent-with-others"));
-        let Some((others, refused)) = divided else {
-            let (_, at) = self.invalidate_part(outgoing, all, &none).await;
+        let Some((others, refused)) = &outgoing.divided else {
+            let (_, at) = self.invalidate_part(outgoing, all, None).await;
             return at.map(Some);
         };
         // First, and apart: who waits for nothing that is refused must not wait for the refusal.
         let (undone, at) = match others.is_empty() {
-            true => (none, Ok(Millis(0))),
-            false => self.invalidate_part(outgoing, &others, &refused).await,
+            true => (Invalidation::default(), Ok(Millis(0))),
+            false => self.invalidate_part(outgoing, others, Some(refused)).await,
         };
         // Also if a generation was refused just now before which rows or tags among the others may
         // not be replaced. From now on it is divided off with them.
@@ -329,32 +331,45 @@ impl Worker {
         if is_over || !with_refused {
             return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
         }
-        let (_, again) = self.invalidate_part(outgoing, &refused, &undone).await;
+        let (_, again) = self.invalidate_part(outgoing, refused, Some(&undone)).await;
         Ok(Some(at?.max(again?)))
     }
 
-    /// Sends a part of a batch, while another part waits. Returns what was not done of it.
+    /// Sends a batch, or a part of it, while the other part waits. Returns what was not done of it.
     async fn invalidate_part(
         &self,
         outgoing: &queue::OutgoingBatch,
         part: &Invalidation,
-        other: &Invalidation,
+        other: Option<&Invalidation>,
     ) -> (Invalidation, Result<Millis, Error>) {
+        let began = clock::now();
         let PartlyInvalidated { done, undone } = self.store.invalidate_partly(part).await;
         let (undone, error) = match undone {
             None => (Invalidation::default(), None),
             Some((undone, error)) => (undone, Some(error)),
         };
-        // Before anybody is told.
-        if !error.as_ref().is_some_and(is_away) {
+        // All of this before anybody is told.
+        if (error.is_some() || other.is_some()) && !error.as_ref().is_some_and(is_away) {
             self.shared
                 .change(|queue| queue.refuse(part, &undone, error.as_ref()));
         }
-        let left = other.len() + undone.len();
-        let is_partly = left > 0 && left < outgoing.invalidation.len();
+        if !outgoing.whole_namespace {
+            let telemetry = &self.shared.telemetry;
+            match undone.is_empty() {
+                true => report::delivered(telemetry, part, began.elapsed()),
+                false => report::delivered(telemetry, &part.without(&undone), began.elapsed()),
+            }
+        }
+        let mut left = undone.clone();
+        if let Some(other) = other {
+            left.extend(other);
+        }
+        let is_partly = !left.is_empty() && left.len() < outgoing.invalidation.len();
         if is_partly || self.store.is_split() && (error.is_some() || outgoing.whole_namespace) {
-            let left = other.clone().and(&undone);
-            self.shared.change(|queue| queue.acknowledge_but(&left));
+            let sweeps = self.shared.change(|queue| queue.acknowledge_but(&left));
+            let sweeps = sweeps.into_iter();
+            self.sweeper
+                .request(sweeps.map(|(name, derived)| (Some(name), derived)), done.at);
         }
         (undone, error.map_or(Ok(done.at), Err))
     }

@@ -83,20 +83,20 @@ impl Dep {
         self.name().starts_with('~') && self.name() != "~~"
     }
 
-    /// What windows of loads it belongs to: the resource whose rows a load may name, or nothing for
-    /// tags. `None` for rows and tags themselves. They are replaced after it; see
-    /// `call/read/learnt.rs`.
+    /// The resource whose window this generation belongs to; empty for tags. A load that names a
+    /// row or a tag goes by its window, which is replaced first; see `call/read/learnt.rs`. `None`
+    /// for rows and tags themselves.
     pub(crate) fn opens(&self) -> Option<&str> {
         (!self.is_of_row() && !self.is_of_tag()).then(|| self.owner())
     }
 
-    /// The windows that it goes by, if it is a row or a tag.
+    /// The resource whose window it goes by, if it is a row or a tag; empty for tags.
     pub(crate) fn goes_by(&self) -> Option<&str> {
         (self.is_of_row() || self.is_of_tag()).then(|| self.owner())
     }
 
     /// The resource, or nothing for tags. No resource name contains `~`.
-    fn owner(&self) -> &str {
+    pub(crate) fn owner(&self) -> &str {
         let name = self.name();
         name.split_once('~').map_or(name, |(owner, _)| owner)
     }

@@ -1,7 +1,7 @@
 //! The requests that callers send to stores, and the answers, as plain data.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -296,11 +296,32 @@ impl Invalidation {
         self.len() == 0
     }
 
-    /// This, and the entries and generations of another one.
-    pub(crate) fn and(mut self, other: &Self) -> Self {
+    /// Adds the entries and generations of another one.
+    pub(crate) fn extend(&mut self, other: &Self) {
         self.kills.extend(other.kills.iter().cloned());
         self.bumps.extend(other.bumps.iter().cloned());
-        self
+    }
+
+    /// These of its entries and generations, with all that it withdraws.
+    pub(crate) fn part(&self, kills: Vec<String>, bumps: Vec<Arc<Dep>>) -> Self {
+        Self {
+            kills,
+            bumps,
+            withdraws: self.withdraws.clone(),
+        }
+    }
+
+    /// Its entries and generations without those of a part.
+    pub(crate) fn without(&self, part: &Self) -> Self {
+        let kills: HashSet<&str> = part.kills.iter().map(String::as_str).collect();
+        let bumps: HashSet<&str> = part.bumps.iter().map(|dep| dep.key()).collect();
+        let kept = self
+            .kills
+            .iter()
+            .filter(|key| !kills.contains(key.as_str()));
+        let kills = kept.cloned().collect();
+        let kept = self.bumps.iter().filter(|dep| !bumps.contains(dep.key()));
+        self.part(kills, kept.cloned().collect())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The store's answers to the batch in flight.
 
+use std::collections::HashMap;
+
 use super::Queue;
 use super::refused::Refused;
 use super::request_number::RequestNumber;
@@ -26,13 +28,18 @@ impl Queue {
     }
 
     /// Handles a partial acknowledgement: `undone` keeps waiting, the rest is done. So keys that a
-    /// server refuses, or that lie on one that is away, don't hold up others.
-    pub(in crate::invalidation) fn acknowledge_but(&mut self, undone: &Invalidation) {
+    /// server refuses, or that lie on one that is away, don't hold up others. Returns the sweeps of
+    /// what is done.
+    pub(in crate::invalidation) fn acknowledge_but(
+        &mut self,
+        undone: &Invalidation,
+    ) -> HashMap<Box<str>, bool> {
         let Some(batch) = &mut self.in_flight else {
-            return;
+            return HashMap::new();
         };
-        let mut done = batch.keep(undone);
+        let (mut done, sweeps) = batch.keep(undone);
         tell_delivered(&mut done);
+        sweeps
     }
 
     /// Handles a partial acknowledgement of an invalidation of the whole namespace: these parts of

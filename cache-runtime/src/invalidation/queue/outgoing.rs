@@ -14,6 +14,8 @@ pub(in crate::invalidation) struct OutgoingBatch {
     /// The parts of the store in which the whole namespace has to be invalidated.
     pub(in crate::invalidation) parts: Parts,
     pub(in crate::invalidation) invalidation: Invalidation,
+    /// The same in two parts, if something of it was refused last time: that is the second one.
+    pub(in crate::invalidation) divided: Option<(Invalidation, Invalidation)>,
     pub(in crate::invalidation) intents: Vec<Intent>,
     /// The spans of the writes that wait for it.
     pub(in crate::invalidation) spans: Vec<tracing::Span>,

@@ -13,6 +13,7 @@ use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::protocol::circuit::Circuit;
+use crate::protocol::generation::Dep;
 use crate::store::{
     ConnectionWatch, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts, Store,
@@ -38,6 +39,8 @@ pub(super) struct Held {
     pub(super) is_partly_away: AtomicBool,
     /// The generations that it refuses while it replaces others.
     pub(super) forbidden: Mutex<Vec<&'static str>>,
+    /// How long it takes for an invalidation.
+    pub(super) takes: Mutex<Duration>,
     /// The names of the generations in each invalidation that it got, in alphabetical order.
     pub(super) got: Mutex<Vec<Vec<String>>>,
 }
@@ -82,19 +85,24 @@ impl Held {
             reconnects: AtomicBool::new(false),
             is_partly_away: AtomicBool::new(false),
             forbidden: Mutex::default(),
+            takes: Mutex::default(),
             got: Mutex::default(),
         })
     }
 
-    /// What it refuses of an invalidation, if anything.
+    /// What it refuses of an invalidation, if anything: also what has to wait for that.
     fn refused_of(&self, invalidation: &Invalidation) -> Option<Invalidation> {
         let forbidden = self.forbidden.lock();
-        let bumps = invalidation.bumps.iter();
+        let bumps = &invalidation.bumps;
+        let is_forbidden = |dep: &Dep| forbidden.contains(&dep.name());
+        let of_forbidden = |it: &str| {
+            let mut windows = bumps.iter().filter(|dep| dep.opens() == Some(it));
+            windows.any(|dep| is_forbidden(dep))
+        };
+        let is_undone =
+            |dep: &&Arc<Dep>| is_forbidden(dep) || dep.goes_by().is_some_and(&of_forbidden);
         let undone = Invalidation {
-            bumps: bumps
-                .filter(|dep| forbidden.contains(&dep.name()))
-                .cloned()
-                .collect(),
+            bumps: bumps.iter().filter(is_undone).cloned().collect(),
             ..Invalidation::default()
         };
         (!undone.is_empty()).then_some(undone)
@@ -183,6 +191,10 @@ impl Store for Held {
         let mut names: Vec<_> = names.collect();
         names.sort();
         self.got.lock().push(names);
+        let takes = *self.takes.lock();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         if let Some(undone) = self.refused_of(invalidation) {
             let error = Error::new(ErrorKind::Store, "the test forbids it");
             return PartlyInvalidated::partly(none, undone, error);

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::held::Held;
-use super::{LIMIT, over, request};
+use super::{LIMIT, engine, over, request};
+use crate::base::background::Background;
 use crate::invalidation::{Acknowledgement, InvalidationRequest};
+use crate::telemetry::events::EventKind;
 
 /// How many invalidations the store got that name this generation.
 fn got(store: &Held, name: &str) -> usize {
@@ -45,6 +47,47 @@ async fn what_is_refused_is_sent_apart_and_after_a_pause() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(!invalidations.refuses(&request("orders")));
+}
+
+/// A retry that becomes due while others are sent is not put off.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_sent_although_others_come_all_the_time() {
+    let store = Held::open();
+    store.forbidden.lock().push("orders");
+    let invalidations = over(&store);
+    let told = invalidations.send(request("orders")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    *store.takes.lock() = Duration::from_millis(10);
+    let before = got(&store, "orders");
+    for _ in 0..5_000 {
+        drop(invalidations.enqueue(request("users")));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(got(&store, "users") > 400, "sent one after the other");
+    // Five seconds, and a pause of one at most.
+    let tried = got(&store, "orders") - before;
+    assert!(tried >= 4, "{tried}");
+}
+
+/// Those that are told of invalidations hear of what is done, while something else is refused.
+#[tokio::test(start_paused = true)]
+async fn what_is_done_is_told_though_the_rest_is_refused() {
+    let store = Held::open();
+    store.forbidden.lock().push("orders");
+    let engine = engine(&store, Background::here());
+    let mut events = engine.telemetry.events.subscribe();
+    let invalidations = &engine.invalidations;
+    let told = invalidations.send(request("orders")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    let told = invalidations.send(request("users")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Delivered);
+    let mut invalidated = Vec::new();
+    while let Some(event) = events.try_next() {
+        if let EventKind::Invalidated { dependencies, .. } = event.kind {
+            invalidated.extend(dependencies);
+        }
+    }
+    assert_eq!(invalidated, ["users"]);
 }
 
 /// A load that names a tag goes by the generation of all tags, which is replaced first.

@@ -38,7 +38,7 @@ thread_local! {
 /// The probe of this thread.
 struct Running {
     result: Sender<Schema>,
-    /// Where panics abort.
+    /// The shape so far; needed only where panics abort.
     so_far: Option<Box<dyn Fn() -> Schema>>,
     unwinds: bool,
 }

@@ -79,7 +79,7 @@ fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
 fn readings<T: DeserializeOwned>() -> Schema {
     let shared = Rc::new(RefCell::new(Plan::default()));
     let found = Rc::clone(&shared);
-    // A part that is being read has no borrow.
+    // The plan is not borrowed while the type's code runs.
     finds(move || found.try_borrow().map_or(Schema::NONE, |it| it.schema()));
     let plan = &*shared;
     for is_readable in [true, false] {

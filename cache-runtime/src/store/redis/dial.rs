@@ -222,8 +222,7 @@ pub(super) struct Identity {
     pub(super) clock: RemoteClock,
 }
 
-/// The epoch of a primary in a cluster. It rises when a slot returns to
-/// the primary, at the latest.
+/// The epoch of a primary in a cluster. It rises when a slot returns to the primary, at the latest.
 async fn epoch(multiplexed: &mut MultiplexedConnection) -> Result<u64, Error> {
     let nodes = cluster_nodes(multiplexed).await.map_err(described)?;
     let view = ClusterView::parse(&nodes);

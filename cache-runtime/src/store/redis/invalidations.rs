@@ -35,11 +35,6 @@ impl KeyByKey {
             .is_some_and(|it| undone.iter().any(|dep| dep.opens() == Some(it)))
             && !crate::base::mutation::is_active("replaced-without-its-window")
     }
-
-    fn leave(&mut self, part: &Invalidation) {
-        self.undone.kills.extend(part.kills.iter().cloned());
-        self.undone.bumps.extend(part.bumps.iter().cloned());
-    }
 }
 
 impl RedisStore {
@@ -88,20 +83,14 @@ impl RedisStore {
     ) -> PartlyInvalidated {
         let all = self.invalidate_alone(invalidation).await;
         let is_refused = all.as_ref().is_err_and(is_forbidden)
-            && invalidation.kills.len() + invalidation.bumps.len() > 1
+            && invalidation.len() > 1
             && !crate::base::mutation::is_active("forbidden-keys-hold-up-others");
         if !is_refused {
             return PartlyInvalidated::all_or_nothing(all, invalidation);
         }
-        let withdraws = &invalidation.withdraws;
-        let one = |kills, bumps| Invalidation {
-            kills,
-            bumps,
-            withdraws: withdraws.clone(),
-        };
         let kills = invalidation.kills.iter();
-        let kills = kills.map(|key| one(vec![key.clone()], Vec::new()));
-        let bump = |dep: &Arc<Dep>| one(Vec::new(), vec![Arc::clone(dep)]);
+        let kills = kills.map(|key| invalidation.part(vec![key.clone()], Vec::new()));
+        let bump = |dep: &Arc<Dep>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
         let of_windows = |dep: &&Arc<Dep>| dep.opens().is_some();
         let (windows, others): (Vec<_>, Vec<_>) = invalidation.bumps.iter().partition(of_windows);
         let mut outcome = KeyByKey {
@@ -109,7 +98,7 @@ impl RedisStore {
                 at: Millis(0),
                 removed: 0,
             },
-            undone: one(Vec::new(), Vec::new()),
+            undone: invalidation.part(Vec::new(), Vec::new()),
             fault: None,
         };
         let first: Vec<_> = kills.chain(windows.into_iter().map(bump)).collect();
@@ -139,7 +128,7 @@ impl RedisStore {
             let is_away = |error: &Error| !is_forbidden(error);
             if outcome.fault.as_ref().is_some_and(is_away) {
                 for part in parts {
-                    outcome.leave(part);
+                    outcome.undone.extend(part);
                 }
                 continue;
             }
@@ -151,8 +140,8 @@ impl RedisStore {
                         outcome.done.removed += step.removed;
                     }
                     Err(error) => {
-                        outcome.leave(part);
-                        // That it is away says more than that a key is forbidden.
+                        outcome.undone.extend(part);
+                        // An outage is reported in preference to a missing permission.
                         let known = outcome.fault.take();
                         outcome.fault = known.filter(is_away).or(Some(error));
                     }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::store::{RedisStore, Store};
 use cache_runtime::testing::check_store;
-use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig, Status, cached, observe};
+use cache_runtime::{
+    Acknowledgement, Cache, CacheConfig, RedisConfig, Status, cached, invalidates, observe,
+};
 use cache_tests::{RedisCluster, RedisOptions, RedisServer, eventually, patience};
 use tokio::runtime::Handle;
 
@@ -152,6 +154,31 @@ async fn a_password_and_a_user_with_few_permissions_are_enough() {
     let seeds = [("127.0.0.1", cluster.node(1).port())];
     let login = RedisConfig::cluster(seeds).login(Some("app"), "app-word");
     is_used(&Shop::over(config.redis(login)).await).await;
+}
+
+#[invalidates("orders", id = id, cache = cache)]
+#[invalidates("users", id = id, cache = cache)]
+async fn both_written(id: i64, cache: &Cache) {
+    let _ = id;
+}
+
+/// All keys are in one slot, and are removed with one command.
+#[tokio::test]
+async fn keys_that_a_user_may_not_write_hold_up_no_others_of_their_slot() {
+    let rights = "user app on >app-word ~{shop}:@* ~{shop}:users:* &* +@all";
+    let cluster = RedisCluster::start_with(3, 0, RedisOptions::default().config(rights));
+    let config = settings(&cluster).namespace("{shop}");
+    let shop = Shop::over(config.clone()).await;
+    let seeds = [("127.0.0.1", cluster.node(1).port())];
+    let login = RedisConfig::cluster(seeds).login(Some("app"), "app-word");
+    let limited = Cache::new(config.redis(login)).await;
+    eventually(PATIENCE, async || limited.is_available().await).await;
+    let is_hit = async || matches!(observe(shop.user(1)).await.1[0].status, Status::Hit { .. });
+    eventually(PATIENCE, is_hit).await;
+    both_written(1, &limited).await;
+    eventually(PATIENCE, async || !is_hit().await).await;
+    let pending = limited.get_stats().await.counters.pending;
+    assert!(pending > 0, "the other one is not given up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

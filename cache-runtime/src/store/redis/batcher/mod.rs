@@ -71,8 +71,8 @@ const MOST_ALONE: usize = 64;
 /// A smaller batch is not answered in halves.
 const FEWEST_HALVED: usize = 4;
 
-/// How often a worker lets others run, at most, until what the first half reads next is sent. The
-/// other worker, if it is free, needs two turns.
+/// The most turns that a worker waits for what the first half reads next to be sent. The other
+/// worker, if it is free, needs two.
 const MOST_TURNS: usize = 8;
 
 /// Waiting reads are checked this many times per budget.

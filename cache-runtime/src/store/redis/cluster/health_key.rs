@@ -17,7 +17,7 @@ pub(super) fn key_of_owner(space: &KeySpace, map: &SlotMap, node: &Node) -> Opti
 ///
 /// Usually it has had that for long, and it is this process that is new. So a connection is used
 /// once its server has taken a write, here as elsewhere. If the node takes its first slot only
-/// later, the write is redirected, which is no objection. Then no entry in the slot is older than
+/// later, the write is redirected, which counts as an answer. Then no entry in the slot is older than
 /// the slot's arrival, since that has raised the epoch, and the next check comes within a second.
 pub(super) fn key_of_named(
     space: &KeySpace,

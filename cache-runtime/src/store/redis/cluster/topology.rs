@@ -150,6 +150,8 @@ impl Topology {
                 were_late.clear();
             }
             interval = self.ask(&were_late).await;
+            // Who is new since then is asked in the next round.
+            self.has_new = false;
         }
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.done = rounds.begun);

@@ -81,7 +81,7 @@ async fn a_node_is_used_for_a_slot_once_it_says_itself_that_it_has_it() {
 
 /// A process that starts has heard of it from another node, and connects to it before it asks it.
 #[tokio::test]
-async fn a_node_that_others_name_is_written_to_in_a_slot_that_they_name() {
+async fn the_key_to_write_is_in_a_slot_that_others_name() {
     let mut topology = topology();
     let both = [("a", 1, "0-8000"), ("b", 2, "8001-16383")];
     let mut keys = async |views| {
