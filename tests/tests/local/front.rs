@@ -205,6 +205,60 @@ async fn what_a_thread_holds_is_bounded_and_counted() {
     assert!((2 << 20..=4 << 20).contains(&most), "{most}");
 }
 
+/// Many rows, of which the later ones are longer.
+struct Many(Node);
+
+impl Many {
+    const SHORT: i64 = 10_000;
+
+    #[cached(resource = "many", cache = self.0.cache)]
+    async fn text(&self, id: i64) -> Arc<str> {
+        "x".repeat(if id < Self::SHORT { 8 } else { 256 }).into()
+    }
+
+    /// Reads a row until it would be held if nothing else were: twice after it was loaded.
+    async fn read(&self, id: i64) {
+        for _ in 0..3 {
+            self.text(id).await;
+        }
+    }
+}
+
+/// To hold an entry costs more than a hit, so entries do not take turns in a slot.
+#[tokio::test]
+async fn what_is_used_stays_and_what_is_not_makes_room() {
+    if Tiers::start().0.is_some() {
+        // The same entries are held with Redis, after ten thousand round trips.
+        return;
+    }
+    let config = CacheConfig::default().local_mb(64).advice(false);
+    let many = Many(Node::new(config).await);
+    let (shorter, longer) = (0..Many::SHORT, Many::SHORT..2 * Many::SHORT);
+    for id in shorter.clone() {
+        many.read(id).await;
+    }
+    let short = front_bytes(&many.0).await;
+    // Each slot has an entry by now. All of them are used.
+    for id in shorter {
+        many.text(id).await;
+    }
+    for id in longer.clone() {
+        many.read(id).await;
+    }
+    let stayed = front_bytes(&many.0).await;
+    assert!(stayed < short + short / 10, "{short} bytes became {stayed}");
+    for _ in 0..3 {
+        for id in longer.clone() {
+            many.read(id).await;
+        }
+    }
+    let replaced = front_bytes(&many.0).await;
+    assert!(
+        replaced > short + short / 2,
+        "{short} bytes are {replaced} at last"
+    );
+}
+
 /// Calls of each form: a number or a text that is compared as it was given, a text of the key, and
 /// hashed arguments.
 struct Forms(Node);
