@@ -298,14 +298,15 @@ async fn store(
         let runtime = background.handle();
         let store = crate::store::MemcachedStore::connect(memcached, config, runtime).await;
         if config.local_bytes > 0 {
-            tracing::warn!("CACHE_LOCAL_MB has no effect, since Memcached does not report changes");
+            tracing::warn!(
+                variable = "CACHE_LOCAL_MB",
+                "CACHE_LOCAL_MB has no effect, since Memcached does not report changes"
+            );
         }
         return (Arc::new(store), None);
     }
     let _ = background;
-    tracing::info!(
-        "✓ In-process cache enabled, {} MB",
-        config.local_bytes >> 20
-    );
+    let megabytes = config.local_bytes >> 20;
+    tracing::info!(megabytes, "✓ In-process cache enabled, {megabytes} MB");
     (Arc::new(MemoryStore::new(config.local_bytes)), None)
 }

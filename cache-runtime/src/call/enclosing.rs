@@ -27,7 +27,7 @@ use crate::call::observe::BypassReason;
 use crate::coalesce::waits::WaitDecision;
 use crate::engine::Engine;
 use crate::protocol::generation::Dep;
-use crate::registry::CallSite;
+use crate::registry::{CallSite, Mistake};
 use crate::store::Probe;
 
 tokio::task_local! {
@@ -48,7 +48,7 @@ pub(crate) struct Frame {
     /// and that the load's key lacks.
     lacks_context: AtomicBool,
     /// The function whose permit of `max_loads` the load holds; 0 for none.
-    place: AtomicUsize,
+    permit_of: AtomicUsize,
     outer: Option<Arc<Self>>,
 }
 
@@ -95,7 +95,7 @@ impl Frame {
             body,
             has_seen_own_write: AtomicBool::new(false),
             lacks_context: AtomicBool::new(false),
-            place: AtomicUsize::new(0),
+            permit_of: AtomicUsize::new(0),
             outer: INNERMOST.try_with(Arc::clone).ok(),
         })
     }
@@ -116,7 +116,7 @@ impl Frame {
 
     /// The load holds a permit of this function.
     pub(crate) fn holds_permit(&self, function: usize) {
-        self.place.store(function, Ordering::Relaxed);
+        self.permit_of.store(function, Ordering::Relaxed);
     }
 
     /// A call inside uses a value that is set around it. If that is set around this load as well,
@@ -134,7 +134,7 @@ impl Frame {
         }
         self.lacks_context.store(true, Ordering::Relaxed);
         if let Some(site) = load.site {
-            site.report(|| {
+            site.report(Mistake::ContextNotInKey, || {
                 format!("the value of {site} depends on `{name}`, which is set around the call and is not in its key, so it is not stored; add `include_context(\"{name}\")`, or declare it for its resource with `CacheConfig::resource(..).context(\"{name}\")`")
             });
         }
@@ -244,7 +244,8 @@ pub(crate) fn holds_permit(cache: &Engine, function: usize) -> bool {
         return false;
     };
     let mut frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-    frames.any(|frame| frame.cache == cache.id && frame.place.load(Ordering::Relaxed) == function)
+    frames
+        .any(|frame| frame.cache == cache.id && frame.permit_of.load(Ordering::Relaxed) == function)
 }
 
 /// A call has these values in its key. The loads around it, of any cache, have to have them in

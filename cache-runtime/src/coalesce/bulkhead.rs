@@ -13,6 +13,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::registry::CallSite;
+
 /// If no load has ended for this long, the running loads may wait for the waiting ones, in tasks
 /// that the cache does not know. Then one more runs.
 const NO_PROGRESS: Duration = Duration::from_secs(10);
@@ -24,13 +26,13 @@ pub(crate) struct Bulkheads {
 }
 
 impl Bulkheads {
-    /// The bulkhead of a function, which is identified by its address. The first limit that is
-    /// given counts.
-    pub(crate) fn of(&self, function: usize, limit: usize) -> Arc<Bulkhead> {
+    /// The bulkhead of a function. The first limit that is given counts.
+    pub(crate) fn of(&self, site: &'static CallSite, limit: usize) -> Arc<Bulkhead> {
         let mut all = self.by_function.lock();
-        let one = all.entry(function).or_insert_with(|| {
+        let one = all.entry(site.address()).or_insert_with(|| {
             Arc::new(Bulkhead {
-                function,
+                site,
+                limit,
                 free: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
                 ended: AtomicU64::new(0),
             })
@@ -42,8 +44,8 @@ impl Bulkheads {
 /// The permits of one function's loads.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
-    /// The function's address.
-    function: usize,
+    site: &'static CallSite,
+    limit: usize,
     free: Arc<Semaphore>,
     /// The number of loads that have ended.
     ended: AtomicU64,
@@ -64,7 +66,7 @@ impl BulkheadPermit {
 
     /// The function's address.
     pub(crate) fn function(&self) -> usize {
-        self.bulkhead.function
+        self.bulkhead.site.address()
     }
 }
 
@@ -77,7 +79,7 @@ impl Drop for BulkheadPermit {
 impl Bulkhead {
     /// The name of the permits in the wait-for graph, in which all other names are keys.
     pub(crate) fn name(&self) -> String {
-        format!(" places of {:x}", self.function)
+        format!(" permits of {:x}", self.site.address())
     }
 
     /// A permit beyond the limit, for a load that the holders of the others wait for.
@@ -99,7 +101,11 @@ impl Bulkhead {
             match tokio::time::timeout(NO_PROGRESS, waiting.as_mut()).await {
                 Ok(permit) => return self.admit(permit.ok()),
                 Err(_) if self.is_first_since(ended) => {
-                    tracing::warn!("no load has ended for 10 s, so one runs beyond `max_loads`");
+                    tracing::warn!(
+                        function = %self.site,
+                        max_loads = self.limit,
+                        "no load has ended for 10 s, so one runs beyond `max_loads`"
+                    );
                     return self.admit(None);
                 }
                 Err(_) => {}
@@ -127,24 +133,32 @@ impl Bulkhead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::{Role, Site};
+
+    static ONE: Site = Site::new(Role::Reads, "one", "");
+    static OTHER: Site = Site::new(Role::Reads, "other", "");
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_waited_for() {
+    async fn a_permit_is_waited_for() {
         let bulkheads = Bulkheads::default();
-        let (one, same, other) = (bulkheads.of(1, 1), bulkheads.of(1, 9), bulkheads.of(2, 1));
+        let (one, same, other) = (
+            bulkheads.of(&ONE, 1),
+            bulkheads.of(&ONE, 9),
+            bulkheads.of(&OTHER, 1),
+        );
         let permit = one.try_enter().expect("free");
         assert!(same.try_enter().is_none(), "it is the same one");
         assert!(other.try_enter().is_some());
         let waits = tokio::spawn(Arc::clone(&one).enter());
         tokio::task::yield_now().await;
         drop(permit);
-        drop(waits.await.expect("it got the place"));
+        drop(waits.await.expect("it got the permit"));
         assert!(one.try_enter().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_at_a_time_runs_beyond_the_limit() {
-        let one = Bulkheads::default().of(1, 1);
+        let one = Bulkheads::default().of(&ONE, 1);
         let _held = one.try_enter().expect("free");
         let waiting: Vec<_> = (0..10)
             .map(|_| tokio::spawn(Arc::clone(&one).enter()))
@@ -156,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn loads_that_wait_for_each_other_get_on() {
-        let one = Bulkheads::default().of(1, 1);
+        let one = Bulkheads::default().of(&ONE, 1);
         let _held = one.try_enter().expect("free");
         // Time is paused, and advances as soon as all tasks wait.
         drop(Arc::clone(&one).enter().await);

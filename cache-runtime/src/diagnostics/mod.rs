@@ -81,8 +81,8 @@ pub(crate) fn advise_once(engine: &Engine) {
 
 fn log(Advice { kind, text }: &Advice) {
     if kind.is_a_hint() {
-        tracing::info!("{text}");
+        tracing::info!(advice = kind.as_str(), "{text}");
     } else {
-        tracing::warn!("{text}");
+        tracing::warn!(advice = kind.as_str(), "{text}");
     }
 }

@@ -140,7 +140,10 @@ impl Worker {
                 None => {
                     reported.is_over();
                     if retry.is_some() && !warned.is_empty() {
-                        tracing::info!("the invalidations that waited have been delivered");
+                        tracing::info!(
+                            names = warned.len(),
+                            "the invalidations that waited have been delivered"
+                        );
                         warned.clear();
                     }
                     None

@@ -310,6 +310,7 @@ async fn forget_if_restored(
 /// Whether the store has acknowledged that everything is invalidated.
 async fn forget(relay: &Relay) -> Result<bool, RelayError> {
     tracing::warn!(
+        table = relay.table().channel(),
         "the outbox's database or table is another one than before, as after a failover, a crash without synchronous commits or a restored dump: everything is invalidated, since commits may be lost"
     );
     relay.state.cold_start();

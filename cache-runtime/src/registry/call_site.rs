@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,7 +30,8 @@ pub struct CallSite {
     /// The name of a closure's type that stands in the function's static, where no type parameter
     /// is known.
     pub(super) declared: Option<fn() -> &'static str>,
-    reported: AtomicBool,
+    /// The kinds of mistakes that were logged, one bit for each.
+    reported: AtomicU32,
     /// Why a value of the function was not stored: its codec would have lost a part of it. The
     /// first such reason.
     lost: OnceLock<String>,
@@ -48,7 +49,7 @@ impl CallSite {
             description,
             place: Location::caller(),
             declared: None,
-            reported: AtomicBool::new(false),
+            reported: AtomicU32::new(0),
             lost: OnceLock::new(),
             left_out: OnceLock::new(),
         }
@@ -64,10 +65,14 @@ impl CallSite {
         self.function
     }
 
-    /// Logs a mistake of the function, once.
-    pub(crate) fn report(&self, text: impl FnOnce() -> String) {
-        if !self.reported.swap(true, Ordering::Relaxed) {
-            tracing::error!(function = self.function, "{}", text());
+    /// Logs a mistake of the function, each kind once.
+    pub(crate) fn report(&self, mistake: Mistake, text: impl FnOnce() -> String) {
+        let bit = mistake.bit();
+        if self.reported.load(Ordering::Relaxed) & bit == 0
+            && self.reported.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            let mistake = mistake.as_str();
+            tracing::error!(function = self.function, mistake, "{}", text());
         }
     }
 
@@ -89,9 +94,62 @@ impl CallSite {
         }
     }
 
+    /// Its address, which identifies the function in this process.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Compares addresses: one macro invocation may define two functions on the same line.
     pub(super) fn is(&'static self, other: &'static Self) -> bool {
         std::ptr::eq(self, other)
+    }
+}
+
+/// The kinds of mistakes of an annotated function that show only while the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// Another function has the keys.
+    KeyConflict,
+    /// Another function gives ids of another type for the resource.
+    IdType,
+    /// The name of the function's own resource is none.
+    ResourceName,
+    /// The name of a resource that it depends on is none.
+    DependencyName,
+    /// A key is too long.
+    KeyTooLong,
+    /// A value that the key needs is not set around the call.
+    ContextNotSet,
+    /// The result depends on a value that is set around the call and is not in the key.
+    ContextNotInKey,
+    /// It is `in_process`, and there is no local tier.
+    NoLocalTier,
+    /// It is not `async`, and the store is Redis.
+    NotAsync,
+    /// It is `after_commit`, and ran outside such a block.
+    OutsideAfterCommit,
+}
+
+impl Mistake {
+    /// Its name in the log, in the field `mistake`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyConflict => "key-conflict",
+            Self::IdType => "id-type",
+            Self::ResourceName => "resource-name",
+            Self::DependencyName => "dependency-name",
+            Self::KeyTooLong => "key-too-long",
+            Self::ContextNotSet => "context-not-set",
+            Self::ContextNotInKey => "context-not-in-key",
+            Self::NoLocalTier => "no-local-tier",
+            Self::NotAsync => "not-async",
+            Self::OutsideAfterCommit => "outside-after-commit",
+        }
+    }
+
+    /// Its bit in a set.
+    fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
@@ -103,7 +161,7 @@ pub(crate) enum Role {
 }
 
 pub(super) fn address(site: Option<&'static CallSite>) -> usize {
-    site.map_or(0, |site| std::ptr::from_ref(site).addr())
+    site.map_or(0, CallSite::address)
 }
 
 /// Logs why a value is not stored, once per function and type.

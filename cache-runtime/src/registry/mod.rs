@@ -10,7 +10,7 @@ mod resource_ref;
 mod resources;
 mod site;
 
-pub(crate) use self::call_site::{CallSite, Role, report_loss};
+pub(crate) use self::call_site::{CallSite, Mistake, Role, report_loss};
 pub(crate) use self::instance::Instance;
 pub(crate) use self::resource::{Resource, ResourceSettings};
 pub(crate) use self::resource_ref::{KnownResource, ResourceRef};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::call_site::{CallSite, address};
+use super::call_site::{CallSite, Mistake, address};
 use super::instance::{Instance, version_of};
 use crate::base::counters::{CounterSnapshot, Counters};
 use crate::base::policy::StalePolicy;
@@ -211,7 +211,7 @@ impl Resource {
         if owner.is(site) || (claim.shared && shared) {
             return true;
         }
-        site.report(|| {
+        site.report(Mistake::KeyConflict, || {
             let keys = if op == ENTITY {
                 format!("{}:<id>", self.name)
             } else {
@@ -293,7 +293,7 @@ impl Resource {
             return true;
         }
         if let Some(site) = site {
-            site.report(|| {
+            site.report(Mistake::IdType, || {
                 format!(
                     "the ids that {site} gives for resource `{}` are of another type than those of \
                      {first}; its reads run without the cache, \

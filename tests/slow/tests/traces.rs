@@ -92,6 +92,14 @@ impl Lines {
         let all = all.iter().filter(|(of, _)| of == target);
         all.map(|(_, line)| line.clone()).collect()
     }
+
+    /// The values of a field, of all events that have it.
+    fn values(&self, field: &str) -> Vec<String> {
+        let all = self.0.lock().expect("whole");
+        all.iter()
+            .filter_map(|(_, line)| line.get(field).cloned())
+            .collect()
+    }
 }
 
 #[tokio::test]
@@ -465,5 +473,62 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
             .iter()
             .any(|line| line["keys"].contains("users:7")),
         "{invalidated:?}"
+    );
+}
+
+struct Reports {
+    cache: Cache,
+    second_has_run: Semaphore,
+}
+
+impl Reports {
+    /// The load of the first waits for that of the second, in a way that the cache does not see.
+    #[cached(resource = "reports", max_loads = 1, cache = self.cache)]
+    async fn get(&self, id: u32) -> u32 {
+        match id {
+            1 => drop(self.second_has_run.acquire().await),
+            _ => self.second_has_run.add_permits(1),
+        }
+        id
+    }
+
+    #[cached(resource = "reports", op = "named", cache = self.cache)]
+    async fn named(&self, name: &str) -> usize {
+        name.len()
+    }
+
+    #[cached(resource = "reports", op = "named", cache = self.cache)]
+    async fn named_alike(&self, name: &str) -> usize {
+        name.len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mistakes_and_hanging_loads_name_their_function() {
+    let _alone = ALONE.lock().await;
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let reports = Reports {
+        cache: TestCache::new().clone(),
+        second_has_run: Semaphore::new(0),
+    };
+    assert_eq!(tokio::join!(reports.get(1), reports.get(2)), (1, 2));
+    let limits = lines.values("max_loads");
+    let functions = lines.values("function");
+    assert_eq!(limits, ["1"]);
+    assert!(functions[0].starts_with("`get` ("), "{functions:?}");
+
+    // Each kind of mistake once, also the second kind of one function.
+    let long = "x".repeat(9 << 20);
+    for _ in 0..2 {
+        reports.named("a").await;
+        reports.named_alike("a").await;
+        reports.named_alike(&long).await;
+    }
+    assert_eq!(lines.values("mistake"), ["key-conflict", "key-too-long"]);
+    assert_eq!(
+        lines.values("function")[1..],
+        ["named_alike", "named_alike"]
     );
 }

@@ -203,10 +203,10 @@ where
         Some((_, first)) if is_audit || !missed.is_empty() => first.bulkhead(),
         _ => None,
     };
-    let mut place: Option<BulkheadPermit> = None;
+    let mut load_permit: Option<BulkheadPermit> = None;
     if is_audit && let Some(bulkhead) = &bulkhead {
-        place = bulkhead.try_enter();
-        if place.is_none() {
+        load_permit = bulkhead.try_enter();
+        if load_permit.is_none() {
             // A value that is known already is returned without waiting for a permit.
             found.extend(known(std::mem::take(&mut checks)));
         }
@@ -221,16 +221,18 @@ where
             let frame = Frame::load(&first.cache, first.loads(keys, leases));
             KeepAlive::new(frame, None).within(load_span(first))
         });
-        let place = match (place, bulkhead) {
+        let load_permit = match (load_permit, bulkhead) {
             (None, Some(bulkhead)) => {
-                Some(Box::pin(wait_for_place(calls, &permits, bulkhead)).await)
+                Some(Box::pin(wait_for_permit(calls, &permits, bulkhead)).await)
             }
-            (place, _) => place,
+            (load_permit, _) => load_permit,
         };
-        if let Some(place) = &place {
-            keep_alive.holds_permit(place.function());
+        if let Some(load_permit) = &load_permit {
+            keep_alive.holds_permit(load_permit.function());
         }
-        let _noted = place.as_ref().map(|place| noted(calls, place));
+        let _noted = load_permit
+            .as_ref()
+            .map(|load_permit| noted(calls, load_permit));
         if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
             && let Some(window) = first.open_window().await
         {
@@ -292,7 +294,7 @@ where
 }
 
 /// Waits for a permit of `max_loads`, unless a load that holds one waits for this one.
-async fn wait_for_place<K>(
+async fn wait_for_permit<K>(
     calls: &[(K, Call)],
     permits: &[Permit],
     bulkhead: Arc<Bulkhead>,
@@ -309,15 +311,19 @@ async fn wait_for_place<K>(
         None => None,
     };
     permits.iter().for_each(|it| it.leader.queues(true));
-    let place = bulkhead.enter().await;
+    let load_permit = bulkhead.enter().await;
     permits.iter().for_each(|it| it.leader.queues(false));
-    place
+    load_permit
 }
 
 /// Loads that wait for the permit wait for these loads.
-fn noted<K>(calls: &[(K, Call)], place: &BulkheadPermit) -> Vec<WaitEdges> {
+fn noted<K>(calls: &[(K, Call)], load_permit: &BulkheadPermit) -> Vec<WaitEdges> {
     let waits = calls.iter().filter_map(|(_, call)| {
-        match call.cache.waits.wait(vec![place.name()], &call.own.key) {
+        match call
+            .cache
+            .waits
+            .wait(vec![load_permit.name()], &call.own.key)
+        {
             WaitDecision::Fine(noted) => noted,
             WaitDecision::Circular => None,
         }

@@ -8,6 +8,7 @@ use super::{Call, StoreFilter};
 use crate::call::blocking::block_on;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Returns;
+use crate::registry::Mistake;
 
 /// Looks up the entry, waits for other threads, or tells the caller to run the body.
 ///
@@ -16,7 +17,7 @@ use crate::call::returns::Returns;
 pub(super) fn begin<R: Returns<S>, S>(call: Arc<Call>) -> Result<R, Box<Load>> {
     if !call.cache.store.is_in_process() {
         if let Some(site) = call.site {
-            site.report(|| {
+            site.report(Mistake::NotAsync, || {
                 format!("{site} is not `async` and can't wait for Redis, so it runs without the cache; make it an `async fn`")
             });
         }

@@ -14,7 +14,7 @@ use crate::call::{ambient, enclosing};
 use crate::engine::Handle;
 use crate::key::{KeyPart, KeyWriter};
 use crate::protocol::generation::Dep;
-use crate::registry::CallSite;
+use crate::registry::{CallSite, Mistake};
 
 /// Lets the body of a function under `#[cached(.., context = name)]` decide about its value, where
 /// only the body knows: how long it is cached, and what else it depends on.
@@ -119,7 +119,7 @@ impl LoadContext {
             // Without the dependency, the entry would outlive the data that it was computed from.
             self.0.lock().no_store = true;
             if let Some(site) = site {
-                site.report(|| {
+                site.report(Mistake::DependencyName, || {
                     format!("`{resource}` is not a resource name, so {site} can't depend on it and its value is not stored; use lower-case letters, digits, `-` and `_`")
                 });
             }

@@ -57,7 +57,7 @@ impl Call {
     pub(super) async fn answer_in_process<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
         let Some(local) = self.cache.local.clone() else {
             if let Some(site) = self.site {
-                site.report(|| {
+                site.report(Mistake::NoLocalTier, || {
                     format!("{site} is `in_process`, and this process has no local tier, so it runs without the cache; set `CACHE_LOCAL_MB`")
                 });
             }

@@ -310,13 +310,12 @@ impl Call {
         if mutation::is_active("loads-without-places") {
             return None;
         }
-        let function = std::ptr::from_ref(site).addr();
-        if enclosing::holds_permit(&self.cache, function)
+        if enclosing::holds_permit(&self.cache, site.address())
             || (enclosing::is_in_load(&self.cache) && mutation::is_active("no-places-inside-loads"))
         {
             return None;
         }
-        Some(self.cache.bulkheads.of(function, self.max_loads))
+        Some(self.cache.bulkheads.of(site, self.max_loads))
     }
 
     /// The value, if it is there by now.
@@ -363,7 +362,7 @@ impl Call {
             Payload::Empty if entry.content == Content::Absence => None,
             Payload::Empty | Payload::Encoded(_) => return false,
         };
-        let copy = NewLocalEntry {
+        let local_entry = NewLocalEntry {
             value,
             type_id: TypeId::of::<R::Value>(),
             version: self.version,
@@ -373,7 +372,7 @@ impl Call {
             encoded: entry.size,
             stamp: Some(stamp),
         };
-        let is_kept = local.keep(token, copy);
+        let is_kept = local.keep(token, local_entry);
         if is_kept {
             self.resource.counters.fills.add_one();
         }

@@ -19,7 +19,7 @@ use crate::key::{
     Argument, ArgumentCheck, Dependency, EntryKind, IdForm, KeyPart, KeyWriter, RowOf, is_resource,
 };
 use crate::protocol::codec::BuiltIn;
-use crate::registry::{Instance, ResourceRef, Site};
+use crate::registry::{Instance, Mistake, ResourceRef, Site};
 use crate::store::Probe;
 use crate::telemetry::audit::threshold;
 
@@ -47,7 +47,7 @@ impl ReadPlan {
     fn first(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
         let resource = cache.resource(name).map(ResourceRef::by_hand);
         if resource.is_none() {
-            site.report(|| {
+            site.report(Mistake::ResourceName, || {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
@@ -224,7 +224,7 @@ impl ReadPlan {
             // Without this dependency, the entry would outlive the data that it was computed from.
             self.refuse(BypassReason::Unkeyable);
             let site = self.0.site;
-            site.report(|| {
+            site.report(Mistake::DependencyName, || {
                 format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }

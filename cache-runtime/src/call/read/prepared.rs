@@ -18,7 +18,7 @@ use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
 use crate::key::{ArgumentCheck, Dependency, EntryKind, IdForm, KeyError, KeyWriter};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{Instance, KnownResource, ResourceRef, Site};
+use crate::registry::{Instance, KnownResource, Mistake, ResourceRef, Site};
 use crate::store::Probe;
 
 /// A call of an annotated function with its key.
@@ -374,7 +374,7 @@ impl PreparedCall {
             return self.refuse(BypassReason::Unkeyable);
         }
         let site = self.site;
-        site.report(|| {
+        site.report(Mistake::ContextNotSet, || {
             format!("a call of {site} runs without the cache, since nobody has set `{name}` around it; wrap it in `Cache::with_key(\"{name}\", ..)`")
         });
         self.refuse(BypassReason::NoContext);
@@ -404,7 +404,9 @@ impl PreparedCall {
     pub(super) fn refuse_key(&mut self, error: &KeyError) {
         if error.is_too_long() {
             let site = self.site;
-            site.report(|| format!("a call of {site} runs without the cache: {error}"));
+            site.report(Mistake::KeyTooLong, || {
+                format!("a call of {site} runs without the cache: {error}")
+            });
         }
         self.refuse(BypassReason::Unkeyable);
     }

@@ -20,7 +20,7 @@ use crate::call::{memo, observe};
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
 use crate::invalidation::{InvalidationRequest, Running};
-use crate::registry::Site;
+use crate::registry::{Mistake, Site};
 use crate::store::{Circuit, Intent};
 
 /// A write whose body may run, and the reason to refuse it, if any.
@@ -149,7 +149,7 @@ impl WriteInProgress {
         if let Some(write) = &write
             && guard.planned.after_commit
         {
-            site.report(|| {
+            site.report(Mistake::OutsideAfterCommit, || {
                 format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
             });
             let pending_ack = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());

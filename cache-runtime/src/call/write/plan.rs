@@ -12,7 +12,7 @@ use crate::engine::Handle;
 use crate::invalidation::{InvalidationRequest, Sweep};
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter, is_op};
 use crate::protocol::generation::Dep;
-use crate::registry::{CallSite, Resource};
+use crate::registry::{CallSite, Mistake, Resource};
 use crate::store::{Intent, IntentRow};
 
 /// Collects what a function's attribute says to invalidate.
@@ -58,7 +58,7 @@ impl<'a> WritePlan<'a> {
     pub fn resource(mut self, name: &'static str) -> Self {
         let resource = self.cache.resource(name);
         if let (None, Some(site)) = (&resource, self.site) {
-            site.report(|| {
+            site.report(Mistake::ResourceName, || {
                 format!("`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`")
             });
         }

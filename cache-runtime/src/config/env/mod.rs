@@ -59,7 +59,10 @@ impl CacheConfig {
             let has_no_effect = !may_be_on && name.starts_with("REDIS_")
                 || crate::base::mutation::is_active("texts-of-other-encodings-ignored");
             if has_no_effect {
-                tracing::warn!("{name} is not UTF-8, and has no effect, because Redis is off");
+                tracing::warn!(
+                    variable = name,
+                    "{name} is not UTF-8, and has no effect, because Redis is off"
+                );
             }
             !has_no_effect
         });

@@ -27,6 +27,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
             true => (host, Some(port)),
             false => {
                 tracing::warn!(
+                    variable = "REDIS_PORT",
                     port = defaults.port,
                     "REDIS_PORT is the address of a Kubernetes service, and REDIS_HOST names \
                      another host; the default port is used"
@@ -78,7 +79,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
                 .filter(|name| vars.is_set(name))
                 .collect();
                 if !overridden.is_empty() {
-                    tracing::warn!("REDIS_URL is set and overrides {}", overridden.join(", "));
+                    warn_of_overridden("REDIS_URL", &overridden);
                 }
                 redis
             }
@@ -109,6 +110,15 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     redis
 }
 
+fn warn_of_overridden(variable: &str, overridden: &[&str]) {
+    let overridden = overridden.join(", ");
+    tracing::warn!(
+        variable,
+        overridden,
+        "{variable} is set and overrides {overridden}"
+    );
+}
+
 /// Without the client for Redis there is no parser for its URL either. `REDIS_ENABLED` is an error
 /// then, so nobody uses the result.
 #[cfg(not(feature = "redis"))]
@@ -129,10 +139,7 @@ fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     let set = ["REDIS_HOST", "REDIS_PORT"].into_iter();
     let overridden: Vec<_> = set.filter(|name| vars.is_set(name)).collect();
     if !overridden.is_empty() {
-        tracing::warn!(
-            "REDIS_CLUSTER is set and overrides {}",
-            overridden.join(", ")
-        );
+        warn_of_overridden("REDIS_CLUSTER", &overridden);
     }
     if redis.db != 0 {
         let db = redis.db.to_string();
@@ -160,7 +167,10 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
             None => {
                 for name in ["REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"] {
                     if vars.is_set(name) {
-                        tracing::warn!("{name} has no effect, because REDIS_SENTINELS is not set");
+                        tracing::warn!(
+                            variable = name,
+                            "{name} has no effect, because REDIS_SENTINELS is not set"
+                        );
                     }
                 }
                 return redis;

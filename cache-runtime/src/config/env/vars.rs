@@ -116,15 +116,25 @@ impl Vars {
         if let Some(name) = address.find(|name| self.is_set(name))
             && !self.is_set("REDIS_ENABLED")
         {
-            tracing::warn!("{name} is set, and REDIS_ENABLED is not, so Redis is off");
+            tracing::warn!(
+                variable = name,
+                "{name} is set, and REDIS_ENABLED is not, so Redis is off"
+            );
         }
         let names = self.values.keys().map(String::as_str);
         for (typo, meant) in typos::of(names.clone()) {
-            tracing::warn!("{typo} has no effect; did you mean {meant}?");
+            tracing::warn!(
+                variable = typo,
+                suggestion = meant,
+                "{typo} has no effect; did you mean {meant}?"
+            );
         }
         for name in names.filter(|name| typos::is_of_no_resource(name)) {
             let name = name.escape_debug();
-            tracing::warn!("{name} has no effect: no resource can have this name");
+            tracing::warn!(
+                variable = %name,
+                "{name} has no effect: no resource can have this name"
+            );
         }
     }
 

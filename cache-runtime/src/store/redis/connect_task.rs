@@ -8,7 +8,7 @@ use super::cluster::{self, Cluster};
 use super::connections::Connections;
 use super::supervisor::{self, StopReason};
 use super::supervisor_settings::SupervisorSettings;
-use crate::config::CacheConfig;
+use crate::config::{CacheConfig, RedisConfig};
 
 /// The task that connects, from the start of the cache to its end.
 #[derive(Clone)]
@@ -34,10 +34,11 @@ impl ConnectTask {
             {
                 return;
             }
+            let RedisConfig { host, port, .. } = redis;
             tracing::info!(
-                "{}:{} is a node of a cluster, which is used as one",
-                redis.host,
-                redis.port
+                host,
+                port,
+                "{host}:{port} is a node of a cluster, which is used as one"
             );
             seeds.push((redis.host.clone(), redis.port));
         }

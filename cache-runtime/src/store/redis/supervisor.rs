@@ -85,8 +85,15 @@ pub(super) async fn run(
         if said.len() < REASONS && !said.contains(&reason) {
             let RedisConfig { host, port, .. } = &settings.config;
             match settings.is_node {
-                true => tracing::warn!("✗ the cluster's primary at {host}:{port} failed: {reason}"),
-                false => tracing::warn!("✗ Redis connection failed: {reason}"),
+                true => tracing::warn!(
+                    host,
+                    port,
+                    reason,
+                    "✗ the cluster's primary at {host}:{port} failed: {reason}"
+                ),
+                false => {
+                    tracing::warn!(host, port, reason, "✗ Redis connection failed: {reason}");
+                }
             }
             if said.is_empty() && !settings.is_node {
                 tracing::warn!("  Running without the Redis cache; reconnecting in the background");
@@ -168,12 +175,16 @@ async fn keep(
         use_it(connections, &connection, past);
         let RedisConfig { host, port, .. } = &config;
         match settings.is_node {
-            true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
-            false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
+            true => tracing::info!(
+                host,
+                port,
+                "✓ connected to the cluster's primary at {host}:{port}"
+            ),
+            false => tracing::info!(host, port, "✓ Redis cache enabled at {host}:{port}"),
         }
         for missing in &connection.capabilities.missing {
             if !past.lacking.contains(missing) {
-                tracing::warn!("the server lacks {missing}");
+                tracing::warn!(host, port, missing, "the server lacks {missing}");
                 past.lacking.push(missing.clone());
             }
         }
@@ -228,7 +239,8 @@ async fn await_former(
     {
         return;
     }
-    tracing::info!("{AWAITED}");
+    let SentinelAnswer { host, port, .. } = named;
+    tracing::info!(host, port, "{AWAITED}");
     *connections.failure.lock() = Some(AWAITED.into());
     connections.attempted.send_replace(true);
     left.await;

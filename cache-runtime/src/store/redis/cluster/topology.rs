@@ -196,7 +196,10 @@ impl Topology {
     fn unreachable(&mut self, error: &Error) {
         let reason = error.to_string();
         if self.said.as_ref() != Some(&reason) {
-            tracing::warn!("✗ no node of the Redis cluster can be asked: {reason}");
+            tracing::warn!(
+                reason,
+                "✗ no node of the Redis cluster can be asked: {reason}"
+            );
             self.said = Some(reason.clone());
         }
         *self.cluster.failure.lock() = Some(reason);
@@ -398,6 +401,7 @@ impl Topology {
         match before.nodes().is_empty() {
             true if self.cluster.is_connected() => {
                 tracing::info!(
+                    primaries = names,
                     "✓ Redis cache enabled: a cluster of {} primaries, {names}",
                     map.nodes().len()
                 );
