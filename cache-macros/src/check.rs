@@ -67,7 +67,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let types = key.as_ref().map(|key| types::types(key, &args, &item));
     let detached = detached::detached(&args, &item, errors);
     if args.strict.value() == Some(&true) && args.memo.value() == Some(&true) {
-        let message = "`memo` has no place beside `strict`, which asks each time; keep one of them";
+        let message = "`memo` can't be combined with `strict`, which asks the store on each call; remove one of them";
         errors.on(args.memo.key(), message);
     }
     let in_process = args.in_process.value() == Some(&true);
@@ -76,7 +76,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     }
     if let (Some(option), Some(Key::Batch(_) | Key::Entity(_))) = (args.include_context.key(), &key)
     {
-        let message = "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
+        let message = "`include_context` can't be used for single rows: `#[invalidates]` has to build the same key; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
         errors.on(option, message);
     }
     let reads_through = connection_candidates::to_ask_of_reads(&item, &args.autocommit, |name| {
@@ -164,7 +164,7 @@ pub(crate) fn invalidates(
             .collect();
         writes_through = connection_candidates::to_ask(&item, &args.autocommit, &ids);
     } else if let Some(autocommit) = args.autocommit.key() {
-        let message = "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them";
+        let message = "`autocommit` can't be combined with `after_commit`, which is for functions inside a transaction; remove one of them";
         errors.on(autocommit, message);
     }
     if args.targets.is_empty() && !args.broken_target && args.tags.is_absent() {
@@ -210,7 +210,7 @@ pub(crate) fn invalidates(
             .map_or(On::Always, |judge| On::UnlessRejected(Box::new(judge))),
         (_, Setting::Absent) => On::Ok,
         (_, rejected) => {
-            let message = "`rejected` has no place beside `on = ok`, which takes every error for a write that did not happen; keep one of them";
+            let message = "`rejected` can't be combined with `on = ok`, which takes every error for a write that did not happen; remove one of them";
             errors.on(rejected.key(), message);
             On::Ok
         }
@@ -262,7 +262,7 @@ fn conditional(args: &CachedArgs, item: &Item, errors: &mut Errors) {
                 .iter()
                 .all(|binding| is_left_out(args, &binding.ident))
         {
-            let message = "whether this parameter is there is not known yet, and it is in the key; leave it out with `skip`, or write one function for each case";
+            let message = "a parameter under `#[cfg]` can't be in the key, which must be the same in all builds; leave it out with `skip`, or write one function for each case";
             errors.on(cfg, message);
         }
     }
@@ -330,33 +330,33 @@ fn kept_here_only(args: &CachedArgs, errors: &mut Errors) {
             args.strict.key(),
             "`in_process`, which keeps nothing in Redis",
         ),
-        (args.local.key(), "`in_process`, which says it already"),
+        (args.local.key(), "`in_process`, which implies it"),
         (
             args.local_ttl.key(),
             "`in_process`, where `ttl` is the only time",
         ),
         (
             args.batch.key(),
-            "`in_process`, which knows one row at a time",
+            "`in_process`, which loads one row at a time",
         ),
         (
             args.swr.key(),
-            "`in_process`, where nothing past its time is kept",
+            "`in_process`, which keeps no expired entries",
         ),
         (
             args.timeout.key(),
-            "`in_process`, where nothing past its time is kept",
+            "`in_process`, which keeps no expired entries",
         ),
         (
             args.stale_if_error.key(),
-            "`in_process`, where nothing past its time is kept",
+            "`in_process`, which keeps no expired entries",
         ),
     ];
     for (key, why) in whys {
         if let Some(key) = key {
             errors.on(
                 key,
-                format!("`{key}` has no place beside {why}; keep one of them"),
+                format!("`{key}` can't be combined with {why}; remove one of them"),
             );
         }
     }
@@ -379,17 +379,17 @@ fn local_options(
     if is_strict || local.value() == Some(&false) {
         if let Some(key) = local_ttl.key() {
             let why = if is_strict {
-                "`strict`, under which nothing is served from the process"
+                "`strict`, which serves nothing from the process"
             } else {
                 "`local = false`, which keeps nothing in the process"
             };
             errors.on(
                 key,
-                format!("`local_ttl` has no place beside {why}; keep one of them"),
+                format!("`local_ttl` can't be combined with {why}; remove one of them"),
             );
         }
         if is_strict && local.value() == Some(&true) {
-            errors.on(local.key(), "`local` has no place beside `strict`, under which nothing is served from the process; keep one of them");
+            errors.on(local.key(), "`local` can't be combined with `strict`, which serves nothing from the process; remove one of them");
         }
         return if is_strict {
             LocalOptions::Strict
@@ -403,7 +403,7 @@ fn local_options(
 fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Errors) -> Absence {
     if cache_none.value() == Some(&false) {
         if let Some(key) = none_ttl.key() {
-            errors.on(key, "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; keep one of them");
+            errors.on(key, "`none_ttl` can't be combined with `cache_none = false`, which keeps no `None`; remove one of them");
         }
         return Absence::NotKept;
     }
@@ -438,7 +438,7 @@ fn target(
     {
         errors.on(
             key,
-            "`ids` has no place beside `id`, which is one of them; keep one of the two",
+            "`ids` can't be combined with `id`, which is one of them; remove one of the two",
         );
     }
     let (option, value) = match (id.into_value(), ids.into_value()) {

@@ -259,7 +259,11 @@ fn log(default: &str) -> Result<(), ConfigError> {
         .as_deref()
         .unwrap_or(default)
         .parse()
-        .map_err(|error| ConfigError::new("RUST_LOG", format!("can't be used: {error}")))?;
+        .map_err(|error| {
+            let value = wanted.as_deref().unwrap_or(default);
+            let problem = format!("is `{value}`, not a filter such as `info,poem=warn`: {error}");
+            ConfigError::new("RUST_LOG", problem)
+        })?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())

@@ -25,7 +25,7 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
         .find_map(|(name, key)| Some((name, key?)))?;
     if args.batch.key().is_some() {
         let message = format!(
-            "`{option}` has no place beside `batch`, whose entries are loaded together; remove it"
+            "`{option}` can't be combined with `batch`, whose entries are loaded together; remove it"
         );
         errors.on(key, message);
         return None;

@@ -200,7 +200,7 @@ fn batch(
         ("include", args.include.key()),
     ] {
         if let Some(clash) = clash {
-            errors.on(clash, format!("`{name}` has no place beside `batch`, where each id has the key of its entity; remove it"));
+            errors.on(clash, format!("`{name}` can't be combined with `batch`, where each id has the key of its entity; remove it"));
         }
     }
     let Some(binding) = keyed.iter().find(|binding| binding.is(ids)) else {
@@ -314,11 +314,11 @@ fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
             ("id", args.id.key()),
         ] {
             if let Some(clash) = clash {
-                errors.on(clash, format!("`{name}` has no place beside `key`, which lists all that is in the key; keep one of them"));
+                errors.on(clash, format!("`{name}` can't be combined with `key`, which lists all that is in the key; remove one of them"));
             }
         }
     } else if let (Some(_), Some(include)) = (args.id.key(), args.include.key()) {
-        errors.on(include, "`include` has no place beside `id`; put its values into `id`, e.g. `id = (self.tenant, id)`");
+        errors.on(include, "`include` can't be combined with `id`; put its values into `id`, e.g. `id = (self.tenant, id)`");
     }
 }
 

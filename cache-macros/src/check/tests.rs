@@ -30,8 +30,8 @@ fn all_mistakes_of_a_function_are_found_together() {
         "unknown option `tll`; did you mean `ttl`?",
         "missing `resource`; name the data, e.g. `resource = \"users\"`",
         "`skip(dbb)` matches no parameter; did you mean `db`? this function has `db`, `id`",
-        "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; \
-         keep one of them",
+        "`none_ttl` can't be combined with `cache_none = false`, which keeps no `None`; \
+         remove one of them",
         "the function returns nothing, so there is nothing to cache; \
          give it a return type or remove `#[cached]`",
     ];
@@ -234,7 +234,8 @@ fn one_function_reads_or_writes() {
 #[test]
 fn options_that_exclude_each_other_are_told_apart() {
     let item = "async fn list(&self, db: &Db, skip: u32) -> Vec<User> { vec![] }";
-    let key = "has no place beside `key`, which lists all that is in the key; keep one of them";
+    let key =
+        "can't be combined with `key`, which lists all that is in the key; remove one of them";
     cached(
         "key(skip), skip(db), include(self.tenant)",
         item,
@@ -253,7 +254,7 @@ fn options_that_exclude_each_other_are_told_apart() {
         item,
         &[(
             "include",
-            "`include` has no place beside `id`; \
+            "`include` can't be combined with `id`; \
              put its values into `id`, e.g. `id = (self.tenant, id)`",
         )],
     );
@@ -262,8 +263,8 @@ fn options_that_exclude_each_other_are_told_apart() {
         item,
         &[(
             "none_ttl",
-            "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; \
-             keep one of them",
+            "`none_ttl` can't be combined with `cache_none = false`, which keeps no `None`; \
+             remove one of them",
         )],
     );
     cached("none_ttl = 5, cache_none = true", item, &[]);
@@ -274,8 +275,8 @@ fn options_that_exclude_each_other_are_told_apart() {
         ),
         &[(
             "rejected",
-            "`rejected` has no place beside `on = ok`, \
-             which takes every error for a write that did not happen; keep one of them",
+            "`rejected` can't be combined with `on = ok`, \
+             which takes every error for a write that did not happen; remove one of them",
         )],
     );
 }
@@ -413,7 +414,7 @@ fn what_asks_each_time_remembers_nothing() {
         &cached_mistakes("resource = \"users\", strict, memo", item),
         &[(
             "memo",
-            "`memo` has no place beside `strict`, which asks each time; keep one of them",
+            "`memo` can't be combined with `strict`, which asks the store on each call; remove one of them",
         )],
     );
 }
@@ -426,11 +427,11 @@ fn what_is_kept_here_only_has_no_options_of_redis() {
         &[
             (
                 "strict",
-                "`strict` has no place beside `in_process`, which keeps nothing in Redis; keep one of them",
+                "`strict` can't be combined with `in_process`, which keeps nothing in Redis; remove one of them",
             ),
             (
                 "swr",
-                "`swr` has no place beside `in_process`, where nothing past its time is kept; keep one of them",
+                "`swr` can't be combined with `in_process`, which keeps no expired entries; remove one of them",
             ),
         ],
     );
@@ -445,7 +446,7 @@ fn what_is_kept_here_only_has_no_options_of_redis() {
         &cached_mistakes("resource = \"users\", include_context(\"tenant\")", item),
         &[(
             "include_context",
-            "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`",
+            "`include_context` can't be used for single rows: `#[invalidates]` has to build the same key; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`",
         )],
     );
 }

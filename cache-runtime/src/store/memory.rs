@@ -392,11 +392,16 @@ impl Store for MemoryStore {
         {
             return Ok(Filled::Refused);
         }
-        if fill.size as u64 > self.entries.max_entry_weight() {
+        let limit = self.entries.max_entry_weight();
+        if fill.size as u64 > limit {
             self.remove(&probe.key);
+            let size = fill.size;
             return Err(Error::new(
                 ErrorKind::Unstorable,
-                "the value is too large for the in-process tier",
+                format!(
+                    "the value takes {size} bytes; one entry may take {limit}, a share of \
+                     `CACHE_LOCAL_MB`"
+                ),
             ));
         }
         let header = fill.header(probe.kind, self.now());

@@ -225,7 +225,7 @@ fn patterns_bind_parameters() {
 
 #[test]
 fn a_parameter_in_the_key_is_there_in_each_build() {
-    let message = "whether this parameter is there is not known yet, and it is in the key; \
+    let message = "a parameter under `#[cfg]` can't be in the key, which must be the same in all builds; \
                    leave it out with `skip`, or write one function for each case";
     let item = "async fn get(id: i64, #[cfg(unix)] mode: u32) -> User { load(id) }";
     signature(item, &[("#[cfg(unix)]", message)]);
@@ -242,7 +242,7 @@ fn rows_ops_and_dependencies_are_said_in_one_way() {
         &invalidates_mistakes("\"users\", id = id, ids = ids", write),
         &[(
             "ids",
-            "`ids` has no place beside `id`, which is one of them; keep one of the two",
+            "`ids` can't be combined with `id`, which is one of them; remove one of the two",
         )],
     );
     assert_mistakes(

@@ -236,7 +236,7 @@ fn autocommit_names_parameters_once() {
         &invalidates_mistakes("\"users\", id = id, autocommit(db), after_commit", item),
         &[(
             "autocommit",
-            "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them",
+            "`autocommit` can't be combined with `after_commit`, which is for functions inside a transaction; remove one of them",
         )],
     );
 }

@@ -66,7 +66,8 @@ fn open(
     })
 }
 
-const REFUSED: &str = "an earlier invalidation of the same is refused, and waits";
+const REFUSED: &str = "the store refused an earlier invalidation of the same row or tag, which still \
+    waits; see the warning `invalidations wait for the store`, and give the user access to its keys";
 
 fn no_key() -> Error {
     let text = "this call has no key: the function writes, it is under `#[invalidates]`";

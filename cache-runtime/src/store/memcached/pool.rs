@@ -168,7 +168,10 @@ impl ConnectionPool {
         let end = tokio::time::Instant::now() + self.budget;
         // Waiting for a connection says nothing about the server.
         let Ok(_permit) = tokio::time::timeout_at(end, permit).await else {
-            return Err(Error::unavailable("all connections to Memcached are busy"));
+            return Err(Error::unavailable(format!(
+                "all connections to Memcached were busy for {} ms",
+                self.budget.as_millis()
+            )));
         };
         match tokio::time::timeout_at(end, self.attempt(operation)).await {
             Ok(Ok(done)) => {

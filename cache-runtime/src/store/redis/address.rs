@@ -39,9 +39,14 @@ pub(super) async fn of(config: &RedisConfig) -> Result<Vec<SocketAddr>, Error> {
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        return Err(Error::unavailable(format!("`{host}` has no address")));
+        return Err(no_address(config));
     }
     Ok(addresses)
+}
+
+/// The error for a name that has no address.
+pub(super) fn no_address(config: &RedisConfig) -> Error {
+    Error::unavailable(format!("`{}` has no address", config.host))
 }
 
 /// A resolver that returns this address for every name.

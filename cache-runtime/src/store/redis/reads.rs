@@ -13,10 +13,10 @@ use super::mget::mget_checked;
 use super::read_path::{BatchedRead, DirectRead, ReadPath, read_path};
 use super::reply::{millis, miscounted};
 use super::sent::Sent;
-use super::stored::{GenerationSet, Missing, StoredValue, generation, generations_or_unknown};
+use super::stored::{GenerationSet, Missing, StoredValue, generations, generations_or_unknown};
 use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::{Dep, Generation};
 use crate::store::{Look, Probe};
@@ -184,26 +184,16 @@ impl RedisStore {
             false => Nonce::fresh(),
         };
         let nonces = deps.iter().map(|_| nonce().to_string().into_bytes());
-        let keys = deps.iter().map(|dep| dep.key());
+        let keys: Vec<_> = deps.iter().map(|dep| dep.key()).collect();
         let values: Vec<Value> = self
             .script(
                 connection,
                 &scripts::ENSURE,
-                keys,
+                keys.iter().copied(),
                 std::iter::once(ttl).chain(nonces),
             )
             .await?;
-        values
-            .iter()
-            .map(generation)
-            .collect::<Option<Vec<_>>>()
-            .filter(|generations| generations.len() == deps.len())
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Foreign,
-                    "a generation's key holds something else",
-                )
-            })
+        generations(&values, &keys)
     }
 }
 

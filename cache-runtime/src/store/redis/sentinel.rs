@@ -300,7 +300,7 @@ async fn connect(
     config: &RedisConfig,
     switched: Arc<Notify>,
 ) -> Result<MultiplexedConnection, Error> {
-    let mut last = Error::unavailable("it has no address");
+    let mut last = address::no_address(config);
     for address in address::of(config).await? {
         let switched = Arc::clone(&switched);
         let on_push = move |push: PushInfo| {
@@ -387,7 +387,7 @@ async fn role_at(
 }
 
 async fn dial_any(config: &RedisConfig) -> Result<MultiplexedConnection, Error> {
-    let mut last = Error::unavailable("it has no address");
+    let mut last = address::no_address(config);
     for address in address::of(config).await? {
         match dial(config, address, |_| {}).await {
             Ok((multiplexed, _)) => return Ok(multiplexed),

@@ -4,8 +4,9 @@ use bytes::{Buf, Bytes};
 pub(super) use redis::Value;
 
 use super::limits::{INTENTS, READ_LIMIT};
-use super::reply::text;
+use super::reply::{miscounted, text};
 use crate::base::clock::Millis;
+use crate::base::error::{Error, ErrorKind, shortened};
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::generation::{Generation, StampBase, last_deadline};
@@ -14,6 +15,24 @@ use crate::store::{Found, Look, Payload};
 /// The generation in a value; `None` if there is none, or something else.
 pub(super) fn generation(value: &Value) -> Option<Generation> {
     Generation::parse(text(value)?)
+}
+
+/// The generations that the server has just created or read, one for each key.
+pub(super) fn generations(values: &[Value], keys: &[&str]) -> Result<Vec<Generation>, Error> {
+    if values.len() != keys.len() {
+        return Err(miscounted());
+    }
+    let read = values.iter().zip(keys).map(|(value, key)| {
+        generation(value).ok_or_else(|| {
+            let text = format!(
+                "`{}` should hold a generation and holds another value; delete it, or set another \
+                 namespace",
+                shortened(key)
+            );
+            Error::new(ErrorKind::Foreign, text)
+        })
+    });
+    read.collect()
 }
 
 /// The treatment of a missing generation.

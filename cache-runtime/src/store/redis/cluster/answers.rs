@@ -12,7 +12,7 @@ use super::super::dial::{cluster_nodes, dial};
 use super::super::errors::described;
 use super::super::slots::{ClusterView, NodeView, owners};
 use super::node::Node;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, shortened};
 use crate::config::RedisConfig;
 
 /// The nodes' answers in one round.
@@ -92,11 +92,13 @@ pub(super) fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {
 
 /// Reads a node's answer, which may omit the node's own address.
 pub(super) fn read(text: &str, host: &str) -> Result<ClusterView, Error> {
-    let view = ClusterView::parse(text);
-    let mut view = view.ok_or_else(|| {
+    let mut view = ClusterView::parse(text).ok_or_else(|| {
         Error::new(
             ErrorKind::Store,
-            "CLUSTER NODES is answered with something else",
+            format!(
+                "the answer to CLUSTER NODES can't be parsed: `{}`",
+                shortened(text)
+            ),
         )
     })?;
     for node in &mut view.nodes {
@@ -126,7 +128,7 @@ pub(super) async fn view_over(mut multiplexed: MultiplexedConnection, host: &str
 /// Asks a node over a new connection.
 pub(super) async fn view_at(config: &RedisConfig, host: &str) -> AnsweredView {
     let asked = async {
-        let mut last = Error::unavailable("it has no address");
+        let mut last = address::no_address(config);
         for address in address::of(config).await? {
             let asked = match dial(config, address, |_| {}).await {
                 Ok((multiplexed, _)) => view_over(multiplexed, host).await,

@@ -13,13 +13,13 @@ use super::super::scripts;
 use super::super::sent::Sent;
 use super::super::slots::slot_of;
 use super::super::stored::{
-    GenerationSet, Missing, StoredValue, generation, generations_or_unknown,
+    GenerationSet, Missing, StoredValue, generation, generations, generations_or_unknown,
 };
 use super::node::SlotMap;
 use super::routing::{ScriptCall, SlotGroup, groups};
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::unserved::Unserved;
 use crate::protocol::generation::{Generation, StampBase};
@@ -376,14 +376,10 @@ impl Cluster {
             .map_err(Fault::Failed)?;
         let answer = answers.pop().ok_or_else(|| miscounted(connection))?;
         let made = match answer.map_err(|error| fault(connection, error))? {
-            Value::Array(values) => values.iter().map(generation).collect::<Option<Vec<_>>>(),
-            _ => None,
+            Value::Array(values) => generations(&values, &group.keys()),
+            _ => Err(reply::miscounted()),
         };
-        made.filter(|made| made.len() == group.deps.len())
-            .ok_or_else(|| {
-                let text = "a generation's key holds something else";
-                Fault::Failed(Error::new(ErrorKind::Foreign, text))
-            })
+        made.map_err(Fault::Failed)
     }
 }
 
