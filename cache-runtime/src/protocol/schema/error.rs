@@ -10,12 +10,12 @@ use super::endless;
 thread_local! {
     /// Serde drops the errors of an untagged enum's variants, but they are part of the shape too.
     /// So each is noted here as well.
-    static HEARD: RefCell<Vec<Complaint>> = const { RefCell::new(Vec::new()) };
+    static ERRORS: RefCell<Vec<DeserializeError>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a type expected, as its error says.
+/// An error of a type, by what it says that the type expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Complaint {
+pub(super) enum DeserializeError {
     Missing(&'static str),
     Variants(&'static [&'static str]),
     Fields(&'static [&'static str]),
@@ -26,9 +26,9 @@ pub(super) enum Complaint {
     Other,
 }
 
-impl Complaint {
-    /// Its text, for the shape.
-    pub(super) fn told(&self, mut tell: impl FnMut(&str)) {
+impl DeserializeError {
+    /// Calls `tell` with its text, if it has one that belongs to the shape.
+    pub(super) fn for_each_text(&self, mut tell: impl FnMut(&str)) {
         match self {
             Self::Missing(name) => tell(&format!("missing {name}")),
             Self::Variants(names) => tell(&format!("variants {names:?}")),
@@ -61,22 +61,22 @@ impl Complaint {
     }
 }
 
-/// Takes the complaints on this thread since the last call.
-pub(super) fn heard() -> Vec<Complaint> {
-    HEARD.with(RefCell::take)
+/// Takes the errors on this thread since the last call.
+pub(super) fn take_errors() -> Vec<DeserializeError> {
+    ERRORS.with(RefCell::take)
 }
 
-fn hear(complaint: Complaint) {
+fn record(error: DeserializeError) {
     endless::failed();
-    // A limit, for a type that complains without end.
-    HEARD.with_borrow_mut(|heard| {
-        if heard.len() < 1_000 {
-            heard.push(complaint);
+    // A limit, for a type that reports errors without end.
+    ERRORS.with_borrow_mut(|errors| {
+        if errors.len() < 1_000 {
+            errors.push(error);
         }
     });
 }
 
-/// The end of a probe. The recorded complaints say why.
+/// The end of a probe. The recorded errors say why.
 #[derive(Debug)]
 pub(super) struct Stop;
 
@@ -90,42 +90,42 @@ impl std::error::Error for Stop {}
 
 impl de::Error for Stop {
     fn custom<T: Display>(_: T) -> Self {
-        hear(Complaint::Other);
+        record(DeserializeError::Other);
         Self
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        hear(Complaint::Expected(expected.to_string()));
+        record(DeserializeError::Expected(expected.to_string()));
         Self
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        hear(Complaint::Expected(expected.to_string()));
+        record(DeserializeError::Expected(expected.to_string()));
         Self
     }
 
     fn invalid_length(_: usize, expected: &dyn Expected) -> Self {
-        hear(Complaint::Expected(expected.to_string()));
+        record(DeserializeError::Expected(expected.to_string()));
         Self
     }
 
     fn unknown_variant(_: &str, variants: &'static [&'static str]) -> Self {
-        hear(Complaint::Variants(variants));
+        record(DeserializeError::Variants(variants));
         Self
     }
 
     fn unknown_field(_: &str, fields: &'static [&'static str]) -> Self {
-        hear(Complaint::Fields(fields));
+        record(DeserializeError::Fields(fields));
         Self
     }
 
     fn missing_field(field: &'static str) -> Self {
-        hear(Complaint::Missing(field));
+        record(DeserializeError::Missing(field));
         Self
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        hear(Complaint::Twice(field));
+        record(DeserializeError::Twice(field));
         Self
     }
 }

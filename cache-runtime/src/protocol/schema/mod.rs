@@ -9,7 +9,8 @@
 //! each process finds the same one.
 //!
 //! Serde buffers the value of a tagged, untagged or flattened part, and reads it from the buffer.
-//! Such a part is asked afterwards, with many values, and its errors are noted ([`questions`]).
+//! Such a part is asked afterwards, with many values, and its errors are noted
+//! ([`buffered_probe`]).
 //!
 //! Some things stay hidden, because the type reads them without a request to the deserializer:
 //! names that a hand-written `Deserialize` compares, and optional fields behind `flatten`, of which
@@ -20,12 +21,12 @@
 //! ([`endless`]).
 
 mod access;
+mod buffered_probe;
 mod endless;
 mod error;
-mod made;
 mod plan;
 mod probe;
-mod questions;
+mod sample_value;
 mod shape;
 mod text;
 

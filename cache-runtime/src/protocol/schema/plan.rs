@@ -11,8 +11,8 @@ use std::rc::Rc;
 use siphasher::sip::SipHasher13;
 
 use super::endless;
-use super::error::{Complaint, Stop, heard};
-use super::made::Made;
+use super::error::{DeserializeError, Stop, take_errors};
+use super::sample_value::SampleValue;
 use super::shape::Schema;
 
 /// More steps than any hand-written type needs. A type that needs more has a partial shape.
@@ -65,9 +65,9 @@ pub(super) struct Taker {
 #[derive(Debug)]
 struct Question {
     of: Rc<Taker>,
-    made: Rc<Made>,
+    value: Rc<SampleValue>,
     is_asked: bool,
-    heard: Vec<Complaint>,
+    errors: Vec<DeserializeError>,
 }
 
 /// The state of all readings of one type.
@@ -129,7 +129,7 @@ impl Plan {
         self.active.clear();
         self.within.clear();
         self.variants.clear();
-        heard();
+        take_errors();
     }
 
     /// A part takes any value, and looks at it later.
@@ -149,34 +149,34 @@ impl Plan {
     }
 
     /// Begins a reading that only offers one value to a part. `None` after too many.
-    pub(super) fn begin_question(&mut self, of: &Rc<Taker>, made: &Made) -> Option<()> {
+    pub(super) fn begin_question(&mut self, of: &Rc<Taker>, value: &SampleValue) -> Option<()> {
         if self.steps_asked > STEPS {
             return None;
         }
         self.begin();
         self.question = Some(Question {
             of: Rc::clone(of),
-            made: Rc::new(made.clone()),
+            value: Rc::new(value.clone()),
             is_asked: false,
-            heard: Vec::new(),
+            errors: Vec::new(),
         });
         Some(())
     }
 
     /// The errors of the part, if it was reached.
-    pub(super) fn end_question(&mut self) -> Option<Vec<Complaint>> {
+    pub(super) fn end_question(&mut self) -> Option<Vec<DeserializeError>> {
         let question = self.question.take()?;
-        question.is_asked.then_some(question.heard)
+        question.is_asked.then_some(question.errors)
     }
 
     /// The value to offer here, if this reading asks the part here.
-    pub(super) fn offer(&mut self, path: PathHash) -> Option<Rc<Made>> {
+    pub(super) fn offer(&mut self, path: PathHash) -> Option<Rc<SampleValue>> {
         let question = self.question.as_mut()?;
         if question.of.path != path || std::mem::replace(&mut question.is_asked, true) {
             return None;
         }
-        heard();
-        Some(Rc::clone(&question.made))
+        take_errors();
+        Some(Rc::clone(&question.value))
     }
 
     /// Whether the part that is asked is here, or inside of this one.
@@ -309,30 +309,30 @@ impl Plan {
         if let Some(question) = &mut self.question {
             let of = &question.of;
             if question.is_asked && (of.path == path || of.flat == Some(path)) {
-                question.heard.extend(heard());
+                question.errors.extend(take_errors());
             }
             return;
         }
-        for complaint in heard() {
-            match complaint {
-                Complaint::Missing(name) => {
+        for error in take_errors() {
+            match error {
+                DeserializeError::Missing(name) => {
                     self.fact(path, name);
                     self.learn(path, &[name]);
                 }
-                Complaint::Fields(names) => {
+                DeserializeError::Fields(names) => {
                     self.note_names(path, names);
                     self.learn(path, names);
                 }
                 // At this place, the names are offered one after the other instead of fields.
-                Complaint::Variants(names) => {
+                DeserializeError::Variants(names) => {
                     self.note_names(path, names);
                     let node = self.nodes.entry(path).or_default();
                     if node.fields.is_empty() {
                         node.fields.extend(names.iter().take(LEARNT));
                     }
                 }
-                Complaint::Expected(text) => self.fact(path, &text),
-                Complaint::Twice(_) | Complaint::Other => {}
+                DeserializeError::Expected(text) => self.fact(path, &text),
+                DeserializeError::Twice(_) | DeserializeError::Other => {}
             }
         }
     }

@@ -11,11 +11,11 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
 
 use super::access::{Entries, Followed, List, OneVariant, Part};
+use super::buffered_probe::BufferedProbe;
 use super::endless::{GivenUp, finds, on_own_stack};
 use super::error::Stop;
-use super::made::{Made, Name, Offer};
 use super::plan::{PathHash, Plan, Taker, step};
-use super::questions::Questions;
+use super::sample_value::{Name, Offer, SampleValue};
 use super::shape::Schema;
 use super::text::{ANY, BYTES, TEXTS};
 use crate::base::mutation;
@@ -63,16 +63,16 @@ fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
     }
     let left = Cell::new(QUESTIONS);
     for taker in takers {
-        let mut ask = |made: &Made| {
+        let mut ask = |value: &SampleValue| {
             left.set(left.get().checked_sub(1)?);
-            plan.borrow_mut().begin_question(taker, made)?;
+            plan.borrow_mut().begin_question(taker, value)?;
             let read = reading::<T>(plan, true);
-            let heard = plan.borrow_mut().end_question();
-            read.ok().and(heard)
+            let errors = plan.borrow_mut().end_question();
+            read.ok().and(errors)
         };
         let mut note = |path, what: &str| plan.borrow_mut().fact(path, what);
         let names = plan.borrow().learnt(taker.path);
-        Questions::new(&mut ask, &mut note, names).of(step(taker.path, "asked"));
+        BufferedProbe::new(&mut ask, &mut note, names).of(step(taker.path, "asked"));
     }
 }
 
@@ -254,15 +254,15 @@ impl<'p> Probe<'p> {
     /// Offers entries to a struct that has flattened parts, and then its own.
     fn also<'de, V: Visitor<'de>>(
         self,
-        made: &Made,
+        value: &SampleValue,
         mut learnt: Vec<&'static str>,
         visitor: V,
     ) -> Result<V::Value, Stop> {
         let offer = Offer {
-            made,
+            value,
             is_readable: self.is_readable,
         };
-        let entries = made.entries();
+        let entries = value.entries();
         learnt.retain(|name| entries.iter().all(|(given, _)| *given != Name::Text(name)));
         visitor.visit_map(Followed {
             first: offer.entries(entries),
@@ -275,10 +275,10 @@ impl<'p> Probe<'p> {
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.plan.borrow_mut().guesses = true;
         let offer = self.plan.borrow_mut().offer(self.path);
-        if let Some(made) = offer {
+        if let Some(value) = offer {
             let is_readable = self.is_readable;
             return Offer {
-                made: &made,
+                value: &value,
                 is_readable,
             }
             .deserialize_any(visitor);
@@ -449,8 +449,8 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         let learnt = self.plan.borrow().learnt(self.path);
         if is_derived::<V>() {
             let offer = self.plan.borrow_mut().offer(self.path);
-            if let Some(made) = offer {
-                return self.also(&made, learnt, visitor);
+            if let Some(value) = offer {
+                return self.also(&value, learnt, visitor);
             }
             self.plan.borrow_mut().takes_any(self.path, None);
         }

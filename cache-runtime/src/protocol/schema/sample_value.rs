@@ -11,19 +11,19 @@ use super::error::Stop;
 
 /// A made-up value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Made {
+pub(super) enum SampleValue {
     Nothing,
     Text(&'static str),
     Number,
     Bool,
     Float,
-    List(Vec<Made>),
-    Map(Vec<(Name, Made)>),
+    List(Vec<SampleValue>),
+    Map(Vec<(Name, SampleValue)>),
 }
 
-impl Made {
+impl SampleValue {
     /// Those of a map.
-    pub(super) fn entries(&self) -> &[(Name, Made)] {
+    pub(super) fn entries(&self) -> &[(Name, SampleValue)] {
         match self {
             Self::Map(entries) => entries,
             _ => &[],
@@ -44,7 +44,7 @@ pub(super) enum Name {
 /// A deserializer of a made-up value.
 #[derive(Clone, Copy)]
 pub(super) struct Offer<'m> {
-    pub(super) made: &'m Made,
+    pub(super) value: &'m SampleValue,
     pub(super) is_readable: bool,
 }
 
@@ -52,18 +52,18 @@ pub(super) struct Offer<'m> {
 pub(super) struct Key(Name);
 
 impl<'m> Offer<'m> {
-    fn of(self, made: &'m Made) -> Self {
-        Self { made, ..self }
+    fn of(self, value: &'m SampleValue) -> Self {
+        Self { value, ..self }
     }
 
     pub(super) fn entries<'de>(
         self,
-        entries: &'m [(Name, Made)],
+        entries: &'m [(Name, SampleValue)],
     ) -> MapDeserializer<'de, impl Iterator<Item = (Key, Self)>, Stop> {
         MapDeserializer::new(
             entries
                 .iter()
-                .map(move |(name, made)| (Key(*name), self.of(made))),
+                .map(move |(name, value)| (Key(*name), self.of(value))),
         )
     }
 }
@@ -89,22 +89,22 @@ impl<'de> Deserializer<'de> for Offer<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         endless::asked();
-        match self.made {
-            Made::Nothing => visitor.visit_unit(),
-            Made::Text(text) => visitor.visit_borrowed_str(text),
-            Made::Number => visitor.visit_u64(1),
-            Made::Bool => visitor.visit_bool(true),
-            Made::Float => visitor.visit_f64(1.5),
-            Made::List(parts) => {
+        match self.value {
+            SampleValue::Nothing => visitor.visit_unit(),
+            SampleValue::Text(text) => visitor.visit_borrowed_str(text),
+            SampleValue::Number => visitor.visit_u64(1),
+            SampleValue::Bool => visitor.visit_bool(true),
+            SampleValue::Float => visitor.visit_f64(1.5),
+            SampleValue::List(parts) => {
                 visitor.visit_seq(SeqDeserializer::new(parts.iter().map(|part| self.of(part))))
             }
-            Made::Map(entries) => visitor.visit_map(self.entries(entries)),
+            SampleValue::Map(entries) => visitor.visit_map(self.entries(entries)),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-        match self.made {
-            Made::Nothing => visitor.visit_none(),
+        match self.value {
+            SampleValue::Nothing => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -123,9 +123,9 @@ impl<'de> Deserializer<'de> for Offer<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        match self.made {
-            Made::Text(name) => visitor.visit_enum(BorrowedStrDeserializer::new(name)),
-            Made::Map(entries) => {
+        match self.value {
+            SampleValue::Text(name) => visitor.visit_enum(BorrowedStrDeserializer::new(name)),
+            SampleValue::Map(entries) => {
                 visitor.visit_enum(MapAccessDeserializer::new(self.entries(entries)))
             }
             _ => self.deserialize_any(visitor),

@@ -1,4 +1,4 @@
-//! Questions to a part that accepts any value first, and examines it later.
+//! Probes a part that accepts any value first, and examines it later.
 //!
 //! Serde buffers the value of a tagged or untagged enum, and reads the fields from the buffer. So
 //! the probe is not asked for them, and no error reports a missing optional field. But a derived
@@ -10,13 +10,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::error::Complaint;
-use super::made::{Made, Name};
+use super::error::DeserializeError;
 use super::plan::{PathHash, step};
+use super::sample_value::{Name, SampleValue};
 
 /// The limit of one part. Its fields come before those of its fields, so the innermost are left
 /// out.
-const QUESTIONS: usize = 2_000;
+const QUESTION_LIMIT: usize = 2_000;
 /// How far inside of the part fields are looked for.
 const DEPTH: usize = 7;
 /// The most fields and variants at one place.
@@ -28,14 +28,14 @@ const PARTS: usize = 12;
 /// How often a type is met inside of itself.
 const INSIDE: usize = 2;
 
-/// The way to a place inside of the part.
+/// One step on the way to a place inside of the part.
 #[derive(Debug, Clone)]
 enum Step {
     /// An element behind others.
-    Element(Vec<Made>),
+    Element(Vec<SampleValue>),
     Variant(&'static str),
     Entry {
-        given: Vec<(Name, Made)>,
+        given: Vec<(Name, SampleValue)>,
         name: Name,
     },
 }
@@ -43,7 +43,7 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Place {
     path: PathHash,
-    way: Vec<Step>,
+    steps: Vec<Step>,
     /// The errors of the parts around this one, as hashes. A type that contains itself repeats its
     /// errors.
     around: Vec<u64>,
@@ -51,27 +51,27 @@ struct Place {
 
 impl Place {
     fn inside(&self, name: &str, next: Step) -> Self {
-        let mut way = self.way.clone();
-        way.push(next);
+        let mut steps = self.steps.clone();
+        steps.push(next);
         Self {
             path: step(self.path, name),
-            way,
+            steps,
             around: self.around.clone(),
         }
     }
 
     /// The value of the whole part which has this one at the place.
-    fn holding(&self, value: Made) -> Made {
+    fn wrap(&self, value: SampleValue) -> SampleValue {
         let mut is_last = true;
-        self.way.iter().rev().fold(value, |value, step| {
+        self.steps.iter().rev().fold(value, |value, step| {
             let is_last = std::mem::take(&mut is_last);
             match step {
                 Step::Element(before) => {
                     let mut parts = before.clone();
                     parts.push(value);
-                    Made::List(parts)
+                    SampleValue::List(parts)
                 }
-                Step::Variant(name) => Made::Map(vec![(Name::Text(name), value)]),
+                Step::Variant(name) => SampleValue::Map(vec![(Name::Text(name), value)]),
                 Step::Entry { given, name } => {
                     let mut entries = given.clone();
                     if is_last {
@@ -79,8 +79,8 @@ impl Place {
                     }
                     entries.push((*name, value));
                     // So no variant of an untagged enum takes it, and each is asked.
-                    entries.push((Name::Refused, Made::Nothing));
-                    Made::Map(entries)
+                    entries.push((Name::Refused, SampleValue::Nothing));
+                    SampleValue::Map(entries)
                 }
             }
         })
@@ -89,27 +89,30 @@ impl Place {
 
 enum Task {
     /// Asks which kinds of value are accepted here. The errors in `known` come in any case.
-    Value { at: Place, known: Vec<Complaint> },
+    Value {
+        at: Place,
+        known: Vec<DeserializeError>,
+    },
     /// The same for an element of a list, and for those behind it. `short` has the errors about a
     /// list that is too short.
     Element {
         around: Place,
-        before: Vec<Made>,
-        known: Vec<Complaint>,
-        short: Vec<Complaint>,
+        before: Vec<SampleValue>,
+        known: Vec<DeserializeError>,
+        short: Vec<DeserializeError>,
     },
     /// Asks which fields are accepted here beside those that are given.
     Fields {
         at: Place,
-        given: Vec<(Name, Made)>,
+        given: Vec<(Name, SampleValue)>,
         is_adjacent: bool,
     },
 }
 
 /// Asks one part.
-pub(super) struct Questions<'a> {
+pub(super) struct BufferedProbe<'a> {
     /// Returns the part's errors about a value; `None` if it can't be asked any more.
-    ask: &'a mut dyn FnMut(&Made) -> Option<Vec<Complaint>>,
+    ask: &'a mut dyn FnMut(&SampleValue) -> Option<Vec<DeserializeError>>,
     note: &'a mut dyn FnMut(PathHash, &str),
     tasks: VecDeque<Task>,
     left: usize,
@@ -117,9 +120,9 @@ pub(super) struct Questions<'a> {
     names: Vec<&'static str>,
 }
 
-impl<'a> Questions<'a> {
+impl<'a> BufferedProbe<'a> {
     pub(super) fn new(
-        ask: &'a mut dyn FnMut(&Made) -> Option<Vec<Complaint>>,
+        ask: &'a mut dyn FnMut(&SampleValue) -> Option<Vec<DeserializeError>>,
         note: &'a mut dyn FnMut(PathHash, &str),
         names: Vec<&'static str>,
     ) -> Self {
@@ -127,7 +130,7 @@ impl<'a> Questions<'a> {
             ask,
             note,
             tasks: VecDeque::new(),
-            left: QUESTIONS,
+            left: QUESTION_LIMIT,
             names,
         }
     }
@@ -136,7 +139,7 @@ impl<'a> Questions<'a> {
     pub(super) fn of(mut self, path: PathHash) {
         let at = Place {
             path,
-            way: Vec::new(),
+            steps: Vec::new(),
             around: Vec::new(),
         };
         self.tasks.push_back(Task::Value {
@@ -164,32 +167,39 @@ impl<'a> Questions<'a> {
         }
     }
 
-    fn heard(&mut self, at: &Place, kind: &str, value: Made) -> Option<Vec<Complaint>> {
+    fn errors_for(
+        &mut self,
+        at: &Place,
+        kind: &str,
+        value: SampleValue,
+    ) -> Option<Vec<DeserializeError>> {
         self.left = self.left.checked_sub(1)?;
-        let heard = (self.ask)(&at.holding(value))?;
+        let errors = (self.ask)(&at.wrap(value))?;
         let path = step(at.path, kind);
-        for complaint in &heard {
-            complaint.told(|text| (self.note)(path, text));
+        for error in &errors {
+            error.for_each_text(|text| (self.note)(path, text));
         }
-        Some(heard)
+        Some(errors)
     }
 
     fn element(
         &mut self,
         around: Place,
-        mut before: Vec<Made>,
-        known: Vec<Complaint>,
-        short: Vec<Complaint>,
+        mut before: Vec<SampleValue>,
+        known: Vec<DeserializeError>,
+        short: Vec<DeserializeError>,
     ) -> Option<()> {
         let name = before.len().to_string();
         let at = around.inside(&name, Step::Element(before.clone()));
-        let says = self.value(&at, &known)?;
+        let errors_by_kind = self.value(&at, &known)?;
         // A list with one accepted element is still too short.
-        let is_short = |said: &[Complaint]| short.iter().all(|it| said.contains(it));
-        let taken = says.into_iter().find(|(_, said)| is_short(said));
+        let is_short = |errors: &[DeserializeError]| short.iter().all(|it| errors.contains(it));
+        let taken = errors_by_kind
+            .into_iter()
+            .find(|(_, errors)| is_short(errors));
         let may_follow = !short.is_empty() && before.len() < PARTS;
-        if let Some((made, _)) = taken.filter(|_| may_follow) {
-            before.push(made);
+        if let Some((sample, _)) = taken.filter(|_| may_follow) {
+            before.push(sample);
             self.tasks.push_back(Task::Element {
                 around,
                 before,
@@ -201,37 +211,46 @@ impl<'a> Questions<'a> {
     }
 
     /// The errors about each kind of value here.
-    fn value(&mut self, at: &Place, known: &[Complaint]) -> Option<Vec<(Made, Vec<Complaint>)>> {
+    fn value(
+        &mut self,
+        at: &Place,
+        known: &[DeserializeError],
+    ) -> Option<Vec<(SampleValue, Vec<DeserializeError>)>> {
         let mut is_taken = false;
-        let mut says = Vec::new();
+        let mut errors_by_kind = Vec::new();
         let kinds = [
-            ("nothing", Made::Nothing),
-            ("text", Made::Text("a")),
-            ("number", Made::Number),
-            ("bool", Made::Bool),
-            ("float", Made::Float),
-            ("list", Made::List(Vec::new())),
-            ("map", Made::Map(Vec::new())),
+            ("nothing", SampleValue::Nothing),
+            ("text", SampleValue::Text("a")),
+            ("number", SampleValue::Number),
+            ("bool", SampleValue::Bool),
+            ("float", SampleValue::Float),
+            ("list", SampleValue::List(Vec::new())),
+            ("map", SampleValue::Map(Vec::new())),
         ];
-        for (kind, made) in kinds {
+        for (kind, sample) in kinds {
             if is_taken && matches!(kind, "bool" | "float") {
                 continue;
             }
-            let mut heard = self.heard(at, kind, made.clone())?;
-            heard.retain(|complaint| !known.contains(complaint));
-            is_taken |= heard.iter().any(|it| matches!(it, Complaint::Twice(_)));
-            says.push((made, heard));
+            let mut errors = self.errors_for(at, kind, sample.clone())?;
+            errors.retain(|error| !known.contains(error));
+            is_taken |= errors
+                .iter()
+                .any(|it| matches!(it, DeserializeError::Twice(_)));
+            errors_by_kind.push((sample, errors));
         }
-        let [(_, nothing), (_, text), .., (_, list), (_, map)] = &says[..] else {
-            return Some(says);
+        let [(_, nothing), (_, text), .., (_, list), (_, map)] = &errors_by_kind[..] else {
+            return Some(errors_by_kind);
         };
-        if at.way.len() >= DEPTH {
-            return Some(says);
+        if at.steps.len() >= DEPTH {
+            return Some(errors_by_kind);
         }
-        let variants: BTreeSet<_> = text.iter().flat_map(Complaint::variants).collect();
+        let variants: BTreeSet<_> = text.iter().flat_map(DeserializeError::variants).collect();
         for name in variants.into_iter().take(NAMES) {
-            let heard = self.heard(at, name, Made::Text(name))?;
-            if heard.iter().any(|it| matches!(it, Complaint::Expected(_))) {
+            let errors = self.errors_for(at, name, SampleValue::Text(name))?;
+            if errors
+                .iter()
+                .any(|it| matches!(it, DeserializeError::Expected(_)))
+            {
                 let at = at.inside(name, Step::Variant(name));
                 self.tasks.push_back(Task::Value {
                     at,
@@ -240,7 +259,7 @@ impl<'a> Questions<'a> {
             }
         }
         // A type that is no list, or no map, has the same errors about each.
-        let mut one = self.heard(at, "one", Made::List(vec![Made::Nothing]))?;
+        let mut one = self.errors_for(at, "one", SampleValue::List(vec![SampleValue::Nothing]))?;
         one.retain(|it| !known.contains(it));
         if one != *list {
             self.tasks.push_back(Task::Element {
@@ -250,17 +269,19 @@ impl<'a> Questions<'a> {
                 short: list.clone(),
             });
         }
-        let refused = Made::Map(vec![(Name::Refused, Made::Nothing)]);
-        let mut refused = self.heard(at, "refused", refused)?;
+        let refused = SampleValue::Map(vec![(Name::Refused, SampleValue::Nothing)]);
+        let mut refused = self.errors_for(at, "refused", refused)?;
         refused.retain(|it| !known.contains(it));
-        let is_map = at.way.is_empty()
+        let is_map = at.steps.is_empty()
             || refused != *map
-            || map.iter().any(|it| !matches!(it, Complaint::Expected(_)));
+            || map
+                .iter()
+                .any(|it| !matches!(it, DeserializeError::Expected(_)));
         if is_map {
-            let is_adjacent = nothing.iter().any(Complaint::is_of_adjacent_tag);
-            let met = hash_of(&says);
+            let is_adjacent = nothing.iter().any(DeserializeError::is_of_adjacent_tag);
+            let met = hash_of(&errors_by_kind);
             if at.around.iter().filter(|it| **it == met).count() >= INSIDE {
-                return Some(says);
+                return Some(errors_by_kind);
             }
             let mut at = at.clone();
             at.around.push(met);
@@ -270,21 +291,26 @@ impl<'a> Questions<'a> {
                 is_adjacent,
             });
         }
-        Some(says)
+        Some(errors_by_kind)
     }
 
-    fn fields(&mut self, at: &Place, given: &[(Name, Made)], is_adjacent: bool) -> Option<()> {
+    fn fields(
+        &mut self,
+        at: &Place,
+        given: &[(Name, SampleValue)],
+        is_adjacent: bool,
+    ) -> Option<()> {
         let inside = |label: &str, name| {
             let given = given.to_vec();
             at.inside(label, Step::Entry { given, name })
         };
         let nowhere = inside("nowhere", Name::Position(NOWHERE));
-        let known = self.heard(&nowhere, "nothing", Made::Nothing)?;
+        let known = self.errors_for(&nowhere, "nothing", SampleValue::Nothing)?;
         let mut has_positions = false;
         for position in 0..NAMES {
             let at = inside(&position.to_string(), Name::Position(position as u64));
-            let heard = self.heard(&at, "nothing", Made::Nothing)?;
-            if heard == known {
+            let errors = self.errors_for(&at, "nothing", SampleValue::Nothing)?;
+            if errors == known {
                 break;
             }
             has_positions = true;
@@ -294,15 +320,18 @@ impl<'a> Questions<'a> {
             });
         }
         // The values of a map whose keys are numbers, or texts.
-        if self.heard(&nowhere, "list", Made::List(Vec::new()))? != known {
+        if self.errors_for(&nowhere, "list", SampleValue::List(Vec::new()))? != known {
             self.tasks.push_back(Task::Value {
                 at: nowhere,
                 known: known.clone(),
             });
         }
         let any = inside("any", Name::Text("a"));
-        for (kind, made) in [("nothing", Made::Nothing), ("list", Made::List(Vec::new()))] {
-            if self.heard(&any, kind, made)? != known {
+        for (kind, sample) in [
+            ("nothing", SampleValue::Nothing),
+            ("list", SampleValue::List(Vec::new())),
+        ] {
+            if self.errors_for(&any, kind, sample)? != known {
                 self.tasks.push_back(Task::Value {
                     at: any,
                     known: known.clone(),
@@ -310,9 +339,13 @@ impl<'a> Questions<'a> {
                 break;
             }
         }
-        let plain = self.heard(at, "given", Made::Map(given.to_vec()))?;
-        let mut missing: BTreeSet<_> = plain.iter().flat_map(Complaint::fields).copied().collect();
-        let is_whole = at.way.is_empty() && given.is_empty();
+        let plain = self.errors_for(at, "given", SampleValue::Map(given.to_vec()))?;
+        let mut missing: BTreeSet<_> = plain
+            .iter()
+            .flat_map(DeserializeError::fields)
+            .copied()
+            .collect();
+        let is_whole = at.steps.is_empty() && given.is_empty();
         // A missing field is known only by its name if it is a tag, or behind `flatten`.
         let is_known = has_positions && !is_adjacent;
         if is_whole {
@@ -330,8 +363,10 @@ impl<'a> Questions<'a> {
                 with.push((Name::Text(name), value));
                 with
             };
-            let heard = self.heard(at, name, Made::Map(with(Made::Text("a"))))?;
-            let variants: BTreeSet<_> = heard.iter().flat_map(Complaint::variants).collect();
+            let errors =
+                self.errors_for(at, name, SampleValue::Map(with(SampleValue::Text("a"))))?;
+            let variants: BTreeSet<_> =
+                errors.iter().flat_map(DeserializeError::variants).collect();
             if variants.is_empty() {
                 if !(is_known || is_whole && self.names.contains(&name)) {
                     self.tasks.push_back(Task::Value {
@@ -342,7 +377,7 @@ impl<'a> Questions<'a> {
                 continue;
             }
             for variant in variants.into_iter().take(NAMES) {
-                let given = with(Made::Text(variant));
+                let given = with(SampleValue::Text(variant));
                 let at = Place {
                     path: step(named.path, variant),
                     ..at.clone()
@@ -358,15 +393,15 @@ impl<'a> Questions<'a> {
     }
 }
 
-fn hash_of(says: &[(Made, Vec<Complaint>)]) -> u64 {
+fn hash_of(errors_by_kind: &[(SampleValue, Vec<DeserializeError>)]) -> u64 {
     let mut hash = 0;
-    for (_, said) in says {
+    for (_, errors) in errors_by_kind {
         hash = step(hash, "of");
-        for complaint in said {
-            match complaint {
+        for error in errors {
+            match error {
                 // The name is that of this field.
-                Complaint::Twice(_) => hash = step(hash, "taken"),
-                _ => complaint.told(|text| hash = step(hash, text)),
+                DeserializeError::Twice(_) => hash = step(hash, "taken"),
+                _ => error.for_each_text(|text| hash = step(hash, text)),
             }
         }
     }
