@@ -23,7 +23,7 @@ const MIGRATIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// How long to wait for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the database at `url`, creates what is missing and fills it the first time.
 ///
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn open(url: &str) -> Result<AnyPool, sqlx::Error> {
     sqlx::any::install_default_drivers();
     // The pool would try again until its own timeout, and report a timeout instead of the reason.
-    let first = tokio::time::timeout(PATIENCE, AnyConnection::connect(url)).await;
+    let first = tokio::time::timeout(CONNECT_TIMEOUT, AnyConnection::connect(url)).await;
     first
         .map_err(|_| sqlx::Error::PoolTimedOut)??
         .close()
@@ -41,7 +41,7 @@ pub async fn open(url: &str) -> Result<AnyPool, sqlx::Error> {
     // Each connection to an in-memory database would open a database of its own.
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     let options = AnyPoolOptions::new()
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CONNECT_TIMEOUT)
         .after_connect(|connection, _| {
             Box::pin(async move {
                 if is_sqlite(connection) {

@@ -48,7 +48,7 @@ impl From<Value> for sea_query::Value {
 /// that SQLite reports only at the end of the statement would be lost.
 ///
 /// # Errors
-/// What the database says.
+/// The error of the database.
 pub async fn fetch_all<'c>(
     database: impl Acquire<'c, Database = Any>,
     statement: &(impl SqlxBinder + Sync),
@@ -63,7 +63,7 @@ pub async fn fetch_all<'c>(
 /// Runs a statement and returns how many rows it changed.
 ///
 /// # Errors
-/// What the database says.
+/// The error of the database.
 pub async fn execute<'c>(
     database: impl Acquire<'c, Database = Any>,
     statement: &(impl SqlxBinder + Sync),

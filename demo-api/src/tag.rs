@@ -11,8 +11,8 @@ pub enum ApiTag {
     Products,
     /// One transaction that writes a user and a product.
     Purchases,
-    /// What the cache holds, and how to make it forget.
+    /// The cache's contents and statistics, and how to invalidate them.
     Cache,
-    /// Whether the parts are there.
+    /// The state of the database and the cache.
     Health,
 }

@@ -192,11 +192,11 @@ impl OutboxTable {
 
     /// The table for SQL, `"schema"."name"`.
     pub(crate) fn quoted(&self) -> String {
-        self.beside("")
+        self.side_table("")
     }
 
     /// An object in the table's schema, named like the table with this suffix.
-    pub(crate) fn beside(&self, suffix: &str) -> String {
+    pub(crate) fn side_table(&self, suffix: &str) -> String {
         let name = format!("{}{suffix}", self.name);
         format!("{}.{}", quote_name(&self.schema), quote_name(&name))
     }

@@ -1,34 +1,34 @@
 //! Very many new rows at once, as after a bulk write in many statements.
 //!
-//! One after another they would hold up all rows behind them. So they are counted first. A resource
+//! Taken one after another, they would delay all later rows. So they are counted first. A resource
 //! with very many rows is invalidated as a whole, at once, as the triggers do for one statement.
-//! These rows say nothing more then, and are deleted when nothing else is to be done. The few rows
-//! of other resources come first.
+//! Its rows need no delivery then, and are deleted when nothing else is to be done. The few rows of
+//! other resources come first.
 
 use ::sqlx::Row as _;
 
 use super::relay::{Connection, Relay, RelayError};
 use super::row::{BATCH, MOST_ROWS, Row, ids_of, lossy};
-use super::walk::MOST_TOLD;
+use super::walk::MOST_IDS;
 use crate::key::is_resource;
 
 /// From how many new rows on they are counted.
 pub(super) const MANY: usize = 2 * BATCH;
 
-/// So many kinds of rows are told apart. With more, the rows are taken one after another.
+/// The most groups of rows. With more, the rows are taken one after another.
 pub(super) const MOST_GROUPS: usize = 1_000;
 
 /// New rows, divided.
 #[derive(Debug, Default)]
 pub(super) struct Bulk {
-    /// In place of the rows of one resource each: everything of it.
+    /// One row for each resource that is invalidated as a whole.
     pub(super) whole: Vec<Row>,
-    /// The rows that `whole` stands for. They were there when they were counted, so what is
-    /// invalidated after that is newer.
+    /// The rows that `whole` replaces. They were there when they were counted, so the invalidation
+    /// is newer.
     pub(super) covered: Vec<i64>,
     /// The other rows, those of small groups first.
     pub(super) others: Vec<i64>,
-    /// Whether there are more rows than could be told.
+    /// Whether there are more rows than these lists may hold.
     pub(super) has_more: bool,
 }
 
@@ -41,7 +41,8 @@ struct Group {
     ids: Vec<i64>,
 }
 
-/// Divides what has been committed since the snapshot `position`; `None` if that says too little.
+/// Divides the rows that were committed since the snapshot `position`; `None` if there are too many
+/// groups, or no large one.
 pub(super) async fn divide(
     relay: &Relay,
     connection: &mut Connection,
@@ -70,11 +71,11 @@ pub(super) async fn divide(
     Ok((!bulk.whole.is_empty()).then_some(bulk))
 }
 
-/// In one statement, so that what is counted and what is told is of one snapshot.
+/// One statement, so that counts and ids are of one snapshot.
 fn sql(relay: &Relay) -> String {
     let columns = format!("{}, {} AS age", Row::group_columns(), Row::AGE_MS);
     format!(
-        "SELECT resource, kind, count(*), max(age), (array_agg(id ORDER BY id))[1:{MOST_TOLD}]::text
+        "SELECT resource, kind, count(*), max(age), (array_agg(id ORDER BY id))[1:{MOST_IDS}]::text
         FROM ({unseen}) AS new GROUP BY resource, kind ORDER BY count(*) LIMIT {MOST_GROUPS}",
         unseen = relay.unseen_sql(&columns),
     )
@@ -93,16 +94,16 @@ impl Bulk {
         }
     }
 
-    /// What is left out here is found by the next walk.
+    /// The next walk finds the ids that are left out here.
     fn limit(&mut self) {
         for ids in [&mut self.covered, &mut self.others] {
-            self.has_more |= ids.len() > MOST_TOLD;
-            ids.truncate(MOST_TOLD);
+            self.has_more |= ids.len() > MOST_IDS;
+            ids.truncate(MOST_IDS);
         }
     }
 }
 
-/// What may be said in place of many rows of a kind; `None` where that may be anything.
+/// The row that replaces many rows of a kind; `None` if their meaning is not known.
 pub(super) fn all_in_place_of(kind: &str, resource: Option<String>, age_ms: i64) -> Option<Row> {
     let is_known = match (kind, &resource) {
         ("row" | "all", Some(resource)) => is_resource(resource),
@@ -159,7 +160,7 @@ mod tests {
             bulk.add(group(Some(&name), "row", of * 2_000..of * 2_000 + 1_001));
         }
         bulk.limit();
-        assert_eq!(bulk.covered.len(), super::MOST_TOLD);
+        assert_eq!(bulk.covered.len(), super::MOST_IDS);
         assert!(bulk.has_more);
     }
 }

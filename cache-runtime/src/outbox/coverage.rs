@@ -1,10 +1,10 @@
-//! Which tables are followed, and what has become of them since the last look.
+//! Which tables are followed, and whether they have changed since the last check.
 //!
 //! A table whose triggers are switched off, that has a new partition, or that was restored from a
-//! dump changes without a row in the outbox. So each relay looks at the database's catalog every
-//! few seconds. What is not followed is in the statistics. And where anything about a followed
-//! table is another thing than before (its triggers, its columns, its partitions), what it is the
-//! source of is invalidated as a whole, since nobody knows what has changed meanwhile.
+//! dump changes without a row in the outbox. So each relay reads the database's catalog every few
+//! seconds. Tables that are not followed are in the statistics. If the triggers, columns or
+//! partitions of a followed table differ from before, its resources are invalidated as a whole,
+//! since its rows may have changed meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use super::trigger_notes::{Notes, is_subscribed};
 use super::triggers::{
     by_row_sql, is_function_sql, replica_trigger_name, row_trigger_name, signature, trigger_names,
 };
-use super::walk::SURVEY;
+use super::walk::WALK_INTERVAL;
 use crate::base::clock::{self, Instant};
 use crate::config::outbox::{OutboxTable, quote_text};
 use crate::invalidation::outbox::Shapes;
 
-/// After a look that failed, the next one comes so much later.
-const PAUSE: Duration = Duration::from_secs(60);
-/// Of the relay's time it takes one part in so many, since new rows wait meanwhile.
-const SHARE: u32 = 200;
+/// The pause after a check that failed.
+const FAILED_LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// A check may use 1/200 of the relay's time, since new rows wait meanwhile.
+const LOOK_SHARE: u32 = 200;
 
 /// A table whose changes are followed, or should be.
 #[derive(Debug)]
@@ -192,7 +192,7 @@ fn changed(before: &Shapes, now: &Shapes) -> Vec<Row> {
     rows.into_values().collect()
 }
 
-/// Looks from time to time.
+/// Checks the followed tables from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
     last: Option<Instant>,
@@ -210,7 +210,7 @@ impl Coverage {
             return Ok(());
         }
         let begun = clock::now();
-        (self.last, self.pause) = (Some(begun), PAUSE);
+        (self.last, self.pause) = (Some(begun), FAILED_LOOK_PAUSE);
         let read = match connection.rows(&coverage_sql(relay.table()), &[]).await {
             Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
                 if !std::mem::replace(&mut self.has_failed, true) {
@@ -226,13 +226,12 @@ impl Coverage {
         };
         let tables = read.iter().map(CoveredTable::read);
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
-        self.pause = SURVEY.max(begun.elapsed() * SHARE);
+        self.pause = WALK_INTERVAL.max(begun.elapsed() * LOOK_SHARE);
         noted(relay, tables).await
     }
 }
 
-/// Says which tables are not followed, and invalidates what depends on those that are not as they
-/// were.
+/// Notes which tables are not followed, and invalidates what depends on tables that have changed.
 pub(super) async fn noted(relay: &Relay, tables: Vec<CoveredTable>) -> Result<(), RelayError> {
     let problems = tables.iter().filter_map(CoveredTable::with_problem);
     relay.state.not_followed(problems.collect());

@@ -26,7 +26,7 @@ const BEGIN: &str = "SET LOCAL lock_timeout = '2s';\n";
 /// transactions that write to its table, but not for those that read it: for 2 s at most.
 ///
 /// # Errors
-/// What the database says: a table or column is missing, the user lacks a permission, a part of the
+/// The error of the database: a table or column is missing, the user lacks a permission, a part of the
 /// outbox belongs to another user, a later release has installed its version of the table, or a
 /// table is in use for too long (`55P03`, with the table's name).
 ///
@@ -49,7 +49,7 @@ pub async fn install(
 /// afterwards.
 ///
 /// # Errors
-/// What the database says.
+/// The error of the database.
 ///
 /// # Cancel safety
 /// Dropped, it has taken place or not.
@@ -192,7 +192,7 @@ pub async fn status(
     config: &OutboxConfig,
 ) -> Result<Status, ::sqlx::Error> {
     let table = &config.table;
-    let (outbox, state) = (table.quoted(), table.beside("_state"));
+    let (outbox, state) = (table.quoted(), table.side_table("_state"));
     let mut status = Status::none(table.channel());
     status.knows_relays = true;
     let exists = one(connection, "SELECT to_regclass($1) IS NOT NULL", &state).await?;
@@ -211,7 +211,7 @@ pub async fn status(
             coalesce((SELECT tgenabled = 'A' FROM pg_trigger WHERE tgrelid = {outbox_text}::regclass AND tgname = {notify}), false)
         FROM {state} AS state WHERE $1 IS NOT NULL",
         age = Row::AGE_MS,
-        set_aside = table.beside("_set_aside"),
+        set_aside = table.side_table("_set_aside"),
         outbox_text = quote_text(&outbox),
         notify = quote_text(&format!("{}_notify", table.name())),
         relays = format_args!("pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database()"),

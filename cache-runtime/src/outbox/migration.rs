@@ -51,14 +51,14 @@ pub(super) fn later_text(table: &str, there: impl Display, version: impl Display
 pub(super) fn migration_of(table: &OutboxTable) -> String {
     let (outbox, set_aside, state) = (
         table.quoted(),
-        table.beside("_set_aside"),
-        table.beside("_state"),
+        table.side_table("_set_aside"),
+        table.side_table("_state"),
     );
-    let (notify, channel) = (table.beside("_notify"), quote_text(&table.channel()));
+    let (notify, channel) = (table.side_table("_notify"), quote_text(&table.channel()));
     let (index, trigger) = (table.bare("_xid"), table.bare("_notify"));
     let (trigger_text, index_text) = (
         quote_text(&format!("{}_notify", table.name())),
-        quote_text(&table.beside("_xid")),
+        quote_text(&table.side_table("_xid")),
     );
     let hint = quote_text(&format!(
         "if programs use two-phase commit: ALTER TABLE {outbox} DISABLE TRIGGER {trigger}, and the relays poll"
@@ -180,15 +180,15 @@ $cache_outbox$;
 /// The SQL after which the relays may share the rows in another way than before: whoever connects
 /// first says how.
 pub(super) fn reset_of(table: &OutboxTable) -> String {
-    format!("UPDATE {} SET relay = NULL;\n", table.beside("_state"))
+    format!("UPDATE {} SET relay = NULL;\n", table.side_table("_state"))
 }
 
 pub(super) fn removal_of(table: &OutboxTable) -> String {
     format!(
         "DROP TABLE IF EXISTS {}, {}, {};\nDROP FUNCTION IF EXISTS {}();\n",
         table.quoted(),
-        table.beside("_set_aside"),
-        table.beside("_state"),
-        table.beside("_notify"),
+        table.side_table("_set_aside"),
+        table.side_table("_state"),
+        table.side_table("_notify"),
     )
 }

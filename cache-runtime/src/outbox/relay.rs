@@ -27,29 +27,28 @@ use crate::local::FreshnessBound;
 use crate::outbox::migration::VERSION;
 use crate::outbox::row::Row;
 
-/// How long the server works on a statement before it ends it.
-const STATEMENT: Duration = Duration::from_millis(750);
-/// How long a query may go without an answer before the connection counts as lost. By then the
-/// server has said that it is slow.
-const QUERY: Duration = Duration::from_secs(2);
-/// How long a connection may take.
-pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How long a process that stands still in the middle of a batch holds its rows. This and the
-/// others' poll are less than the 1.5 s that are promised.
-const IDLE: &str = "750ms";
-/// What the connections of relays are called.
+/// How long a statement may run; then the server ends it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_millis(750);
+/// How long a query may go without an answer before the connection counts as lost. A server that
+/// is only slow has ended the statement by then.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long connecting may take.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process that hangs in the middle of a batch holds its rows. Together with the poll of
+/// the other processes this is less than the 1.5 s that are promised.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "750ms";
+/// The application name of relays' connections.
 pub(super) const NAME: &str = "cache-runtime outbox";
-/// Of so many rows of a batch that can't be read each is logged.
+/// How many rows of a batch that can't be read are logged one by one.
 const LOGGED: usize = 10;
 /// How many rows that can't be read are kept, and for how many days; the oldest are deleted first.
 /// They show a writer's mistake. Everything that they may have meant has been invalidated.
 pub(super) const MOST_SET_ASIDE: usize = 1_000;
 pub(super) const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 days'";
-/// How the state says that each process reads the rows; behind it, for how many milliseconds they
-/// stay.
+/// The state's mark that each process reads all rows. Behind it is the retention in milliseconds.
 pub(super) const EACH: &str = "each/";
 /// How long a batch, which holds the locks of its rows, may wait for the store.
-pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(600);
+pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(600);
 
 #[derive(Clone)]
 pub(super) struct Relay {
@@ -108,7 +107,7 @@ impl fmt::Display for RelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database(error) | Self::Busy(error) => write!(f, "{error}"),
-            Self::TimedOut => write!(f, "no answer within {} s", QUERY.as_secs()),
+            Self::TimedOut => write!(f, "no answer within {} s", QUERY_TIMEOUT.as_secs()),
             Self::Closed => f.write_str("the connection was closed"),
             Self::Unusable(what) => f.write_str(what),
             Self::NotAcknowledged => f.write_str("the store has not acknowledged an invalidation"),
@@ -183,7 +182,7 @@ pub(super) async fn rows(
 pub(super) async fn within<T>(
     query: impl Future<Output = Result<T, RelayError>>,
 ) -> Result<T, RelayError> {
-    match tokio::time::timeout(QUERY, query).await {
+    match tokio::time::timeout(QUERY_TIMEOUT, query).await {
         Ok(answer) => answer,
         Err(_) => Err(RelayError::TimedOut),
     }
@@ -199,7 +198,10 @@ pub(super) fn relay_options(
     let statement = format!("{}ms", statement.as_millis());
     options.clone().application_name(name).options([
         ("statement_timeout", statement.as_str()),
-        ("idle_in_transaction_session_timeout", IDLE),
+        (
+            "idle_in_transaction_session_timeout",
+            IDLE_IN_TRANSACTION_TIMEOUT,
+        ),
         // Each statement sees what is committed, whatever the role's own setting.
         ("default_transaction_isolation", "read committed"),
         // A plan that is made while the table is empty is kept when it is not.
@@ -272,10 +274,10 @@ impl Relay {
                 return Err(RelayError::Unusable("the outbox is in SQLite".into()));
             }
         };
-        let options = relay_options(options, NAME, STATEMENT);
+        let options = relay_options(options, NAME, STATEMENT_TIMEOUT);
         let pool = PgPoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(CONNECT)
+            .acquire_timeout(CONNECT_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);
@@ -296,11 +298,11 @@ impl Relay {
     /// Checks that this is a primary with the table in the version that this crate knows, and that
     /// the other relays share the rows in the same way.
     async fn check(&self, connection: &mut Connection) -> Result<(), RelayError> {
-        let (outbox, state) = (self.table().quoted(), self.table().beside("_state"));
+        let (outbox, state) = (self.table().quoted(), self.table().side_table("_state"));
         let facts = "SELECT pg_is_in_recovery(), to_regclass($1) IS NOT NULL, current_setting('idle_in_transaction_session_timeout')";
         let facts = connection.rows(facts, &[&state]).await?;
         let facts = facts.first().ok_or(RelayError::Closed)?;
-        if facts.try_get::<String, _>(2)? != IDLE {
+        if facts.try_get::<String, _>(2)? != IDLE_IN_TRANSACTION_TIMEOUT {
             let text = "the settings of the connection did not reach the server; a relay needs a direct connection, without a pooler in between";
             return Err(RelayError::Unusable(text.into()));
         }
@@ -332,7 +334,7 @@ impl Relay {
 
     /// Two columns, for [`Connection::is_the_same`].
     pub(super) fn state_sql(&self) -> String {
-        let state = self.table().beside("_state");
+        let state = self.table().side_table("_state");
         format!("(SELECT relay FROM {state}), (SELECT tableoid::bigint FROM {state})")
     }
 
@@ -352,7 +354,7 @@ impl Relay {
             "UPDATE {state} SET relay = $1 WHERE relay IS NULL OR CASE
                 WHEN $2 <> '' AND left(relay, {length}) = '{EACH}'
                 THEN substr(relay, {length} + 1)::numeric < $2::numeric ELSE false END",
-            state = self.table().beside("_state"),
+            state = self.table().side_table("_state"),
             length = EACH.len(),
         );
         let mine = self.mine()?;
@@ -400,10 +402,10 @@ impl Relay {
         Ok(())
     }
 
-    /// The statement that puts rows into the table beside. Where each process reads all rows, one
+    /// The statement that moves rows to the table of rows that were set aside. Where each process reads all rows, one
     /// that comes later does not put back what has been dropped.
     pub(super) fn set_aside_sql(&self) -> String {
-        let set_aside = self.table().beside("_set_aside");
+        let set_aside = self.table().side_table("_set_aside");
         let is_kept = match self.freshness {
             None => String::new(),
             Some(_) => format!(
@@ -431,8 +433,8 @@ impl Relay {
             return Ok(());
         }
         let (set_aside, state) = (
-            self.table().beside("_set_aside"),
-            self.table().beside("_state"),
+            self.table().side_table("_set_aside"),
+            self.table().side_table("_state"),
         );
         let sql = format!(
             "WITH dropped AS (

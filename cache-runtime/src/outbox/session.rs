@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::relay::{CONNECT, Relay, RelayError};
+use super::relay::{CONNECT_TIMEOUT, Relay, RelayError};
 use super::{followed, shared};
 use crate::base::background::supervised;
 use crate::base::clock;
@@ -67,7 +67,7 @@ impl Relay {
         if let crate::config::outbox::OutboxLocation::Sqlite(options) = &self.config.location {
             return super::sqlite::session(self, options).await;
         }
-        let mut connection = match tokio::time::timeout(CONNECT, self.connect()).await {
+        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(lost)) => return lost,
             Err(_) => return RelayError::TimedOut,

@@ -3,17 +3,17 @@
 //!
 //! The rows of a batch are deleted in a transaction that is committed after the acknowledgement, so
 //! until then they are locked and there. `SKIP LOCKED` lets the relays of several processes work
-//! side by side. What is delivered twice is harmless. The order does not matter: an invalidation
+//! side by side. To deliver a row twice is harmless. The order does not matter: an invalidation
 //! puts new nonces, and says nothing of values.
 //!
 //! At each notification and each poll a relay asks which rows are new to it. So a transaction that
-//! commits late loses nothing: its rows are new when it has committed. What it has heard of and
-//! can't take yet (another relay has locked it, or it is its writer's) is remembered by its id and
-//! tried again at each poll, until it is gone. What was there before it connected, or is more than
-//! it can remember, is found by a [walk](super::walk) over the table.
+//! commits late loses nothing: its rows are new when it has committed. A row that it knows of and
+//! can't take yet (another relay has locked it, or its writer delivers it) is remembered by its id
+//! and tried again at each poll, until it is gone. Rows from before it connected, or more than it
+//! can remember, are found by a [walk](super::walk) over the table.
 //!
-//! New rows come first: of what is tried again, of what a walk has found, and of what a
-//! [bulk write](super::bulk) leaves over, one batch is taken between two looks at what is new.
+//! New rows come first. Of the other rows (tried again, found by a walk, or left over from a
+//! [bulk write](super::bulk)) one batch is taken between two reads of new rows.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -25,27 +25,27 @@ use tokio::sync::watch;
 use super::bulk::{self, Bulk, MANY};
 use super::coverage::Coverage;
 use super::delivery::deliver;
-use super::relay::{ACKNOWLEDGEMENT, Connection, Relay, RelayError, rows, within};
+use super::relay::{ACK_TIMEOUT, Connection, Relay, RelayError, rows, within};
 use super::row::{BATCH, Row, meaning};
-use super::walk::{MOST_TOLD, SetAside, Walks};
+use super::walk::{MOST_IDS, SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::invalidation::Acknowledgement;
 use crate::store::{Circuit, ConnectionStatus};
 
 /// The most ids that are remembered.
-const MOST_LEFT: usize = MOST_TOLD;
+const MOST_LEFT: usize = MOST_IDS;
 
-/// What a relay knows of the rows, over one connection.
+/// The rows that a relay knows of, over one connection.
 #[derive(Debug, Default)]
 struct RelayPosition {
     /// The snapshot of the last read.
     position: Option<String>,
-    /// Rows that it has heard of and that may still be there.
+    /// Known rows that may still be there.
     left: BTreeSet<i64>,
-    /// Those of them, and of what a walk has found, that are still to be tried this time.
+    /// Known rows, and rows that a walk has found, that are still to be tried in this round.
     retry: BTreeSet<i64>,
-    /// Rows that say nothing more, since their resource has been invalidated as a whole.
+    /// Rows that need no delivery, since their resource has been invalidated as a whole.
     covered: Vec<i64>,
     tried: Option<Instant>,
     walks: Walks,
@@ -60,7 +60,7 @@ pub(super) async fn run(
 ) -> Result<Infallible, RelayError> {
     let mut known = RelayPosition::default();
     let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
-    forget_if_another(relay, connection).await?;
+    invalidate_if_other_server(relay, connection).await?;
     loop {
         let done = known.turn(relay, connection).await;
         relay.unless_busy(done)?;
@@ -69,7 +69,7 @@ pub(super) async fn run(
         }
         tokio::select! {
             waited = relay.wait(connection) => waited?,
-            // What has waited for Redis is taken at once.
+            // Rows that have waited for Redis are taken at once.
             () = changed(&mut store) => known.tried = None,
         }
     }
@@ -87,7 +87,8 @@ impl RelayPosition {
         self.set_aside.look(relay, connection).await
     }
 
-    /// Takes one batch of what is tried again, and begins anew when that is done and it is time to.
+    /// Takes one batch of the rows that are tried again. After the last batch, the next round begins
+    /// when it is due.
     async fn retry(
         &mut self,
         relay: &Relay,
@@ -108,7 +109,7 @@ impl RelayPosition {
         self.take(relay, connection, batch).await
     }
 
-    /// Deletes one batch of the rows that say nothing more.
+    /// Deletes one batch of the rows that need no delivery.
     async fn delete_covered(
         &mut self,
         relay: &Relay,
@@ -120,7 +121,14 @@ impl RelayPosition {
             return Ok(());
         }
         let cache = relay.cache()?;
-        let rest = take(relay, connection, &cache, &batch, RowHandling::Nothing).await?;
+        let rest = take(
+            relay,
+            connection,
+            &cache,
+            &batch,
+            RowHandling::AlreadyDelivered,
+        )
+        .await?;
         self.left.extend(rest.unwrap_or(batch));
         Ok(())
     }
@@ -201,7 +209,8 @@ impl RelayPosition {
             if cache.store.circuit() != Circuit::Closed {
                 break;
             }
-            let Some(rest) = take(relay, connection, &cache, batch, RowHandling::All).await? else {
+            let Some(rest) = take(relay, connection, &cache, batch, RowHandling::Deliver).await?
+            else {
                 break;
             };
             for id in batch {
@@ -227,13 +236,16 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover commits may be gone that entries were loaded after, and so they may after a
-/// dump was restored, or after a crash of a server that does not wait for its disk: then everything
-/// is invalidated. Which server and which table this was is in the database, and so on a standby
-/// and in a dump, too: processes that start later find it there. Whoever finds another one
-/// invalidates first, and says then which one it is.
-async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), RelayError> {
-    let state = relay.table().beside("_state");
+/// Invalidates everything if the server or the table is another one than before: after a failover,
+/// after a dump was restored, or after a crash of a server that does not wait for its disk. Commits
+/// may be lost then whose data was cached. The identity of the server and of the table is stored in
+/// the database, so it is on standbys and in dumps too, and processes that start later find it. A
+/// process that finds another identity invalidates first, and stores the new one then.
+async fn invalidate_if_other_server(
+    relay: &Relay,
+    connection: &mut Connection,
+) -> Result<(), RelayError> {
+    let state = relay.table().side_table("_state");
     // A restored table has another number.
     let table = format!(
         "{}::regclass::oid",
@@ -248,7 +260,7 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
         crash = crash_sql(),
     );
     let read = match connection.rows(&sql, &[]).await {
-        // Some providers don't let everybody ask.
+        // Some providers don't permit it.
         Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {
             if relay.state.failovers_unknown() {
                 tracing::warn!(
@@ -257,19 +269,20 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
                     "a failover of the database will not be noticed: the relay's user needs EXECUTE on pg_control_system()"
                 );
             }
-            return forget_if_restored(relay, connection, &table).await;
+            return invalidate_if_other_table(relay, connection, &table).await;
         }
         read => read?,
     };
     let read = read.first().ok_or(RelayError::Closed)?;
-    let (server, told): (String, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
-    let is_new = told.as_deref() != Some(&server);
+    let (server, stored_server): (String, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+    let is_new = stored_server.as_deref() != Some(&server);
     // The standby may have been behind what the state said.
     let is_known_otherwise = relay.state.is_another_server(&server);
-    let told = told.filter(|_| !crate::base::mutation::is_active("outbox-failover-forgotten"));
-    let is_another = (told.is_some() && is_new || is_known_otherwise)
+    let stored_server =
+        stored_server.filter(|_| !crate::base::mutation::is_active("outbox-failover-forgotten"));
+    let is_another = (stored_server.is_some() && is_new || is_known_otherwise)
         && !crate::base::mutation::is_active("outbox-failover-ignored");
-    if is_another && !forget(relay).await? {
+    if is_another && !invalidate_everything(relay).await? {
         // This process's queue keeps it. If that is gone before it takes place, the next one finds
         // the state as it is.
         return Ok(());
@@ -281,9 +294,9 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     connection.rows(&sql, &[&server]).await.map(drop)
 }
 
-/// Which crash of the server was the last one. It may have lost commits that others have read: any
-/// session may have had `synchronous_commit` off. After a crash, and not after a shutdown,
-/// statistics begin anew.
+/// Identifies the last crash of the server. Commits that others have read may be lost by it, since
+/// any session may have had `synchronous_commit` off. Statistics are reset after a crash, and not
+/// after a shutdown.
 fn crash_sql() -> &'static str {
     if crate::base::mutation::is_active("outbox-crashes-ignored") {
         return "''";
@@ -291,8 +304,9 @@ fn crash_sql() -> &'static str {
     "'/' || coalesce((SELECT extract(epoch FROM stats_reset)::text FROM pg_stat_bgwriter), '')"
 }
 
-/// What is known without that right: whether it is the table that this process has seen before.
-async fn forget_if_restored(
+/// The check without that permission: whether the table is the one that this process has seen
+/// before.
+async fn invalidate_if_other_table(
     relay: &Relay,
     connection: &mut Connection,
     table: &str,
@@ -302,29 +316,29 @@ async fn forget_if_restored(
     let read = read.first().ok_or(RelayError::Closed)?;
     let table: String = read.try_get(0)?;
     if relay.state.is_another_server(&table) {
-        forget(relay).await?;
+        invalidate_everything(relay).await?;
     }
     Ok(())
 }
 
-/// Whether the store has acknowledged that everything is invalidated.
-async fn forget(relay: &Relay) -> Result<bool, RelayError> {
+/// Invalidates everything; returns whether the store has acknowledged it.
+async fn invalidate_everything(relay: &Relay) -> Result<bool, RelayError> {
     tracing::warn!(
         table = relay.table().channel(),
         "the outbox's database or table is another one than before, as after a failover, a crash without synchronous commits or a restored dump: everything is invalidated, since commits may be lost"
     );
     relay.state.cold_start();
     let pending_ack = relay.cache()?.invalidations.enqueue_namespace();
-    Ok(pending_ack.acknowledged(ACKNOWLEDGEMENT).await == Acknowledgement::Delivered)
+    Ok(pending_ack.acknowledged(ACK_TIMEOUT).await == Acknowledgement::Delivered)
 }
 
-/// What rows are taken for.
+/// What is done with the rows of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowHandling {
-    /// What they say is delivered.
-    All,
-    /// It has been delivered.
-    Nothing,
+    /// They are delivered, then deleted.
+    Deliver,
+    /// They are only deleted.
+    AlreadyDelivered,
 }
 
 /// Delivers those rows of a batch that can be taken, and returns the ids of those that are left;
@@ -334,7 +348,7 @@ async fn take(
     connection: &mut Connection,
     cache: &Handle,
     ids: &[i64],
-    saying: RowHandling,
+    handling: RowHandling,
 ) -> Result<Option<Vec<i64>>, RelayError> {
     let mut transaction = connection.begin().await?;
     let texts = [list_of(ids), relay.mine()?];
@@ -353,7 +367,7 @@ async fn take(
         return Ok(Some(rest));
     }
     let mut meaning = meaning(cache, batch);
-    if saying == RowHandling::Nothing {
+    if handling == RowHandling::AlreadyDelivered {
         (meaning.request, meaning.everything) = Default::default();
     }
     let has_poison = !meaning.poison.is_empty();
@@ -371,9 +385,9 @@ async fn take(
         return Ok(None);
     }
     within(async { Ok(transaction.commit().await?) }).await?;
-    match saying {
-        RowHandling::All => relay.state.delivered(number, lag),
-        RowHandling::Nothing => relay.state.covered(number),
+    match handling {
+        RowHandling::Deliver => relay.state.delivered(number, lag),
+        RowHandling::AlreadyDelivered => relay.state.covered(number),
     }
     if has_poison {
         relay.drop_set_aside(connection).await?;
@@ -382,9 +396,9 @@ async fn take(
 }
 
 /// Deletes the rows `$1` that are due and that nobody else has locked. Each row that was there
-/// comes with its id, and with what it says if it was deleted. A time that is further away than any
-/// writer asks for is a clock's, or somebody's mistake. Processes that share the rows in another
-/// way than `$2` must not lose them.
+/// comes with its id, and with its contents if it was deleted. A due time that is further away than
+/// any writer asks for is ignored: a clock was wrong, or a writer. Processes that share the rows in
+/// another way than `$2` must not lose them.
 ///
 /// By an array, and not by a join: where statistics say that the table is empty, as they often do,
 /// a join may go over the whole index.
@@ -405,7 +419,7 @@ fn take_sql(relay: &Relay) -> String {
         SELECT seen.id, deleted.* FROM {outbox} AS seen LEFT JOIN deleted ON deleted.id = seen.id
         WHERE seen.id = ANY ($1::bigint[])",
         outbox = relay.table().quoted(),
-        state = relay.table().beside("_state"),
+        state = relay.table().side_table("_state"),
         columns = Row::columns(),
     )
 }

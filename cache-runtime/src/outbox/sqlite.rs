@@ -68,7 +68,7 @@ pub async fn install(
 /// Lets the relays share the rows in another way than before, as [`reset`](super::reset()) does.
 ///
 /// # Errors
-/// What the database says.
+/// The error of the database.
 ///
 /// # Cancel safety
 /// Dropped, it has taken place or not.

@@ -1,10 +1,9 @@
 //! The walk over the whole table, from its beginning: for its size, and for rows that were there
 //! before.
 //!
-//! It costs in proportion to the rows and to what has been deleted and can't be vacuumed yet, which
-//! is millions while a transaction is open for hours. So it is no part of what carries new rows
-//! out: it comes every few seconds, less often where it takes long, and over a connection of its
-//! own as soon as it takes long enough to be in the way.
+//! Its cost grows with the number of rows, and of deleted rows that can't be vacuumed yet: millions
+//! while a transaction is open for hours. So new rows don't wait for it. It takes place every few
+//! seconds, less often if it is slow, and then over a connection of its own.
 
 use std::time::Duration;
 
@@ -19,21 +18,21 @@ use crate::base::clock::{self, Instant};
 use crate::config::outbox::{OutboxLocation, quote_text};
 use crate::invalidation::outbox::OpenTransactions;
 
-/// How often the table is walked over, if that is quick.
-pub(super) const SURVEY: Duration = Duration::from_secs(5);
-/// A walk of so much longer is in the way of what is new.
-const QUICK: Duration = Duration::from_millis(100);
+/// The pause between two walks, if they are quick.
+pub(super) const WALK_INTERVAL: Duration = Duration::from_secs(5);
+/// A slower walk gets a connection of its own.
+const SLOW_WALK: Duration = Duration::from_millis(100);
 /// How long a walk over a connection of its own may take.
 const WALK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Of its time it is under way for one part in so many.
-const SHARE: u32 = 20;
+/// A walk may use 1/20 of the time.
+const WALK_SHARE: u32 = 20;
 /// Rows are counted up to this many.
 const MOST_COUNTED: usize = 100_000;
-/// So many ids are told; the rest is for the next walk, which goes on behind them.
-pub(super) const MOST_TOLD: usize = 10_000;
+/// A walk returns at most this many ids; the next walk continues after them.
+pub(super) const MOST_IDS: usize = 10_000;
 
-/// How long the oldest transaction is open that keeps what was deleted, as far as the user may
-/// know; and how many have been prepared, which nobody's connection shows.
+/// How long the oldest transaction is open that keeps deleted rows from being vacuumed, as far as
+/// the user may see it; and the number of prepared transactions, which no connection shows.
 pub(super) const OPEN_TRANSACTIONS: &str = "SELECT (extract(epoch FROM max(clock_timestamp() - since)) * 1000)::bigint AS oldest_ms, \
     count(*) FILTER (WHERE is_prepared) AS prepared FROM (\
         SELECT xact_start AS since, false AS is_prepared FROM pg_stat_activity \
@@ -57,32 +56,32 @@ struct WalkResult {
 pub(super) struct Walks {
     last: Option<Instant>,
     pause: Duration,
-    /// Over a connection of its own.
-    beside: JoinSet<Result<WalkResult, RelayError>>,
+    /// The walk over a connection of its own, if one is running.
+    background: JoinSet<Result<WalkResult, RelayError>>,
     is_slow: bool,
-    /// Where the next one begins: behind what the last one has told.
+    /// Where the next one begins: after the last id that was returned.
     from: i64,
     has_failed: bool,
 }
 
 impl Walks {
-    /// Asks for a walk soon, since more is left than can be remembered.
+    /// Requests a walk soon: there are more rows than can be remembered.
     pub(super) fn ask(&mut self) {
-        self.pause = self.pause.min(SURVEY / 10);
+        self.pause = self.pause.min(WALK_INTERVAL / 10);
     }
 
-    /// Whether the last walk had more to tell.
+    /// Whether the last walk has left ids for the next one.
     pub(super) fn goes_on(&self) -> bool {
-        self.from > 0 && self.beside.is_empty()
+        self.from > 0 && self.background.is_empty()
     }
 
-    /// Walks if it is time to, and returns the ids of rows that are there.
+    /// Walks if one is due, and returns the ids of rows in the table.
     pub(super) async fn next(
         &mut self,
         relay: &Relay,
         connection: &mut Connection,
     ) -> Result<Vec<i64>, RelayError> {
-        if let Some(done) = self.beside.try_join_next() {
+        if let Some(done) = self.background.try_join_next() {
             return Ok(match done {
                 Ok(Ok(walked)) => self.done(relay, walked),
                 Ok(Err(error)) => self.failed(relay, &error),
@@ -90,7 +89,7 @@ impl Walks {
             });
         }
         let is_due = self.last.is_none_or(|last| last.elapsed() >= self.pause);
-        if !self.beside.is_empty() || !is_due && !self.goes_on() {
+        if !self.background.is_empty() || !is_due && !self.goes_on() {
             return Ok(Vec::new());
         }
         self.last = Some(clock::now());
@@ -103,8 +102,8 @@ impl Walks {
         }
         self.is_slow = true;
         let (relay, from) = (relay.clone(), self.from);
-        self.beside
-            .spawn(async move { walk_beside(&relay, from).await });
+        self.background
+            .spawn(async move { walk_in_background(&relay, from).await });
         Ok(Vec::new())
     }
 
@@ -114,17 +113,17 @@ impl Walks {
                 .state
                 .walked(walked.depth, walked.oldest_ms, walked.dead, walked.open);
         }
-        self.is_slow = walked.took > QUICK;
-        self.pause = SURVEY.max(walked.took * SHARE);
+        self.is_slow = walked.took > SLOW_WALK;
+        self.pause = WALK_INTERVAL.max(walked.took * WALK_SHARE);
         self.last = Some(clock::now());
         self.from = match walked.ids.last() {
-            Some(last) if walked.ids.len() == MOST_TOLD => *last,
+            Some(last) if walked.ids.len() == MOST_IDS => *last,
             _ => 0,
         };
         walked.ids
     }
 
-    /// What can't be counted is not known, and that is all.
+    /// Without a count the statistics show `null`. Nothing else depends on it.
     fn failed(&mut self, relay: &Relay, error: &RelayError) -> Vec<i64> {
         relay.state.not_walked();
         (self.pause, self.last, self.from) = (WALK_TIMEOUT, Some(clock::now()), 0);
@@ -140,14 +139,14 @@ impl Walks {
 }
 
 fn sql(relay: &Relay, from: i64) -> String {
-    let told = match relay.freshness {
-        None => MOST_TOLD,
-        // Each process reads what is new, and nothing else.
+    let limit = match relay.freshness {
+        None => MOST_IDS,
+        // Each process reads new rows only.
         Some(_) => 0,
     };
     let outbox = relay.table().quoted();
     format!(
-        "SELECT count(*), max(age), (array_agg(id ORDER BY id))[1:{told}]::text, pg_stat_get_dead_tuples({name}::regclass),
+        "SELECT count(*), max(age), (array_agg(id ORDER BY id))[1:{limit}]::text, pg_stat_get_dead_tuples({name}::regclass),
             (SELECT oldest_ms FROM ({OPEN_TRANSACTIONS}) AS open), (SELECT prepared FROM ({OPEN_TRANSACTIONS}) AS open)
         FROM (SELECT r.id, {age} AS age FROM {outbox} AS r WHERE r.id > {from} ORDER BY r.id LIMIT {MOST_COUNTED}) AS walked",
         name = quote_text(&outbox),
@@ -165,7 +164,7 @@ async fn walk(
     walked(&read, begun)
 }
 
-async fn walk_beside(relay: &Relay, from: i64) -> Result<WalkResult, RelayError> {
+async fn walk_in_background(relay: &Relay, from: i64) -> Result<WalkResult, RelayError> {
     #[allow(
         clippy::infallible_destructuring_match,
         reason = "with SQLite there is another place"
@@ -175,7 +174,7 @@ async fn walk_beside(relay: &Relay, from: i64) -> Result<WalkResult, RelayError>
         #[cfg(feature = "outbox-sqlite")]
         OutboxLocation::Sqlite(_) => return Err(RelayError::Closed),
     };
-    let name = format!("{NAME}, beside");
+    let name = format!("{NAME}, walk");
     let reading = async {
         let options = relay_options(options, &name, WALK_TIMEOUT);
         let mut connection: PgConnection = options.connect().await?;
@@ -208,7 +207,7 @@ fn walked(read: &[PgRow], begun: Instant) -> Result<WalkResult, RelayError> {
     })
 }
 
-/// Looks from time to time at the rows that were set aside. They are few.
+/// Counts the rows that were set aside, from time to time. They are few.
 #[derive(Debug, Default)]
 pub(super) struct SetAside {
     last: Option<Instant>,
@@ -221,15 +220,15 @@ impl SetAside {
         relay: &Relay,
         connection: &mut Connection,
     ) -> Result<(), RelayError> {
-        if self.last.is_some_and(|last| last.elapsed() < SURVEY) {
+        if self.last.is_some_and(|last| last.elapsed() < WALK_INTERVAL) {
             return Ok(());
         }
         self.last = Some(clock::now());
         let sql = format!(
             "SELECT (SELECT count(*) FROM (SELECT FROM {set_aside} LIMIT 100000) AS counted),
                 coalesce((SELECT dropped FROM {state}), 0), EXISTS (SELECT FROM {set_aside} WHERE {TOO_OLD})",
-            set_aside = relay.table().beside("_set_aside"),
-            state = relay.table().beside("_state"),
+            set_aside = relay.table().side_table("_set_aside"),
+            state = relay.table().side_table("_state"),
         );
         let read = match connection.rows(&sql, &[]).await {
             Err(RelayError::Database(error @ ::sqlx::Error::Database(_))) => {

@@ -17,10 +17,10 @@ use crate::outbox::coverage::noted;
 use crate::outbox::delivery::deliver;
 use crate::outbox::file_coverage::{SCHEMA_VERSION, covered_tables};
 use crate::outbox::followed::{MOST_READ, Snapshots, start_cold};
-use crate::outbox::relay::{CONNECT, MOST_SET_ASIDE, Relay, RelayError, within};
+use crate::outbox::relay::{CONNECT_TIMEOUT, MOST_SET_ASIDE, Relay, RelayError, within};
 use crate::outbox::row::{BATCH, LONGEST_VALUE, MOST_ROWS, Row, lossy, meaning};
 use crate::outbox::shared::{changed, lag_of};
-use crate::outbox::walk::SURVEY;
+use crate::outbox::walk::WALK_INTERVAL;
 use crate::store::Circuit;
 
 /// Rows that say nothing more once their resource has been invalidated. The others are to be set
@@ -45,7 +45,7 @@ pub(in crate::outbox) async fn session(
 ) -> RelayError {
     let options = options.clone().create_if_missing(false).busy_timeout(BUSY);
     let connect = SqliteConnection::connect_with(&options);
-    let connection = match tokio::time::timeout(CONNECT, connect).await {
+    let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return error.into(),
         Err(_) => return RelayError::TimedOut,
@@ -399,7 +399,7 @@ impl SqliteRelay<'_> {
 
     /// Reads the tables' sizes at intervals.
     async fn survey(&mut self, last: &mut Option<Instant>) -> Result<(), RelayError> {
-        if last.is_some_and(|last| last.elapsed() < SURVEY) {
+        if last.is_some_and(|last| last.elapsed() < WALK_INTERVAL) {
             return Ok(());
         }
         *last = Some(clock::now());

@@ -38,7 +38,7 @@ impl Followed {
     }
 
     pub(super) fn function(&self, outbox: &OutboxTable) -> String {
-        outbox.beside(&self.table.function_suffix())
+        outbox.side_table(&self.table.function_suffix())
     }
 
     /// The function. It has the search path and the forms of values that it needs, whoever runs it:
