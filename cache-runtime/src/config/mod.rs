@@ -14,6 +14,7 @@ mod url;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use self::bounds::LONGEST;
@@ -85,8 +86,6 @@ pub struct CacheConfig {
     #[cfg(feature = "outbox-postgres")]
     pub(crate) outbox: Option<outbox::OutboxConfig>,
 }
-
-const VALUE_LIMIT: &str = "value_limit";
 
 /// A resource that is being declared; see [`CacheConfig::resource`].
 #[derive(Debug, Clone)]
@@ -226,25 +225,34 @@ impl CacheConfig {
     /// heartbeat in a quarter of this time checks that pushes still arrive. If they don't, every
     /// read asks Redis. For reads that can't accept this staleness there are
     /// `#[cached(.., strict)]` and [`Cache::strict`](crate::Cache::strict).
+    ///
+    /// 50 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn local_max_staleness(mut self, staleness: Duration) -> Self {
-        self.local_max_staleness = staleness.clamp(SHORTEST_STALENESS, LONGEST);
+        let range = SHORTEST_STALENESS..=LONGEST;
+        self.local_max_staleness = self.in_range("local_max_staleness", staleness, range);
         self
     }
 
     /// How long an entry is served if neither its function nor the operator sets a time; 5 minutes
     /// by default. `CACHE_TTL`, in seconds.
+    ///
+    /// 1 ms to 10 years; see [`check`](Self::check).
     #[must_use]
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
-        self.default_ttl = ttl.clamp(SHORTEST, MAX_TTL);
+        self.default_ttl = self.in_range("default_ttl", ttl, SHORTEST..=MAX_TTL);
         self
     }
 
     /// How long entries of this resource are served. This wins over their functions' `ttl`.
+    ///
+    /// 1 ms to 10 years; see [`check`](Self::check).
     #[must_use]
     pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
-        self.ttl_by_resource
-            .insert(normalised(&resource.into()), ttl.clamp(SHORTEST, MAX_TTL));
+        let resource = resource.into();
+        let setting = format!("ttl_of(\"{}\")", shortened(&resource));
+        let ttl = self.in_range(&setting, ttl, SHORTEST..=MAX_TTL);
+        self.ttl_by_resource.insert(normalised(&resource), ttl);
         self
     }
 
@@ -265,40 +273,53 @@ impl CacheConfig {
 
     /// How long after it expired an entry is served in place of an error of its function, unless
     /// the function sets its own time. Off by default. An invalidated entry is never served.
+    ///
+    /// Up to 10 years; see [`check`](Self::check).
     #[must_use]
     pub fn stale_if_error(mut self, time: Duration) -> Self {
-        self.stale_policy.stale_if_error = time.min(MAX_TTL);
+        let range = Duration::ZERO..=MAX_TTL;
+        self.stale_policy.stale_if_error = self.in_range("stale_if_error", time, range);
         self
     }
 
     /// How long after it expired an entry is served while a new value is loaded in the background,
     /// for functions under `#[cached(.., swr)]`. Off by default.
+    ///
+    /// Up to 10 years; see [`check`](Self::check).
     #[must_use]
     pub fn swr(mut self, time: Duration) -> Self {
-        self.stale_policy.swr = time.min(MAX_TTL);
+        self.stale_policy.swr = self.in_range("swr", time, Duration::ZERO..=MAX_TTL);
         self
     }
 
     /// How long a load may take before an expired entry is served in its place, for functions under
     /// `#[cached(.., timeout)]`. Off by default.
+    ///
+    /// 1 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn load_timeout(mut self, time: Duration) -> Self {
-        self.stale_policy.timeout = Some(time.clamp(SHORTEST, LONGEST));
+        let time = self.in_range("load_timeout", time, SHORTEST..=LONGEST);
+        self.stale_policy.timeout = Some(time);
         self
     }
 
     /// How eagerly entries are reloaded before they expire, unless the function sets its own value:
-    /// the β of XFetch. Its authors recommend 1. The default, 0, turns it off.
+    /// the β of XFetch. Its authors recommend 1. The default, 0, turns it off. It can't be negative;
+    /// see [`check`](Self::check).
     #[must_use]
     pub fn early(mut self, beta: f64) -> Self {
+        let problem = || format!("early is `{beta}`; it may hold 0 or more");
+        self.set_problem("early", (beta.is_nan() || beta < 0.0).then(problem));
         self.stale_policy.early = beta.max(0.0);
         self
     }
 
     /// The largest share of a time to live that is taken off at random, unless the function sets
-    /// its own: 0.1 turns 300 s into 270 to 300 s. The default, 0, turns it off.
+    /// its own: 0.1 turns 300 s into 270 to 300 s. The default, 0, turns it off. 0 to 1; see
+    /// [`check`](Self::check).
     #[must_use]
     pub fn jitter(mut self, part: f64) -> Self {
+        self.check_share("jitter", part);
         // `clamp` would keep a NaN.
         self.stale_policy.jitter = if part > 0.0 { part.min(1.0) } else { 0.0 };
         self
@@ -310,42 +331,49 @@ impl CacheConfig {
     /// A lookup is one of these commands. Two rare cases need more commands, each with its own
     /// budget: a missing generation is created first, and an expired write announcement is ended
     /// before a second lookup.
+    ///
+    /// 1 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn command_budget(mut self, budget: Duration) -> Self {
-        self.command_budget = budget.clamp(SHORTEST, LONGEST);
+        self.command_budget = self.in_range("command_budget", budget, SHORTEST..=LONGEST);
         self
     }
 
     /// How long a lease lasts unless renewed; 3 s by default. It is renewed at a third of this
     /// while the function runs.
+    ///
+    /// 10 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
+        self.lease = self.in_range("lease", lease, SHORTEST_LEASE..=LONGEST);
         self
     }
 
     /// How long a caller waits for a value that another one is loading, before it loads the value
-    /// itself; 2 s by default.
+    /// itself; 2 s by default. Up to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn wait_limit(mut self, wait: Duration) -> Self {
-        self.wait = wait.clamp(Duration::ZERO, LONGEST);
+        self.wait = self.in_range("wait_limit", wait, Duration::ZERO..=LONGEST);
         self
     }
 
     /// How long a write whose outcome is unknown may still be under way (the in-doubt window); 5 s
-    /// by default. After this time it is invalidated once more.
+    /// by default. After this time it is invalidated once more. 1 ms to 24 hours; see
+    /// [`check`](Self::check).
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
-        self.uncertainty = uncertainty.clamp(SHORTEST, LONGEST);
+        self.uncertainty = self.in_range("uncertainty", uncertainty, SHORTEST..=LONGEST);
         self
     }
 
     /// How long the announcement of a `crash_safe` write lasts unless renewed; 10 s by default. It
     /// is renewed at a third of this while the function runs. After a crash, the entries it
     /// concerns are not cached for this long.
+    ///
+    /// 10 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn intent(mut self, intent: Duration) -> Self {
-        self.intent = intent.clamp(SHORTEST_LEASE, LONGEST);
+        self.intent = self.in_range("intent", intent, SHORTEST_LEASE..=LONGEST);
         self
     }
 
@@ -359,14 +387,14 @@ impl CacheConfig {
     /// setting is an error of the configuration, see [`check`](Self::check).
     #[must_use]
     pub fn value_limit(mut self, bytes: usize) -> Self {
-        self.problems
-            .retain(|problem| !problem.starts_with(VALUE_LIMIT));
-        if bytes > MOST_VALUE_BYTES {
-            self.problems.push(format!(
-                "{VALUE_LIMIT} is `{bytes}`; it may hold 0 to {MOST_VALUE_BYTES} bytes, since a \
+        let problem = || {
+            format!(
+                "value_limit is `{bytes}`; it may hold 0 to {MOST_VALUE_BYTES} bytes, since a \
                  larger value is not read back"
-            ));
-        }
+            )
+        };
+        let is_too_large = bytes > MOST_VALUE_BYTES;
+        self.set_problem("value_limit", is_too_large.then(problem));
         self.value_limit = bytes.min(MOST_VALUE_BYTES);
         self
     }
@@ -389,6 +417,34 @@ impl CacheConfig {
             true => Ok(self),
             false => Err(ConfigError::of(self.problems)),
         }
+    }
+
+    /// The nearest time within the range. Another one is a problem.
+    fn in_range(
+        &mut self,
+        setting: &str,
+        time: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        let (shortest, longest) = range.into_inner();
+        let nearest = time.clamp(shortest, longest);
+        let problem =
+            || format!("{setting} is `{time:?}`; it may hold {shortest:?} to {longest:?}");
+        self.set_problem(setting, (nearest != time).then(problem));
+        nearest
+    }
+
+    /// A share outside of 0 to 1 is a problem.
+    fn check_share(&mut self, setting: &str, part: f64) {
+        let problem = || format!("{setting} is `{part}`; it may hold 0 to 1");
+        self.set_problem(setting, (!(0.0..=1.0).contains(&part)).then(problem));
+    }
+
+    /// Notes a problem in place of earlier ones of the same setting: the last call counts.
+    fn set_problem(&mut self, setting: &str, problem: Option<String>) {
+        let start = format!("{setting} is ");
+        self.problems.retain(|earlier| !earlier.starts_with(&start));
+        self.problems.extend(problem);
     }
 
     /// Logs the settings that can't be used.
@@ -414,6 +470,7 @@ impl CacheConfig {
     /// See [`Cache::audit`](crate::Cache::audit).
     #[must_use]
     pub fn audit(mut self, part: f64) -> Self {
+        self.check_share("audit", part);
         self.audit = threshold(part);
         self
     }
@@ -427,10 +484,12 @@ impl CacheConfig {
 
     /// How long an entry must stay after its value first differed before it counts as stale; 2 s by
     /// default. Between a write's commit and its acknowledged invalidation, readers may get the
-    /// earlier value. A write that takes longer than this is reported.
+    /// earlier value. A write that takes longer than this is reported. Up to 24 hours; see
+    /// [`check`](Self::check).
     #[must_use]
     pub fn audit_confirm_after(mut self, time: Duration) -> Self {
-        self.audit_confirm_after = time.min(LONGEST);
+        let range = Duration::ZERO..=LONGEST;
+        self.audit_confirm_after = self.in_range("audit_confirm_after", time, range);
         self
     }
 

@@ -53,6 +53,28 @@ fn a_value_that_is_not_read_back_is_an_error() {
         "{error}"
     );
     assert!(config.value_limit(8 << 20).check().is_ok());
+    let config = CacheConfig::default()
+        .lease(Duration::from_millis(1))
+        .jitter(1.5)
+        .early(f64::NAN)
+        .ttl_of("users", Duration::MAX);
+    assert_eq!(config.lease, Duration::from_millis(10));
+    let error = config.clone().check().unwrap_err().to_string();
+    for problem in [
+        "lease is `1ms`; it may hold 10ms to 86400s",
+        "jitter is `1.5`; it may hold 0 to 1",
+        "early is `NaN`; it may hold 0 or more",
+        "ttl_of(\"users\") is `",
+    ] {
+        assert!(error.contains(problem), "{error}");
+    }
+    // The last call for a setting counts.
+    let config = config
+        .lease(Duration::from_secs(1))
+        .jitter(0.1)
+        .early(1.0)
+        .ttl_of("users", Duration::from_secs(1));
+    assert!(config.check().is_ok());
     let config = CacheConfig::default().resource("Orders").context("tenant");
     let error = config.check().unwrap_err().to_string();
     assert!(error.contains("`Orders`"), "{error}");
