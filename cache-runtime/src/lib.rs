@@ -51,8 +51,7 @@
 //! processes, with loads in flight, callers hanging up and bodies panicking. The one exception is
 //! bounded in time: a local entry in front of Redis may lag behind a write of another process
 //! ([`CacheConfig::local_max_staleness`]). With Redis off, away, hung or wrong, annotated functions
-//! simply run. The book in the repository (`docs/book`) says how this works, and what is still
-//! missing.
+//! simply run. The book in the repository (`docs/book`) explains how this works.
 //!
 //! # Getting started
 //!

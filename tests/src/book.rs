@@ -33,4 +33,6 @@ pages! {
     by_hand: "by-hand.md";
     testing: "testing.md";
     configuration: "configuration.md";
+    audit: "audit.md";
+    switches: "switches.md";
 }

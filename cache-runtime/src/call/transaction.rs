@@ -149,7 +149,7 @@ impl Collected {
     }
 
     /// Enqueues the invalidations. Those in doubt are enqueued for the end of the in-doubt window
-    /// too. Returns the receipts.
+    /// too. Returns the acknowledgements to wait for.
     fn enqueue(
         self,
         cache: &Handle,
@@ -379,13 +379,13 @@ impl Drop for OpenScope {
             drop(announce(cache, Intent { length, ..intent }, Vec::new()));
         }
         collected.withdrawals.clear();
-        // No caller waits for these receipts.
+        // No caller waits for these acknowledgements.
         drop(collected.enqueue(cache, TransactionOutcome::Unknown));
     }
 }
 
 /// Puts an intent for a write in doubt until the end of the in-doubt window, and enqueues one more
-/// invalidation for that deadline. The receipt is for the intent.
+/// invalidation for that deadline. The acknowledgement is that of the intent.
 pub(crate) fn leave_uncertain(cache: &Handle, write: PlannedWrite, token: Nonce) -> PendingAck {
     let uncertainty = cache.config.uncertainty;
     let intent = write.intent(token, uncertainty);

@@ -65,7 +65,7 @@ impl InvalidationRequest {
 #[derive(Debug, Default)]
 struct MergedIntents {
     /// The token, while all parts share one.
-    name: Option<Nonce>,
+    token: Option<Nonce>,
     rows: HashMap<String, Arc<Dep>>,
     deps: HashSet<Arc<Dep>>,
     length: Duration,
@@ -77,8 +77,8 @@ impl MergedIntents {
     }
 
     fn add(&mut self, intent: Intent) {
-        let is_alone = self.len() == 0 || self.name == Some(intent.token);
-        self.name = is_alone.then_some(intent.token);
+        let is_alone = self.len() == 0 || self.token == Some(intent.token);
+        self.token = is_alone.then_some(intent.token);
         let rows = intent.rows.into_iter().map(|row| (row.key, row.whole));
         self.rows.extend(rows);
         self.deps.extend(intent.deps);
@@ -89,9 +89,9 @@ impl MergedIntents {
         if other.len() == 0 {
             return;
         }
-        self.name = match self.len() {
-            0 => other.name,
-            _ => self.name.filter(|name| other.name == Some(*name)),
+        self.token = match self.len() {
+            0 => other.token,
+            _ => self.token.filter(|token| other.token == Some(*token)),
         };
         self.rows.extend(other.rows);
         unite(&mut self.deps, other.deps);
@@ -101,7 +101,7 @@ impl MergedIntents {
     /// Splits it into intents that are small enough not to delay other commands to the store.
     fn into_intents(self) -> Vec<Intent> {
         let is_one = self.rows.len() <= STEP && self.deps.len() <= STEP;
-        let name = self.name.filter(|_| is_one);
+        let token = self.token.filter(|_| is_one);
         let mut rows = self
             .rows
             .into_iter()
@@ -109,7 +109,7 @@ impl MergedIntents {
         let mut deps = self.deps.into_iter();
         let parts = std::iter::from_fn(|| {
             let intent = Intent {
-                token: name.unwrap_or_else(Nonce::fresh),
+                token: token.unwrap_or_else(Nonce::fresh),
                 rows: rows.by_ref().take(STEP).collect(),
                 deps: deps.by_ref().take(STEP).collect(),
                 length: self.length,
@@ -235,7 +235,7 @@ pub(super) struct Batch {
     /// When its oldest part was enqueued or became due.
     pub(super) since: Option<Instant>,
     pub(super) waiters: Waiters,
-    /// The spans of the writes in it that wait for their receipts.
+    /// The spans of the writes in it that wait for their acknowledgements.
     pub(super) spans: Vec<tracing::Span>,
     /// The callers of requests with intents. They are told once everything has been delivered.
     pub(super) announcers: Waiters,

@@ -103,8 +103,8 @@ impl Queue {
     /// number.
     ///
     /// # Errors
-    /// The lost invalidation, if the queue is closed. The caller learns it because its receipt is
-    /// dropped.
+    /// The lost invalidation, if the queue is closed. The caller learns it because its
+    /// acknowledgement is dropped.
     pub(super) fn enter(
         &mut self,
         request: Option<InvalidationRequest>,

@@ -24,6 +24,11 @@ use sqlx::PgPool;
 #[doc = include_str!("../../../docs/book/src/frameworks.md")]
 mod book {}
 
+/// Those of its page on the admin page, with axum and Poem.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/book/src/admin-page.md")]
+mod admin_page {}
+
 /// The services, over one database.
 #[derive(Clone, Debug)]
 pub struct Conduit {

@@ -21,7 +21,7 @@ impl Queue {
         self.is_closed
     }
 
-    /// Closes the queue and drops the receipts, which tells their callers. Returns the lost
+    /// Closes the queue and drops the acknowledgements, which tells their callers. Returns the lost
     /// invalidations.
     pub(in crate::invalidation) fn close(&mut self) -> LostInvalidations {
         self.is_closed = true;

@@ -213,7 +213,7 @@ fn repetitions_of_one_resource_take_one_place() {
 #[test]
 fn what_was_interrupted_is_sent_again() {
     let mut queue = queue(4);
-    let _receipt = enter(&mut queue, kill("users:1"));
+    let _pending_ack = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
     let again = queue.send(clock::now()).expect("something to send");
     assert_eq!(again.invalidation.kills, ["users:1"]);
