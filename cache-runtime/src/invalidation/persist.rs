@@ -1,7 +1,7 @@
 //! Repeats a request after a lost connection, for as long as the reconnect wait allows.
 
 use super::handle::InvalidationQueue;
-use super::reconnect::{ACK_TIMEOUT, changed, is_away, is_lost, number_of};
+use super::reconnect::{RECONNECT_WAIT, changed, is_away, is_lost, number_of};
 use crate::base::clock;
 use crate::base::error::Error;
 
@@ -34,7 +34,7 @@ impl InvalidationQueue {
             return false;
         }
         let mut changes = Some(connection.subscribe());
-        let _held = self.shared.hold(ACK_TIMEOUT);
+        let _held = self.shared.hold(RECONNECT_WAIT);
         loop {
             let status = connection.status();
             let now = clock::now();

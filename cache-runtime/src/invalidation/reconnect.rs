@@ -11,7 +11,7 @@ use crate::store::{ConnectionStatus, ConnectionWatch, Store};
 
 /// The longest wait. It is less than a call may spend on the store, and much longer than connecting
 /// takes.
-pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(80);
+pub(super) const RECONNECT_WAIT: Duration = Duration::from_millis(80);
 
 /// The wait after a failed attempt to connect. A server that refuses connections won't be back in a
 /// moment.
@@ -39,7 +39,7 @@ impl ReconnectWait {
         if self.is_over || crate::base::mutation::is_active("pending-at-once-after-a-blip") {
             return None;
         }
-        let longest = *self.since.get_or_insert(now) + ACK_TIMEOUT;
+        let longest = *self.since.get_or_insert(now) + RECONNECT_WAIT;
         let refused = status.failed.map(|failed| failed + WAIT_WHEN_REFUSED);
         let until = refused.map_or(longest, |refused| refused.min(longest));
         self.is_over = until <= now;
@@ -103,21 +103,24 @@ mod tests {
     async fn a_lost_connection_is_waited_for_once_in_an_outage() {
         let mut wait = ReconnectWait::default();
         let lost = clock::now();
-        assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
-        let last = lost + ACK_TIMEOUT - MS;
-        assert_eq!(wait.until(last, status(None)), Some(lost + ACK_TIMEOUT));
-        assert_eq!(wait.until(lost + ACK_TIMEOUT, status(None)), None);
-        assert_eq!(wait.until(lost + ACK_TIMEOUT, status(None)), None);
+        assert_eq!(wait.until(lost, status(None)), Some(lost + RECONNECT_WAIT));
+        let last = lost + RECONNECT_WAIT - MS;
+        assert_eq!(wait.until(last, status(None)), Some(lost + RECONNECT_WAIT));
+        assert_eq!(wait.until(lost + RECONNECT_WAIT, status(None)), None);
+        assert_eq!(wait.until(lost + RECONNECT_WAIT, status(None)), None);
         wait.reset();
-        let again = lost + 2 * ACK_TIMEOUT;
-        assert_eq!(wait.until(again, status(None)), Some(again + ACK_TIMEOUT));
+        let again = lost + 2 * RECONNECT_WAIT;
+        assert_eq!(
+            wait.until(again, status(None)),
+            Some(again + RECONNECT_WAIT)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_refuses_connections_is_hardly_waited_for() {
         let mut wait = ReconnectWait::default();
         let lost = clock::now();
-        assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
+        assert_eq!(wait.until(lost, status(None)), Some(lost + RECONNECT_WAIT));
         let refused = lost + 3 * MS;
         let until = refused + WAIT_WHEN_REFUSED;
         assert_eq!(wait.until(refused, status(Some(refused))), Some(until));

@@ -1,6 +1,6 @@
 //! Delivers what rows mean.
 
-use super::relay::ACK_TIMEOUT;
+use super::relay::DELIVERY_TIMEOUT;
 use super::row::Meaning;
 use crate::base::clock;
 use crate::engine::Handle;
@@ -17,7 +17,7 @@ pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
     let everything = everything.then(|| cache.invalidations.enqueue_namespace());
     let request =
         (!InvalidationRequest::is_empty(&request)).then(|| cache.invalidations.enqueue(request));
-    let until = clock::now() + ACK_TIMEOUT;
+    let until = clock::now() + DELIVERY_TIMEOUT;
     for pending_ack in everything.into_iter().chain(request) {
         let left = until.saturating_duration_since(clock::now());
         if pending_ack.acknowledged(left).await != Acknowledgement::Delivered {

@@ -21,7 +21,7 @@ use ::sqlx::postgres::PgRow;
 
 use super::coverage::Coverage;
 use super::delivery::deliver;
-use super::relay::{ACK_TIMEOUT, Connection, EACH, Relay, RelayError};
+use super::relay::{Connection, DELIVERY_TIMEOUT, EACH, Relay, RelayError};
 use super::row::{Row, meaning};
 use super::shared::lag_of;
 use super::walk::{SetAside, Walks};
@@ -45,7 +45,7 @@ pub(super) async fn start_cold(
     tracing::debug!(reason, "everything in the process is forgotten");
     relay.state.cold_start();
     let pending_ack = cache.invalidations.enqueue_namespace();
-    match pending_ack.acknowledged(ACK_TIMEOUT).await {
+    match pending_ack.acknowledged(DELIVERY_TIMEOUT).await {
         Acknowledgement::Delivered => Ok(()),
         _ => Err(RelayError::NotAcknowledged),
     }

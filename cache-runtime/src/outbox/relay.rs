@@ -48,7 +48,7 @@ pub(super) const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 da
 /// The state's mark that each process reads all rows. Behind it is the retention in milliseconds.
 pub(super) const EACH: &str = "each/";
 /// How long a batch, which holds the locks of its rows, may wait for the store.
-pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(600);
+pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_millis(600);
 
 #[derive(Clone)]
 pub(super) struct Relay {

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use super::bulk::{self, Bulk, MANY};
 use super::coverage::Coverage;
 use super::delivery::deliver;
-use super::relay::{ACK_TIMEOUT, Connection, Relay, RelayError, rows, within};
+use super::relay::{Connection, DELIVERY_TIMEOUT, Relay, RelayError, rows, within};
 use super::row::{BATCH, Row, meaning};
 use super::walk::{MOST_IDS, SetAside, Walks};
 use crate::base::clock::{self, Instant};
@@ -329,7 +329,7 @@ async fn invalidate_everything(relay: &Relay) -> Result<bool, RelayError> {
     );
     relay.state.cold_start();
     let pending_ack = relay.cache()?.invalidations.enqueue_namespace();
-    Ok(pending_ack.acknowledged(ACK_TIMEOUT).await == Acknowledgement::Delivered)
+    Ok(pending_ack.acknowledged(DELIVERY_TIMEOUT).await == Acknowledgement::Delivered)
 }
 
 /// What is done with the rows of a batch.

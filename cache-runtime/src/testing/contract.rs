@@ -20,7 +20,7 @@ use crate::store::{
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(40);
 /// How long a case waits for an event that must happen.
-const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Checks a store against the contract that [`Store`] describes.
 ///
@@ -280,7 +280,7 @@ impl Case<'_> {
             }
         };
         assert!(
-            tokio::time::timeout(ACK_TIMEOUT, gone).await.is_ok(),
+            tokio::time::timeout(TEST_TIMEOUT, gone).await.is_ok(),
             "{}: it never left",
             self.name
         );

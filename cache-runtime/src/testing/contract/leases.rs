@@ -216,7 +216,7 @@ impl Case<'_> {
                 tokio::time::sleep(SHORT / 4).await;
             }
         };
-        let taken_over = tokio::time::timeout(ACK_TIMEOUT, taken_over).await;
+        let taken_over = tokio::time::timeout(TEST_TIMEOUT, taken_over).await;
         taken_over.unwrap_or_else(|_| panic!("{}: the lease never expired", self.name))
     }
 
@@ -369,7 +369,7 @@ impl Case<'_> {
         };
         let filled = self.fill(&probe, token, "value", LONG).await;
         assert_eq!(filled, Filled::Stored, "{}", self.name);
-        let heard = tokio::time::timeout(ACK_TIMEOUT, word.heard()).await;
+        let heard = tokio::time::timeout(TEST_TIMEOUT, word.heard()).await;
         assert!(heard.is_ok(), "{}: nothing was heard", self.name);
     }
 
