@@ -85,7 +85,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     // At the closure, which the compiler underlines if the closure takes another type.
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
-    let says = context
+    let with_context = context
         .as_ref()
         .map(|context| quote_spanned!(mixed()=> .context(&#context)));
     let context =
@@ -93,7 +93,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let checks = reads_through.iter().map(|it| it.check("__committed"));
     let before = checks.chain(context).collect::<TokenStream>();
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #says
+        #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #with_context
     };
     let run = match &detached {
         Some(detached) => detached.run(&item),

@@ -115,9 +115,9 @@ impl Engine {
     pub(crate) fn with_outbox(mut self) -> Self {
         if let Some(outbox) = &self.config.outbox {
             let is_shared = self.config.is_shared();
-            let link =
+            let outbox =
                 crate::invalidation::outbox::OutboxState::new(outbox.table.quoted(), is_shared);
-            self.outbox = Some(Arc::new(link));
+            self.outbox = Some(Arc::new(outbox));
             if !is_shared {
                 self.freshness = Some(Arc::new(FreshnessBound::new(
                     self.config.local_max_staleness,
@@ -144,10 +144,10 @@ impl Engine {
     /// The state of the relay of the database's outbox; `None` unless one is configured.
     pub(crate) fn outbox_stats(&self) -> Option<crate::stats::OutboxStats> {
         #[cfg(feature = "outbox-postgres")]
-        if let Some(link) = &self.outbox {
+        if let Some(outbox) = &self.outbox {
             let freshness = self.freshness.as_ref();
             let serving = freshness.map(|it| it.age(crate::local::ClockReading::now()).is_some());
-            return Some(link.stats(serving));
+            return Some(outbox.stats(serving));
         }
         None
     }
@@ -163,9 +163,9 @@ impl Engine {
             .resource(name, || self.config.resource_settings(name))
     }
 
-    pub(crate) fn visitor(&self, name: &str) -> Arc<Resource> {
+    pub(crate) fn unregistered_resource(&self, name: &str) -> Arc<Resource> {
         self.registry
-            .visitor(name, || self.config.resource_settings(name))
+            .unregistered_resource(name, || self.config.resource_settings(name))
     }
 
     /// Whether both are the same cache.

@@ -97,7 +97,7 @@ pub(crate) struct StalePolicy {
 impl StalePolicy {
     /// The early-refresh window: how long before its end an entry may be reloaded, where a load
     /// takes `took`. XFetch would start earlier about once in a thousand times.
-    pub(crate) fn last_time(&self, took: Duration) -> Duration {
+    pub(crate) fn early_refresh_window(&self, took: Duration) -> Duration {
         /// XFetch's random factor `-ln(x)` is larger than this about once in a thousand times.
         const EARLIEST: f64 = 7.0;
 

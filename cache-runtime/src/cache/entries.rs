@@ -64,9 +64,10 @@ impl<T: Cacheable> Lease<T> {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
-        let package = call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl);
-        let filled = match package {
-            Ok(package) => filled(permit.fill(&call, package).await),
+        let new_entry =
+            call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl);
+        let filled = match new_entry {
+            Ok(new_entry) => filled(permit.fill(&call, new_entry).await),
             Err(error) => Err(error),
         };
         log_stored("fill", &call, &filled);
@@ -234,7 +235,7 @@ impl Cache {
                 "a transaction is open around the call and may be rolled back; call `set` after its commit",
             ));
         }
-        let package =
+        let new_entry =
             call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
         if call.cache.invalidations.is_pending(call.probe()) {
             return Err(Error::unavailable(
@@ -250,7 +251,7 @@ impl Cache {
         }
         let permit = Permit::new(call, look.stamp, call.fingerprint::<T>());
         match permit.take(call, Seen::Anything).await? {
-            LeaseReply::Granted => filled(permit.fill(call, package).await),
+            LeaseReply::Granted => filled(permit.fill(call, new_entry).await),
             LeaseReply::Foreign => {
                 permit.forget();
                 Err(Error::new(
@@ -318,7 +319,7 @@ impl Cache {
         };
         // In a transaction another caller may load the old row again before the commit. So the
         // entry is removed once more when the transaction ends.
-        transaction::hand_over_request(&call.cache, &request);
+        transaction::defer_request(&call.cache, &request);
         let invalidations = &call.cache.invalidations;
         let guard = invalidations.guard(request);
         let store = &call.cache.store;

@@ -63,7 +63,7 @@ impl Cache {
             );
             return Acknowledgement::Delivered;
         }
-        let whole = WritePlan::new(&cache, None).known(cache.visitor(resource));
+        let whole = WritePlan::new(&cache, None).known(cache.unregistered_resource(resource));
         acknowledged(&cache, narrow(whole).finish()).await
     }
 
@@ -324,7 +324,7 @@ fn within_context<'p>(cache: &Handle, pattern: &'p str) -> Cow<'p, str> {
     else {
         return Cow::Borrowed(pattern);
     };
-    let resource = cache.visitor(name);
+    let resource = cache.unregistered_resource(name);
     // It may name the values itself.
     if resource.contexts.is_empty() || rest.starts_with(['@', '?', '[', '\\']) {
         return Cow::Borrowed(pattern);
@@ -341,7 +341,7 @@ async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> 
     let resource = literal.and_then(|literal| literal.split_once(':'));
     let acknowledged = match resource.filter(|(resource, _)| is_resource(resource)) {
         Some((resource, _)) => {
-            let whole = WritePlan::new(cache, None).known(cache.visitor(resource));
+            let whole = WritePlan::new(cache, None).known(cache.unregistered_resource(resource));
             let pending_ack = cache.invalidations.enqueue(whole.finish().into_request());
             pending_ack.acknowledged(ACK_TIMEOUT).await
         }

@@ -245,7 +245,7 @@ pub(crate) fn rolled_back(cache: &Handle) {
 
 /// Hands a request to the block around the current task. It is sent once more when the block has
 /// ended, committed or not.
-pub(crate) fn hand_over_request(cache: &Handle, request: &InvalidationRequest) {
+pub(crate) fn defer_request(cache: &Handle, request: &InvalidationRequest) {
     if let Some(block) = TransactionScope::around(cache) {
         block.collected.lock().requests.push(request.clone());
     }

@@ -16,7 +16,7 @@ pub(crate) enum WaitDecision {
     /// not part of a load, so that nobody can wait for it.
     Fine(Option<WaitEdges>),
     /// That load waits for a load that the current task is part of.
-    Circular,
+    Cycle,
 }
 
 /// Keeps the edges of a waiting load in the graph.
@@ -37,7 +37,7 @@ impl WaitGraph {
         }
         let mut waits = self.0.lock();
         if leads_to(&waits, key, &from) {
-            return WaitDecision::Circular;
+            return WaitDecision::Cycle;
         }
         for load in &from {
             waits.entry(load.clone()).or_default().push(key.to_owned());

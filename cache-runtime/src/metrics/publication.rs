@@ -340,8 +340,8 @@ impl Publication<'_> {
 
 impl Publication<'_> {
     fn outbox(&mut self, outbox: &OutboxStats) {
-        let is_heard = outbox.connected && outbox.serving != Some(false);
-        self.gauge(OUTBOX_CONNECTED, &[], f64::from(u8::from(is_heard)));
+        let is_fresh = outbox.connected && outbox.serving != Some(false);
+        self.gauge(OUTBOX_CONNECTED, &[], f64::from(u8::from(is_fresh)));
         // What is not known is no number: an alert must not take it for nothing.
         let known = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         self.gauge(OUTBOX_LAG, &[], known(outbox.lag_ms) / 1000.0);

@@ -136,7 +136,7 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
     for row in rows {
         let mut whole = |name: &str| {
             let known = resources.get(name).cloned();
-            let resource = known.unwrap_or_else(|| cache.visitor(name));
+            let resource = known.unwrap_or_else(|| cache.unregistered_resource(name));
             resources.insert(name.to_owned(), Arc::clone(&resource));
             WritePlan::new(cache, None).known(resource)
         };

@@ -41,7 +41,7 @@ impl Registry {
 
     /// The resource of this name for a manual operation. An unregistered resource is not kept: its
     /// name may come from outside, and the registry would grow without limit.
-    pub(crate) fn visitor(
+    pub(crate) fn unregistered_resource(
         &self,
         name: &str,
         settings: impl FnOnce() -> ResourceSettings,
@@ -145,7 +145,7 @@ mod tests {
         let users = resource();
         assert!(
             users.fits(form("1"), TypeId::of::<&str>(), None),
-            "a visitor's form is not binding"
+            "the form of an unregistered resource is not binding"
         );
         assert!(users.fits(form(1i64), TypeId::of::<i64>(), Some(&FIRST)));
         assert!(users.fits(form(2u8), TypeId::of::<u8>(), Some(&SECOND)));
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn visitors_are_not_kept() {
         let registry = Registry::default();
-        registry.visitor("anything", ResourceSettings::default);
+        registry.unregistered_resource("anything", ResourceSettings::default);
         assert_eq!(registry.snapshot().count(), 0);
     }
 }

@@ -305,7 +305,7 @@ async fn wait_for_permit<K>(
             loads.extend(calls.iter().map(|(_, call)| call.own.key.clone()));
             match first.cache.waits.wait(loads, &bulkhead.name()) {
                 WaitDecision::Fine(noted) => noted,
-                WaitDecision::Circular => return bulkhead.beyond(),
+                WaitDecision::Cycle => return bulkhead.beyond(),
             }
         }
         None => None,
@@ -325,7 +325,7 @@ fn noted<K>(calls: &[(K, Call)], load_permit: &BulkheadPermit) -> Vec<WaitEdges>
             .wait(vec![load_permit.name()], &call.own.key)
         {
             WaitDecision::Fine(noted) => noted,
-            WaitDecision::Circular => None,
+            WaitDecision::Cycle => None,
         }
     });
     waits.collect()

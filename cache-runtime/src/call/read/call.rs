@@ -82,7 +82,7 @@ pub(crate) struct Call {
 impl Call {
     /// Creates the call for a manual operation on `key`.
     pub(crate) fn manual(cache: Handle, key: &Key, ttl: Option<Duration>) -> Self {
-        let resource = cache.visitor(key.resource());
+        let resource = cache.unregistered_resource(key.resource());
         let fits = key
             .id_form()
             .is_none_or(|form| resource.fits(form, TypeId::of::<()>(), None));

@@ -34,9 +34,9 @@ pub(crate) fn all_deps(
             Dependency::Tag(tag) => more.push(tag_dep(cache, tag)),
             // An invalidation of one row there replaces the derived generation only, or that of all
             // ops.
-            Dependency::Resource(name) => more.extend(all_of(&cache.visitor(name))),
+            Dependency::Resource(name) => more.extend(all_of(&cache.unregistered_resource(name))),
             Dependency::Row(row) => {
-                let other = cache.visitor(row.resource);
+                let other = cache.unregistered_resource(row.resource);
                 more.extend([Arc::clone(&other.whole), other.row(&row.id)]);
             }
         }

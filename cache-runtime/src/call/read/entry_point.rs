@@ -30,7 +30,7 @@ use crate::registry::Site;
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
 pub struct Read<R, S, U = StoreAll> {
-    opening: LocalAnswer<R>,
+    local_answer: LocalAnswer<R>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -45,16 +45,16 @@ impl<R: Returns<S>, S> Read<R, S> {
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
-        Self::opened(match cache {
+        Self::with_answer(match cache {
             Some(cache) => LocalAnswer::of(cache, site, resource, plan),
             None => LocalAnswer::without_cache(),
         })
     }
 
     #[inline]
-    fn opened(opening: LocalAnswer<R>) -> Self {
+    fn with_answer(local_answer: LocalAnswer<R>) -> Self {
         Self {
-            opening,
+            local_answer,
             unless: StoreAll,
             kind: PhantomData,
         }
@@ -66,7 +66,7 @@ impl<R: Returns<S>, S> Read<R, S> {
         refuses: F,
     ) -> Read<R, S, StoreUnlessOnce<F, R::Value>> {
         Read {
-            opening: self.opening,
+            local_answer: self.local_answer,
             unless: StoreUnlessOnce::once(refuses),
             kind: PhantomData,
         }
@@ -76,7 +76,7 @@ impl<R: Returns<S>, S> Read<R, S> {
 impl<R, S, U> Read<R, S, U> {
     /// Lets the body decide how long its value is cached.
     pub fn context(mut self, context: &LoadContext) -> Self {
-        if let LocalAnswer::Ask(call) = &mut self.opening
+        if let LocalAnswer::Ask(call) = &mut self.local_answer
             && let Some(call) = Arc::get_mut(call)
         {
             context.begin(&call.cache, call.site);
@@ -102,7 +102,7 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R>,
     {
         let unless = self.unless;
-        match self.opening {
+        match self.local_answer {
             LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
             LocalAnswer::Off => Answering::off(body),
             LocalAnswer::KeyTaken => Answering::Found { value: None },
@@ -139,7 +139,7 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R> + Send + 'static,
     {
         let unless = self.unless;
-        match self.opening {
+        match self.local_answer {
             LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
             LocalAnswer::Off => Answering::off(body),
             LocalAnswer::KeyTaken => Answering::Found { value: None },
@@ -170,7 +170,7 @@ impl<R, S, U> Read<R, S, U> {
         R: Returns<S>,
         U: StoreFilter<R::Value>,
     {
-        let call = match self.opening {
+        let call = match self.local_answer {
             LocalAnswer::Found(value) => return value,
             LocalAnswer::Ask(call) => call,
             LocalAnswer::Off => {
@@ -224,7 +224,7 @@ impl<R> LocalAnswer<R> {
             call.leave_planned();
             return Self::Found(value);
         }
-        Self::of_begun(KeyedCall::PreparedCall(cache, call))
+        Self::of_keyed(KeyedCall::PreparedCall(cache, call))
     }
 
     #[inline]
@@ -250,7 +250,7 @@ impl<R> LocalAnswer<R> {
     /// The same for a call that the thread's own memory does not answer.
     // Compiled once for each return type, not in each function.
     #[inline(never)]
-    fn of_begun<S>(mut call: KeyedCall<'_>) -> Self
+    fn of_keyed<S>(mut call: KeyedCall<'_>) -> Self
     where
         R: Returns<S>,
     {
@@ -301,7 +301,7 @@ impl<R> LocalAnswer<R> {
 impl Call {
     /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::opened(LocalAnswer::of_begun(KeyedCall::Call(Arc::new(self))))
+        Read::with_answer(LocalAnswer::of_keyed(KeyedCall::Call(Arc::new(self))))
     }
 }
 

@@ -52,23 +52,23 @@ impl PreparedCall {
 impl KeyedCall<'_> {
     /// Writes the text of the key, which all other ways to answer need.
     pub(super) fn write_key(&mut self) {
-        if let Self::PreparedCall(cache, start) = self {
-            start.write_key(cache);
+        if let Self::PreparedCall(cache, call) = self {
+            call.write_key(cache);
         }
     }
 
     /// Notes that there was an entry in the process.
     pub(super) fn note_found<V: Cacheable>(&mut self) {
-        if let Self::PreparedCall(cache, start) = self {
-            start.note_found(cache, TypeId::of::<V>(), Fingerprint::of::<V>);
+        if let Self::PreparedCall(cache, call) = self {
+            call.note_found(cache, TypeId::of::<V>(), Fingerprint::of::<V>);
         }
     }
 
     /// Checks that the function may use its key.
     #[inline]
     pub(super) fn check(&mut self) {
-        if let Self::PreparedCall(cache, start) = self {
-            start.check(cache);
+        if let Self::PreparedCall(cache, call) = self {
+            call.check(cache);
         }
     }
 
@@ -76,12 +76,12 @@ impl KeyedCall<'_> {
     #[inline]
     pub(super) fn draw(&self) -> Option<Draw> {
         match self {
-            Self::PreparedCall(cache, start) if start.options.audit != 0 => {
+            Self::PreparedCall(cache, call) if call.options.audit != 0 => {
                 // An entry that is kept here only can't be looked at again in the store.
-                let is_here_only = start.options.local_options.in_process && cache.local.is_some();
+                let is_here_only = call.options.local_options.in_process && cache.local.is_some();
                 match is_here_only {
                     true => None,
-                    false => draw(cache, start.options.audit, start.key.text()),
+                    false => draw(cache, call.options.audit, call.key.text()),
                 }
             }
             Self::PreparedCall(..) | Self::Call(_) => None,
@@ -91,8 +91,8 @@ impl KeyedCall<'_> {
     /// For a hit that is audited: the body runs, and is compared with this hit.
     pub(super) fn into_audited(self, audited: Audited) -> Arc<Call> {
         match self {
-            Self::PreparedCall(cache, start) => {
-                let mut call = start.into_call(cache.handle());
+            Self::PreparedCall(cache, call) => {
+                let mut call = call.into_call(cache.handle());
                 call.audited = Some(Box::new(audited));
                 Arc::new(call)
             }
@@ -103,7 +103,7 @@ impl KeyedCall<'_> {
     /// Returns the call in the form that asks the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
-            Self::PreparedCall(cache, start) => Arc::new(start.into_call(cache.handle())),
+            Self::PreparedCall(cache, call) => Arc::new(call.into_call(cache.handle())),
             Self::Call(call) => call,
         }
     }
@@ -123,7 +123,7 @@ impl KeyedCall<'_> {
     #[inline]
     fn lookup(&self) -> LocalLookup<'_> {
         match self {
-            Self::PreparedCall(cache, start) => start.lookup(cache),
+            Self::PreparedCall(cache, call) => call.lookup(cache),
             Self::Call(call) => call.lookup(),
         }
     }
@@ -131,12 +131,12 @@ impl KeyedCall<'_> {
     /// The result that the request around the call remembers; counted and recorded.
     #[inline]
     pub(super) fn recall<R: Returns<S>, S>(&mut self) -> Option<R> {
-        let Self::PreparedCall(cache, start) = self else {
+        let Self::PreparedCall(cache, call) = self else {
             return None;
         };
-        let options = &start.options;
+        let options = &call.options;
         let recalled = memo::recall(options.memo, || {
-            let key = start.key.text().to_owned();
+            let key = call.key.text().to_owned();
             (cache.id, key, TypeId::of::<R::Value>(), options.version)
         });
         if matches!(recalled, Recalled::Nothing) {
@@ -147,10 +147,10 @@ impl KeyedCall<'_> {
 
     #[cold]
     fn recalled<R: Returns<S>, S>(&mut self, recalled: Recalled) -> Option<R> {
-        let Self::PreparedCall(cache, start) = self else {
+        let Self::PreparedCall(cache, call) = self else {
             return None;
         };
-        let options = &start.options;
+        let options = &call.options;
         // Inside a body only Redis may answer: its result may be stored for others, and a write
         // sees its own changes. Data that is read in an open transaction may never be committed. A
         // `strict` function asks the store each time.
@@ -177,7 +177,7 @@ impl KeyedCall<'_> {
             // A caller that asks anew gets a newer result, which replaces what is remembered: a
             // request never goes back in time.
             Recalled::Slot(slot) | Recalled::Answer(_, slot) if is_remembered => {
-                start.recalled = Recalled::Slot(slot);
+                call.recalled = Recalled::Slot(slot);
                 None
             }
             _ => None,
@@ -187,8 +187,8 @@ impl KeyedCall<'_> {
     /// Tells the request around the call the local answer.
     #[inline]
     pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
-        if let Self::PreparedCall(_, start) = self
-            && let Recalled::Slot(slot) = &start.recalled
+        if let Self::PreparedCall(_, call) = self
+            && let Recalled::Slot(slot) = &call.recalled
         {
             slot.remember_returned(returned);
         }
@@ -211,8 +211,8 @@ impl KeyedCall<'_> {
     /// Leaves the memory for the next call.
     #[inline]
     pub(super) fn leave(self) {
-        if let Self::PreparedCall(_, start) = self {
-            start.leave();
+        if let Self::PreparedCall(_, call) = self {
+            call.leave();
         }
     }
 
@@ -241,9 +241,7 @@ impl KeyedCall<'_> {
         match &lookup.cache.local {
             Some(local) => lookup.local_entry(local, wanted),
             None => lookup.glance(wanted, || match self {
-                Self::PreparedCall(_, start) => {
-                    start.fingerprint(wanted.type_id, wanted.fingerprint)
-                }
+                Self::PreparedCall(_, call) => call.fingerprint(wanted.type_id, wanted.fingerprint),
                 Self::Call(call) => (wanted.fingerprint)(call.version),
             }),
         }

@@ -145,7 +145,7 @@ impl Call {
         let mut deps: Vec<_> = named
             .resources
             .iter()
-            .flat_map(|name| all_of(&self.cache.visitor(name)))
+            .flat_map(|name| all_of(&self.cache.unregistered_resource(name)))
             .collect();
         if named.tags {
             deps.push(any_tag(&self.cache.space));

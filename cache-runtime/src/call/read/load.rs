@@ -195,7 +195,7 @@ impl Load {
         let waits = &self.call.cache.waits;
         let noted = match waits.wait(vec![permit.name()], self.node()) {
             WaitDecision::Fine(noted) => noted,
-            WaitDecision::Circular => None,
+            WaitDecision::Cycle => None,
         };
         self.keep_alive.holds_permit(permit.function());
         self.permit = Some((permit, noted));

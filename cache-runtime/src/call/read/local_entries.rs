@@ -97,7 +97,7 @@ impl Call {
             return;
         }
         // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
-        let early = self.stale_policy.last_time(hit.header.took());
+        let early = self.stale_policy.early_refresh_window(hit.header.took());
         local.keep(
             read_token,
             NewLocalEntry {

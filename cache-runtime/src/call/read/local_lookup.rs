@@ -204,8 +204,8 @@ fn behind(cache: &Engine, local_options: &LocalOptions) -> Option<BypassReason> 
         // Includes the calls inside a body, whose results may be written or stored.
         return Some(BypassReason::Strict);
     }
-    let is_heard = freshness.age(ClockReading::now()).is_some();
-    (!is_heard).then_some(BypassReason::Unavailable)
+    let is_fresh = freshness.age(ClockReading::now()).is_some();
+    (!is_fresh).then_some(BypassReason::Unavailable)
 }
 
 impl PreparedCall {

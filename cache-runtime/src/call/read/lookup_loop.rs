@@ -195,11 +195,11 @@ impl<'a> LookupLoop<'a> {
             EntryState::Vacant(seen) => (None, seen),
             EntryState::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
             EntryState::Leased(header) => match self.on_lease(header, stamp, now) {
-                LeaseDecision::Joins(waiter, noted) if self.may_close_circle(header.token) => {
+                LeaseDecision::Joins(waiter, noted) if self.may_close_cycle(header.token) => {
                     let wait = self.wait_in_load(header.token, Some((waiter, noted)));
                     return NextStep::Step(Box::pin(wait));
                 }
-                LeaseDecision::Polls if self.may_close_circle(header.token) => {
+                LeaseDecision::Polls if self.may_close_cycle(header.token) => {
                     return NextStep::Step(Box::pin(self.wait_in_load(header.token, None)));
                 }
                 LeaseDecision::GivesWay(seen) => (None, seen),
@@ -208,7 +208,9 @@ impl<'a> LookupLoop<'a> {
                 LeaseDecision::Joins(waiter, noted) => {
                     return NextStep::Step(Box::pin(self.wait_for_result(waiter, noted)));
                 }
-                LeaseDecision::Polls => return NextStep::Step(Box::pin(self.wait_for_word())),
+                LeaseDecision::Polls => {
+                    return NextStep::Step(Box::pin(self.wait_for_key_change()));
+                }
             },
         };
         NextStep::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))

@@ -102,7 +102,7 @@ impl PreparedCall {
         name: &'static str,
         resource: ResourceRef,
     ) -> Box<Self> {
-        let mut start = match SPARE.try_with(Cell::take) {
+        let mut call = match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) => {
                 spare.site = site;
                 spare.resource = resource;
@@ -126,12 +126,11 @@ impl PreparedCall {
                 lookups: 0,
             }),
         };
-        start.thread_cache.forget_caller();
-        start
-            .options
-            .nothing(&start.resource.stale_policy, start.resource.audit);
-        start.reset(name);
-        start
+        call.thread_cache.forget_caller();
+        call.options
+            .nothing(&call.resource.stale_policy, call.resource.audit);
+        call.reset(name);
+        call
     }
 
     /// The same for a function that has been called before. If it was this thread's last one, it

@@ -34,7 +34,7 @@ pub(super) fn shown<'a>(
     };
     // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
     let fresh = header.left(now);
-    let lasts = fresh.saturating_sub(stale_policy.last_time(header.took()));
+    let lasts = fresh.saturating_sub(stale_policy.early_refresh_window(header.took()));
     (!lasts.is_zero()).then_some(Shown {
         value,
         lasts,

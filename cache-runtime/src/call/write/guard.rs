@@ -96,17 +96,17 @@ impl WriteInProgress {
     }
 
     /// Must be called right before the body runs. Returns what keeps the write alive meanwhile.
-    pub(super) fn runs(&mut self) -> &mut KeepAlive {
-        self.guard.runs()
+    pub(super) fn start_body(&mut self) -> &mut KeepAlive {
+        self.guard.start_body()
     }
 
     /// Makes the guard do nothing when it is dropped; for a mutation that ends it too early.
-    pub(super) fn watches_no_longer(&mut self) {
+    pub(super) fn disarm_for_mutation(&mut self) {
         self.guard.state = State::Over;
     }
 
     /// Invalidates what was written, and waits for the acknowledgement within the call's budget.
-    pub(super) fn over(self: Box<Self>, outcome: WriteOutcome) -> Step<()> {
+    pub(super) fn finish(self: Box<Self>, outcome: WriteOutcome) -> Step<()> {
         match self.guard.span.clone() {
             Some(span) => Box::pin(self.invalidate(outcome).instrument(span)),
             None => Box::pin(self.invalidate(outcome)),
@@ -283,7 +283,7 @@ impl Guard {
         Ok(())
     }
 
-    fn runs(&mut self) -> &mut KeepAlive {
+    fn start_body(&mut self) -> &mut KeepAlive {
         self.state = State::Running;
         let renewal = self.announced().map(|intent| {
             Renewal::new(

@@ -164,14 +164,14 @@ where
             }
             let watched = KeptAlive {
                 body: pin!(body(ReturnShape::OF)),
-                keep_alive: writing.runs(),
+                keep_alive: writing.start_body(),
             };
             let returned = watched.await;
             if crate::base::mutation::is_active("over-before-it-is-judged") {
-                writing.watches_no_longer();
+                writing.disarm_for_mutation();
             }
             let outcome = classifier.classify(&writing, &returned);
-            writing.over(outcome).await;
+            writing.finish(outcome).await;
             returned
         }
     }

@@ -85,7 +85,7 @@ impl CacheConfig {
         let mut vars = Vars::new(vars);
         let mut config = Self::default();
 
-        vars.warn_of_slips();
+        vars.warn_of_typos();
         let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean);
         // An unusable value may have been meant to turn Redis on, so problems below are not
         // excused.
@@ -94,7 +94,7 @@ impl CacheConfig {
         let before = vars.problems.len();
         let redis = redis_from_vars(&mut vars);
         if is_off {
-            vars.excuse(before, "Redis is off");
+            vars.ignore_problems(before, "Redis is off");
         }
         config.redis = enabled.then_some(redis);
         if enabled && !cfg!(feature = "redis") {

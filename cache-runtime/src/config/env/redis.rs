@@ -44,7 +44,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     // They name the servers, and leave the rest to the other variables.
     for named in ["REDIS_CLUSTER", "REDIS_SENTINELS"] {
         if vars.is_set(named) {
-            vars.excuse(before, &format!("{named} is set"));
+            vars.ignore_problems(before, &format!("{named} is set"));
         }
     }
     let parts = RedisConfig {
@@ -61,7 +61,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         ..RedisConfig::default()
     };
     if vars.is_set("REDIS_URL") {
-        vars.excuse(before, "REDIS_URL is set");
+        vars.ignore_problems(before, "REDIS_URL is set");
     }
     let redis = match vars.values.get("REDIS_URL") {
         None => parts,

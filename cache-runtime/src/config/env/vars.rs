@@ -53,7 +53,7 @@ impl Vars {
     ) -> Option<T> {
         debug_assert!(
             NAMES.contains(&name) || name.starts_with("CACHE_TTL_"),
-            "{name} would be called a slip"
+            "{name} would be called a typo"
         );
         let value = self.values.get(name)?.clone();
         let parsed = parse(&value);
@@ -90,7 +90,7 @@ impl Vars {
     }
 
     /// Turns the problems reported since `since` into warnings: the settings have no effect.
-    pub(super) fn excuse(&mut self, since: usize, why: &str) {
+    pub(super) fn ignore_problems(&mut self, since: usize, why: &str) {
         if crate::base::mutation::is_active("idle-settings-stop") {
             return;
         }
@@ -105,7 +105,7 @@ impl Vars {
 
     /// Warns of likely mistakes. They are not errors, since other programs have variables with
     /// similar names.
-    pub(super) fn warn_of_slips(&self) {
+    pub(super) fn warn_of_typos(&self) {
         let mut address = [
             "REDIS_URL",
             "REDIS_HOST",

@@ -54,7 +54,7 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
         }
     }
     match best {
-        Some((call, look)) => told(&call, &look),
+        Some((call, look)) => describe(&call, &look),
         None => nothing("nothing", "Nothing of this kind lies under the key."),
     }
 }
@@ -138,7 +138,7 @@ fn has_unknown_dependencies(cache: &Handle, resource: &str) -> bool {
     }
 }
 
-fn told(call: &Call, look: &Look) -> Value {
+fn describe(call: &Call, look: &Look) -> Value {
     let Found::Entry(header, payload) = &look.found else {
         return nothing("nothing", "Nothing lies under this key in the store.");
     };

@@ -245,11 +245,16 @@ impl Admin {
                     id => format!("{resource}:{id} and what is computed of {resource}"),
                 };
                 match is_known(cache, &resource) {
-                    true => said(&what, done),
-                    false => said(&format!("{what}; but {}", cache.no_such(&resource)), done),
+                    true => acknowledged_text(&what, done),
+                    false => acknowledged_text(
+                        &format!("{what}; but {}", cache.no_such(&resource)),
+                        done,
+                    ),
                 }
             }
-            Action::Tag { tag } => said(&format!("tag {tag}"), cache.invalidate_tag(&tag).await),
+            Action::Tag { tag } => {
+                acknowledged_text(&format!("tag {tag}"), cache.invalidate_tag(&tag).await)
+            }
             Action::Switch {
                 target,
                 enabled,
@@ -308,7 +313,7 @@ enum Action {
     },
 }
 
-fn said(what: &str, done: Acknowledgement) -> Response {
+fn acknowledged_text(what: &str, done: Acknowledgement) -> Response {
     let said = match done {
         Acknowledgement::Delivered => format!("invalidated {what}"),
         Acknowledgement::Pending => {

@@ -43,7 +43,7 @@ impl RedisStore {
     pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
         let connection = match self.cluster() {
             // One of its nodes, which are all set up alike.
-            Some(cluster) => cluster.any_link()?,
+            Some(cluster) => cluster.any_connection()?,
             None => self
                 .connections
                 .current()

@@ -58,7 +58,7 @@ impl LookupLoop<'_> {
     fn joins(&self, waiter: Waiter) -> LeaseDecision {
         match enclosing::wait(&self.call.cache, &self.call.own.key) {
             WaitDecision::Fine(noted) => LeaseDecision::Joins(waiter, noted),
-            WaitDecision::Circular => LeaseDecision::Bypass(BypassReason::OwnLoad),
+            WaitDecision::Cycle => LeaseDecision::Bypass(BypassReason::OwnLoad),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::telemetry::function::Waiting;
 
 impl LookupLoop<'_> {
     /// Whether this call is part of a load, and the store was not asked yet about this lease.
-    pub(super) fn may_close_circle(&self, lease: Nonce) -> bool {
+    pub(super) fn may_close_cycle(&self, lease: Nonce) -> bool {
         enclosing::is_inside()
             && enclosing::is_in_load(&self.call.cache)
             && self.asked_of != end_of(lease)
@@ -46,7 +46,7 @@ impl LookupLoop<'_> {
         }
         match joined {
             Some((waiter, noted)) => self.wait_for_result(waiter, noted).await,
-            None => self.wait_for_word().await,
+            None => self.wait_for_key_change().await,
         }
     }
 
@@ -78,7 +78,7 @@ impl LookupLoop<'_> {
 
     /// Waits for the next change of the entry, since a load ends with one. Waits no longer than the
     /// pause, because a notification may be lost. The next lookup tells the new state.
-    pub(super) async fn wait_for_word(&mut self) -> Option<Action> {
+    pub(super) async fn wait_for_key_change(&mut self) -> Option<Action> {
         let _counted = Waiting::new(self.call.resource.function());
         let end = self.end_of_pause();
         let poller = self.poller.as_mut()?;
@@ -103,11 +103,11 @@ impl LookupLoop<'_> {
                 (None, None) => std::future::pending().await,
             }
         };
-        let is_heard = tokio::select! {
+        let is_changed = tokio::select! {
             () = tokio::time::sleep_until(end) => false,
             () = word, if listens => true,
         };
-        if is_heard {
+        if is_changed {
             // Each subscription gives one notification.
             poller.word = None;
             poller.was_told = true;

@@ -174,7 +174,7 @@ impl Cluster {
     }
 
     /// The connection to any primary, for facts that are the same on all of them.
-    pub(in crate::store::redis) fn any_link(&self) -> Result<Arc<Connection>, Error> {
+    pub(in crate::store::redis) fn any_connection(&self) -> Result<Arc<Connection>, Error> {
         let map = self.map.load();
         let mut connections = map.nodes().iter().map(|node| node.connections.current());
         match connections.clone().find_map(Result::ok) {
