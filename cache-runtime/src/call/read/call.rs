@@ -17,6 +17,7 @@ use super::hit::{Fallback, Hit};
 use super::known::{KnownDependencies, Window};
 use super::local_options::LocalOptions;
 use super::timing::{self, Timing};
+use crate::base::call_budget::CallBudget;
 use crate::base::error::Error;
 use crate::base::mutation;
 use crate::base::nonce::Nonce;
@@ -226,6 +227,35 @@ impl Call {
     fn traced_look(&self) -> BoxFuture<'_, Result<Box<Look>, Error>> {
         let look = self.cache.store.look_boxed(self.probe());
         Box::pin(in_span(self.lookup_span(), look))
+    }
+
+    /// Looks up generations for the call, under another key than its own. Prunes expired intents on
+    /// them first, as [`look`](Self::look) does.
+    pub(super) async fn look_at(&self, probe: &Probe) -> Result<Look, Error> {
+        let store = &self.cache.store;
+        let look = async {
+            let look = store.look(probe).await?;
+            if !look.has_expired_intents(self.cache.config.longest_intent()) {
+                return Ok(look);
+            }
+            store.prune(probe).await?;
+            store.look(probe).await
+        };
+        let mut budget = CallBudget::new(self.cache.config.command_budget);
+        budget.spend(look).await
+    }
+
+    /// Why the store must not be asked for the entry now, if so.
+    #[inline]
+    pub(super) fn barred_from_asking(&self) -> Option<BypassReason> {
+        if self.cache.is_closed() {
+            return Some(BypassReason::Unavailable);
+        }
+        if let Some(reason) = self.is_behind() {
+            return Some(reason);
+        }
+        let is_pending = self.cache.invalidations.is_pending(self.probe());
+        is_pending.then_some(BypassReason::Pending)
     }
 
     pub(super) async fn prune_and_look(&self) -> Result<Box<Look>, Error> {

@@ -20,7 +20,6 @@ use super::Call;
 use super::answer::Answer;
 use super::call::{arrived, load_result};
 use super::load::{Load, LoadRole};
-use crate::base::call_budget::CallBudget;
 use crate::base::clock;
 use crate::call::enclosing;
 use crate::call::observe::{BypassReason, Status};
@@ -131,12 +130,10 @@ impl Call {
             Mode::Bypass => Some(BypassReason::Asked),
             Mode::Usual | Mode::Refresh => None,
         };
-        let is_pending = || self.cache.invalidations.is_pending(self.probe());
         enclosing::bars(&self.cache, self.probe())
             .or(mode)
             .or(self.problem)
-            .or(self.cache.is_closed().then_some(BypassReason::Unavailable))
-            .or_else(|| is_pending().then_some(BypassReason::Pending))
+            .or_else(|| self.barred_from_asking())
     }
 
     async fn at_gate(&self, fingerprint: Fingerprint) -> GateOutcome {
@@ -175,18 +172,7 @@ impl Call {
             deps: Arc::clone(&self.probe().deps),
         };
         let look = async || {
-            let mut budget = CallBudget::new(self.cache.config.command_budget);
-            let store = &self.cache.store;
-            let look = async {
-                let look = store.look(&probe).await?;
-                if !look.has_expired_intents(self.cache.config.longest_intent()) {
-                    return Ok(look);
-                }
-                store.prune(&probe).await?;
-                store.look(&probe).await
-            };
-            let look = budget.spend(look).await;
-            look.map_err(|error| {
+            self.look_at(&probe).await.map_err(|error| {
                 self.fault(&error);
                 BypassReason::of(&error)
             })

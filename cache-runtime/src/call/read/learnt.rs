@@ -31,7 +31,6 @@ use super::deps::all_of;
 use super::known::{KnownDependencies, MOST, Verified, Window, any_tag};
 use super::new_entry::NewEntry;
 use super::permit::Permit;
-use crate::base::call_budget::CallBudget;
 use crate::base::mutation;
 use crate::coalesce::single_flight::LoadResult;
 use crate::key::EntryKind;
@@ -187,19 +186,7 @@ impl Call {
     /// The stamp of these generations; `None` while one of them has an intent, or if the store
     /// fails.
     async fn stamp_of(&self, probe: &Probe) -> Option<Stamp> {
-        let store = &self.cache.store;
-        let look = async {
-            let look = store.look(probe).await?;
-            if !look.has_expired_intents(self.cache.config.longest_intent()) {
-                return Ok(look);
-            }
-            store.prune(probe).await?;
-            store.look(probe).await
-        };
-        let look = CallBudget::new(self.cache.config.command_budget)
-            .spend(look)
-            .await;
-        let look = look.ok()?;
+        let look = self.look_at(probe).await.ok()?;
         look.intended.is_none().then_some(look.stamp)
     }
 

@@ -327,14 +327,14 @@ impl Call {
             };
         }
         let cache = &self.cache;
-        let is_pending = || cache.invalidations.is_pending(self.probe());
-        if cache.is_closed() || self.is_behind().is_some() || is_pending() {
+        if self.barred_from_asking().is_some() {
             return None;
         }
         let mut budget = CallBudget::new(cache.config.command_budget);
         let look = budget.spend(self.look_at_all()).await.ok()?;
         // The entry may have listed further dependencies.
-        if is_pending() || enclosing::bars(cache, self.probe()).is_some() {
+        let is_pending = cache.invalidations.is_pending(self.probe());
+        if is_pending || enclosing::bars(cache, self.probe()).is_some() {
             return None;
         }
         let hit = Hit::of(*look, self.fingerprint::<R::Value>())?;

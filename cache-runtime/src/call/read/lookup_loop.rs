@@ -141,14 +141,8 @@ impl<'a> LookupLoop<'a> {
             return Action::Bypass(problem);
         }
         loop {
-            if call.cache.is_closed() {
-                return Action::Bypass(BypassReason::Unavailable);
-            }
-            if let Some(reason) = call.is_behind() {
+            if let Some(reason) = call.barred_from_asking() {
                 return Action::Bypass(reason);
-            }
-            if call.cache.invalidations.is_pending(call.probe()) {
-                return Action::Bypass(BypassReason::Pending);
             }
             self.read_token = call.read_token();
             let knew = call.has_learnt();
@@ -287,17 +281,8 @@ impl<'a> LookupLoop<'a> {
     /// Takes the lease whatever the entry's state, for a caller that wants a new value.
     pub(crate) async fn take(&mut self) -> Action {
         let call = self.call;
-        if let Some(problem) = call.problem {
-            return Action::Bypass(problem);
-        }
-        if call.cache.is_closed() {
-            return Action::Bypass(BypassReason::Unavailable);
-        }
-        if let Some(reason) = call.is_behind() {
+        if let Some(reason) = call.problem.or_else(|| call.barred_from_asking()) {
             return Action::Bypass(reason);
-        }
-        if call.cache.invalidations.is_pending(call.probe()) {
-            return Action::Bypass(BypassReason::Pending);
         }
         let look = match self.call_budget.spend(call.look_at_all()).await {
             Ok(look) if look.intended.is_some() => return Action::Bypass(BypassReason::Intended),
