@@ -128,7 +128,7 @@ impl KeepAlive {
     ) -> Poll<R> {
         let _entered = self.span.as_ref().map(tracing::Span::enter);
         let polled = match &self.frame {
-            Some(frame) if crate::base::mutation::is_active("made-of-copies") => {
+            Some(frame) if crate::base::mutation::is_active("bodies-read-local-entries") => {
                 frame.run(|| body.poll(context))
             }
             Some(frame) => frame.run(|| scope::strictly(|| body.poll(context))),

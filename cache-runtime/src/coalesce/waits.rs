@@ -32,7 +32,7 @@ pub(crate) struct Edges {
 impl WaitGraph {
     /// Must be called before the body that loads `from` waits for the load of `key`.
     pub(crate) fn wait(self: &Arc<Self>, from: Vec<String>, key: &str) -> WaitDecision {
-        if from.is_empty() || crate::base::mutation::is_active("circles-over-tasks-waited-for") {
+        if from.is_empty() || crate::base::mutation::is_active("cycles-over-tasks-waited-for") {
             return WaitDecision::Fine(None);
         }
         let mut waits = self.0.lock();

@@ -322,7 +322,7 @@ impl EntrySource for Local {
         let now = super::coarse_clock::told_by_a_task(now);
         let age = self.freshness.age_nanos(now)?;
         let is_alive = kept.is_alive(self.freshness.epoch());
-        if !is_alive && !crate::base::mutation::is_active("front-not-checked") {
+        if !is_alive && !crate::base::mutation::is_active("thread-cache-not-checked") {
             return None;
         }
         kept.again(now.monotonic, age)

@@ -135,7 +135,7 @@ impl PreparedCall {
         let is_usual = options.problem.is_none()
             && !options.local_options.strict
             && options.local_options.kept
-            && (options.audit == 0 || mutation::is_active("front-not-audited"))
+            && (options.audit == 0 || mutation::is_active("thread-cache-not-audited"))
             && !scope_flags.has(AROUND)
             && !(options.memo && scope_flags.has(ScopeFlags::REQUEST))
             && !cache.invalidations.is_degraded()

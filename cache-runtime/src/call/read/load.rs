@@ -142,7 +142,7 @@ impl Load {
         {
             let permit = self.wait_for_permit(bulkhead).await;
             if self.looks_again
-                && !mutation::is_active("waiters-for-a-place-load-anew")
+                && !mutation::is_active("waiters-for-a-permit-load-anew")
                 && let Some(value) = self.call.stored_meanwhile().await
             {
                 return Some(value);
@@ -307,11 +307,12 @@ impl Call {
     /// permits does not wait for another.
     pub(super) fn bulkhead(&self) -> Option<Arc<Bulkhead>> {
         let site = self.site.filter(|_| self.max_loads > 0)?;
-        if mutation::is_active("loads-without-places") {
+        if mutation::is_active("loads-without-permits") {
             return None;
         }
         if enclosing::holds_permit(&self.cache, site.address())
-            || (enclosing::is_in_load(&self.cache) && mutation::is_active("no-places-inside-loads"))
+            || (enclosing::is_in_load(&self.cache)
+                && mutation::is_active("no-permits-inside-loads"))
         {
             return None;
         }

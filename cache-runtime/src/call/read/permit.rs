@@ -210,7 +210,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.held && !crate::base::mutation::is_active("lease-kept-by-the-dead") {
+        if self.held && !crate::base::mutation::is_active("lease-not-released-on-drop") {
             let key = std::mem::take(&mut self.key);
             let token = self.token;
             let lapses = clock::now() + self.cache.config.lease;

@@ -176,7 +176,7 @@ impl PreparedCall {
             return;
         }
         self.options.instance = Some(instance);
-        if !mutation::is_active("front-caller-remembered") {
+        if !mutation::is_active("thread-cache-caller-remembered") {
             self.thread_cache.forget_caller();
         }
     }
@@ -188,7 +188,9 @@ impl PreparedCall {
         self.id_type = None;
         self.form = None;
         self.key.clear();
-        if !self.resource.contexts.is_empty() && !mutation::is_active("front-without-context") {
+        if !self.resource.contexts.is_empty()
+            && !mutation::is_active("thread-cache-without-context")
+        {
             // The values that are set around the call may differ from one call to the next.
             self.begin_at_once();
         }

@@ -122,7 +122,7 @@ impl Caller {
     // processor waits when it reads as a whole what was written in parts.
     #[inline(always)]
     fn is(&self, wanted: &ThreadLookup<'_>) -> bool {
-        if mutation::is_active("front-callers-alike") {
+        if mutation::is_active("thread-cache-callers-alike") {
             return true;
         }
         let options = wanted.options;
@@ -198,11 +198,12 @@ impl CachedHit {
         let given = &wanted.given;
         let form = CallForm::of(given.kind, wanted.extras);
         let is_it = self.number == given.number
-            && (self.version == wanted.version || mutation::is_active("front-without-version"))
+            && (self.version == wanted.version
+                || mutation::is_active("thread-cache-without-version"))
             && self.form.of_call() == form
             && (form.is_number()
                 || (*self.bytes == *given.bytes && *self.extras == *wanted.extras));
-        is_it || mutation::is_active("front-by-hash-alone")
+        is_it || mutation::is_active("thread-cache-by-hash-alone")
     }
 }
 
@@ -290,7 +291,7 @@ impl ThreadCache {
         let held = self.slots.get(place)?.as_ref()?;
         if held.form.has_more_flags()
             && !held.entry.is_rest_alive()
-            && !mutation::is_active("front-not-checked")
+            && !mutation::is_active("thread-cache-not-checked")
         {
             return None;
         }

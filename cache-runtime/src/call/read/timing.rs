@@ -72,7 +72,7 @@ pub(super) fn is_drawn() -> bool {
 /// two.
 #[inline]
 pub(super) fn is_drawn_in_front(n: u8) -> bool {
-    n.is_multiple_of(DRAWN) && !mutation::is_active("front-not-timed")
+    n.is_multiple_of(DRAWN) && !mutation::is_active("thread-cache-not-timed")
 }
 
 pub(super) fn note(step: &AtomicU32, took: Duration) {

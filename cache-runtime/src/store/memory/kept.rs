@@ -109,7 +109,7 @@ impl EntrySource for InMemory<'_> {
             freshness.age_nanos(*now)?;
         }
         let is_alive = kept.is_alive(self.store.epoch.load(Ordering::Acquire));
-        if !is_alive && !mutation::is_active("front-not-checked") {
+        if !is_alive && !mutation::is_active("thread-cache-not-checked") {
             return None;
         }
         kept.again(self.instant(now.monotonic), 0)

@@ -184,7 +184,7 @@ impl RedisStore {
                 // A sweep removes only entries that are dead by their generations, and the server
                 // reports the removal too.
                 if matching.stored_before.is_none()
-                    || crate::base::mutation::is_active("sweep-ends-copies")
+                    || crate::base::mutation::is_active("sweep-drops-local-entries")
                 {
                     self.changed(keys);
                 }

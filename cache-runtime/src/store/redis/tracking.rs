@@ -113,7 +113,7 @@ impl Tracker {
     /// dropped: a slot has left, and its new owner reports its changes, or it has left and come
     /// back.
     pub(super) fn has_slots(&self, slots: String) {
-        if crate::base::mutation::is_active("beat-ignores-slots") {
+        if crate::base::mutation::is_active("heartbeat-ignores-slots") {
             return;
         }
         let mut known = self.slots.lock();

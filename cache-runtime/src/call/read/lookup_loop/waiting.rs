@@ -20,7 +20,7 @@ impl LookupLoop<'_> {
         enclosing::is_inside()
             && enclosing::is_in_load(&self.call.cache)
             && self.asked_of != end_of(lease)
-            && !mutation::is_active("circles-over-processes-waited-for")
+            && !mutation::is_active("cycles-over-processes-waited-for")
     }
 
     /// Waits for the load under a lease, unless it waits for a load that this call is part of,
@@ -61,7 +61,7 @@ impl LookupLoop<'_> {
         // A caller that has nothing else to serve would have to wait for a permit itself.
         let in_turn = (self.call.max_loads > 0 && self.fallback.is_none())
             .then_some(self.call.cache.config.wait)
-            .filter(|_| !mutation::is_active("waiters-for-a-place-load-anew"));
+            .filter(|_| !mutation::is_active("waiters-for-a-permit-load-anew"));
         waiter.wait(self.deadline(), in_turn).map(move |waited| {
             drop((noted, counted));
             match waited {

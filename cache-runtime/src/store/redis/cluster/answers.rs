@@ -40,7 +40,7 @@ impl Answers {
     pub(super) fn may_be_used(&self, owner: &NodeView, was_its: bool) -> bool {
         was_its
             || self.views.iter().any(|view| view.id == owner.id)
-            || crate::base::mutation::is_active("gains-by-hearsay")
+            || crate::base::mutation::is_active("slot-gains-by-other-nodes")
     }
 
     /// Whether they confirm who owns the slots: if half of the primaries have answered, of those

@@ -91,7 +91,7 @@ impl Cluster {
                 let done = self.run(&steps, OnAsk::Follow).await;
                 // A sweep removes only entries that are dead by their generations.
                 if matching.stored_before.is_none()
-                    || crate::base::mutation::is_active("sweep-ends-copies")
+                    || crate::base::mutation::is_active("sweep-drops-local-entries")
                 {
                     self.changed(&steps);
                 }
