@@ -1,4 +1,4 @@
-//! What copies in the process cost and how old they get.
+//! What local entries cost and how old they get.
 //!
 //!     cargo run --release -p cache-tests --example local_tier
 //!

@@ -1,4 +1,4 @@
-//! The local tier with Redis: copies in the process, kept coherent by `CLIENT TRACKING`. `cache-runtime/src/local` was built
+//! The local tier with Redis: local entries, kept coherent by `CLIENT TRACKING`. `cache-runtime/src/local` was built
 //! from it; what the code does with real servers is checked by `tests/local` and `tests/chaos`.
 //!
 //! A read takes the flags of its keys before it is sent; a push of a key, or an own invalidation of it, sets the flag, and

@@ -44,7 +44,7 @@ impl Pair {
                 ("REDIS_PORT", &port),
                 // Where the machine is slow, a write is not to return while its invalidation waits.
                 ("CACHE_TIMEOUT_MS", "5000"),
-                // A copy in the process follows a moment later; here it is the very next read.
+                // A local entry follows a moment later; here it is the very next read.
                 ("CACHE_LOCAL_MB", "0"),
             ])
         });

@@ -16,7 +16,7 @@ use crate::shop::{Kind, PLANTED_ROWS, Page, Planted, Row, Shop};
 /// What all tasks of a process share.
 pub(crate) struct Stage {
     pub(crate) cache: Cache,
-    /// Whether this process keeps copies.
+    /// Whether this process keeps local entries.
     pub(crate) keeps_copies: bool,
     /// Rows that somebody changes behind the cache's back.
     pub(crate) planted: Option<Planted>,

@@ -42,7 +42,7 @@ pub(crate) struct Brief {
     pub(crate) postgres: String,
     pub(crate) directory: PathBuf,
     pub(crate) mishaps: bool,
-    /// Megabytes of copies in the process, and how old they may be.
+    /// Megabytes of local entries, and how old they may be.
     pub(crate) local_mb: u32,
     pub(crate) staleness: Duration,
     /// Whether its hits are audited.

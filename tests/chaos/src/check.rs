@@ -39,10 +39,10 @@
 //!
 //! The TTL counts from the end of the longest load that can have begun before the commit.
 //!
-//! **Copies in the process.** A read that one answered, or may have answered in part, may miss a write of *another*
+//! **Local entries.** A read that one answered, or may have answered in part, may miss a write of *another*
 //! process for as long as the bound on their age says, counted from when the write obliges others to when the read
 //! began. Each such read is counted with its age (`behind`); past the bound it is a violation. A write of its own process
-//! obliges it at once, as ever, and a read that asked for Redis's word is not answered by a copy at all.
+//! obliges it at once, as ever, and a read that asked for Redis's word is not answered by a local entry at all.
 //!
 //! **What else is a violation**: a version that nobody has committed, or whose write began after the read had ended; a
 //! value of another call or type; a caller without an answer at the deadline; a write that required Redis, and took place
@@ -75,7 +75,7 @@ pub(crate) struct Verdict {
     pub(crate) latest: Time,
     /// Callers who got an error of the cache's making.
     pub(crate) failed: u64,
-    /// How old copies in the process were that missed a write of another process, within the bound.
+    /// How old local entries were that missed a write of another process, within the bound.
     pub(crate) behind: Vec<Time>,
     pub(crate) excused: BTreeMap<Reason, Excused>,
     pub(crate) violations: Vec<Violation>,
@@ -130,7 +130,7 @@ impl Write {
 pub(crate) enum Duty {
     /// The read had to show it, from this time on.
     Owed(Time),
-    /// The same, but a copy in the process may be behind by as much as it is.
+    /// The same, but a local entry may be behind by as much as it is.
     Behind(Time),
     /// It need not, until this time at the latest.
     Excused(Reason, Option<Time>),
@@ -455,7 +455,7 @@ impl Verdict {
             self.violations.push(Violation::Wrong { read, text });
         }
         if read.strict && read.local {
-            let text = "a copy in the process, though it was strict".to_owned();
+            let text = "a local entry, though it was strict".to_owned();
             let read = read.clone();
             self.violations.push(Violation::Wrong { read, text });
         }

@@ -65,8 +65,8 @@ pub trait Contestant: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether processes share what it keeps. If not, there is one process.
     const SHARED: bool;
-    /// Whether it keeps copies in its processes beside what they share. These may be behind by the bound on their age.
-    const COPIES: bool;
+    /// Whether it keeps local entries in its processes beside what they share. These may be behind by the bound on their age.
+    const HAS_LOCAL_ENTRIES: bool;
 
     /// Starts it, over the Redis at this loopback port. Tried again until it succeeds.
     fn start(redis: u16) -> impl Future<Output = Result<Self, Failure>> + Send;

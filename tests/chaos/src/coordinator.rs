@@ -145,7 +145,7 @@ pub(crate) struct Company {
     /// By which words this program becomes one of its processes.
     pub(crate) program: Vec<String>,
     pub(crate) apps: usize,
-    /// How many of them, from the first on, keep copies, if any do.
+    /// How many of them, from the first on, keep local entries, if any do.
     pub(crate) with_copies: usize,
     /// Whether they note what has been announced.
     pub(crate) notes_announcements: bool,
@@ -215,7 +215,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                     0
                 },
                 staleness: options.staleness,
-                // One with copies, if any has, and the one without.
+                // One with local entries, if any has, and the one without.
                 is_audited: slot % 3 == 0,
                 planted_writer: options.planted_writer,
                 logs: options.logs.clone(),

@@ -136,7 +136,7 @@ impl<C: Contestant> Course<C> {
                 kind,
                 argument,
                 answer: Answer::Hit,
-                local: C::COPIES,
+                local: C::HAS_LOCAL_ENTRIES,
                 strict: false,
                 wrong: (!is_right).then(|| format!("{rows:?}")),
                 rows,

@@ -15,7 +15,7 @@ use crate::coordinator::App;
 use crate::history::{Fault, FaultKind, MILLISECOND};
 use crate::shop::KINDS;
 
-/// An app is stopped for longer than copies may be old, for no longer than its announcements outlast, and not again
+/// An app is stopped for longer than local entries may be old, for no longer than its announcements outlast, and not again
 /// before it has renewed them.
 const LONGEST_STOP: u64 = 1_800;
 const BETWEEN_STOPS: Duration = Duration::from_secs(3);

@@ -56,10 +56,10 @@ pub(crate) struct Run {
     pub(crate) uncertainty: Time,
     pub(crate) intent: Time,
     pub(crate) deadline: Time,
-    /// How old copies in the process may be that follow other processes' writes.
+    /// How old local entries may be that follow other processes' writes.
     #[serde(default)]
     pub(crate) staleness: Time,
-    /// Megabytes of such copies, in the processes that have any.
+    /// Megabytes of local entries, in the processes that have any.
     #[serde(default)]
     pub(crate) local_mb: u32,
     pub(crate) kinds: Vec<String>,
@@ -402,7 +402,7 @@ impl ReadKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
-    /// A copy in the process.
+    /// A local entry.
     Local,
     Hit,
     Miss,
@@ -442,10 +442,10 @@ pub(crate) struct Read {
     pub(crate) argument: i64,
     #[serde(rename = "h")]
     pub(crate) answer: Answer,
-    /// Whether a copy in the process answered it, or may have answered part of it.
+    /// Whether a local entry answered it, or may have answered part of it.
     #[serde(rename = "l", default, skip_serializing_if = "is_not")]
     pub(crate) local: bool,
-    /// Whether it asked for what Redis says, and no copy of it.
+    /// Whether it asked for the state in Redis, and no local entry.
     #[serde(rename = "t", default, skip_serializing_if = "is_not")]
     pub(crate) strict: bool,
     /// Rows with their versions; version 0 is a row that reads as absent.

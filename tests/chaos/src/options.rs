@@ -17,8 +17,8 @@ chaos check FILE
   --seed N        decides what the tasks do and which faults come when (default 1)
   --seconds S     for how long there are faults (default 20)
   --reads N       goes on until so many reads have been made
-  --local MB      three of the four processes keep copies of so many megabytes (default 0: Redis only)
-  --staleness MS  how old copies may be (default 1000)
+  --local MB      three of the four processes keep local entries of so many megabytes (default 0: Redis only)
+  --staleness MS  how old local entries may be (default 1000)
   --faults LIST   only these, with commas between them; `none` for none, `mishaps` for callers who hang up and bodies
                   that fail, panic and take long (default: all)
   --planted-writer

@@ -450,8 +450,8 @@ fn a_wrong_value_and_a_stuck_caller_are_violations() {
     assert!(matches!(verdict.violations[..], [Violation::Stuck(_)]));
 }
 
-/// The same read, answered by a copy in the process.
-fn by_copy(read: Event) -> Event {
+/// The same read, answered by a local entry.
+fn by_local_entry(read: Event) -> Event {
     match read {
         Event::Read(read) => Event::Read(Read {
             answer: Answer::Local,
@@ -473,7 +473,7 @@ fn strictly(read: Event) -> Event {
     }
 }
 
-/// How far behind copies were, in milliseconds, in a history without a violation.
+/// How far behind local entries were, in milliseconds, in a history without a violation.
 fn behind(events: &[Event]) -> Vec<Time> {
     let verdict = judge(events);
     assert!(verdict.violations.is_empty(), "{:?}", verdict.violations);
@@ -484,14 +484,14 @@ fn behind(events: &[Event]) -> Vec<Time> {
 #[test]
 fn a_copy_may_be_behind_another_process_by_the_bound() {
     for (start, age) in [(121, 1), (130, 10), (1_120, 1_000)] {
-        let late = with(acknowledged(), by_copy(read(OTHER, start, 1)));
+        let late = with(acknowledged(), by_local_entry(read(OTHER, start, 1)));
         assert_eq!(behind(&late), [age]);
     }
-    let too_late = with(acknowledged(), by_copy(read(OTHER, 1_121, 1)));
+    let too_late = with(acknowledged(), by_local_entry(read(OTHER, 1_121, 1)));
     assert_eq!(stale(&too_late), Some(1_001));
     assert!(judge(&too_late).behind.is_empty());
     // One that is up to date is not behind.
-    let right = with(acknowledged(), by_copy(read(OTHER, 130, 2)));
+    let right = with(acknowledged(), by_local_entry(read(OTHER, 130, 2)));
     assert!(behind(&right).is_empty());
 }
 
@@ -512,19 +512,19 @@ fn a_copy_is_as_far_behind_as_the_first_write_that_it_misses() {
         let at = ms(510);
         twice.push(Event::Mark(Mark { write, at, step }));
     }
-    let late = with(twice.clone(), by_copy(read(OTHER, 1_000, 1)));
+    let late = with(twice.clone(), by_local_entry(read(OTHER, 1_000, 1)));
     assert_eq!(behind(&late), [880]);
     // The second is within the bound, the first is not.
-    let too_late = with(twice, by_copy(read(OTHER, 1_130, 1)));
+    let too_late = with(twice, by_local_entry(read(OTHER, 1_130, 1)));
     assert_eq!(stale(&too_late), Some(1_010));
 }
 
 #[test]
 fn a_copy_shows_what_its_own_process_wrote() {
-    let own = with(acknowledged(), by_copy(read(WRITER, 121, 1)));
+    let own = with(acknowledged(), by_local_entry(read(WRITER, 121, 1)));
     assert_eq!(stale(&own), Some(1));
     // Before the write has returned nothing is promised.
-    let before = with(acknowledged(), by_copy(read(WRITER, 115, 1)));
+    let before = with(acknowledged(), by_local_entry(read(WRITER, 115, 1)));
     assert_eq!(excused(&before), [Reason::Running]);
 }
 
@@ -542,7 +542,7 @@ fn what_redis_answers_is_exact_beside_copies() {
 fn a_strict_read_is_not_answered_by_a_copy() {
     let verdict = judge(&with(
         acknowledged(),
-        strictly(by_copy(read(OTHER, 121, 2))),
+        strictly(by_local_entry(read(OTHER, 121, 2))),
     ));
     assert!(matches!(verdict.violations[..], [Violation::Wrong { .. }]));
 }
@@ -559,13 +559,13 @@ fn the_bound_counts_from_when_a_write_obliges() {
             mark(900, Step::InForce),
         ],
     );
-    let late = with(pending.clone(), by_copy(read(OTHER, 1_800, 1)));
+    let late = with(pending.clone(), by_local_entry(read(OTHER, 1_800, 1)));
     assert_eq!(behind(&late), [900]);
     assert_eq!(
-        excused(&with(pending.clone(), by_copy(read(OTHER, 800, 1)))),
+        excused(&with(pending.clone(), by_local_entry(read(OTHER, 800, 1)))),
         [Reason::Pending]
     );
-    let too_late = with(pending, by_copy(read(OTHER, 1_901, 1)));
+    let too_late = with(pending, by_local_entry(read(OTHER, 1_901, 1)));
     assert_eq!(stale(&too_late), Some(1_001));
 }
 
@@ -597,8 +597,8 @@ fn without_excuses_what_has_returned_counts_and_nothing_else() {
         ],
     );
     assert_eq!(older_by(&with(pending, read(OTHER, 500, 1))), Some(380));
-    let copy = by_copy(read(OTHER, 130, 1));
-    assert_eq!(older_by(&with(acknowledged(), copy)), Some(10));
+    let local = by_local_entry(read(OTHER, 130, 1));
+    assert_eq!(older_by(&with(acknowledged(), local)), Some(10));
     for outcome in [Outcome::Dropped, Outcome::Panicked, Outcome::Unknown] {
         let unknown = world(Form::ById, None, &[mark(120, done(outcome))]);
         assert_eq!(older_by(&with(unknown, read(OTHER, 500, 1))), None);

@@ -153,7 +153,7 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
             "seed, seconds".into(),
             match run.local_mb {
                 0 => format!("{}, {}, Redis only", run.seed, run.seconds),
-                mb => format!("{}, {}, copies of {mb} MB", run.seed, run.seconds),
+                mb => format!("{}, {}, local entries of {mb} MB", run.seed, run.seconds),
             },
         ),
         (

@@ -24,7 +24,7 @@ pub struct Score {
     /// By how much the oldest was, in nanoseconds.
     pub oldest: u64,
     /// Reads that break a promise, by the rules that hold for this project: what a premise excuses does not count, nor does a
-    /// copy in the process that is behind another process by less than a second.
+    /// local entry that is behind another process by less than a second.
     pub unexcused: u64,
     /// Values of another call, and versions that nobody had committed.
     pub wrong: u64,
@@ -62,7 +62,7 @@ pub fn score<C: crate::Contestant>(
     let options = Options::of_course(
         setting,
         directory.path().join("history.jsonl"),
-        C::COPIES || !C::SHARED,
+        C::HAS_LOCAL_ENTRIES || !C::SHARED,
     )?;
     let company = Company {
         program: program.iter().map(|word| (*word).to_owned()).collect(),

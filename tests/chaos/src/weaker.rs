@@ -28,7 +28,7 @@ impl World {
     pub(crate) fn weaker(&self, write: &Write, read: &Read, from: Time) -> Option<(Reason, Time)> {
         let is_own = write.begin.process == read.process;
         if read.local && !is_own && read.start.saturating_sub(from) <= self.run.staleness {
-            // A copy that is no older than it may be.
+            // A local entry that is no older than it may be.
             return None;
         }
         let cases = [self.replaced(write, from), self.returned(read, from)];

@@ -1,17 +1,17 @@
-//! Copies in the process beside Redis: each rule that keeps them right, and what the network does to them.
+//! Local entries beside Redis: each rule that keeps them right, and what the network does to them.
 
 mod faults;
-mod front;
-#[expect(
-    clippy::duplicate_mod,
-    reason = "the same promises, and functions of its own"
-)]
-#[path = "front.rs"]
-mod front_in_memory;
 mod in_process;
 mod options;
 mod pauses;
 mod rules;
+mod thread_cache;
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the same promises, and functions of its own"
+)]
+#[path = "thread_cache.rs"]
+mod thread_cache_in_memory;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ fn over(port: u16) -> CacheConfig {
         .advice(false)
 }
 
-/// Commands end soon, for where the network swallows them, and copies in half a second.
+/// Commands end soon, for where the network swallows them, and local entries in half a second.
 fn impatient(port: u16) -> CacheConfig {
     over(port)
         .command_budget(Duration::from_millis(50))
@@ -157,7 +157,7 @@ impl Node {
             .map_or_else(String::new, |name| name.to_string())
     }
 
-    /// Reads until a copy in the process answers.
+    /// Reads until a local entry answers.
     async fn warm(&self, id: i64) {
         eventually(PATIENCE, async || tier(self.get(id)).await == "local").await;
     }
@@ -170,7 +170,7 @@ impl Node {
             .expect("both tiers are on")
     }
 
-    /// Returns when copies are served.
+    /// Returns when local entries are served.
     async fn covered(&self) {
         eventually(PATIENCE, async || self.figures().await.serving).await;
     }
@@ -200,7 +200,7 @@ async fn begin<F: Future>(call: Pin<&mut F>) {
     .await;
 }
 
-/// A server, and a node behind a proxy that has a copy of its first row.
+/// A server, and a node behind a proxy that has a local entry of its first row.
 async fn behind_a_proxy(config: impl FnOnce(u16) -> CacheConfig) -> (RedisServer, Proxy, Node) {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());

@@ -1,4 +1,4 @@
-//! A process that stands still for longer than copies are covered: the first read when it goes on is not served from one.
+//! A process that stands still for longer than local entries are known to be fresh: the first read when it goes on is not served from one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,9 +60,9 @@ async fn child() {
         while tier(shared.get(1)).await != "local" {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let copy = shared.get(1).await;
+        let local = shared.get(1).await;
         let mut last = Instant::now();
-        println!("holds {copy}");
+        println!("holds {local}");
         // It is at this all the time, so that it comes before whatever else wakes up.
         let first = loop {
             let began = Instant::now();

@@ -172,7 +172,7 @@ async fn what_is_loaded_for_all_is_made_of_no_copies() {
     let other = node.beside(over(server.port())).await;
     for id in 1..=4 {
         other.rename(id, "new").await;
-        assert_eq!(node.name(id).await, "old", "a copy may be behind");
+        assert_eq!(node.name(id).await, "old", "a local entry may be behind");
     }
     assert_eq!(node.greeting(1).await, "hello new");
     assert_eq!(node.detached_greeting(2).await, Ok("hello new".into()));
@@ -217,7 +217,7 @@ async fn a_heartbeat_covers_from_when_it_was_sent() {
     assert_eq!(node.name(1).await, "new");
 }
 
-/// Makes the node forget its copies, while what lies in Redis stays.
+/// Makes the node forget its local entries, while those in Redis stay.
 async fn forget(node: &Node, server: &RedisServer) {
     let epochs = node.figures().await.epochs;
     let killed = server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);

@@ -6,12 +6,14 @@ mod around;
 mod batch;
 mod batcher;
 mod bound_keys;
+mod calls_in_bodies;
+mod changing_leases;
 mod clear;
 mod clock;
 mod combined;
 mod health;
 mod hostile;
-mod inside;
+mod invalidation_targets;
 mod learnt;
 mod loader;
 mod loads;
@@ -19,13 +21,11 @@ mod manual;
 mod memcached;
 mod outage;
 mod oversized;
-mod parts;
 mod paused;
-mod places;
+mod permits;
 mod reconnect;
 mod redis;
 mod requests;
-mod restless;
 mod runtimes;
 mod shop;
 mod switches;
@@ -84,7 +84,7 @@ impl Pair {
         }
     }
 
-    /// One cache twice, as in memory, with copies in the process beside Redis.
+    /// One cache twice, as in memory, with local entries beside Redis.
     async fn both() -> Self {
         let server = RedisServer::start();
         let a = Cache::new(over(&server).local_mb(16)).await;

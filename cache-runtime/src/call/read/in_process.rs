@@ -33,6 +33,7 @@ use crate::key::EntryKind;
 use crate::local::{Expected, Local, ReadToken};
 use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
+use crate::registry::Mistake;
 use crate::store::Probe;
 
 /// How often the flags are taken before the value is not kept. Creating a missing generation is a

@@ -1,7 +1,7 @@
 //! Hits in the process and nothing else: for a stopwatch, and for a profiler that counts instructions.
 //!
 //!     cargo run --release --bin hits                                    # in memory, on the process-wide cache
-//!     cargo run --release --bin hits both                               # copies beside Redis
+//!     cargo run --release --bin hits both                               # local entries beside Redis
 //!     valgrind --tool=callgrind target/release/hits both row 42000 PORT # and 2000, to take the difference
 //!
 //! The first argument is `memory`, `both` or `off`, the second `row` (its id is readable in the key), `list` (its

@@ -45,7 +45,7 @@ impl<const STRICT: bool> Contestant for Amalgam<STRICT> {
         "amalgam-cache"
     };
     const SHARED: bool = true;
-    const COPIES: bool = true;
+    const HAS_LOCAL_ENTRIES: bool = true;
 
     async fn start(redis: u16) -> Result<Self, Failure> {
         Ok(Self {

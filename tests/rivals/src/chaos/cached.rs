@@ -54,7 +54,7 @@ pub(super) struct Cached;
 impl Contestant for Cached {
     const NAME: &'static str = "cached";
     const SHARED: bool = true;
-    const COPIES: bool = false;
+    const HAS_LOCAL_ENTRIES: bool = false;
 
     async fn start(redis: u16) -> Result<Self, Failure> {
         URL.get_or_init(|| url(redis));

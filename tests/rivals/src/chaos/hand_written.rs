@@ -46,7 +46,7 @@ impl HandWritten {
 impl Contestant for HandWritten {
     const NAME: &'static str = "hand-written";
     const SHARED: bool = true;
-    const COPIES: bool = false;
+    const HAS_LOCAL_ENTRIES: bool = false;
 
     async fn start(redis: u16) -> Result<Self, Failure> {
         let client = redis::Client::open(url(redis)).map_err(failure)?;

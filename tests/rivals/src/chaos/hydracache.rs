@@ -14,7 +14,7 @@ fn options(tag: String) -> CacheOptions {
 impl Contestant for Hydra {
     const NAME: &'static str = "HydraCache";
     const SHARED: bool = false;
-    const COPIES: bool = false;
+    const HAS_LOCAL_ENTRIES: bool = false;
 
     async fn start(_: u16) -> Result<Self, Failure> {
         Ok(Self(HydraCache::local().max_capacity(1_000_000).build()))

@@ -107,7 +107,7 @@ fn table(setting: &Setting, rows: Vec<Row>) -> Table {
         text: format!(
             "{} processes (one, if they would share nothing) of sixteen tasks each that read rows and pages of a PostgreSQL through \
              the cache and write rows, for {} s under {}; TTL 10 s, seed {}. Stale: older than a write that had returned without an \
-             error before the read began. Unexcused: what is left if each is granted this project's premises, and copies in the \
+             error before the read began. Unexcused: what is left if each is granted this project's premises, and local entries in the \
              process one second. Errors: calls that returned an error, or panicked, though their own body was not made to.",
             setting.processes,
             setting.seconds,

@@ -34,7 +34,7 @@ macro_rules! ours {
         impl Contestant for $type {
             const NAME: &'static str = $name;
             const SHARED: bool = $redis;
-            const COPIES: bool = $redis && $local > 0;
+            const HAS_LOCAL_ENTRIES: bool = $redis && $local > 0;
 
             async fn start(redis: u16) -> Result<Self, Failure> {
                 let config = config(Some(redis).filter(|_| $redis)).local_mb($local);

@@ -55,7 +55,7 @@ macro_rules! hits {
     }};
 }
 
-/// With Redis and copies in the process of what lies there, of which there is one of each row.
+/// With Redis and a local entry of each row.
 async fn both_tiers(port: u16) -> Service {
     let redis = RedisConfig::at("127.0.0.1", port);
     let service = Service::over(CacheConfig::default().local_mb(64).redis(redis)).await;
@@ -72,7 +72,7 @@ async fn both_tiers(port: u16) -> Service {
 }
 
 /// All who keep values in the process. The first is what the others are compared with, the second is ours as it is promised:
-/// a copy of what lies in Redis, which the writes of other processes reach.
+/// a local entry of what is in Redis, which the writes of other processes reach.
 pub async fn contestants() -> Vec<(&'static str, Hits)> {
     let server = RedisServer::start();
     let both = both_tiers(server.port()).await;

@@ -17,9 +17,9 @@ pub(crate) enum Mode {
     Off,
     Memory,
     Redis,
-    /// Copies in the process, beside Redis.
+    /// Local entries, beside Redis.
     Both,
-    /// Two processes over one Redis and one database, without copies: each call goes to either of them.
+    /// Two processes over one Redis and one database, without local entries: each call goes to either of them.
     Shared,
     /// Two processes over one database, each with a cache in memory. Neither hears of the other's writes, so this is wrong.
     Apart,

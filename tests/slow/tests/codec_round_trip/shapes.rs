@@ -16,7 +16,7 @@ trait Build {
     async fn set(cache: &Cache);
 }
 
-/// A build with its own `User`. All of these types have the same name: `faithful::shapes::_::User`.
+/// A build with its own `User`. All of these types have the same name: `codec_round_trip::shapes::_::User`.
 macro_rules! build {
     ($build:ident: $value:expr, $($type:item)*) => {
         struct $build;

@@ -1,4 +1,4 @@
-//! The advisor: each piece of advice appears with a server set up so that it must, and none with one set up well.
+//! The doctor: each piece of advice appears with a server set up so that it must, and none with one set up well.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};

@@ -1,4 +1,4 @@
-//! Copies in the process beside a cluster: every node tells of its own keys, and has to be heard.
+//! Local entries beside a cluster: every node reports changes of its own keys.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn is_local(shop: &Shop, id: i64) -> bool {
     matches!(outcomes[0].status, Status::Hit { .. }) && outcomes[0].store == "local"
 }
 
-/// Reads until a copy of each row answers.
+/// Reads until a local entry of each row answers.
 async fn warm(shop: &Shop) {
     for id in 0..ROWS {
         eventually(PATIENCE, async || is_local(shop, id).await).await;
