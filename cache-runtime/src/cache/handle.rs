@@ -43,6 +43,9 @@ impl Cache {
     /// Creates a cache apart from the process-wide one, for [`cache = expr`](crate::cached) and
     /// tests. Returns when the first attempt to connect to Redis has ended, and does not fail if
     /// Redis is away.
+    ///
+    /// # Cancel safety
+    /// If dropped, there is no cache: its thread ends, and so does an attempt to connect.
     pub async fn new(config: CacheConfig) -> Self {
         config.report_problems();
         if !config.is_enabled() {

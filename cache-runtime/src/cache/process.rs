@@ -24,6 +24,9 @@ static PROCESS: OnceLock<Cache> = OnceLock::new();
 /// # Ok::<(), cache_runtime::ConfigError>(())
 /// # }).unwrap();
 /// ```
+///
+/// # Cancel safety
+/// If dropped, nothing is installed, and the cache's thread ends.
 pub async fn init(config: CacheConfig) -> Cache {
     if PROCESS.get().is_none() {
         let cache = Cache::new(config).await;

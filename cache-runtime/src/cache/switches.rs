@@ -115,8 +115,8 @@ impl Cache {
         target == ALL || self.switchable().iter().any(|known| known == target)
     }
 
-    /// A message for a name that is not [switchable](Self::is_switchable), with the most similar
-    /// one that is.
+    /// The message for an unknown target: a name that is not [switchable](Self::is_switchable). It
+    /// contains the most similar name that is.
     #[must_use]
     pub fn no_such(&self, target: &str) -> String {
         let known = self.switchable();
