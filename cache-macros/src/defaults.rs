@@ -154,7 +154,8 @@ fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     each.collect()
 }
 
-/// The function below an attribute. `None` for anything else, about which the other macros complain.
+/// The function below an attribute. `None` for anything else, about which the other macros
+/// complain.
 ///
 /// Its own tokens are parsed, since the tokens of the whole block may be very many.
 fn method(below: &[TokenTree]) -> Option<Item> {

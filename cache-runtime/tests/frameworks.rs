@@ -1,4 +1,5 @@
-//! The examples, over HTTP: each framework says what the cache did, and answers conditional requests, in the same words.
+//! The examples, over HTTP: each framework says what the cache did, and answers conditional
+//! requests, in the same words.
 
 #![allow(
     missing_docs,

@@ -3,8 +3,10 @@
 //!     cargo run --release -p cache-tests --example local_tier
 //!
 //! 1. A hit, in nanoseconds and allocations, beside a bare `quick_cache` and a hit in Redis.
-//! 2. From a write in one process to the fresh read in another: the other is this program once more.
-//! 3. How long after a write has returned another node still reads the old value, by what the network does meanwhile.
+//! 2. From a write in one process to the fresh read in another: the other is this program once
+//!    more.
+//! 3. How long after a write has returned another node still reads the old value, by what the
+//!    network does meanwhile.
 //! 4. What an invalidation makes of 200 nodes that hold the value.
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,10 +1,12 @@
-//! Connections that are reset again and again, by `CLIENT KILL` as by a balancer: writes the table into docs/outages.md.
+//! Connections that are reset again and again, by `CLIENT KILL` as by a balancer: writes the table
+//! into docs/outages.md.
 //!
 //!     cargo run --release -p cache-tests --example resets
 //!
-//! A private Redis on loopback, and two caches on it as in two processes. One writes rows, one after the other; four tasks read
-//! them through the other cache, whose connection is reset too. Every read is compared with the last write of its row that
-//! had returned before the read began: an older value is stale. Bounded: fifteen seconds for each line.
+//! A private Redis on loopback, and two caches on it as in two processes. One writes rows, one
+//! after the other; four tasks read them through the other cache, whose connection is reset too.
+//! Every read is compared with the last write of its row that had returned before the read began:
+//! an older value is stale. Bounded: fifteen seconds for each line.
 
 #![allow(clippy::print_stdout, reason = "it prints its figures")]
 
@@ -60,7 +62,8 @@ struct Figures {
 }
 
 async fn cache(server: &RedisServer) -> Cache {
-    // A machine with a lot to do may take longer than the usual budget, and that is not what is measured.
+    // A machine with a lot to do may take longer than the usual budget, and that is not what is
+    // measured.
     let config = CacheConfig::default().command_budget(Duration::from_secs(2));
     Cache::new(config.redis(RedisConfig::at("127.0.0.1", server.port()))).await
 }

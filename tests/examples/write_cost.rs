@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p cache-tests --example write_cost
 //!
-//! A private Redis on loopback. Times are medians and 99th percentiles of single calls, one after the other, of a body
-//! that does nothing. The hit rates are of one task that reads 100 rows at random and writes now and then.
+//! A private Redis on loopback. Times are medians and 99th percentiles of single calls, one after
+//! the other, of a body that does nothing. The hit rates are of one task that reads 100 rows at
+//! random and writes now and then.
 
 use std::time::{Duration, Instant};
 

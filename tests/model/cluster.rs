@@ -1,12 +1,14 @@
-//! A cluster: an entry whose slot may move between two nodes and back, and its generation on a node of its own.
+//! A cluster: an entry whose slot may move between two nodes and back, and its generation on a node
+//! of its own.
 //!
-//! Entry and generation are read in any order, and changed by themselves. The stamp names the servers of both; a node's identity
-//! holds its epoch, which rises when a slot returns to it.
+//! Entry and generation are read in any order, and changed by themselves. The stamp names the
+//! servers of both; a node's identity holds its epoch, which rises when a slot returns to it.
 //!
 //! # Bounds
 //!
-//! One or two readers with up to three reads each, one writer with one write, one failover of each kind, two moves of the slot,
-//! one copy that a broken `MIGRATE` leaves behind, one eviction: not all of them at once, see the tests.
+//! One or two readers with up to three reads each, one writer with one write, one failover of each
+//! kind, two moves of the slot, one copy that a broken `MIGRATE` leaves behind, one eviction: not
+//! all of them at once, see the tests.
 //!
 //! # What is not modelled
 //!

@@ -1,20 +1,22 @@
-//! The local tier with Redis: local entries, kept coherent by `CLIENT TRACKING`. `cache-runtime/src/local` was built
-//! from it; what the code does with real servers is checked by `tests/local` and `tests/chaos`.
+//! The local tier with Redis: local entries, kept coherent by `CLIENT TRACKING`.
+//! `cache-runtime/src/local` was built from it; what the code does with real servers is checked by
+//! `tests/local` and `tests/chaos`.
 //!
-//! A read takes the flags of its keys before it is sent; a push of a key, or an own invalidation of it, sets the flag, and
-//! a read with a set flag is not kept. Replies and pushes come over one wire in order, and are handled by two tasks, so in any
-//! order. Own invalidations take effect locally after Redis has answered and before they return. A heartbeat is a push of
-//! a key that the process owns, handled in the order of pushes; what is kept is covered as of when it was *sent*.
+//! A read takes the flags of its keys before it is sent; a push of a key, or an own invalidation of
+//! it, sets the flag, and a read with a set flag is not kept. Replies and pushes come over one wire
+//! in order, and are handled by two tasks, so in any order. Own invalidations take effect locally
+//! after Redis has answered and before they return. A heartbeat is a push of a key that the process
+//! owns, handled in the order of pushes; what is kept is covered as of when it was *sent*.
 //!
 //! # Bounds
 //!
-//! One entry and its generation, one reader of this process with two reads, one own write and one of another process, each
-//! of the row or the whole, one heartbeat, fills by others at any moment.
+//! One entry and its generation, one reader of this process with two reads, one own write and one
+//! of another process, each of the row or the whole, one heartbeat, fills by others at any moment.
 //!
 //! # What is not modelled
 //!
-//! - The lost connection (which forgets everything by an epoch), eviction, several keys, time itself: the bound is stated
-//!   by what a heartbeat covers.
+//! - The lost connection (which forgets everything by an epoch), eviction, several keys, time
+//!   itself: the bound is stated by what a heartbeat covers.
 //! - Leases: a fill by another process is of the newest version.
 
 use stateright::{Model, Property};

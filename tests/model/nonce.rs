@@ -18,8 +18,8 @@ impl Nonce {
 
 /// Gives nonces new names, in the order in which they are met.
 ///
-/// States that differ in the names of their nonces only are one state. Without this there would be no end of
-/// them, since every invalidation makes a new nonce.
+/// States that differ in the names of their nonces only are one state. Without this there would be
+/// no end of them, since every invalidation makes a new nonce.
 #[derive(Debug)]
 pub(crate) struct Names {
     by_old: [u8; 256],

@@ -1,19 +1,22 @@
-//! The outbox in the database: rows that relays take for Redis, and rows that a process reads for itself.
+//! The outbox in the database: rows that relays take for Redis, and rows that a process reads for
+//! itself.
 //!
-//! [`Shared`] is the first: a relay takes rows in a transaction of its own, tells Redis, and commits their deletion when Redis
-//! has acknowledged. [`Followed`] is the second: a process reads what was committed since the snapshot of its last read, and
-//! rows are deleted by time.
+//! [`Shared`] is the first: a relay takes rows in a transaction of its own, tells Redis, and
+//! commits their deletion when Redis has acknowledged. [`Followed`] is the second: a process reads
+//! what was committed since the snapshot of its last read, and rows are deleted by time.
 //!
 //! # Bounds
 //!
-//! `Shared`: two transactions of writers, two relays, each of which dies once at most; Redis is away as it likes. `Followed`:
-//! three transactions, which begin in order and end in any, one reader, one snapshot that is noted, one lost connection, one failover
-//! that loses the last commit, whose number the next transaction gets again.
+//! `Shared`: two transactions of writers, two relays, each of which dies once at most; Redis is
+//! away as it likes. `Followed`: three transactions, which begin in order and end in any, one
+//! reader, one snapshot that is noted, one lost connection, one failover that loses the last
+//! commit, whose number the next transaction gets again.
 //!
 //! # What is not modelled
 //!
 //! - What an invalidation does; [`protocol`](crate::protocol) is about that.
-//! - Time. How long a read covers what is served is in [`local_tier`](crate::local_tier): the code is the same.
+//! - Time. How long a read covers what is served is in [`local_tier`](crate::local_tier): the code
+//!   is the same.
 
 use stateright::{Model, Property};
 

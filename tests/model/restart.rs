@@ -1,19 +1,21 @@
 //! A server that comes back from an older snapshot, and a value that is stored by hand.
 //!
-//! A snapshot may hold an entry together with the generation under which it was stored; both come back, and the entry
-//! is as alive as it was. So the stamp covers the identity of the server, which is another one after each start
-//! (`run_id`), or after a promotion (`master_replid`); a link learns it before its first use.
+//! A snapshot may hold an entry together with the generation under which it was stored; both come
+//! back, and the entry is as alive as it was. So the stamp covers the identity of the server, which
+//! is another one after each start (`run_id`), or after a promotion (`master_replid`); a link
+//! learns it before its first use.
 //!
 //! # Bounds
 //!
-//! One row with its entity and generation, two readers with two reads each, a writer of the whole resource and one of the
-//! row with one write each, one snapshot and one restart, at any moment.
+//! One row with its entity and generation, two readers with two reads each, a writer of the whole
+//! resource and one of the row with one write each, one snapshot and one restart, at any moment.
 //!
 //! # What is not modelled
 //!
-//! - The connection: what a caller sends after the restart is executed by the new server. In the runtime it fails instead,
-//!   since a link ends with its connection.
-//! - A server that keeps its data over a restart, and one that comes back empty; both differ in less.
+//! - The connection: what a caller sends after the restart is executed by the new server. In the
+//!   runtime it fails instead, since a link ends with its connection.
+//! - A server that keeps its data over a restart, and one that comes back empty; both differ in
+//!   less.
 //! - All that [`protocol`](crate::protocol) is about.
 
 use stateright::{Model, Property};
@@ -31,7 +33,8 @@ enum Variant {
     Design,
     /// The stamp covers generations only.
     ServerLeftOut,
-    /// What was missed is stored with the generation as it is then, and nothing is compared: `get`, load, `SET`.
+    /// What was missed is stored with the generation as it is then, and nothing is compared: `get`,
+    /// load, `SET`.
     BareSet,
 }
 

@@ -11,9 +11,11 @@ use crate::wait::{free_port, poll};
 pub(crate) const START: Duration = Duration::from_secs(60);
 const SLOTS: u16 = 16_384;
 
-/// A real cluster on free loopback ports: primaries with equal shares of the slots, and replicas of them.
+/// A real cluster on free loopback ports: primaries with equal shares of the slots, and replicas of
+/// them.
 ///
-/// Nodes are numbered: the primaries first, then the replicas, the first of which belong to the first primary.
+/// Nodes are numbered: the primaries first, then the replicas, the first of which belong to the
+/// first primary.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
@@ -266,8 +268,8 @@ impl RedisCluster {
         primaries.map(shard).collect()
     }
 
-    /// Returns when all nodes say that the cluster is up, agree on who is a primary, and all replicas
-    /// hear of what their primaries do.
+    /// Returns when all nodes say that the cluster is up, agree on who is a primary, and all
+    /// replicas hear of what their primaries do.
     ///
     /// # Panics
     /// When they don't.
@@ -369,8 +371,8 @@ impl RedisCluster {
         (slot(first), slot(last))
     }
 
-    /// Makes a replica the primary; returns when it is, and, where the others have a say in it, when
-    /// all have heard of it. A takeover is for when some don't answer.
+    /// Makes a replica the primary; returns when it is, and, where the others have a say in it,
+    /// when all have heard of it. A takeover is for when some don't answer.
     ///
     /// # Panics
     /// When it does not become one.

@@ -31,8 +31,8 @@ pub struct Demo {
 impl Demo {
     /// Starts the demo with `environment` on a free port and waits until it listens.
     ///
-    /// Nothing of this process's own `REDIS_*`, `CACHE_*` and the like reaches it. Without a `DATABASE_URL` it
-    /// makes its own SQLite file, which goes with it.
+    /// Nothing of this process's own `REDIS_*`, `CACHE_*` and the like reaches it. Without a
+    /// `DATABASE_URL` it makes its own SQLite file, which goes with it.
     ///
     /// # Panics
     ///
@@ -131,7 +131,8 @@ impl Demo {
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()));
         let stat = stat.expect("it runs");
-        // After the name in brackets: state, and eleven more, then the ticks in user and system mode.
+        // After the name in brackets: state, and eleven more, then the ticks in user and system
+        // mode.
         let fields = stat.rsplit(") ").next().expect("fields").split(' ');
         let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>());
         let ticks: u64 = ticks.map(|ticks| ticks.expect("a number")).sum();
@@ -402,7 +403,8 @@ fn cargo_build(profile: &Path) -> Command {
     let mut command = Command::new(cargo);
     command
         .args(["build", "-p", "demo-api", "--bin", "demo-api"])
-        // `scripts/mutations` sets it for the test alone. Build scripts watch it, so dependencies would be compiled again.
+        // `scripts/mutations` sets it for the test alone. Build scripts watch it, so dependencies
+        // would be compiled again.
         .env_remove("RUSTC_BOOTSTRAP")
         .current_dir(workspace());
     if let Some(target) = profile.parent() {

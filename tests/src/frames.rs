@@ -30,8 +30,8 @@ pub(crate) struct Frame {
 }
 
 impl Frames {
-    /// The answers that end within these bytes; what is behind the last one is kept for the next call. `None` if the stream
-    /// can't be followed.
+    /// The answers that end within these bytes; what is behind the last one is kept for the next
+    /// call. `None` if the stream can't be followed.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Option<Vec<Frame>> {
         let mut frames = Vec::new();
         let mut rest = bytes;

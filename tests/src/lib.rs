@@ -1,12 +1,12 @@
 //! The harness of the tests that need real servers and whole processes.
 //!
-//! [`RedisServer`] and [`Postgres`] are private servers on free loopback ports, [`Demo`] is the demo API as a
-//! process of its own, [`Proxy`] stands between a client and a server and misbehaves on request. Each stops
-//! what it started when it is dropped, and also when the test's process dies before that. The system's own
-//! servers are never used and never touched.
+//! [`RedisServer`] and [`Postgres`] are private servers on free loopback ports, [`Demo`] is the
+//! demo API as a process of its own, [`Proxy`] stands between a client and a server and misbehaves
+//! on request. Each stops what it started when it is dropped, and also when the test's process dies
+//! before that. The system's own servers are never used and never touched.
 //!
-//! Whatever cannot be started panics with what to do about it: a missing server is a failed test, not a
-//! skipped one.
+//! Whatever cannot be started panics with what to do about it: a missing server is a failed test,
+//! not a skipped one.
 
 #[cfg(doctest)]
 mod book;

@@ -122,8 +122,8 @@ impl MemcachedServer {
         self.process.as_mut().expect("the server runs").resume();
     }
 
-    /// Sends one command, with its data behind a line break if it has any, and returns the answer up to
-    /// the line that ends it: for a look at what is stored, and for changes by hand.
+    /// Sends one command, with its data behind a line break if it has any, and returns the answer
+    /// up to the line that ends it: for a look at what is stored, and for changes by hand.
     ///
     /// # Panics
     ///

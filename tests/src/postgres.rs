@@ -20,10 +20,11 @@ const ATTEMPTS: u32 = 5;
 const INSTALL: &str = "PostgreSQL is missing; install it: `sudo apt-get install postgresql` on Debian or \
                        Ubuntu, `brew install postgresql` on macOS";
 
-/// A PostgreSQL cluster on a free loopback port, in a directory of its own, that never waits for a disk.
+/// A PostgreSQL cluster on a free loopback port, in a directory of its own, that never waits for a
+/// disk.
 ///
-/// Its superuser is `postgres`, without a password. It refuses to run as root, so root runs it as the system's
-/// user `postgres`, or as `nobody`.
+/// Its superuser is `postgres`, without a password. It refuses to run as root, so root runs it as
+/// the system's user `postgres`, or as `nobody`.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
@@ -189,7 +190,8 @@ impl Postgres {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// The database at `url` as SQL, which also drops what is there when it is [restored](Self::restore).
+    /// The database at `url` as SQL, which also drops what is there when it is
+    /// [restored](Self::restore).
     ///
     /// # Panics
     ///
@@ -253,8 +255,8 @@ impl Postgres {
         self.process.stop();
     }
 
-    /// Ends it in order, with all that was committed: unlike a crash, which may lose the last commits here, since they
-    /// don't wait for the disk.
+    /// Ends it in order, with all that was committed: unlike a crash, which may lose the last
+    /// commits here, since they don't wait for the disk.
     pub fn shut_down(&mut self) {
         self.process.signal(Signal::INT);
         if self.process.wait(START).is_none() {
@@ -378,7 +380,8 @@ fn id(option: &str, user: &str) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
-/// `program` as `user`, in a directory that user may enter; the child's number is the program's own.
+/// `program` as `user`, in a directory that user may enter; the child's number is the program's
+/// own.
 fn user_command(
     user: Option<&Unprivileged>,
     program: impl AsRef<OsStr>,

@@ -27,8 +27,8 @@ impl Output {
         self.lock().iter().any(|line| line.contains(text))
     }
 
-    /// Waits until a line contains `text`: a line is read a moment after it is written, and the two streams of a process
-    /// are read independently.
+    /// Waits until a line contains `text`: a line is read a moment after it is written, and the two
+    /// streams of a process are read independently.
     ///
     /// # Panics
     /// When no line contains it within 10 s; shows the lines.
@@ -66,9 +66,9 @@ impl Output {
 
 /// A running child of this process.
 ///
-/// Dropping it sends the signal it was started with and waits for its end. When this process dies first
-/// (Ctrl-C, a time limit, a static that is never dropped), a shell that waits for our end of a pipe to close
-/// does the same.
+/// Dropping it sends the signal it was started with and waits for its end. When this process dies
+/// first (Ctrl-C, a time limit, a static that is never dropped), a shell that waits for our end of
+/// a pipe to close does the same.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -78,8 +78,8 @@ pub struct Process {
     stderr: Output,
 }
 
-/// Signals the child `$1` with `$2` once nobody holds the other end of its input, waits up to ten seconds for
-/// its end, and removes the directory `$3` if one is named.
+/// Signals the child `$1` with `$2` once nobody holds the other end of its input, waits up to ten
+/// seconds for its end, and removes the directory `$3` if one is named.
 const REAPER: &str = r#"
     read -r _
     kill -s "$2" "$1" 2>/dev/null
@@ -89,7 +89,8 @@ const REAPER: &str = r#"
 "#;
 
 impl Process {
-    /// Starts `command`, which ends with `last_signal`; if this process dies first, `directory` goes too.
+    /// Starts `command`, which ends with `last_signal`; if this process dies first, `directory`
+    /// goes too.
     ///
     /// # Errors
     /// When it can't be started.
@@ -98,7 +99,8 @@ impl Process {
         last_signal: Signal,
         directory: Option<&Path>,
     ) -> std::io::Result<Self> {
-        // A group of its own: Ctrl-C in a terminal is for the tests, which then end their servers in order.
+        // A group of its own: Ctrl-C in a terminal is for the tests, which then end their servers
+        // in order.
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -30,8 +30,9 @@ pub enum Mode {
     SwallowAnswers,
     /// The client sees the end of the answers, the server hears it still.
     HalfClose,
-    /// Each request gets the answer to the one before it, for as long as its connection lives: another mode does not bring the
-    /// right order back. For servers that speak RESP; pushes keep their places.
+    /// Each request gets the answer to the one before it, for as long as its connection lives:
+    /// another mode does not bring the right order back. For servers that speak RESP; pushes keep
+    /// their places.
     OffByOne,
     /// Connections are closed, new ones at once.
     Cut,
@@ -141,8 +142,9 @@ impl Proxy {
             .send_modify(|mode_epoch| mode_epoch.mode = mode);
     }
 
-    /// From now on `mode`, for new connections; those that are open are closed. After something was swallowed nothing
-    /// else is possible between two real hosts: what arrives on a connection is without a gap.
+    /// From now on `mode`, for new connections; those that are open are closed. After something was
+    /// swallowed nothing else is possible between two real hosts: what arrives on a connection is
+    /// without a gap.
     pub fn cut_then(&self, mode: Mode) {
         self.mode_epoch.send_modify(|mode_epoch| {
             mode_epoch.mode = mode;
@@ -156,7 +158,8 @@ impl Proxy {
             .send_modify(|mode_epoch| mode_epoch.refused = address);
     }
 
-    /// Lets the piece at the gate of [`Mode::Hold`] or [`Mode::HoldAnswers`] pass, and holds what comes behind it.
+    /// Lets the piece at the gate of [`Mode::Hold`] or [`Mode::HoldAnswers`] pass, and holds what
+    /// comes behind it.
     pub fn pass_one(&self) {
         self.state.tickets.add_permits(1);
     }
@@ -166,7 +169,8 @@ impl Proxy {
         self.state.passed.load(Ordering::SeqCst)
     }
 
-    /// Sends these bytes to the server as if the client had, on every open connection, behind what the client has sent.
+    /// Sends these bytes to the server as if the client had, on every open connection, behind what
+    /// the client has sent.
     pub fn inject(&self, bytes: &[u8]) {
         for injector in self.state.injectors.lock().expect("sound").iter() {
             // The connection may have ended.

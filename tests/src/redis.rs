@@ -78,7 +78,8 @@ impl RedisOptions {
     }
 }
 
-/// A real Redis on a free loopback port, in a directory of its own, without persistence unless asked for.
+/// A real Redis on a free loopback port, in a directory of its own, without persistence unless
+/// asked for.
 #[derive(Debug)]
 pub struct RedisServer {
     process: Option<Process>,
@@ -161,8 +162,8 @@ impl RedisServer {
         self.running().resume();
     }
 
-    /// Kills the server and starts it again on the same port, with what it has on disk: nothing, unless it
-    /// was told to save (`SAVE`, `save ..`, `appendonly yes`).
+    /// Kills the server and starts it again on the same port, with what it has on disk: nothing,
+    /// unless it was told to save (`SAVE`, `save ..`, `appendonly yes`).
     ///
     /// # Panics
     ///
@@ -217,7 +218,8 @@ impl RedisServer {
         )
     }
 
-    /// Runs a line of shell in which `redis-cli` talks to this server: for what people type, pipes and all.
+    /// Runs a line of shell in which `redis-cli` talks to this server: for what people type, pipes
+    /// and all.
     ///
     /// # Panics
     ///
@@ -231,7 +233,8 @@ impl RedisServer {
         self.run(command.args(["-c", &line.replace("redis-cli", &cli)]))
     }
 
-    /// How often a command was called since the statistics were reset; a subcommand as `client|list`.
+    /// How often a command was called since the statistics were reset; a subcommand as
+    /// `client|list`.
     ///
     /// # Panics
     ///
@@ -338,8 +341,8 @@ impl RedisServer {
     }
 }
 
-/// The server that tests run against: `redis-server`, unless `CACHE_TEST_REDIS_SERVER` names another program that speaks the
-/// protocol and takes the same options.
+/// The server that tests run against: `redis-server`, unless `CACHE_TEST_REDIS_SERVER` names
+/// another program that speaks the protocol and takes the same options.
 fn server_program() -> Option<PathBuf> {
     match std::env::var_os("CACHE_TEST_REDIS_SERVER").filter(|it| !it.is_empty()) {
         Some(program) => Some(program.into()).filter(|program: &PathBuf| program.is_file()),

@@ -7,9 +7,9 @@ use crate::redis::{RedisOptions, RedisServer};
 use crate::wait::poll;
 
 const START: Duration = Duration::from_secs(30);
-/// A Sentinel that was stopped, or did not get to run, for two seconds does nothing for 30 s after that: it is in tilt.
-/// With two of these there is no majority, and one that is told to fail over does so afterwards. After an election that
-/// nobody has won they wait for ten more.
+/// A Sentinel that was stopped, or did not get to run, for two seconds does nothing for 30 s after
+/// that: it is in tilt. With two of these there is no majority, and one that is told to fail over
+/// does so afterwards. After an election that nobody has won they wait for ten more.
 const FAILOVER: Duration = Duration::from_secs(90);
 
 /// A real primary, its replicas, and real Sentinels that watch them under the name `mymaster`.
@@ -210,7 +210,8 @@ impl Sentinels {
         primary.unwrap_or_else(|| panic!("the primary at {port} is none of the servers"))
     }
 
-    /// Returns when one server is the primary, the other hears of what it does, and all Sentinels know them.
+    /// Returns when one server is the primary, the other hears of what it does, and all Sentinels
+    /// know them.
     ///
     /// # Panics
     /// When that does not come to be.
@@ -262,7 +263,8 @@ impl Sentinels {
 mod tests {
     use super::*;
 
-    /// One that was stopped says `OK` when it is told to fail over, and does so half a minute later.
+    /// One that was stopped says `OK` when it is told to fail over, and does so half a minute
+    /// later.
     #[test]
     fn one_that_was_stopped_is_in_tilt() {
         let mut sentinels = Sentinels::start();

@@ -161,8 +161,8 @@ impl RedisCluster {
         );
     }
 
-    /// No node waits for the rest of a move any more. One that imports a slot does not hear that the
-    /// slot's owner was replaced, and is down without it.
+    /// No node waits for the rest of a move any more. One that imports a slot does not hear that
+    /// the slot's owner was replaced, and is down without it.
     pub fn end_moves(&self) {
         for node in 0..self.len() {
             let nodes = self.node(node).cli(&["CLUSTER", "NODES"]);

@@ -11,21 +11,22 @@ use tokio::net::TcpSocket;
 /// How many ports a process gives out, again and again.
 const BLOCK: u16 = 1_000;
 const BLOCKS: u16 = 20;
-/// Of the first block. Behind the last one is one port for each block: who listens on it has the block.
+/// Of the first block. Behind the last one is one port for each block: who listens on it has the
+/// block.
 const FIRST_PORT: u16 = 10_000;
 const POLL: Duration = Duration::from_millis(5);
 
 /// A loopback port nobody listens on, a different one at each call of this process.
 ///
-/// It lies below the range the kernel takes outgoing connections from, so that a server that is down for a
-/// while finds its port free again.
+/// It lies below the range the kernel takes outgoing connections from, so that a server that is
+/// down for a while finds its port free again.
 ///
 /// # Panics
 ///
 /// When no port is free.
 pub fn free_port() -> u16 {
-    /// How many ports were looked at. They are counted, not drawn: two tests that ask at the same time must
-    /// not get the same one.
+    /// How many ports were looked at. They are counted, not drawn: two tests that ask at the same
+    /// time must not get the same one.
     static LOOKED_AT: AtomicU16 = AtomicU16::new(0);
     static OWN: LazyLock<Block> = LazyLock::new(own_block);
     (0..BLOCK)
@@ -41,8 +42,8 @@ struct Block {
     _held: Option<TcpListener>,
 }
 
-/// Another process of tests could give away the port of a server of this one while that server is down. So each has a
-/// block of ports for itself.
+/// Another process of tests could give away the port of a server of this one while that server is
+/// down. So each has a block of ports for itself.
 fn own_block() -> Block {
     let start = fastrand::u16(..BLOCKS);
     let block = |number| FIRST_PORT + number * BLOCK;
@@ -61,9 +62,9 @@ fn own_block() -> Block {
         })
 }
 
-/// Binds and does not listen. A process that another thread starts at this moment inherits the socket until
-/// its program is loaded: a listener would keep the port taken for that long, a socket that is only bound, and
-/// lets others have its address, does not.
+/// Binds and does not listen. A process that another thread starts at this moment inherits the
+/// socket until its program is loaded: a listener would keep the port taken for that long, a socket
+/// that is only bound, and lets others have its address, does not.
 fn nobody_listens_on(port: u16) -> bool {
     let bind = || {
         let socket = TcpSocket::new_v4()?;
@@ -73,8 +74,9 @@ fn nobody_listens_on(port: u16) -> bool {
     bind().is_ok()
 }
 
-/// How long a test waits for what should happen: `limit`, or as many seconds as `CACHE_TEST_PATIENCE` says if these are
-/// fewer. `scripts/mutations` sets it, since what a technique brings about does not come without it.
+/// How long a test waits for what should happen: `limit`, or as many seconds as
+/// `CACHE_TEST_PATIENCE` says if these are fewer. `scripts/mutations` sets it, since what a
+/// technique brings about does not come without it.
 pub fn patience(limit: Duration) -> Duration {
     static MOST: LazyLock<Option<Duration>> = LazyLock::new(|| {
         let seconds = std::env::var("CACHE_TEST_PATIENCE").ok()?;
@@ -83,7 +85,8 @@ pub fn patience(limit: Duration) -> Duration {
     MOST.map_or(limit, |most| most.min(limit))
 }
 
-/// Returns once `condition` holds, which is asked again and again until `limit` has passed, or [`patience`] ends.
+/// Returns once `condition` holds, which is asked again and again until `limit` has passed, or
+/// [`patience`] ends.
 ///
 /// # Panics
 ///

@@ -1,4 +1,5 @@
-//! What a hit allocates: nothing, whichever tier answers in the process. A file of its own, since all of it is counted.
+//! What a hit allocates: nothing, whichever tier answers in the process. A file of its own, since
+//! all of it is counted.
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -41,7 +42,8 @@ async fn allocated<T, F: Future<Output = T>>(call: impl Fn() -> F) -> usize {
     .await;
     let region = Region::new(ALLOCATOR);
     for _ in 0..HITS {
-        // Where another thread was slow with a heartbeat, it is no hit, and counts as what it allocates.
+        // Where another thread was slow with a heartbeat, it is no hit, and counts as what it
+        // allocates.
         let _ = call().now_or_never();
     }
     let change = region.change();

@@ -152,7 +152,8 @@ async fn a_crash_safe_write_leaves_nothing_stale() {
     .await;
 }
 
-/// Whoever meets an announcement past its deadline ends it: also one who only reads many rows at once.
+/// Whoever meets an announcement past its deadline ends it: also one who only reads many rows at
+/// once.
 #[tokio::test]
 async fn an_announcement_ends_for_batches_too() {
     let (server, directory) = (

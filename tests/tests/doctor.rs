@@ -1,4 +1,5 @@
-//! The doctor: each piece of advice appears with a server set up so that it must, and none with one set up well.
+//! The doctor: each piece of advice appears with a server set up so that it must, and none with one
+//! set up well.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -223,7 +224,8 @@ async fn missing_permissions() {
         AdviceKind::Permissions,
         &["rates:*", "`ACL SETUSER app ~rates:*`"],
     );
-    // Without these there is no connection, or nothing is served from it, since it takes no invalidations.
+    // Without these there is no connection, or nothing is served from it, since it takes no
+    // invalidations.
     for (changes, named) in [
         ("~* -info", "INFO"),
         ("~* -mget", "mget"),

@@ -1,4 +1,5 @@
-//! What the documents point to exists: files, pages, headings, mutations; and the README stays short.
+//! What the documents point to exists: files, pages, headings, mutations; and the README stays
+//! short.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -41,7 +42,8 @@ struct Page {
     anchors: HashSet<String>,
 }
 
-/// A heading's anchor, as GitHub and mdBook make it: lower case, spaces to `-`, punctuation left out.
+/// A heading's anchor, as GitHub and mdBook make it: lower case, spaces to `-`, punctuation left
+/// out.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim().to_lowercase();
     let kept = heading.chars().filter_map(|c| match c {

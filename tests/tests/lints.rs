@@ -1,5 +1,5 @@
-//! The attributes under every lint that is on for careful users. What is checked here is that this compiles without a
-//! warning, also under clippy, which `scripts/test` runs on all targets.
+//! The attributes under every lint that is on for careful users. What is checked here is that this
+//! compiles without a warning, also under clippy, which `scripts/test` runs on all targets.
 
 #![forbid(unsafe_code)]
 #![deny(warnings, clippy::all, clippy::pedantic, clippy::nursery)]

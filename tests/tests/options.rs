@@ -1,4 +1,5 @@
-//! What the options of the attributes do, and what a caller may ask of an annotated function, on the in-process tier.
+//! What the options of the attributes do, and what a caller may ask of an annotated function, on
+//! the in-process tier.
 
 mod calls;
 

@@ -1,5 +1,5 @@
-//! A Redis that is absent, killed, hung, guarded, restricted or full: the demo answers, rightly, and uses it
-//! again as soon as it can.
+//! A Redis that is absent, killed, hung, guarded, restricted or full: the demo answers, rightly,
+//! and uses it again as soon as it can.
 
 use std::time::{Duration, Instant};
 
@@ -238,8 +238,8 @@ async fn a_password_is_used_and_never_told() {
     }
 }
 
-/// What the book says a user needs, and no more: the commands sent, then those the scripts use. (A load of
-/// more than a second, which renews its lease, is what `setrange` and `pexpire` are for.)
+/// What the book says a user needs, and no more: the commands sent, then those the scripts use. (A
+/// load of more than a second, which renews its lease, is what `setrange` and `pexpire` are for.)
 const PERMISSIONS: &str = "user app on >app-word resetchannels ~* -@all \
                            +hello +info +time +mget +scan +dbsize +evalsha +script|load +client|tracking +client|caching \
                            +get +getrange +exists +pttl +set +setrange +pexpire +del +unlink";
@@ -280,7 +280,8 @@ async fn a_user_with_few_permissions_is_enough() {
     let log = redis.cli(&["ACL", "LOG"]);
     let lines: Vec<&str> = log.lines().collect();
     let refused = lines.windows(2).filter(|pair| pair[0] == "object");
-    // The client library introduces itself where the server can be told, and does not mind a refusal.
+    // The client library introduces itself where the server can be told, and does not mind a
+    // refusal.
     let refused: Vec<&str> = refused
         .map(|pair| pair[1])
         .filter(|object| *object != "client|setinfo")

@@ -89,8 +89,8 @@ async fn keys_are_named_after_what_they_hold() {
     let said = [&one, &list, &filtered, &paginated].map(key);
     assert_eq!(keys(&redis, "users:*"), BTreeSet::from(said));
 
-    // Listing what is cached shows entries only, and all of ours carry a time to live. Heartbeats live for less than a
-    // second, so that one may have 0 left, or be gone.
+    // Listing what is cached shows entries only, and all of ours carry a time to live. Heartbeats
+    // live for less than a second, so that one may have 0 left, or be gone.
     for name in keys(&redis, "*") {
         let ttl: i64 = redis
             .cli(&["TTL", &name])

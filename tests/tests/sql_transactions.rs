@@ -116,7 +116,8 @@ async fn committed_and_rolled_back(url: &str) {
     assert_eq!(users.name().await, ("new".to_owned(), true));
 }
 
-/// A write of its own inside of a transaction that is rolled back, and an inner transaction that is not.
+/// A write of its own inside of a transaction that is rolled back, and an inner transaction that is
+/// not.
 #[tokio::test]
 async fn executors_that_commit_each_statement_share_an_entry() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -215,7 +216,8 @@ async fn a_commit_without_an_answer_invalidates_too() {
     assert_eq!(users.name().await, ("new".to_owned(), false));
 }
 
-/// The caller hangs up while the database begins the transaction: whoever has the connection next is not in it.
+/// The caller hangs up while the database begins the transaction: whoever has the connection next
+/// is not in it.
 #[tokio::test]
 async fn a_transaction_whose_beginning_is_dropped_is_over() {
     let postgres = Postgres::shared();

@@ -1,4 +1,5 @@
-//! A source that is slow or fails, and entries past their time: over memory, whose clock the test moves.
+//! A source that is slow or fails, and entries past their time: over memory, whose clock the test
+//! moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -137,7 +138,8 @@ impl Prices {
     }
 }
 
-/// In whole seconds: a timer fires at a whole millisecond of the runtime, the clock counts those since it was first read.
+/// In whole seconds: a timer fires at a whole millisecond of the runtime, the clock counts those
+/// since it was first read.
 async fn seen<T>(call: impl Future<Output = T>) -> (T, Status) {
     let (value, outcomes) = observe(call).await;
     assert_eq!(outcomes.len(), 1, "{outcomes:?}");
@@ -329,7 +331,8 @@ async fn those_who_wait_for_a_failing_load_have_what_is_past_its_time() {
 async fn entries_that_take_long_to_load_are_loaded_before_their_time_is_over() {
     let cache = TestCache::new();
     let prices = Prices::new(&cache);
-    // A load as long as its time to live is due from the start, more often than not; one of no time never is.
+    // A load as long as its time to live is due from the start, more often than not; one of no time
+    // never is.
     let read_often = async |id, takes| {
         let before = prices.loads();
         for _ in 0..200 {

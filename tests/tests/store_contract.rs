@@ -15,7 +15,8 @@ async fn memory() {
 async fn redis() {
     let server = RedisServer::start();
     let redis = RedisConfig::at("127.0.0.1", server.port());
-    // The server is started next to other tests' on a small machine: what is slow is not what is tested.
+    // The server is started next to other tests' on a small machine: what is slow is not what is
+    // tested.
     let config = CacheConfig::default().command_budget(std::time::Duration::from_secs(5));
     let store = RedisStore::connect(&redis, &config, &Handle::current()).await;
     check_store(&store).await;

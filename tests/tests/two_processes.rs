@@ -1,4 +1,5 @@
-//! Two demo processes on one Redis and one database: what one writes, the other's very next read shows.
+//! Two demo processes on one Redis and one database: what one writes, the other's very next read
+//! shows.
 
 use std::time::Duration;
 
@@ -122,8 +123,8 @@ impl<S> Pair<S> {
         }
     }
 
-    /// One user from birth to death, each write through `writer`, each read through the other; both have
-    /// cached what is about to be wrong.
+    /// One user from birth to death, each write through `writer`, each read through the other; both
+    /// have cached what is about to be wrong.
     async fn round(&self, round: usize) {
         let writer = round % 2;
         let reader = 1 - writer;
@@ -166,7 +167,8 @@ impl<S> Pair<S> {
             .await;
     }
 
-    /// Whether what one process reads and stores is a hit for the other: else these tests would show nothing.
+    /// Whether what one process reads and stores is a hit for the other: else these tests would
+    /// show nothing.
     async fn shares_entries(&self) -> bool {
         let [one, ..] = self.reads(0, 2).await;
         assert_eq!(one.status, 200);
@@ -174,8 +176,8 @@ impl<S> Pair<S> {
         reads.iter().all(|read| read.cache_status().hit)
     }
 
-    /// After an outage each process repeats what it has invalidated shortly before, so that entries that were shared
-    /// already may be misses once more.
+    /// After an outage each process repeats what it has invalidated shortly before, so that entries
+    /// that were shared already may be misses once more.
     async fn rounds(&self, rounds: std::ops::Range<usize>) {
         eventually(SOON, async || self.shares_entries().await).await;
         for round in rounds {
@@ -240,8 +242,8 @@ async fn memcached_goes_and_comes_back() {
     }
 }
 
-/// Redis crashes and comes back with a snapshot from before a write: entries and generations of then fit each
-/// other, and nobody has an invalidation left to deliver.
+/// Redis crashes and comes back with a snapshot from before a write: entries and generations of
+/// then fit each other, and nobody has an invalidation left to deliver.
 #[tokio::test]
 async fn a_snapshot_from_before_a_write_is_not_believed() {
     let mut pair = Pair::on_sqlite();

@@ -1,5 +1,5 @@
-//! The ids in `ids = ids`. Their container is only borrowed, be it a list, a slice, a pointer to one,
-//! or a reference to such a pointer, as `result` is.
+//! The ids in `ids = ids`. Their container is only borrowed, be it a list, a slice, a pointer to
+//! one, or a reference to such a pointer, as `result` is.
 //!
 //! [`each`] has its method once for each kind of container, as inherent methods on a chain of types
 //! that dereference into each other (like `Shape`).

@@ -304,8 +304,8 @@ impl CacheConfig {
     }
 
     /// How eagerly entries are reloaded before they expire, unless the function sets its own value:
-    /// the β of XFetch. Its authors recommend 1. The default, 0, turns it off. It can't be negative;
-    /// see [`check`](Self::check).
+    /// the β of XFetch. Its authors recommend 1. The default, 0, turns it off. It can't be
+    /// negative; see [`check`](Self::check).
     #[must_use]
     pub fn early(mut self, beta: f64) -> Self {
         let problem = || format!("early is `{beta}`; it may hold 0 or more");

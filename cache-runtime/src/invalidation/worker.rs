@@ -54,8 +54,8 @@ struct Retry {
 }
 
 impl Retry {
-    /// The one after an attempt that has failed now. An attempt that a new connection has brought on
-    /// before its time does not put it off.
+    /// The one after an attempt that has failed now. An attempt that a new connection has brought
+    /// on before its time does not put it off.
     fn after(retry: Option<Self>, now: Instant) -> Self {
         let pause = match retry {
             Some(retry) if now < retry.at => return retry,
@@ -111,8 +111,8 @@ impl Worker {
                 () = clock::sleep_until(wake) => false,
             };
             let failure = self.shared.failure.lock().take();
-            // What was refused is tried only when a retry is due, or after a reconnect, however often
-            // others wake this task.
+            // What was refused is tried only when a retry is due, or after a reconnect, however
+            // often others wake this task.
             let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= clock::now());
             let stopped = match failure {
                 // A batch that a caller's task has sent is tried again after a pause, like any

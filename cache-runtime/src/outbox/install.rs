@@ -26,8 +26,8 @@ const BEGIN: &str = "SET LOCAL lock_timeout = '2s';\n";
 /// transactions that write to its table, but not for those that read it: for 2 s at most.
 ///
 /// # Errors
-/// The error of the database: a table or column is missing, the user lacks a permission, a part of the
-/// outbox belongs to another user, a later release has installed its version of the table, or a
+/// The error of the database: a table or column is missing, the user lacks a permission, a part of
+/// the outbox belongs to another user, a later release has installed its version of the table, or a
 /// table is in use for too long (`55P03`, with the table's name).
 ///
 /// # Cancel safety

@@ -402,8 +402,8 @@ impl Relay {
         Ok(())
     }
 
-    /// The statement that moves rows to the table of rows that were set aside. Where each process reads all rows, one
-    /// that comes later does not put back what has been dropped.
+    /// The statement that moves rows to the table of rows that were set aside. Where each process
+    /// reads all rows, one that comes later does not put back what has been dropped.
     pub(super) fn set_aside_sql(&self) -> String {
         let set_aside = self.table().side_table("_set_aside");
         let is_kept = match self.freshness {

@@ -87,8 +87,8 @@ impl RelayPosition {
         self.set_aside.look(relay, connection).await
     }
 
-    /// Takes one batch of the rows that are tried again. After the last batch, the next round begins
-    /// when it is due.
+    /// Takes one batch of the rows that are tried again. After the last batch, the next round
+    /// begins when it is due.
     async fn retry(
         &mut self,
         relay: &Relay,

@@ -334,8 +334,8 @@ pub struct Invalidated {
     pub removed: u64,
 }
 
-/// The progress of an [`Invalidation`], a part of which may fail: one of several servers is away, or
-/// some keys are refused.
+/// The progress of an [`Invalidation`], a part of which may fail: one of several servers is away,
+/// or some keys are refused.
 #[derive(Debug)]
 pub struct PartlyInvalidated {
     /// The part that was done.

@@ -203,8 +203,8 @@ async fn read_one<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
     }
 }
 
-/// A read, and now and then a write, of the rows that somebody else writes as well. Nobody judges them
-/// but the auditor.
+/// A read, and now and then a write, of the rows that somebody else writes as well. Nobody judges
+/// them but the auditor.
 pub(crate) async fn planted(planted: &Planted, rng: &mut Rng) {
     let id = rng.i64(1..=PLANTED_ROWS);
     // What fails shows nothing.
@@ -372,7 +372,8 @@ async fn peek<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
     }
 }
 
-/// `set`, where its contract holds: the row is locked, so that nobody commits a newer one before it is stored.
+/// `set`, where its contract holds: the row is locked, so that nobody commits a newer one before it
+/// is stored.
 async fn vouch<K: Kind>(shop: &Shop<K>, id: i64) {
     let Ok(mut tx) = shop.begin().await else {
         return;

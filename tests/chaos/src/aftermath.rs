@@ -11,7 +11,8 @@ use crate::servers::Servers;
 
 /// Within this time after the last fault everything is as before.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
-/// What a program may take more than before, besides a tenth: its history's buffer, and arenas of its allocator.
+/// What a program may take more than before, besides a tenth: its history's buffer, and arenas of
+/// its allocator.
 const SLACK_KB: u64 = 4 << 10;
 
 /// Figures of the whole, with nothing going on.

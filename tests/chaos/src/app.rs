@@ -145,7 +145,8 @@ pub(crate) struct Common {
     pub(crate) written: AtomicU32,
     /// In which window quiet rows were last written, and how many.
     pub(crate) quiet: Mutex<(u64, i64)>,
-    /// About to be killed: writes stand between their commit and their invalidation, so that some are met there.
+    /// About to be killed: writes stand between their commit and their invalidation, so that some
+    /// are met there.
     pub(crate) doomed: AtomicBool,
     pub(crate) reads: AtomicU64,
     /// How often a body has read the database.
@@ -206,7 +207,8 @@ pub(crate) fn run<C: Cast>(brief: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How many panics nobody had planned. Tokio catches those of a task, and the cache may go on without it.
+/// How many panics nobody had planned. Tokio catches those of a task, and the cache may go on
+/// without it.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 fn quiet_planned_panics() {

@@ -1,11 +1,12 @@
 //! Judges the auditors: what they hold for stale has to be so.
 //!
-//! An auditor says that an entry stood, and was older than the database, for [`CONFIRM_AFTER`]. Of our
-//! own writers that can only be where a write has not reached Redis for so long, and nothing was
-//! promised of it: its process was killed, or its invalidation waits while Redis is away. So each
-//! finding needs a write of the same row that was still excused; for entries that are made of many rows,
-//! one of any of their rows. A finding without such a write is a false alarm, or a stale entry that no
-//! reader happened to see: either is a violation. What was planted is expected, and is to be found.
+//! An auditor says that an entry stood, and was older than the database, for [`CONFIRM_AFTER`]. Of
+//! our own writers that can only be where a write has not reached Redis for so long, and nothing
+//! was promised of it: its process was killed, or its invalidation waits while Redis is away. So
+//! each finding needs a write of the same row that was still excused; for entries that are made of
+//! many rows, one of any of their rows. A finding without such a write is a false alarm, or a stale
+//! entry that no reader happened to see: either is a violation. What was planted is expected, and
+//! is to be found.
 
 use std::time::Duration;
 

@@ -1,10 +1,13 @@
 //! Judges a history.
 //!
-//! **What a read shows.** Every value carries the versions of the rows it was made of. Versions grow by one with each
-//! commit on a row, and the database says afterwards which write made which version. A read *misses* a write if it began
-//! when that write was known to be committed (by its process, or by whoever has seen its version or a later one), covers what the write invalidates, and shows an older version of the row.
+//! **What a read shows.** Every value carries the versions of the rows it was made of. Versions
+//! grow by one with each commit on a row, and the database says afterwards which write made which
+//! version. A read *misses* a write if it began when that write was known to be committed (by its
+//! process, or by whoever has seen its version or a later one), covers what the write invalidates,
+//! and shows an older version of the row.
 //!
-//! **When a missed write is a violation.** A write obliges a reader from the moment at which the promise begins:
+//! **When a missed write is a violation.** A write obliges a reader from the moment at which the
+//! promise begins:
 //!
 //! | the write | obliges its own process | obliges the others |
 //! |---|---|---|
@@ -14,12 +17,14 @@
 //! | `crash_safe`, and its process killed | – | at once if the commit was there, else when a commit without a process must have arrived |
 //! | anything else whose process was killed | – | never |
 //!
-//! A manual invalidation says itself whether Redis has it, so it obliges others exactly from its return on. An annotated
-//! write doesn't; after it returned its task asks, by a read, whether the process holds something back. Between the return
-//! and that answer lies a fraction of a millisecond in which a stale read of *another* process is only excused
-//! (`unconfirmed`) if a fault was about that can make an invalidation wait. Without one it is a violation.
+//! A manual invalidation says itself whether Redis has it, so it obliges others exactly from its
+//! return on. An annotated write doesn't; after it returned its task asks, by a read, whether the
+//! process holds something back. Between the return and that answer lies a fraction of a
+//! millisecond in which a stale read of *another* process is only excused (`unconfirmed`) if a
+//! fault was about that can make an invalidation wait. Without one it is a violation.
 //!
-//! **What is excused** is counted apart, by reason, and most have a bound, beyond which it is a violation all the same:
+//! **What is excused** is counted apart, by reason, and most have a bound, beyond which it is a
+//! violation all the same:
 //!
 //! | reason | why | bound |
 //! |---|---|---|
@@ -39,14 +44,15 @@
 //!
 //! The TTL counts from the end of the longest load that can have begun before the commit.
 //!
-//! **Local entries.** A read that one answered, or may have answered in part, may miss a write of *another*
-//! process for as long as the bound on their age says, counted from when the write obliges others to when the read
-//! began. Each such read is counted with its age (`behind`); past the bound it is a violation. A write of its own process
-//! obliges it at once, as ever, and a read that asked for Redis's word is not answered by a local entry at all.
+//! **Local entries.** A read that one answered, or may have answered in part, may miss a write of
+//! *another* process for as long as the bound on their age says, counted from when the write
+//! obliges others to when the read began. Each such read is counted with its age (`behind`); past
+//! the bound it is a violation. A write of its own process obliges it at once, as ever, and a read
+//! that asked for Redis's word is not answered by a local entry at all.
 //!
-//! **What else is a violation**: a version that nobody has committed, or whose write began after the read had ended; a
-//! value of another call or type; a caller without an answer at the deadline; a write that required Redis, and took place
-//! while Redis refused writes.
+//! **What else is a violation**: a version that nobody has committed, or whose write began after
+//! the read had ended; a value of another call or type; a caller without an answer at the deadline;
+//! a write that required Redis, and took place while Redis refused writes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -67,7 +73,8 @@ pub(crate) struct Verdict {
     pub(crate) by_answer: BTreeMap<Answer, u64>,
     pub(crate) writes: u64,
     pub(crate) committed: u64,
-    /// Writes whose process was killed after their commit and before their end, and that obliged readers all the same.
+    /// Writes whose process was killed after their commit and before their end, and that obliged
+    /// readers all the same.
     pub(crate) crash_safe_kills: u64,
     /// The same, whether they obliged readers or not.
     pub(crate) crash_safe_met: u64,
@@ -317,8 +324,8 @@ impl World {
         faults.any(|fault| fault.kind.loses_intents() && fault.from <= to && fault.to >= from)
     }
 
-    /// The same for what protects a write whose process was killed. Once it is committed, what takes the entries as
-    /// well does no harm: whatever is stored later was loaded later.
+    /// The same for what protects a write whose process was killed. Once it is committed, what
+    /// takes the entries as well does no harm: whatever is stored later was loaded later.
     fn may_lose_announcement(&self, from: Time, committed: Option<Time>, to: Time) -> bool {
         let mut faults = self.faults.iter();
         faults.any(|fault| {
@@ -341,7 +348,8 @@ impl World {
         })
     }
 
-    /// What a read that begins now may not show of a row, and why: the worst of the writes that it misses.
+    /// What a read that begins now may not show of a row, and why: the worst of the writes that it
+    /// misses.
     fn missed(&self, read: &Read, id: u32, shown: u64) -> Option<(WriteId, Duty)> {
         let row = (read.kind, id);
         let (makers, known) = (self.rows.get(&row)?, self.known.get(&row)?);
@@ -368,7 +376,8 @@ impl World {
                     }
                     _ => Duty::Excused(Reason::Running, None),
                 },
-                // Its own process knows; of the others none can say when exactly it was acknowledged.
+                // Its own process knows; of the others none can say when exactly it was
+                // acknowledged.
                 Duty::Owed(from) if write.begin.process != read.process => {
                     match (write.in_force, write.done, write.delivered, write.pending) {
                         (Some(in_force), Some((_, Outcome::Returned)), None, None)

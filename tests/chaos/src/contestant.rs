@@ -1,4 +1,5 @@
-//! What a cache has to offer to take the course: rows, pages of rows, and a write that makes both stale.
+//! What a cache has to offer to take the course: rows, pages of rows, and a write that makes both
+//! stale.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -59,13 +60,15 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A cache in front of the rows, as one process has it. Bodies are [`load_row`], [`load_page`] and [`commit`].
+/// A cache in front of the rows, as one process has it. Bodies are [`load_row`], [`load_page`] and
+/// [`commit`].
 pub trait Contestant: Sized + Send + Sync + 'static {
     /// How the table calls it.
     const NAME: &'static str;
     /// Whether processes share what it keeps. If not, there is one process.
     const SHARED: bool;
-    /// Whether it keeps local entries in its processes beside what they share. These may be behind by the bound on their age.
+    /// Whether it keeps local entries in its processes beside what they share. These may be behind
+    /// by the bound on their age.
     const HAS_LOCAL_ENTRIES: bool;
 
     /// Starts it, over the Redis at this loopback port. Tried again until it succeeds.
@@ -77,11 +80,12 @@ pub trait Contestant: Sized + Send + Sync + 'static {
     /// The page that begins behind this many rows.
     fn page(&self, kind: u8, skip: i64) -> impl Future<Output = Result<Page, Failure>> + Send;
 
-    /// Writes the row, then forgets what is cached of it and the pages that it is on. When this returns without an error,
-    /// that is acknowledged.
+    /// Writes the row, then forgets what is cached of it and the pages that it is on. When this
+    /// returns without an error, that is acknowledged.
     fn write(&self, kind: u8, id: i64) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Whether it knows of this row's invalidation that it has not reached the store yet, though the write has returned.
+    /// Whether it knows of this row's invalidation that it has not reached the store yet, though
+    /// the write has returned.
     fn is_pending(&self, _kind: u8, _id: i64) -> impl Future<Output = bool> + Send {
         std::future::ready(false)
     }
@@ -118,7 +122,8 @@ tokio::task_local! {
 
 static COMMON: OnceLock<Arc<Common>> = OnceLock::new();
 
-/// The process's own: the functions that some contestants annotate are free ones, whose parameters are all in the key.
+/// The process's own: the functions that some contestants annotate are free ones, whose parameters
+/// are all in the key.
 pub(crate) fn install(common: &Arc<Common>) {
     let _ = COMMON.set(Arc::clone(common));
 }

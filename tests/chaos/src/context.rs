@@ -14,7 +14,8 @@ pub(crate) const IDS: i64 = 12;
 /// Rows are in teams, by their ids; what is tagged is a team's.
 pub(crate) const TEAMS: i64 = 4;
 pub(crate) const CONNECTIONS: u32 = 8;
-/// A statement is given up by the database after this time: then a commit without a caller is there, or never will be.
+/// A statement is given up by the database after this time: then a commit without a caller is
+/// there, or never will be.
 const STATEMENT: Duration = Duration::from_millis(1_000);
 
 /// Within this time a process that starts has the database.
@@ -239,8 +240,8 @@ impl CallContext {
         Ok(())
     }
 
-    /// In a task of its own, so that nobody hangs up on it: SQLx 0.9.0 then loses track of the transaction, and whoever has
-    /// the connection next is in it unawares.
+    /// In a task of its own, so that nobody hangs up on it: SQLx 0.9.0 then loses track of the
+    /// transaction, and whoever has the connection next is in it unawares.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Trouble> {
         let pool = self.pool.clone();
         let begun = tokio::spawn(async move { pool.begin().await }).await;

@@ -28,11 +28,12 @@ const APPS: usize = 4;
 /// So many bytes of a history are a second or so.
 const LAST_MOMENTS: u64 = 256 << 10;
 const TASKS: u32 = 16;
-/// Each of the planted rows is changed after four times this, so that what the auditor sees stands for as
-/// long as it takes to be certain.
+/// Each of the planted rows is changed after four times this, so that what the auditor sees stands
+/// for as long as it takes to be certain.
 const PLANTED_EVERY: Duration = Duration::from_millis(1_200);
 const WARM_UP: Duration = Duration::from_secs(3);
-/// The longest a load can take: its pause, a connection of the pool, its statement, and its process being stopped.
+/// The longest a load can take: its pause, a connection of the pool, its statement, and its process
+/// being stopped.
 const LOAD: Duration = Duration::from_secs(7);
 /// A statement of a killed process goes on until the database gives it up.
 const COMMIT_DELAY: Duration = Duration::from_millis(1_500);
@@ -67,8 +68,8 @@ impl App {
         std::fs::write(self.brief.doom(), "").expect("the apps can be told");
     }
 
-    /// Whether a crash-safe write stands between its commit and its invalidation, as far as its history says: nearly
-    /// everything of the last moments.
+    /// Whether a crash-safe write stands between its commit and its invalidation, as far as its
+    /// history says: nearly everything of the last moments.
     pub(crate) fn is_amid_a_write(&self) -> bool {
         let events = last_events(&self.brief.history(), LAST_MOMENTS);
         is_amid_a_write(events.unwrap_or_default())

@@ -1,4 +1,5 @@
-//! The course that rivals can take, too: the same faults, processes and checker as the full mix, with what any cache has.
+//! The course that rivals can take, too: the same faults, processes and checker as the full mix,
+//! with what any cache has.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -192,7 +193,8 @@ impl<C: Contestant> Course<C> {
         }
     }
 
-    /// Notes, in the background, when the promise begins that a write has which did not simply return.
+    /// Notes, in the background, when the promise begins that a write has which did not simply
+    /// return.
     fn settle(self: &Arc<Self>, context: CallContext, wait: Duration) {
         let this = Arc::clone(self);
         tokio::spawn(async move {

@@ -1,4 +1,5 @@
-//! The faults: four hands that each know what they break, and mend it before they break something else.
+//! The faults: four hands that each know what they break, and mend it before they break something
+//! else.
 
 use std::fs;
 use std::path::Path;
@@ -15,16 +16,17 @@ use crate::coordinator::App;
 use crate::history::{Fault, FaultKind, MILLISECOND};
 use crate::shop::KINDS;
 
-/// An app is stopped for longer than local entries may be old, for no longer than its announcements outlast, and not again
-/// before it has renewed them.
+/// An app is stopped for longer than local entries may be old, for no longer than its announcements
+/// outlast, and not again before it has renewed them.
 const LONGEST_STOP: u64 = 1_800;
 const BETWEEN_STOPS: Duration = Duration::from_secs(3);
 
-/// Within this time an app that is to be killed comes to a crash-safe write, unless its Redis is away.
+/// Within this time an app that is to be killed comes to a crash-safe write, unless its Redis is
+/// away.
 const MEETS_WITHIN: u64 = 3_000 * MILLISECOND;
 
-/// `CLIENT TRACKING OFF` on somebody's own connection; the reply, which nobody would expect, is left out. In one piece:
-/// what came in between would get no reply.
+/// `CLIENT TRACKING OFF` on somebody's own connection; the reply, which nobody would expect, is
+/// left out. In one piece: what came in between would get no reply.
 const TRACK_NOTHING: &[u8] =
     b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n";
 
@@ -216,7 +218,8 @@ impl FaultInjector {
         }
     }
 
-    /// Less memory than there is data: keys go as they come, entries, generations and announcements alike.
+    /// Less memory than there is data: keys go as they come, entries, generations and announcements
+    /// alike.
     fn evict(&self, redis: &RedisServer, rng: &mut Rng) {
         let before = figure(redis, "stats", "evicted_keys:");
         redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);

@@ -1,7 +1,7 @@
 //! What a run leaves behind: one event per line, as JSON.
 //!
-//! Times are nanoseconds of the machine's monotonic clock. Lines are in no order, and the last line of a process that
-//! was killed may be cut short.
+//! Times are nanoseconds of the machine's monotonic clock. Lines are in no order, and the last line
+//! of a process that was killed may be cut short.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek, SeekFrom, Write};
@@ -169,7 +169,8 @@ impl FaultKind {
         Self::CutOff,
     ];
 
-    /// Those that any cache can be put to: the others know the names of our keys, or what our commands are.
+    /// Those that any cache can be put to: the others know the names of our keys, or what our
+    /// commands are.
     pub(crate) fn common() -> Vec<Self> {
         let ours = [
             Self::RefuseWrites,
@@ -244,8 +245,8 @@ impl FaultKind {
         )
     }
 
-    /// Whether what was stored before is lost with the announcements, or is not served any more, since the server is
-    /// another one.
+    /// Whether what was stored before is lost with the announcements, or is not served any more,
+    /// since the server is another one.
     pub(crate) fn takes_entries_too(self) -> bool {
         let spares_entries = matches!(
             self,
@@ -409,7 +410,8 @@ pub(crate) enum Answer {
     Joined,
     /// Past the cache: the store was not asked, or did not answer.
     Unavailable,
-    /// Past the cache: a slot had just got another owner, and the former one may still have answered.
+    /// Past the cache: a slot had just got another owner, and the former one may still have
+    /// answered.
     Fenced,
     /// Past the cache: nobody had confirmed in time which server is the primary.
     Unconfirmed,
@@ -502,7 +504,8 @@ impl Recorder {
         Ok(Self(Mutex::new(BufWriter::with_capacity(1 << 16, file))))
     }
 
-    /// Adds an event. What is said of writes outlives the process from here on: it may be killed at any time.
+    /// Adds an event. What is said of writes outlives the process from here on: it may be killed at
+    /// any time.
     pub(crate) fn note(&self, event: &Event) {
         let line = serde_json::to_vec(event).expect("events are plain data");
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);

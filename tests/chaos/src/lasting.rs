@@ -1,10 +1,13 @@
 //! What a fault excuses while it lasts, and what it does not excuse.
 //!
-//! - Answers that are **off by one**: an older answer to the very question that was asked can't be told from its own, so a
-//!   read of that process may be as old as the answer before it. Another row's answer can be told, and is never excused.
-//! - **Writes are refused**: after a second nobody serves from that Redis, since nobody's invalidation gets there. A write that is
-//!   pending excuses no hit from then on, and a write that requires Redis is refused.
-//! - **Resets**, and nothing else that holds invalidations up: what is pending is delivered on the next connection but few.
+//! - Answers that are **off by one**: an older answer to the very question that was asked can't be
+//!   told from its own, so a read of that process may be as old as the answer before it. Another
+//!   row's answer can be told, and is never excused.
+//! - **Writes are refused**: after a second nobody serves from that Redis, since nobody's
+//!   invalidation gets there. A write that is pending excuses no hit from then on, and a write that
+//!   requires Redis is refused.
+//! - **Resets**, and nothing else that holds invalidations up: what is pending is delivered on the
+//!   next connection but few.
 
 use crate::check::{Duty, Reason, Violation, World, Write};
 use crate::history::{
@@ -50,7 +53,8 @@ impl World {
         }
     }
 
-    /// Writes that required Redis and took place, though it had refused writes for longer than it takes to notice.
+    /// Writes that required Redis and took place, though it had refused writes for longer than it
+    /// takes to notice.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = Violation> {
         let is_committed = |id: &WriteId| self.rows.values().flatten().any(|maker| maker == id);
         let mut accepted: Vec<Violation> = Vec::new();
@@ -86,8 +90,8 @@ impl World {
         writes.filter(is_refused).count()
     }
 
-    /// Since when Redis had refused writes, if it did so all the time and long enough before `from` to be noticed by a process
-    /// that was not stopped.
+    /// Since when Redis had refused writes, if it did so all the time and long enough before `from`
+    /// to be noticed by a process that was not stopped.
     fn refused_since(&self, process: u32, from: Time, to: Time) -> Option<Time> {
         let fault = self.faults.iter().find(|fault| {
             fault.kind == FaultKind::RefuseWrites && fault.from + NOTICED <= from && to <= fault.to

@@ -5,9 +5,10 @@
 //! cargo run --release -p cache-chaos -- check HISTORY
 //! ```
 //!
-//! Four processes with sixteen tasks each read and write through annotated functions and by hand, on a private Redis
-//! behind proxies and a private PostgreSQL that holds the truth, while faults come in a mix that the seed decides. What
-//! every read showed is then judged; `check.rs` has the rules. See `--help` for the options.
+//! Four processes with sixteen tasks each read and write through annotated functions and by hand,
+//! on a private Redis behind proxies and a private PostgreSQL that holds the truth, while faults
+//! come in a mix that the seed decides. What every read showed is then judged; `check.rs` has the
+//! rules. See `--help` for the options.
 
 mod act;
 mod aftermath;

@@ -10,7 +10,8 @@ use crate::report::ms;
 /// How many lines are shown from the beginning of a story, and from its end.
 const SHOWN: usize = 14;
 
-/// The smallest history that shows a violation: the read, the write that it missed, and what happened to the row between.
+/// The smallest history that shows a violation: the read, the write that it missed, and what
+/// happened to the row between.
 pub(crate) fn shown(world: &World, violation: &Violation, history: &Path) -> String {
     let (title, read, id, missed) = match violation {
         Violation::Stuck(stuck) => {
@@ -128,8 +129,9 @@ pub(crate) fn shown(world: &World, violation: &Violation, history: &Path) -> Str
     )
 }
 
-/// Writes the history of one violation to a file beside the whole one: the read, all that was written to its row, and
-/// what happened to the processes and to Redis. It is judged as the whole is.
+/// Writes the history of one violation to a file beside the whole one: the read, all that was
+/// written to its row, and what happened to the processes and to Redis. It is judged as the whole
+/// is.
 pub(crate) fn save(violation: &Violation, whole: &Path) -> Option<PathBuf> {
     let (read, id) = match violation {
         Violation::Stale { read, id, .. }
@@ -176,7 +178,8 @@ pub(crate) fn save(violation: &Violation, whole: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Other reads of the same call about that time: who had the row anew, and who had it like this one.
+/// Other reads of the same call about that time: who had the row anew, and who had it like this
+/// one.
 fn fills(history: &Path, stale: &Read, origin: Time) -> Vec<(Time, String)> {
     let Ok(events) = events(history) else {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! A write of row 3 from its beginning at 100 ms to its return at 120 ms, what else happened, and one read.
+//! A write of row 3 from its beginning at 100 ms to its return at 120 ms, what else happened, and
+//! one read.
 
 use crate::check::{Reason, Verdict, Violation, World};
 use crate::history::{

@@ -23,8 +23,8 @@ pub struct Score {
     pub late: u64,
     /// By how much the oldest was, in nanoseconds.
     pub oldest: u64,
-    /// Reads that break a promise, by the rules that hold for this project: what a premise excuses does not count, nor does a
-    /// local entry that is behind another process by less than a second.
+    /// Reads that break a promise, by the rules that hold for this project: what a premise excuses
+    /// does not count, nor does a local entry that is behind another process by less than a second.
     pub unexcused: u64,
     /// Values of another call, and versions that nobody had committed.
     pub wrong: u64,
@@ -49,8 +49,8 @@ pub struct Setting {
     pub processes: usize,
 }
 
-/// Sends a contestant over the course. `program` are the words by which this program becomes one of its processes, the last
-/// of which it is given then.
+/// Sends a contestant over the course. `program` are the words by which this program becomes one of
+/// its processes, the last of which it is given then.
 ///
 /// # Errors
 /// A fault that there is none of; a history that can't be read.

@@ -125,7 +125,8 @@ impl FaultInjector {
         was_replaced
     }
 
-    /// Slots that are in use go to another primary, some of them slowly, and some of them back at once.
+    /// Slots that are in use go to another primary, some of them slowly, and some of them back at
+    /// once.
     fn move_slots(&self, cluster: &RedisCluster, rng: &mut Rng) {
         let at_once = cluster.moves_at_once();
         for _ in 0..rng.u32(1..6) {
@@ -154,8 +155,8 @@ impl FaultInjector {
                 cluster.settle(slot);
                 cluster.wait_until_whole();
             }
-            // What was invalidated at the other node may be lost with it, and what was announced there
-            // is lost with the move.
+            // What was invalidated at the other node may be lost with it, and what was announced
+            // there is lost with the move.
             let is_lossy = is_given_up || (returns && primaries(cluster) != before);
             let kind = match is_lossy {
                 true => FaultKind::SlotReturn,
@@ -309,7 +310,8 @@ impl FaultInjector {
                 known = sentinels.primary();
             }
             self.note(kind, from, None);
-            // Otherwise a primary may have been replaced meanwhile, which is noted in the next round.
+            // Otherwise a primary may have been replaced meanwhile, which is noted in the next
+            // round.
             known_at = if is_planned { now() } else { from };
         }
     }

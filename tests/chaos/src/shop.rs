@@ -308,8 +308,9 @@ impl<K: Kind> Shop<K> {
         Ok(self.update(tx, K::NUMBER, id).await?)
     }
 
-    /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was. In a task
-    /// of its own, since a read inside the body of a write that concerns it does not ask Redis.
+    /// What a crash must not undo is worth nothing if Redis was away: a read of the row says
+    /// whether it was. In a task of its own, since a read inside the body of a write that concerns
+    /// it does not ask Redis.
     async fn look_for_announcement(&self, id: i64) {
         use cache_runtime::BypassReason::{Fenced, Intended, Pending, Unavailable, Unconfirmed};
         use cache_runtime::{Status, observe};

@@ -121,7 +121,8 @@ async fn one<K: Kind>(stage: Arc<Stage>, mut rng: Rng) {
         let patience = Duration::from_micros(rng.u64(50..5_000));
         let _ = tokio::time::timeout(patience, act::read::<K>(&stage, &mut rng)).await;
     } else if stage.keeps_copies && rng.u32(..100) < 20 {
-        // What is read again and again is answered by local entries, and some of them have just been written.
+        // What is read again and again is answered by local entries, and some of them have just
+        // been written.
         let again = again(&mut rng);
         for _ in again {
             act::read::<K>(&stage, &mut rng.clone()).await;

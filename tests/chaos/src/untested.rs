@@ -1,4 +1,5 @@
-//! What a run has never met: a check without an occasion finds nothing, and looks as good as one that has passed.
+//! What a run has never met: a check without an occasion finds nothing, and looks as good as one
+//! that has passed.
 
 use std::fmt;
 
@@ -26,7 +27,8 @@ impl fmt::Display for Untested {
 
 /// What was expected so often by chance, and did not come, is told.
 const TOLD: f64 = 4.0;
-/// The same, and the run has failed. Among a hundred such things one is missing by chance in a thousand runs.
+/// The same, and the run has failed. Among a hundred such things one is missing by chance in a
+/// thousand runs.
 const TOO_MANY: f64 = 12.0;
 
 /// The seldom ones: of a thousand writes, five are of such a form; of a thousand reads, ten.

@@ -1,8 +1,8 @@
 //! Where more than one Redis promises less than one does, and for how long.
 //!
-//! - **`replaced`**, with Sentinels. A writer that has not learnt of a failover has its invalidation
-//!   acknowledged by the former primary, and repeats it at the new one: 3 s after it was
-//!   acknowledged.
+//! - **`replaced`**, with Sentinels. A writer that has not learnt of a failover has its
+//!   invalidation acknowledged by the former primary, and repeats it at the new one: 3 s after it
+//!   was acknowledged.
 //! - **`returned`**, in a cluster. A row was invalidated while its slot was away for less than a
 //!   second, at a node that was lost with it. Each process has asked for the epoch again 2 s after
 //!   the slot's return.
@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use crate::check::{Excused, Reason, World, Write};
 use crate::history::{Fault, FaultKind, MILLISECOND, Read, Time};
 
-/// Within this time a process has learnt of a change, on a machine on which everything else is going
-/// on: a second is promised.
+/// Within this time a process has learnt of a change, on a machine on which everything else is
+/// going on: a second is promised.
 const LEARNT: Time = 2_000 * MILLISECOND;
 /// The same, and has repeated what it has to.
 const REPEATED: Time = 3_000 * MILLISECOND;

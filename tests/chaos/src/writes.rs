@@ -1,4 +1,5 @@
-//! What a task does: writes, each noted from its beginning to where its invalidation is known to be out.
+//! What a task does: writes, each noted from its beginning to where its invalidation is known to be
+//! out.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -19,8 +20,9 @@ pub(crate) const STEP: Duration = Duration::from_millis(25);
 /// What falls due is delivered within this time, unless the store is away.
 pub(crate) const GRACE: Duration = Duration::from_millis(1_250);
 
-/// All processes divide time alike. What forgets everything comes in the first part of a window, quiet rows are written
-/// in the second, and in the rest nobody touches those: whether an entry of theirs is stale shows for long enough.
+/// All processes divide time alike. What forgets everything comes in the first part of a window,
+/// quiet rows are written in the second, and in the rest nobody touches those: whether an entry of
+/// theirs is stale shows for long enough.
 const WINDOW: u64 = 10_000 * MILLISECOND;
 const UNQUIET: Time = 2_000 * MILLISECOND;
 const QUIET: Time = 3_000 * MILLISECOND;
@@ -100,11 +102,12 @@ pub(crate) fn share(stage: &Common, kind: u8) -> u32 {
     }
 }
 
-/// So many writes of a process that is about to be killed stand between their commit and their invalidation.
+/// So many writes of a process that is about to be killed stand between their commit and their
+/// invalidation.
 const LAST_WRITES: u32 = 8;
 
-/// Whether a process that is about to be killed writes once more what a crash must not undo. Otherwise hardly any such
-/// write would be met: most operations read.
+/// Whether a process that is about to be killed writes once more what a crash must not undo.
+/// Otherwise hardly any such write would be met: most operations read.
 pub(crate) fn is_last(stage: &Common) -> bool {
     stage.mishaps
         && stage.doomed.load(Ordering::SeqCst)
@@ -166,7 +169,8 @@ pub(crate) fn quiet_mishap(stage: &Common, kind: u8, rng: &mut Rng) -> (Mishap, 
     }
 }
 
-/// Of a row that nobody writes again soon, so that it shows what an outcome that is not known leaves behind.
+/// Of a row that nobody writes again soon, so that it shows what an outcome that is not known
+/// leaves behind.
 pub(crate) async fn write_quietly<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng, id: i64) {
     let (mishap, hang_up) = quiet_mishap(stage, K::NUMBER, rng);
     write_as::<K>(stage, Form::ById, mishap, hang_up, id).await;
@@ -243,8 +247,9 @@ async fn write_as<K: Kind>(
             shop.mark(Step::Done(Outcome::Unknown));
             settle(stage, shop, UNCERTAINTY + GRACE, false);
         }
-        // Its caller hung up on the invalidation. The body had returned an error by then, and what is promised is what is
-        // promised of an error: an invalidation at once, and one at the deadline.
+        // Its caller hung up on the invalidation. The body had returned an error by then, and what
+        // is promised is what is promised of an error: an invalidation at once, and one at the
+        // deadline.
         Ok(Ended::Dropped) if shop.is_doubtful.load(Ordering::SeqCst) => {
             shop.mark(Step::Done(Outcome::Unknown));
             settle(stage, shop, UNCERTAINTY + GRACE, false);
@@ -274,14 +279,16 @@ fn settled(stage: &Stage) {
     stage.unsettled.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Reads what was just written, as callers do; says whether this process holds an invalidation of it back.
+/// Reads what was just written, as callers do; says whether this process holds an invalidation of
+/// it back.
 async fn is_pending<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> bool {
     let outcomes = get(stage, &shop.calm(), id).await;
     let pending = Status::Bypass(BypassReason::Pending);
     outcomes.iter().any(|outcome| outcome.status == pending)
 }
 
-/// Notes, in the background, when nothing waits in this process any more that was there after `wait`.
+/// Notes, in the background, when nothing waits in this process any more that was there after
+/// `wait`.
 fn settle<K: Kind>(stage: &Arc<Stage>, shop: Shop<K>, wait: Duration, is_announced: bool) {
     let stage = Arc::clone(stage);
     tokio::spawn(async move {

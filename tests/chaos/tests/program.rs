@@ -2,7 +2,8 @@
 
 use std::process::{Command, Output};
 
-/// One write that made version 2 of a row and was acknowledged, and one read after that which shows `shown`.
+/// One write that made version 2 of a row and was acknowledged, and one read after that which shows
+/// `shown`.
 fn judged(name: &str, shown: u64) -> Output {
     let file = std::env::temp_dir().join(format!("chaos-{name}-{}.jsonl", std::process::id()));
     let second = 1_000_000_000_u64;

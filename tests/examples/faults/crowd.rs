@@ -13,7 +13,8 @@ const CALLS: i64 = 10_000;
 /// The word by which this program knows that it is the crowd.
 pub(crate) const CROWD: &str = "crowd";
 
-/// Runs the crowd against a server that hangs from the moment it is ready, or without a cache; prints what it cost.
+/// Runs the crowd against a server that hangs from the moment it is ready, or without a cache;
+/// prints what it cost.
 pub(crate) fn table(say: &mut impl FnMut(String)) {
     say(String::new());
     say("| 10,000 calls at once | memory they took | tasks of the cache | lost | slowest |".into());

@@ -12,9 +12,11 @@ use std::time::Duration;
 pub(crate) enum Lie {
     /// Whatever is asked, bytes that are no protocol.
     Garbage,
-    /// It logs in as Redis does, and answers with other types, and other numbers of things, than were asked for.
+    /// It logs in as Redis does, and answers with other types, and other numbers of things, than
+    /// were asked for.
     WrongTypes,
-    /// It logs in as Redis does, and answers each read with an entry that breaks off, each script with success.
+    /// It logs in as Redis does, and answers each read with an entry that breaks off, each script
+    /// with success.
     HalfEntries,
 }
 

@@ -1,11 +1,13 @@
-//! What a fault of Redis costs the calls of an annotated function: a benchmark that prints Markdown tables, and writes
-//! them into docs/outages.md. With a word, only the rows whose name contains it, and writes nothing.
+//! What a fault of Redis costs the calls of an annotated function: a benchmark that prints Markdown
+//! tables, and writes them into docs/outages.md. With a word, only the rows whose name contains it,
+//! and writes nothing.
 //!
 //!     cargo run --release -p cache-tests --example faults
 //!
-//! Sixteen tasks read 200 rows at random, and write one in fifty calls; the function takes 1 ms, and each task thinks for
-//! 4 ms before it asks again. *Added* is what a call took beyond its body, from the beginning of the fault until a second
-//! after hits have returned. A call is lost if it has no answer within 5 s, or a wrong one.
+//! Sixteen tasks read 200 rows at random, and write one in fifty calls; the function takes 1 ms,
+//! and each task thinks for 4 ms before it asks again. *Added* is what a call took beyond its body,
+//! from the beginning of the fault until a second after hits have returned. A call is lost if it
+//! has no answer within 5 s, or a wrong one.
 
 #![allow(clippy::print_stdout, reason = "it prints tables")]
 

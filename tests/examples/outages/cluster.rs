@@ -1,4 +1,5 @@
-//! The demo over three primaries with a replica each: one is killed, slots move, one is replaced as planned.
+//! The demo over three primaries with a replica each: one is killed, slots move, one is replaced as
+//! planned.
 
 use std::time::{Duration, Instant};
 

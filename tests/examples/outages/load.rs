@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 const ROWS: usize = 200;
 /// Requests in a second.
 pub(crate) const RATE: u32 = 200;
-/// Of a hundred requests, so many are writes of a row, and so many reads of a list; the others read a row.
+/// Of a hundred requests, so many are writes of a row, and so many reads of a list; the others read
+/// a row.
 pub(crate) const WRITES: u32 = 3;
 pub(crate) const LISTS: u32 = 10;
 

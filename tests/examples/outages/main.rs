@@ -1,5 +1,6 @@
-//! The demo under steady load while Redis is killed, hung and restarted: writes docs/outages.svg, and the figures into
-//! docs/outages.md. With `cluster`, a Redis Cluster whose primaries fail and whose slots move: docs/outages-cluster.svg.
+//! The demo under steady load while Redis is killed, hung and restarted: writes docs/outages.svg,
+//! and the figures into docs/outages.md. With `cluster`, a Redis Cluster whose primaries fail and
+//! whose slots move: docs/outages-cluster.svg.
 //!
 //!     cargo run --release -p cache-tests --example outages [cluster]
 

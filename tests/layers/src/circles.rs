@@ -10,7 +10,8 @@ pub(crate) fn find(arrows: &Arrows) -> Vec<BTreeSet<String>> {
     for (from, to) in arrows.keys() {
         targets.entry(from).or_default().push(to);
     }
-    // The crates are small: reaching from every file is fast enough, and shorter than Tarjan's algorithm.
+    // The crates are small: reaching from every file is fast enough, and shorter than Tarjan's
+    // algorithm.
     let reached: BTreeMap<&str, BTreeSet<&str>> = targets
         .keys()
         .map(|&from| (from, reachable(from, &targets)))

@@ -1,12 +1,13 @@
-//! Checks how the files of the sources depend on each other: no circle of files, and imports only look
-//! down through the layers of `docs/layers.txt`.
+//! Checks how the files of the sources depend on each other: no circle of files, and imports only
+//! look down through the layers of `docs/layers.txt`.
 //!
 //! `scripts/layers` prints every circle with the names that tie it, and every import that looks up.
 //!
 //! # Layout
 //!
 //! * `modules`: the module tree of a crate, read from its tokens;
-//! * `names`: where a path leads, through imports and re-exports, to the file that defines the name;
+//! * `names`: where a path leads, through imports and re-exports, to the file that defines the
+//!   name;
 //! * `circles`: groups of files that reach each other, and which imports to cut;
 //! * `table`: the layers, and what breaks them.
 
@@ -40,7 +41,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Checks the crates `only`, or all of the table. Returns a report, and whether all that is enforced holds.
+/// Checks the crates `only`, or all of the table. Returns a report, and whether all that is
+/// enforced holds.
 fn check(root: &Path, only: &[String]) -> (String, bool) {
     let table = root.join("docs/layers.txt");
     let text = std::fs::read_to_string(&table)

@@ -30,7 +30,8 @@ pub(crate) struct Import {
     pub(crate) public: bool,
 }
 
-/// Reads the crate of which `files` are the sources; `lib.rs` is the root. What no `mod` names is not read.
+/// Reads the crate of which `files` are the sources; `lib.rs` is the root. What no `mod` names is
+/// not read.
 pub(crate) fn read(files: &BTreeMap<String, String>) -> Vec<Module> {
     let mut modules = vec![Module {
         file: "lib.rs".to_owned(),

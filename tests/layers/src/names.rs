@@ -16,8 +16,8 @@ enum Target {
 
 /// What each file takes from each other file.
 ///
-/// A re-export is no import of the file that has it, unless its code uses the name, too: whoever takes the
-/// name through it is said to import the file that defines it.
+/// A re-export is no import of the file that has it, unless its code uses the name, too: whoever
+/// takes the name through it is said to import the file that defines it.
 pub(crate) fn arrows(modules: &[Module]) -> Arrows {
     let mut arrows = Arrows::new();
     for (id, module) in modules.iter().enumerate() {
@@ -97,7 +97,8 @@ fn resolve(
     Some(Target::Module(module))
 }
 
-/// What `name` means in `module`; a module of that name comes last if nothing follows it in the path.
+/// What `name` means in `module`; a module of that name comes last if nothing follows it in the
+/// path.
 fn lookup(
     modules: &[Module],
     module: usize,

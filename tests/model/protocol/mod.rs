@@ -1,31 +1,38 @@
 //! Generations, leases and write intents: a cached call against an invalidating one.
 //!
-//! What is modelled is what `read/reader.rs`, `read/permit.rs`, `flight.rs`, `write.rs`, `delivery/` and the
-//! scripts of `store/redis/` do, as far as it touches what another call can see. Each action bears the name of
-//! the function it stands for. A step is what the store does atomically, or what a caller does by itself.
+//! What is modelled is what `read/reader.rs`, `read/permit.rs`, `flight.rs`, `write.rs`,
+//! `delivery/` and the scripts of `store/redis/` do, as far as it touches what another call can
+//! see. Each action bears the name of the function it stands for. A step is what the store does
+//! atomically, or what a caller does by itself.
 //!
 //! # Bounds
 //!
-//! One row, thus one entity (`users:1`), another row that is only read (`users:2`), and one entry derived from its resource (`users:list`), with their two
-//! generations. Two readers in this process, with at most two reads each, and two writers of one write each: the first is
-//! of this process, the second of another, which may be killed. At most one eviction, of an entry, of a lease or of
-//! a generation without intents (or one copy of an entry over another), and at most one message that the network holds back. [`Scenario`] says which of
-//! these a check uses; [`checks`] has them. All of them at once, six to eight million states each, take some minutes
-//! and are left to `cargo test -p cache-model -- --ignored`.
+//! One row, thus one entity (`users:1`), another row that is only read (`users:2`), and one entry
+//! derived from its resource (`users:list`), with their two generations. Two readers in this
+//! process, with at most two reads each, and two writers of one write each: the first is of this
+//! process, the second of another, which may be killed. At most one eviction, of an entry, of a
+//! lease or of a generation without intents (or one copy of an entry over another), and at most one
+//! message that the network holds back. [`Scenario`] says which of these a check uses; [`checks`]
+//! has them. All of them at once, six to eight million states each, take some minutes and are left
+//! to `cargo test -p cache-model -- --ignored`.
 //!
 //! # What is not modelled
 //!
-//! - Time. A lease may run out at any moment (as an eviction), an intent only once its writer is dead or done, which
-//!   is the condition that the documentation states. Times to live are evictions, entries past their time with a
-//!   live stamp don't occur, and clocks of processes play no part in the protocol.
-//! - What the store is told and executes at once, but whose answer is late, for reads: a reader that takes its time
-//!   is the same. Of messages that are lost on the way only invalidations and renewals are modelled.
-//! - More rows than one that is written, tags and `depends`: further generations in the stamp, which are read and replaced as these are.
-//! - Batches, `refresh`, `set`, sweeps, foreign values, types and payloads, a store without memory, the bound of the
-//!   delivery queue and what it merges, and more than one resource.
-//! - Transactions of the caller, `required`, and dropped writes. One that fails is modelled as what hides a commit.
-//! - Redis itself: that a script is atomic and that a write it has acknowledged is there. Restarts are in
-//!   [`restart`](crate::restart).
+//! - Time. A lease may run out at any moment (as an eviction), an intent only once its writer is
+//!   dead or done, which is the condition that the documentation states. Times to live are
+//!   evictions, entries past their time with a live stamp don't occur, and clocks of processes play
+//!   no part in the protocol.
+//! - What the store is told and executes at once, but whose answer is late, for reads: a reader
+//!   that takes its time is the same. Of messages that are lost on the way only invalidations and
+//!   renewals are modelled.
+//! - More rows than one that is written, tags and `depends`: further generations in the stamp,
+//!   which are read and replaced as these are.
+//! - Batches, `refresh`, `set`, sweeps, foreign values, types and payloads, a store without memory,
+//!   the bound of the delivery queue and what it merges, and more than one resource.
+//! - Transactions of the caller, `required`, and dropped writes. One that fails is modelled as what
+//!   hides a commit.
+//! - Redis itself: that a script is atomic and that a write it has acknowledged is there. Restarts
+//!   are in [`restart`](crate::restart).
 
 mod checks;
 mod reader;
@@ -76,13 +83,15 @@ struct Scenario {
     writers: [Kind; 2],
     /// How many calls each reader makes.
     reads: [u8; 2],
-    /// Whether a look reads entry and generations one by one, in any order, which is all that the trait promises.
+    /// Whether a look reads entry and generations one by one, in any order, which is all that the
+    /// trait promises.
     is_torn: bool,
     /// How many entries, leases and generations may be evicted.
     evictions: u8,
     /// Whether a message may be held back by the network.
     has_late_message: bool,
-    /// Whether somebody may copy a row's entry over that of another row, once, instead of an eviction.
+    /// Whether somebody may copy a row's entry over that of another row, once, instead of an
+    /// eviction.
     has_copies: bool,
     /// Whether a plain write may fail with an error that hides a commit.
     has_errors: bool,
@@ -140,7 +149,8 @@ enum Action {
     Bump(usize),
     /// `Store::invalidate` that takes the writer's own intent away as well.
     Withdraw(usize),
-    /// `Queue::take_back` or `lose_patience`: no answer to an invalidation, which the network holds back.
+    /// `Queue::take_back` or `lose_patience`: no answer to an invalidation, which the network holds
+    /// back.
     TakeBack(usize),
     /// `Queue::send`, once more, and `Queue::acknowledge`.
     Deliver(usize),
@@ -207,7 +217,8 @@ impl Model for Scenario {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        // To hand a value out touches nothing that others see, so it need not be tried at every later moment.
+        // To hand a value out touches nothing that others see, so it need not be tried at every
+        // later moment.
         let served = state
             .readers
             .iter()

@@ -136,7 +136,8 @@ impl Look {
         })
     }
 
-    /// The stamp, and whether an intent stands on a generation; `None` while something is to be read.
+    /// The stamp, and whether an intent stands on a generation; `None` while something is to be
+    /// read.
     fn finish(&self, key: Key, variant: Variant) -> Option<(Stamp, bool)> {
         let whole = self.whole??;
         let derived = match key {

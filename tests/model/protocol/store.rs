@@ -32,7 +32,8 @@ impl Key {
     }
 }
 
-/// The key and the generations' nonces, as they were read before the function ran; a hash of them in the runtime.
+/// The key and the generations' nonces, as they were read before the function ran; a hash of them
+/// in the runtime.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Stamp {
     /// Nothing in a variant.
@@ -48,7 +49,8 @@ impl Rename for Stamp {
     }
 }
 
-/// The write intents that stand on a key, by writer. A token in the runtime; here each writer has one.
+/// The write intents that stand on a key, by writer. A token in the runtime; here each writer has
+/// one.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Intents(u8);
 
@@ -266,7 +268,8 @@ impl Store {
         *there = Some(Generation { nonce, intents });
     }
 
-    /// Puts a write intent on a generation, with a new nonce: what was loaded before can't be stored alive.
+    /// Puts a write intent on a generation, with a new nonce: what was loaded before can't be
+    /// stored alive.
     pub(crate) fn intend(&mut self, dep: Dep, own: Intents, nonce: Nonce) {
         let there = self.generation_mut(dep);
         let others = there.map_or(Intents::NONE, |generation| generation.intents);
@@ -292,7 +295,8 @@ impl Store {
         *there = Some(Generation { nonce, intents });
     }
 
-    /// Takes one's own intent from an entity's place; the entity goes, whether or not the intent was there.
+    /// Takes one's own intent from an entity's place; the entity goes, whether or not the intent
+    /// was there.
     pub(crate) fn withdraw_entity(&mut self, own: Intents, variant: Variant) {
         self.entity = match self.entity {
             Some(Entry::Intended(intents)) => {
@@ -336,7 +340,8 @@ impl Store {
         *self.entry_mut(key) = None;
     }
 
-    /// `COPY from to REPLACE`, by somebody else. Intents are neither copied nor lost: that is a condition.
+    /// `COPY from to REPLACE`, by somebody else. Intents are neither copied nor lost: that is a
+    /// condition.
     pub(crate) fn copy(&mut self, from: Key, to: Key) -> Option<()> {
         let is_intended = |entry| matches!(entry, Some(Entry::Intended(_)));
         let copied = self.entry(from)?;

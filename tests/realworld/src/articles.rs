@@ -1,7 +1,8 @@
 //! Articles: as one, in lists, and their tags.
 //!
-//! What somebody sees of an article depends on its row, on the row of its author, on the favourites of all, and on whether
-//! the viewer follows the author. So each entry has the viewer in its key, and names what it was made of:
+//! What somebody sees of an article depends on its row, on the row of its author, on the favourites
+//! of all, and on whether the viewer follows the author. So each entry has the viewer in its key,
+//! and names what it was made of:
 //!
 //! - a write of any article, or of a favourite, invalidates what is derived from `articles`;
 //! - a change of an author's row, what shows that author (`load.depends_on`);

@@ -53,7 +53,8 @@ pub struct NewComment {
 impl Conduit {
     /// The comments on an article, as `viewer` sees them; `None` without such an article.
     ///
-    /// Which article has that slug is a matter of `articles`, so every write of an article drops them, too.
+    /// Which article has that slug is a matter of `articles`, so every write of an article drops
+    /// them, too.
     #[cached(
         resource = "comments", op = "list", depends("articles"),
         tags("comments:{slug}", "follower:{viewer}"), context = load

@@ -1,9 +1,11 @@
-//! A backend of the [RealWorld] API ("Conduit"): a blog with users who follow each other, articles, tags, favourites, feeds
-//! and comments. In axum and SQLx on PostgreSQL; its reads are cached, and most of them depend on who reads.
+//! A backend of the [RealWorld] API ("Conduit"): a blog with users who follow each other, articles,
+//! tags, favourites, feeds and comments. In axum and SQLx on PostgreSQL; its reads are cached, and
+//! most of them depend on who reads.
 //!
 //! [RealWorld]: https://github.com/gothinkster/realworld
 //!
-//! `users`, `articles` and `comments` are the services, which know nothing of HTTP. `routes` has the API.
+//! `users`, `articles` and `comments` are the services, which know nothing of HTTP. `routes` has
+//! the API.
 
 mod articles;
 mod comments;

@@ -1,4 +1,5 @@
-//! `DATABASE_URL=postgres://.. cargo run -p cache-realworld`; `PORT` (3000), and the cache's own variables.
+//! `DATABASE_URL=postgres://.. cargo run -p cache-realworld`; `PORT` (3000), and the cache's own
+//! variables.
 
 #![allow(clippy::print_stdout, reason = "it says where it listens")]
 

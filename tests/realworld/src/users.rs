@@ -142,7 +142,8 @@ impl Conduit {
         })
     }
 
-    /// A new token for a user. Nobody can have asked for it before, so there is nothing to invalidate.
+    /// A new token for a user. Nobody can have asked for it before, so there is nothing to
+    /// invalidate.
     pub async fn open_session(&self, user: i64) -> Result<String, Error> {
         let insert = "INSERT INTO sessions (user_id) VALUES ($1) RETURNING token";
         Ok(sqlx::query_scalar(insert)

@@ -84,8 +84,8 @@ impl Source for Immediate {
 
 static SOURCE: OnceLock<Arc<dyn Source>> = OnceLock::new();
 
-/// Makes `source` the database of this process. Global, because the functions that some rivals annotate are free ones,
-/// and all their parameters are in the key.
+/// Makes `source` the database of this process. Global, because the functions that some rivals
+/// annotate are free ones, and all their parameters are in the key.
 ///
 /// # Panics
 ///

@@ -1,4 +1,5 @@
-//! What limits a goal, for the page of a run that misses it. Looked into by profiles, and written by people.
+//! What limits a goal, for the page of a run that misses it. Looked into by profiles, and written
+//! by people.
 
 const ALONE: &str = "what a read alone costs the client: 24,600 instructions, hand-written 13,400. Three keys are sent in place of one, three values \
      are parsed, the key is hashed, and the call, its limits and its statistics take the rest; two thirds of the time are the \

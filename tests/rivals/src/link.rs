@@ -1,9 +1,10 @@
-//! A link with a round trip and a rate, for servers of this machine: real TCP at both ends, so that Nagle's algorithm and
-//! delayed acknowledgements show, which they don't on loopback.
+//! A link with a round trip and a rate, for servers of this machine: real TCP at both ends, so that
+//! Nagle's algorithm and delayed acknowledgements show, which they don't on loopback.
 //!
-//! The kernel's own emulation (netem) is not built into every kernel. So a TUN device passes all packets to a process, which
-//! holds each back for half a round trip, and sends them at the rate. A client that connects to [`SERVER`] reaches this
-//! machine's [`OWN`] from there, and the server sees the client as [`CLIENT`].
+//! The kernel's own emulation (netem) is not built into every kernel. So a TUN device passes all
+//! packets to a process, which holds each back for half a round trip, and sends them at the rate. A
+//! client that connects to [`SERVER`] reaches this machine's [`OWN`] from there, and the server
+//! sees the client as [`CLIENT`].
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -34,7 +35,8 @@ const DEVICE: &str = "crtlink0";
 const QUEUE_BYTES: usize = 4 << 20;
 const LARGEST_PACKET: usize = 2_048;
 
-/// Attaches the device to standard input, which takes an `ioctl`, and becomes the process that forwards.
+/// Attaches the device to standard input, which takes an `ioctl`, and becomes the process that
+/// forwards.
 const ATTACH: &str = r#"
 import fcntl, os, struct, sys
 device = os.open("/dev/net/tun", os.O_RDWR)
@@ -197,7 +199,8 @@ enum Way {
     Back,
 }
 
-/// Gives a packet the addresses under which the other end knows this one. `None` for others than TCP between these two.
+/// Gives a packet the addresses under which the other end knows this one. `None` for others than
+/// TCP between these two.
 fn translate(packet: &mut [u8]) -> Option<Way> {
     const TCP: u8 = 6;
     let (version, words) = (packet.first()? >> 4, usize::from(packet.first()? & 15));

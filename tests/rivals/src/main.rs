@@ -161,7 +161,8 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
     }
 }
 
-/// What a part has found: in its file, if it has been run before, else by running it. `None` if it fails.
+/// What a part has found: in its file, if it has been run before, else by running it. `None` if it
+/// fails.
 fn found(mut part: Command, file: Option<PathBuf>) -> Result<Option<Findings>, Failed> {
     if let Some(file) = file.as_ref().filter(|file| file.exists()) {
         return Ok(Some(serde_json::from_slice(&std::fs::read(file)?)?));

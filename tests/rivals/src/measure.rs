@@ -1,5 +1,5 @@
-//! Measuring several contestants against each other: short rounds in turn, so that what the machine does meanwhile meets
-//! all of them alike, and ratios within each round.
+//! Measuring several contestants against each other: short rounds in turn, so that what the machine
+//! does meanwhile meets all of them alike, and ratios within each round.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,8 +118,8 @@ impl Contestant {
         }
     }
 
-    /// One whose calls take nanoseconds. `batch` makes that many calls in a loop of its own; each batch is timed, and the
-    /// quantiles are those of their means.
+    /// One whose calls take nanoseconds. `batch` makes that many calls in a loop of its own; each
+    /// batch is timed, and the quantiles are those of their means.
     pub fn batched<F, C>(name: impl Into<String>, size: u64, batch: F) -> Self
     where
         F: Fn(u64) -> C + Send + Sync + 'static,

@@ -115,7 +115,8 @@ where
     Ok(())
 }
 
-/// Lengths to compare, each with its name and its figure. Drawn by hand: it takes a rectangle and two texts for each.
+/// Lengths to compare, each with its name and its figure. Drawn by hand: it takes a rectangle and
+/// two texts for each.
 fn draw_bars(plot: &Plot, file: &Path) -> Result<(), Box<dyn Error>> {
     const NAMES: i32 = 210;
     const LENGTH: f64 = 460.0;

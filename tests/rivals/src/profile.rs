@@ -18,7 +18,8 @@ use crate::rivals::hand_written::HandWritten;
 use crate::rivals::ours::{Ours, Service};
 use crate::suite::Failed;
 
-/// Runs `local|redis|hand-written [CALLS [TASKS [THREADS]]]`, with no threads on a `current_thread` runtime.
+/// Runs `local|redis|hand-written [CALLS [TASKS [THREADS]]]`, with no threads on a `current_thread`
+/// runtime.
 ///
 /// # Errors
 ///

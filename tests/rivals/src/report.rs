@@ -180,7 +180,8 @@ fn ratio(ratio: f64) -> String {
     format!("{}×", two_places(ratio))
 }
 
-/// With two places behind the point, or as many as one digit wants where two would be next to nothing.
+/// With two places behind the point, or as many as one digit wants where two would be next to
+/// nothing.
 fn two_places(number: f64) -> String {
     match number.abs() {
         number_abs if number_abs > 0.0 && number_abs < 0.1 => {

@@ -1,4 +1,5 @@
-//! Work that takes several processes: the suite starts its own executable again, and reads what it prints.
+//! Work that takes several processes: the suite starts its own executable again, and reads what it
+//! prints.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub async fn until(moment: u64) {
     tokio::time::sleep(Duration::from_nanos(moment.saturating_sub(now()))).await;
 }
 
-/// Starts this executable `number` times with these arguments, and the number of each at the end; what they print.
+/// Starts this executable `number` times with these arguments, and the number of each at the end;
+/// what they print.
 pub async fn start<T: DeserializeOwned>(
     number: usize,
     arguments: &[String],
@@ -56,8 +58,8 @@ pub async fn start<T: DeserializeOwned>(
     try_join_all(children).await
 }
 
-/// What a worker is told: `stampede RIVAL PORT TRUTH CALLERS START` or `hits RIVAL PORT TASKS START MILLISECONDS`, and its
-/// number.
+/// What a worker is told: `stampede RIVAL PORT TRUTH CALLERS START` or `hits RIVAL PORT TASKS START
+/// MILLISECONDS`, and its number.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Annotated functions as other macros, other runtimes and other hands write them, compiled and run on the in-process
-//! tier. What a plain `async fn` may look like is in `macros.rs`.
+//! Annotated functions as other macros, other runtimes and other hands write them, compiled and run
+//! on the in-process tier. What a plain `async fn` may look like is in `macros.rs`.
 
 #[path = "../../tests/calls/mod.rs"]
 mod calls;
@@ -708,7 +708,8 @@ async fn foreign_types_aliases_and_errors_without_traits_are_returned() {
     service.maybe(-1).await.unwrap_err();
 }
 
-/// The outer `Option` says whether there is something, as everywhere; the inner one is what there is.
+/// The outer `Option` says whether there is something, as everywhere; the inner one is what there
+/// is.
 #[tokio::test]
 async fn an_option_in_an_option_is_a_value() {
     let service = service().await;

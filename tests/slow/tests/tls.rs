@@ -1,7 +1,7 @@
 //! TLS: to one server, a cluster and Sentinels, each with a certificate of its own authority.
 //!
-//! The trusted certificates are named by `SSL_CERT_FILE`, so each client is a process of its own: this
-//! executable, with one test.
+//! The trusted certificates are named by `SSL_CERT_FILE`, so each client is a process of its own:
+//! this executable, with one test.
 
 use std::path::Path;
 use std::process::Command;

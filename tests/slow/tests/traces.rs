@@ -17,8 +17,8 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Instrument as _, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-/// The level of the log is one for the process: these tests run one after the other, in a program of
-/// their own.
+/// The level of the log is one for the process: these tests run one after the other, in a program
+/// of their own.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn config(server: &RedisServer) -> CacheConfig {

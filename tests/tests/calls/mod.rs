@@ -1,4 +1,5 @@
-//! What the tests of annotated functions share: a cache of their own, and calls whose outcome is known.
+//! What the tests of annotated functions share: a cache of their own, and calls whose outcome is
+//! known.
 
 use std::future::Future;
 use std::panic::Location;
@@ -9,7 +10,8 @@ pub(crate) async fn cache() -> Cache {
     Cache::new(CacheConfig::default().local_mb(4)).await
 }
 
-/// Runs one cached call whose function has to run, and whose value is kept; the key, and what it returned.
+/// Runs one cached call whose function has to run, and whose value is kept; the key, and what it
+/// returned.
 #[track_caller]
 pub(crate) fn miss<T>(call: impl Future<Output = T>) -> impl Future<Output = (String, T)> {
     let (caller, call) = (Location::caller(), Box::pin(call));

@@ -107,7 +107,8 @@ pub(super) async fn every_operator_filters(demo: &Demo) {
     let undescribed = rows(&demo.post("/products/filter", &undescribed).await);
     assert!(!undescribed.is_empty() && undescribed.iter().all(|row| row["description"].is_null()));
 
-    // `%`, `_` and `\` are ordinary characters behind a `\`, and case is ignored in ASCII only, on both.
+    // `%`, `_` and `\` are ordinary characters behind a `\`, and case is ignored in ASCII only, on
+    // both.
     let odd = product(r"100% Ünder_score\");
     assert_eq!(demo.post("/products", &odd).await.status, 201);
     for (op, pattern, found) in [

@@ -27,7 +27,8 @@ use cache_tests::{Proxy, RedisServer, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Both tiers. Commands get longer than in production, where the machine that runs the tests is slow.
+/// Both tiers. Commands get longer than in production, where the machine that runs the tests is
+/// slow.
 fn over(port: u16) -> CacheConfig {
     CacheConfig::default()
         .redis(RedisConfig::at("127.0.0.1", port))

@@ -1,4 +1,5 @@
-//! A process that stands still for longer than local entries are known to be fresh: the first read when it goes on is not served from one.
+//! A process that stands still for longer than local entries are known to be fresh: the first read
+//! when it goes on is not served from one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,7 +69,8 @@ async fn child() {
             let began = Instant::now();
             // Nothing if Redis is asked.
             let read = shared.get(1).now_or_never();
-            // The system may let anybody wait for long: a pause is what the parent has said was one.
+            // The system may let anybody wait for long: a pause is what the parent has said was
+            // one.
             if began - last > BOUND && marker.exists() {
                 break read;
             }

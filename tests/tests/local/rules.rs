@@ -1,5 +1,5 @@
-//! The six rules. The order of things is made by hand: a call is polled once, so that its read is sent, and not again
-//! before the push or the write that it is to meet has been handled.
+//! The six rules. The order of things is made by hand: a call is polled once, so that its read is
+//! sent, and not again before the push or the write that it is to meet has been handled.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -245,7 +245,8 @@ async fn a_sweep_spares_copies_of_what_was_loaded_since() {
     let node = Node::new(over(server.port()).local_max_staleness(LONG)).await;
     let walks = || server.calls("scan");
     node.commit(1, "name");
-    // A round takes what was asked for before it begins, and another second passes before the next one does.
+    // A round takes what was asked for before it begins, and another second passes before the next
+    // one does.
     let mut before;
     loop {
         before = walks();

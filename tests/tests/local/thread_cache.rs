@@ -1,6 +1,7 @@
 //! The entries that a thread holds in memory of its own: the rules of the table hold for them too.
 //!
-//! Compiled twice: as `thread_cache` over both tiers, and as `thread_cache_in_memory` without Redis.
+//! Compiled twice: as `thread_cache` over both tiers, and as `thread_cache_in_memory` without
+//! Redis.
 //!
 //! A test is one thread, so what it has read twice is what it holds. A function remembers four
 //! caches, and only entries that it was given there are held: so there are no more caches here.

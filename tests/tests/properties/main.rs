@@ -1,5 +1,6 @@
-//! What holds for any bytes, tried with a few thousand of them: the kept corpus of the fuzz targets, the same with damage, and
-//! bytes drawn at random from a fixed seed. `scripts/fuzz` tries many more, and adds to the corpus.
+//! What holds for any bytes, tried with a few thousand of them: the kept corpus of the fuzz
+//! targets, the same with damage, and bytes drawn at random from a fixed seed. `scripts/fuzz` tries
+//! many more, and adds to the corpus.
 
 pub mod holds;
 

@@ -181,7 +181,8 @@ async fn other_writes_and_manual_operations_keep_an_announcement(pair: Pair) {
     assert!(is_hit(status(other.get(1)).await));
 }
 
-/// The database executes the commit only after the caller has hung up, and after a reader has looked.
+/// The database executes the commit only after the caller has hung up, and after a reader has
+/// looked.
 async fn a_commit_behind_a_hung_up_caller_is_never_hidden(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let other = shop.node(&pair.b);

@@ -1,5 +1,5 @@
-//! What stands around a call: how many loads run at a time, keys from the caller's context, a request that remembers, a thread
-//! that blocks.
+//! What stands around a call: how many loads run at a time, keys from the caller's context, a
+//! request that remembers, a thread that blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -162,7 +162,8 @@ async fn a_cancelled_batch_frees_every_row(pair: Pair) {
     gate.arrival().await;
     load.abort();
     load.await.expect_err("aborted");
-    // Whoever comes meets leases that are being given back, waits for that, and then loads for everybody.
+    // Whoever comes meets leases that are being given back, waits for that, and then loads for
+    // everybody.
     let (rows, outcomes) = observe(shop.get_many(&[1, 2])).await;
     assert_eq!(names(&rows), [(1, "user 1"), (2, "user 2")]);
     assert!(
@@ -377,7 +378,8 @@ async fn who_waits_together_with_a_batch_is_answered_with_its_row() {
     .await;
 }
 
-/// One of the loads that a batch waits for is given up: the batch has a lease then, and others may wait for it.
+/// One of the loads that a batch waits for is given up: the batch has a lease then, and others may
+/// wait for it.
 async fn a_batch_that_gets_a_lease_waits_no_longer(a: Cache, b: Cache) {
     let shop = Shop::new(&a);
     let [(_, first), (gate, second)] = two_held_loads(&shop).await;
@@ -443,8 +445,9 @@ async fn a_batch_that_gets_a_lease_waits_no_longer_over_redis() {
     .await;
 }
 
-/// More ids than are handled at a time. Those that wait for their turn have not asked yet, so their time has not begun:
-/// otherwise they would find their leases free, and have no time left to take them.
+/// More ids than are handled at a time. Those that wait for their turn have not asked yet, so their
+/// time has not begun: otherwise they would find their leases free, and have no time left to take
+/// them.
 #[tokio::test]
 async fn ids_that_wait_for_their_turn_have_their_whole_time_left() {
     bounded(async {

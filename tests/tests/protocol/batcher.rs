@@ -1,5 +1,5 @@
-//! Reads that travel together. As many go alone as may, and are held on their way; those who come then gather, and what
-//! becomes of them is written out.
+//! Reads that travel together. As many go alone as may, and are held on their way; those who come
+//! then gather, and what becomes of them is written out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

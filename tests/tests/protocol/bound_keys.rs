@@ -95,7 +95,8 @@ async fn thousands_of_renamed_entries_cost_no_connection() {
             for id in in_a_batch {
                 assert_eq!(many[id].name, format!("user {id}"));
             }
-            // Without local entries this runtime has got one of its own, which the first of them has ended.
+            // Without local entries this runtime has got one of its own, which the first of them
+            // has ended.
             let own = usize::from(local_mb == 0);
             assert!((connections..=connections + own).contains(&proxy.accepted()));
             // They were found, and are overwritten.

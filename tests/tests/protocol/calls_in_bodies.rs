@@ -334,7 +334,8 @@ async fn a_load_does_not_wait_for_itself() {
     }
 }
 
-/// A circle that a task closes with itself is known at once. One over several is found when a lease is met.
+/// A circle that a task closes with itself is known at once. One over several is found when a lease
+/// is met.
 #[tokio::test]
 async fn a_load_does_not_ask_for_its_own_key() {
     let server = RedisServer::start();
@@ -393,8 +394,8 @@ async fn loads_of_several_tasks_do_not_wait_for_each_other_in_a_circle() {
                 observe(round.at(1)),
                 observe(round.at(2)),
             );
-            // Whoever would have closed the circle has run the body of the one it needs, the others have waited. Without
-            // Redis two may load the same at once, and then nobody waits.
+            // Whoever would have closed the circle has run the body of the one it needs, the others
+            // have waited. Without Redis two may load the same at once, and then nobody waits.
             let mut values = [a.0, b.0, c.0];
             values.sort_unstable();
             assert!(values == [1, 2, 3] || is_away, "{values:?}");

@@ -1,5 +1,5 @@
-//! A store in which every look finds a lease: another dead one each time, as where one writer invalidates while many load,
-//! or one that stands.
+//! A store in which every look finds a lease: another dead one each time, as where one writer
+//! invalidates while many load, or one that stands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,14 +16,16 @@ use cache_runtime::{BypassReason, Cache, CacheConfig, Error, ErrorKind, Status, 
 use crate::shop::{Shop, User};
 use crate::{bounded, patient};
 
-/// After so many looks it comes to rest, so that a reader who goes on for ever ends and is found out.
+/// After so many looks it comes to rest, so that a reader who goes on for ever ends and is found
+/// out.
 const LOOKS: usize = 1_000;
 const NOW: Millis = Millis(1_700_000_000_000);
 
 #[derive(Debug, Default)]
 struct Restless {
     looks: AtomicUsize,
-    /// The lease that stands, if one does. Word of its change comes at once, though it does not change.
+    /// The lease that stands, if one does. Word of its change comes at once, though it does not
+    /// change.
     standing: Option<LeaseRequest>,
     /// How long an answer takes.
     takes: Duration,
@@ -156,7 +158,8 @@ async fn a_reader_who_meets_one_dead_lease_after_another_gives_up() {
     .await;
 }
 
-/// Reads a row whose load elsewhere does not end; returns how the read ended, and how often it looked.
+/// Reads a row whose load elsewhere does not end; returns how the read ended, and how often it
+/// looked.
 async fn wait_for(store: Restless) -> (Status, usize) {
     let store = Arc::new(store);
     let config = CacheConfig::default()

@@ -9,7 +9,8 @@ use crate::{bounded, over};
 
 const FOREIGN: u64 = 50_000;
 const AT_ONCE: usize = 20;
-/// The step of a walk that somebody waits for. The sweep in the background takes smaller ones, and is not counted.
+/// The step of a walk that somebody waits for. The sweep in the background takes smaller ones, and
+/// is not counted.
 const STEP: &str = "1000";
 
 /// Keys of others, and a log of all commands.

@@ -1,5 +1,5 @@
-//! The server's clock is set back by an hour: deadlines and times from before lie in its future then, as they are written
-//! here.
+//! The server's clock is set back by an hour: deadlines and times from before lie in its future
+//! then, as they are written here.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Servers, users and other programs that do what nobody expects: nothing stale is served, and other rows are served as
-//! before.
+//! Servers, users and other programs that do what nobody expects: nothing stale is served, and
+//! other rows are served as before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,8 +30,9 @@ async fn is_bypassed(shop: &Shop, id: i64) -> bool {
     status(shop, id).await == Status::Bypass(BypassReason::Unavailable)
 }
 
-/// An access list that lacks one of the commands that the scripts of an invalidation use. Without some of them only a part
-/// of the invalidations would fail, or an entry would be taken for another program's, and stay.
+/// An access list that lacks one of the commands that the scripts of an invalidation use. Without
+/// some of them only a part of the invalidations would fail, or an entry would be taken for another
+/// program's, and stay.
 #[tokio::test]
 async fn without_one_command_of_an_invalidation_nothing_is_served() {
     bounded(async {
@@ -301,7 +302,8 @@ async fn a_long_error_of_the_server_stays_on_its_line_and_short() {
     .await;
 }
 
-/// Another program's value under the key of the list of switches, which each process reads once a second.
+/// Another program's value under the key of the list of switches, which each process reads once a
+/// second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_value_in_place_of_the_list_of_switches_is_not_transferred() {
     bounded(async {

@@ -1,5 +1,5 @@
-//! Invalidations of many rows and of single ops, entries that depend on a row of another resource, tags that may be
-//! absent, options of a whole block, and several attributes on one function.
+//! Invalidations of many rows and of single ops, entries that depend on a row of another resource,
+//! tags that may be absent, options of a whole block, and several attributes on one function.
 
 use std::collections::HashSet;
 use std::sync::Arc;

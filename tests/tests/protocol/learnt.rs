@@ -662,7 +662,8 @@ async fn a_tag_waits_for_the_generation_of_all_tags() {
         let server = pair._server.as_ref().expect("a server");
         let rights = "~@gen:probe* ~@gen:~author* &* +@all";
         let limited = Cache::new(over_as(server, rights)).await;
-        // While this one waits, each of the next is sent once, and then only what was refused of it.
+        // While this one waits, each of the next is sent once, and then only what was refused of
+        // it.
         let told = limited.invalidate("authors", &1_i64).await;
         assert_eq!(told, Acknowledgement::Pending);
         let (late, gate) = blog.gated();

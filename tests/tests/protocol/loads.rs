@@ -167,7 +167,8 @@ async fn a_reader_does_not_join_a_load_that_began_before_the_invalidation(pair: 
         } else {
             shop.rename(1, "new").await.expect("written");
         }
-        // The old load still stands at its gate. Who waited for it would give up in the end, and store nothing.
+        // The old load still stands at its gate. Who waited for it would give up in the end, and
+        // store nothing.
         let (read, outcomes) = observe(shop.name(1)).await;
         assert_eq!(read, "new");
         assert!(
@@ -405,7 +406,8 @@ async fn one_of_a_process_looks_after_a_load_elsewhere() {
                 cache_tests::spawn(async move { outcome(reader.get(1)).await.status })
             })
             .collect();
-        // Their looks are answered before those that follow on the same connection, and they are woken in that order.
+        // Their looks are answered before those that follow on the same connection, and they are
+        // woken in that order.
         for _ in 0..50 {
             here.get(2).await.expect("read");
         }

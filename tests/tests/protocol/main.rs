@@ -1,4 +1,5 @@
-//! The promises, over each store: loads are held at a gate, and what happens meanwhile is written out.
+//! The promises, over each store: loads are held at a gate, and what happens meanwhile is written
+//! out.
 
 mod addresses;
 mod announced;
@@ -40,8 +41,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Commands get longer than in production: the machine that runs the tests may be slow, and that is not what
-/// is tested.
+/// Commands get longer than in production: the machine that runs the tests may be slow, and that is
+/// not what is tested.
 fn patient() -> CacheConfig {
     CacheConfig::default().command_budget(Duration::from_secs(5))
 }
@@ -65,7 +66,8 @@ fn over_memcached(port: u16) -> CacheConfig {
     patient().memcached(MemcachedConfig::at("127.0.0.1", port))
 }
 
-/// Two handles that share one store: over Redis two caches, as in two processes; in memory one cache twice.
+/// Two handles that share one store: over Redis two caches, as in two processes; in memory one
+/// cache twice.
 struct Pair {
     a: Cache,
     b: Cache,
@@ -156,7 +158,8 @@ async fn bounded<'a>(test: impl Future<Output = ()> + 'a) {
     );
 }
 
-/// Runs a test over one store. Not `#[tokio::test]`, which would be compiled five times for each test.
+/// Runs a test over one store. Not `#[tokio::test]`, which would be compiled five times for each
+/// test.
 fn over_a_store(store: fn() -> Boxed<'static, Pair>, test: fn(Pair) -> Boxed<'static, ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -223,7 +223,8 @@ async fn a_tag_reaches_its_entries(pair: Pair) {
     assert_eq!(load(5).await, 5);
 }
 
-/// Nothing sweeps what a tag concerns, so the lease of the old load is still there: only its stamp tells.
+/// Nothing sweeps what a tag concerns, so the lease of the old load is still there: only its stamp
+/// tells.
 async fn a_load_from_before_a_tags_invalidation_is_not_joined(pair: Pair) {
     let key = || {
         Key::named("report", &("june",))

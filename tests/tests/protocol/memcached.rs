@@ -1,4 +1,5 @@
-//! What only happens with Memcached: it forgets what it likes, can't list its keys, and has limits of its own.
+//! What only happens with Memcached: it forgets what it likes, can't list its keys, and has limits
+//! of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -562,8 +563,8 @@ fn its_address_comes_from_the_environment() {
     );
 }
 
-/// Two servers that tell the same pid and start, as in containers, where each has the pid 1. Connections lead to
-/// the one and the other in turn.
+/// Two servers that tell the same pid and start, as in containers, where each has the pid 1.
+/// Connections lead to the one and the other in turn.
 async fn alike_at_one_address(servers: [u16; 2]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a port");

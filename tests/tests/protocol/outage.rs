@@ -1,4 +1,5 @@
-//! Redis is configured and away: loads are coalesced within the process all the same, and the end leaves nothing behind.
+//! Redis is configured and away: loads are coalesced within the process all the same, and the end
+//! leaves nothing behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,8 +156,8 @@ async fn they_end_with_it_where_the_application_drives_the_connection() {
     bounded(the_end_leaves_nothing()).await;
 }
 
-/// One who looks after a load elsewhere loses Redis, and finds a place behind somebody who loads already: those who waited
-/// together with it are to be there, too.
+/// One who looks after a load elsewhere loses Redis, and finds a place behind somebody who loads
+/// already: those who waited together with it are to be there, too.
 #[tokio::test]
 async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
     const FOLLOWERS: u64 = 5;

@@ -1,4 +1,5 @@
-//! Values of other programs that are so large that nobody else gets an answer while one is transferred.
+//! Values of other programs that are so large that nobody else gets an answer while one is
+//! transferred.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use futures_util::future::join_all;
 use crate::shop::Shop;
 use crate::{bounded, over};
 
-/// Long enough for a hit on a machine that runs all tests at once, and not always for such a transfer.
+/// Long enough for a hit on a machine that runs all tests at once, and not always for such a
+/// transfer.
 const BUDGET: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 const BYTES: &str = "300000000";
@@ -97,7 +99,8 @@ async fn a_huge_value_in_place_of_a_generation_is_replaced() {
         for generation in ["@gen:users", "@gen:users~derived"] {
             oversize(&server, generation);
         }
-        // On a busy machine, to free so much memory takes longer than a command may; then it is sent again.
+        // On a busy machine, to free so much memory takes longer than a command may; then it is
+        // sent again.
         for written in [
             shop.cache.invalidate("users", &1_i64).await,
             shop.cache.invalidate_all("users").await,

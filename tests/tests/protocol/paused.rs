@@ -50,8 +50,8 @@ async fn paused_time_costs_no_hit_and_no_acknowledgement() {
     }
 }
 
-/// The cache's own thread, whose time goes on, watches what is read together. It must not compare its
-/// time with that of the test, which has stood still since the test began.
+/// The cache's own thread, whose time goes on, watches what is read together. It must not compare
+/// its time with that of the test, which has stood still since the test began.
 #[tokio::test(start_paused = true)]
 async fn reads_together_may_take_their_time_while_that_of_the_test_stands_still() {
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -69,7 +69,8 @@ async fn reads_together_may_take_their_time_while_that_of_the_test_stands_still(
     for read in &mut reads {
         assert!(read.now_or_never().is_none());
     }
-    // Those that were sent alone hold the test's time themselves. Without them its own timer must not run out, either.
+    // Those that were sent alone hold the test's time themselves. Without them its own timer must
+    // not run out, either.
     reads.drain(..10);
     let together = timeout(HOUR, join_all(reads)).await;
     let together = together.expect("no time passes");

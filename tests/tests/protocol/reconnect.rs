@@ -1,4 +1,5 @@
-//! A connection that is lost while the server is well: what waits for an answer is sent again over the next one.
+//! A connection that is lost while the server is well: what waits for an answer is sent again over
+//! the next one.
 
 use std::time::Duration;
 

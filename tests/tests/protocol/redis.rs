@@ -372,7 +372,8 @@ async fn a_primary_that_is_demoted_is_given_up() {
     }
 }
 
-/// What the server refuses for good, while it serves everything else, is the longest that anything is pending.
+/// What the server refuses for good, while it serves everything else, is the longest that anything
+/// is pending.
 #[tokio::test]
 async fn what_the_server_refuses_to_invalidate_is_read_past_the_cache() {
     let server = RedisServer::start();
@@ -472,8 +473,8 @@ async fn a_generation_that_is_none_is_replaced() {
     }
 }
 
-/// Makes a call by hand after a commit, hangs up while its first command is on its way, and loses that command with its
-/// connection: the commit is read all the same.
+/// Makes a call by hand after a commit, hangs up while its first command is on its way, and loses
+/// that command with its connection: the commit is read all the same.
 async fn hangs_up<T: Send + 'static, F>(call: impl FnOnce(Cache) -> F)
 where
     F: Future<Output = T> + Send + 'static,

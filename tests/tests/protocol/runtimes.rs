@@ -1,4 +1,5 @@
-//! Programs whose runtimes have one thread each, as the workers of actix-web: each reads over a connection of its own.
+//! Programs whose runtimes have one thread each, as the workers of actix-web: each reads over a
+//! connection of its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -162,7 +163,8 @@ fn many_callers_read_over_the_connection_of_their_runtime() {
             crowd(&shop, 20).await;
             alone += u32::from(!others_read());
         }
-        // On a busy machine a connection may count as slow for a moment, and its reads go elsewhere.
+        // On a busy machine a connection may count as slow for a moment, and its reads go
+        // elsewhere.
         assert!(alone >= 3, "{alone} of 5");
     });
 }

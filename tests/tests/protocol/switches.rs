@@ -204,8 +204,8 @@ async fn what_is_off_stays_off_when_redis_loses_it() {
     assert_eq!(server.cli(&["EXISTS", "@off"]), "1");
 }
 
-/// Each process reads the list with its health check, so the next one is enough. It comes about once
-/// a second; how soon exactly is the machine's.
+/// Each process reads the list with its health check, so the next one is enough. It comes about
+/// once a second; how soon exactly is the machine's.
 #[tokio::test]
 async fn a_process_learns_of_a_switch_with_its_next_health_check() {
     let server = RedisServer::start();

@@ -17,9 +17,9 @@
 //!   after this check.
 //!
 //! No clock is involved. A window relies on this: a write replaces the generations of windows
-//! before those of single rows and tags, or all in one step. If one of a window is refused, those of
-//! its rows or tags wait with it. A store of several servers does not guarantee that, so there are
-//! no windows with one.
+//! before those of single rows and tags, or all in one step. If one of a window is refused, those
+//! of its rows or tags wait with it. A store of several servers does not guarantee that, so there
+//! are no windows with one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

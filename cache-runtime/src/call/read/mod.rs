@@ -1,8 +1,8 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
-//! key. `again.rs` and `keyed_call.rs` answer from the process (`local_lookup.rs`). `answer.rs` asks
-//! the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
+//! key. `again.rs` and `keyed_call.rs` answer from the process (`local_lookup.rs`). `answer.rs`
+//! asks the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
 //! result (`pack.rs`, `permit.rs`). `batch.rs` does the same for many ids.
 
 mod again;

@@ -7,8 +7,8 @@ use crate::call::returns::{Fallible, Owned};
 use crate::config::CacheConfig;
 use crate::key::Key;
 
-/// Most functions remember their type's fingerprint. Others, and calls by hand, need not look at the
-/// type again either, and then their lookup begins with the call.
+/// Most functions remember their type's fingerprint. Others, and calls by hand, need not look at
+/// the type again either, and then their lookup begins with the call.
 #[tokio::test]
 async fn a_type_is_looked_at_once() {
     #[derive(Clone, serde::Serialize, serde::Deserialize)]

@@ -228,8 +228,8 @@ impl ThreadCache {
 
     /// The entry for a call that was given a natural number alone, by the function that was looked
     /// up last. What it does not find, [`find`](Self::find) may.
-    // Apart from `find`, and with nothing of it inlined: together with it a hit took 100 instructions
-    // more, since the registers did not suffice.
+    // Apart from `find`, and with nothing of it inlined: together with it a hit took 100
+    // instructions more, since the registers did not suffice.
     #[inline(always)]
     pub(super) fn find_natural(
         &mut self,

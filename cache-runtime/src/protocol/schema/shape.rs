@@ -8,8 +8,8 @@ pub struct Schema {
     /// Whether the type accepts any value and then decides what it is (untagged enums, `flatten`,
     /// values of any type). It may take one thing for another.
     pub(crate) guesses: bool,
-    /// Whether its `Deserialize` asks for itself without end, for some values: to decode one of them
-    /// would exhaust the stack. So no value of the type is stored.
+    /// Whether its `Deserialize` asks for itself without end, for some values: to decode one of
+    /// them would exhaust the stack. So no value of the type is stored.
     pub(crate) is_endless: bool,
 }
 

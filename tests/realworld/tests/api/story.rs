@@ -1,5 +1,5 @@
-//! One story through all routes. Every read is made twice, so that the second one may come from the cache, and by both
-//! processes where there are two.
+//! One story through all routes. Every read is made twice, so that the second one may come from the
+//! cache, and by both processes where there are two.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ impl Person<'_> {
             .await
     }
 
-    /// Reads it until both processes have been asked twice; all say the same. With local entries the other process may
-    /// serve for a moment what one has replaced.
+    /// Reads it until both processes have been asked twice; all say the same. With local entries
+    /// the other process may serve for a moment what one has replaced.
     async fn get(&self, path: &str) -> Value {
         let began = Instant::now();
         loop {

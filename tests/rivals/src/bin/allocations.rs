@@ -1,4 +1,5 @@
-//! Counts what hits and entries allocate. An executable of its own, because counting slows every allocation down.
+//! Counts what hits and entries allocate. An executable of its own, because counting slows every
+//! allocation down.
 //!
 //!     allocations hits                  [[name, allocations per hit, bytes per hit], ..]
 //!     allocations entries NAME N SIZE   [bytes of payload, live bytes per entry]
@@ -15,7 +16,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const HITS: u64 = 10_000;
-/// What allocates beside the hits, a heartbeat or a timer, does so in some of the rounds: the least is the hits' own.
+/// What allocates beside the hits, a heartbeat or a timer, does so in some of the rounds: the least
+/// is the hits' own.
 const ROUNDS: u64 = 20;
 
 // One thread, so that nothing else allocates meanwhile; the caches' own threads mostly sleep.

@@ -1,5 +1,6 @@
-//! What compression saves, and what it costs: bytes in Redis, and hits on loopback and over a link of 1 Gbit/s with a
-//! round trip of 0.3 ms ([`cache_rivals::link`]), for lists of the demo's users. It takes about a minute.
+//! What compression saves, and what it costs: bytes in Redis, and hits on loopback and over a link
+//! of 1 Gbit/s with a round trip of 0.3 ms ([`cache_rivals::link`]), for lists of the demo's users.
+//! It takes about a minute.
 //!
 //! ```text
 //! cargo run -p demo-api &

@@ -1,16 +1,18 @@
-//! Hits in the process and nothing else: for a stopwatch, and for a profiler that counts instructions.
+//! Hits in the process and nothing else: for a stopwatch, and for a profiler that counts
+//! instructions.
 //!
 //!     cargo run --release --bin hits                                    # in memory, on the process-wide cache
 //!     cargo run --release --bin hits both                               # local entries beside Redis
 //!     valgrind --tool=callgrind target/release/hits both row 42000 PORT # and 2000, to take the difference
 //!
-//! The first argument is `memory`, `both` or `off`, the second `row` (its id is readable in the key), `list` (its
-//! arguments are hashed), `filter` (one argument is a struct) or `traced` (a field of it is not serialised), the fourth the port of a Redis, if it is not to start one. With `-own` behind the first it is a
-//! cache of one's own and not the process-wide one.
+//! The first argument is `memory`, `both` or `off`, the second `row` (its id is readable in the
+//! key), `list` (its arguments are hashed), `filter` (one argument is a struct) or `traced` (a
+//! field of it is not serialised), the fourth the port of a Redis, if it is not to start one. With
+//! `-own` behind the first it is a cache of one's own and not the process-wide one.
 //!
-//! What metrics cost: once as above, once with `--features metrics`, and once more with `HITS_RECORDER=1` set, which
-//! installs the recorder of Prometheus. For instructions, `--collect-atstart=no --toggle-collect='*at_once*'` counts the
-//! thread that makes the hits.
+//! What metrics cost: once as above, once with `--features metrics`, and once more with
+//! `HITS_RECORDER=1` set, which installs the recorder of Prometheus. For instructions,
+//! `--collect-atstart=no --toggle-collect='*at_once*'` counts the thread that makes the hits.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -101,7 +103,8 @@ impl Own {
     }
 }
 
-/// Not async, so that a profiler sees one function around all the hits, which is called and not jumped to.
+/// Not async, so that a profiler sees one function around all the hits, which is called and not
+/// jumped to.
 #[inline(never)]
 fn at_once(calls: impl Future<Output = u64>) -> u64 {
     calls.now_or_never().expect("a hit waits for nothing")

@@ -1,10 +1,12 @@
-//! Hits in Redis with many callers, and where the time goes: for finding out, not for the page of benchmarks.
+//! Hits in Redis with many callers, and where the time goes: for finding out, not for the page of
+//! benchmarks.
 //!
 //!     cargo run --release --bin load -- CALLERS [one] [SECONDS]
 //!
-//! Runs hand-written code and this project in turn, five rounds each, on a runtime with one thread if `one` is said. Prints
-//! the median of the hits per second, and for each hit the processor time of this process and of the server, in
-//! microseconds, how many processors both kept busy, and how many hits share a command.
+//! Runs hand-written code and this project in turn, five rounds each, on a runtime with one thread
+//! if `one` is said. Prints the median of the hits per second, and for each hit the processor time
+//! of this process and of the server, in microseconds, how many processors both kept busy, and how
+//! many hits share a command.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -128,8 +130,8 @@ async fn round<R: Rival>(
     })
 }
 
-/// The processor time of this process and of the server, user and kernel each, in seconds, and how many commands the server
-/// has run.
+/// The processor time of this process and of the server, user and kernel each, in seconds, and how
+/// many commands the server has run.
 async fn times(server: &RedisServer) -> Result<[f64; 5], Failed> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat

@@ -1,5 +1,5 @@
-//! `amalgam-cache`: memory in front of Redis, with backplane and distributed locker, as its README wants several nodes; with
-//! and without its `strict()` profile. Pages go by tag.
+//! `amalgam-cache`: memory in front of Redis, with backplane and distributed locker, as its README
+//! wants several nodes; with and without its `strict()` profile. Pages go by tag.
 
 use std::sync::Arc;
 

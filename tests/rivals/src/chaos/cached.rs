@@ -1,5 +1,5 @@
-//! `cached` 4: `#[concurrent_cached]` over its Redis store, with the connection manager that its documentation has for
-//! connections that are to be made again.
+//! `cached` 4: `#[concurrent_cached]` over its Redis store, with the connection manager that its
+//! documentation has for connections that are to be made again.
 
 use std::sync::OnceLock;
 

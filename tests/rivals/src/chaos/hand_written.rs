@@ -1,5 +1,5 @@
-//! Cache-aside as a careful team writes it: a connection that is made again, short time limits, a failed read of the cache is
-//! a miss, a failed deletion is an error.
+//! Cache-aside as a careful team writes it: a connection that is made again, short time limits, a
+//! failed read of the cache is a miss, a failed deletion is an error.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The chaos course of `tests/chaos`, run by this project and by rivals, side by side: the same processes, faults, seeds
-//! and checker.
+//! The chaos course of `tests/chaos`, run by this project and by rivals, side by side: the same
+//! processes, faults, seeds and checker.
 
 use std::process::ExitCode;
 
@@ -61,7 +61,8 @@ pub fn process(arguments: &[String]) -> Result<ExitCode, Failed> {
     with_contestant!(name.as_str(), play).ok_or_else(|| format!("no contestant `{name}`").into())
 }
 
-/// Sends them over the course, one after the other; the table, and whether all is right with this project.
+/// Sends them over the course, one after the other; the table, and whether all is right with this
+/// project.
 ///
 /// # Errors
 ///

@@ -1,5 +1,6 @@
-//! The course: readers and writers of few rows in two processes, loads under way while invalidations are acknowledged,
-//! and callers who hang up. It counts reads that are older than a write acknowledged before they began.
+//! The course: readers and writers of few rows in two processes, loads under way while
+//! invalidations are acknowledged, and callers who hang up. It counts reads that are older than a
+//! write acknowledged before they began.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -69,7 +69,8 @@ struct Node<R> {
     history: Mutex<History>,
 }
 
-/// `PORT TRUTH START SEED SECONDS KEYS READERS WRITERS NUMBER`; prints the file that holds the history.
+/// `PORT TRUTH START SEED SECONDS KEYS READERS WRITERS NUMBER`; prints the file that holds the
+/// history.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! `amalgam-cache`: memory in front of Redis, with backplane and distributed locker, as its README wants two nodes.
+//! `amalgam-cache`: memory in front of Redis, with backplane and distributed locker, as its README
+//! wants two nodes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,8 @@ use crate::data::{self, User};
 
 static URL: OnceLock<String> = OnceLock::new();
 
-/// What the macro's `create` makes once per function. On its default connection, as the hand-written rival.
+/// What the macro's `create` makes once per function. On its default connection, as the
+/// hand-written rival.
 async fn store<V: Serialize + DeserializeOwned + Send>(prefix: &str) -> AsyncRedisCache<i64, V> {
     let url = URL.get().expect("the rival has been started");
     AsyncRedisCache::builder(prefix)

@@ -1,4 +1,5 @@
-//! Cache-aside as everybody writes it: `GET` and decode; else load and `SET .. EX`; after a write, `DEL`.
+//! Cache-aside as everybody writes it: `GET` and decode; else load and `SET .. EX`; after a write,
+//! `DEL`.
 
 use redis::AsyncCommands;
 use redis::aio::{ConnectionLike, MultiplexedConnection};

@@ -1,5 +1,5 @@
-//! `hitbox`: `#[cached]` of hitbox-fn over its Redis backend (bincode, its recommendation), with its protection against
-//! stampedes.
+//! `hitbox`: `#[cached]` of hitbox-fn over its Redis backend (bincode, its recommendation), with
+//! its protection against stampedes.
 
 use std::time::Duration;
 

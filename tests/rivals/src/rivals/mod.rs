@@ -1,5 +1,6 @@
-//! The caches under test, behind one small trait. Each adapter does what its crate's documentation shows, with the options
-//! it recommends for a service of several processes; ../README.md says which.
+//! The caches under test, behind one small trait. Each adapter does what its crate's documentation
+//! shows, with the options it recommends for a service of several processes; ../README.md says
+//! which.
 
 use std::fmt::Display;
 
@@ -50,7 +51,8 @@ pub trait Rival: Sized + Send + Sync + 'static {
     /// A text of that many bytes, from the cache or [`crate::data::text`].
     fn text(&self, size: i64) -> impl Future<Output = Result<String, Failure>> + Send;
 
-    /// Writes the row, then forgets what is cached of it. When this returns, the invalidation is acknowledged.
+    /// Writes the row, then forgets what is cached of it. When this returns, the invalidation is
+    /// acknowledged.
     fn write(&self, id: i64) -> impl Future<Output = Result<u64, Failure>> + Send;
 }
 

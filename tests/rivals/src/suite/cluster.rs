@@ -1,4 +1,5 @@
-//! Three primaries with a replica each: hits, invalidations, reads while slots move, and a failover.
+//! Three primaries with a replica each: hits, invalidations, reads while slots move, and a
+//! failover.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -215,7 +216,8 @@ async fn while_slots_move(
     })
 }
 
-/// A primary is killed under load: for how long there are fewer hits, and whether a caller gets anything but its row.
+/// A primary is killed under load: for how long there are fewer hits, and whether a caller gets
+/// anything but its row.
 async fn through_a_failover(
     both: &mut Both,
     settings: &Settings,

@@ -1,4 +1,5 @@
-//! Forgetting a thousand entries of one resource among a million keys, and what another client notices.
+//! Forgetting a thousand entries of one resource among a million keys, and what another client
+//! notices.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -231,8 +232,8 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
         )
         .await?;
 
-        // How long the bystander waits when nobody does anything, in the same time: the longer it looks, the longer is the
-        // longest wait that it sees.
+        // How long the bystander waits when nobody does anything, in the same time: the longer it
+        // looks, the longer is the longest wait that it sees.
         let window = own.window;
         let idle = async || tokio::time::sleep(window).await;
         let mut server = connect(port).await;

@@ -71,8 +71,9 @@ async fn both_tiers(port: u16) -> Service {
     service
 }
 
-/// All who keep values in the process. The first is what the others are compared with, the second is ours as it is promised:
-/// a local entry of what is in Redis, which the writes of other processes reach.
+/// All who keep values in the process. The first is what the others are compared with, the second
+/// is ours as it is promised: a local entry of what is in Redis, which the writes of other
+/// processes reach.
 pub async fn contestants() -> Vec<(&'static str, Hits)> {
     let server = RedisServer::start();
     let both = both_tiers(server.port()).await;

@@ -1,5 +1,5 @@
-//! The parts of the suite. Each runs in a process of its own, so that none inherits the memory, the connections or the
-//! statics of another, and one that fails takes no other with it.
+//! The parts of the suite. Each runs in a process of its own, so that none inherits the memory, the
+//! connections or the statics of another, and one that fails takes no other with it.
 
 use std::error::Error;
 use std::future::Future;
@@ -65,8 +65,8 @@ pub struct Part {
     pub title: &'static str,
     /// Threads that run tasks; as many as processors if it does not say.
     ///
-    /// One where a single caller is timed: with more it is chance whether caller and connection share a thread, and waking
-    /// another costs several times what is measured.
+    /// One where a single caller is timed: with more it is chance whether caller and connection
+    /// share a thread, and waking another costs several times what is measured.
     pub threads: Option<usize>,
     /// Does it.
     pub run: Run,

@@ -279,7 +279,8 @@ where
 
 #[tokio::test]
 async fn a_generic_function_compares_what_serde_writes() {
-    // `T` has no `PartialEq` there, so a field that serde leaves out can't be seen, and infinity can.
+    // `T` has no `PartialEq` there, so a field that serde leaves out can't be seen, and infinity
+    // can.
     let cache = TestCache::new();
     let call = async |id, value| {
         let value = Cell::new(value);

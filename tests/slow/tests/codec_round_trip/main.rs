@@ -98,8 +98,8 @@ fn is_hit(status: Status) -> bool {
     matches!(status, Status::Hit { .. })
 }
 
-/// Calls three times on each tier: the value is the same, and a hit only where that is expected. With
-/// both tiers, the second hit may be a local one.
+/// Calls three times on each tier: the value is the same, and a hit only where that is expected.
+/// With both tiers, the second hit may be a local one.
 macro_rules! check {
     ($tiers:expr, $($function:ident is $kept:ident,)*) => {$(
         for (tier, cache) in $tiers.all() {

@@ -16,7 +16,8 @@ trait Build {
     async fn set(cache: &Cache);
 }
 
-/// A build with its own `User`. All of these types have the same name: `codec_round_trip::shapes::_::User`.
+/// A build with its own `User`. All of these types have the same name:
+/// `codec_round_trip::shapes::_::User`.
 macro_rules! build {
     ($build:ident: $value:expr, $($type:item)*) => {
         struct $build;
@@ -193,8 +194,8 @@ async fn the_same_type_is_read_by_hand_and_by_function() {
     }
 }
 
-/// For a value that is no list, `One` asks for the same value again, without end: to decode it would
-/// exhaust the stack.
+/// For a value that is no list, `One` asks for the same value again, without end: to decode it
+/// would exhaust the stack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Tree {

@@ -84,7 +84,8 @@ async fn replay(redis: &RedisServer, mode: Mode, calls: &[Call]) -> Option<Diffe
     })
 }
 
-/// Leaves out calls for as long as there is still a difference: halves first, then smaller pieces, then single ones.
+/// Leaves out calls for as long as there is still a difference: halves first, then smaller pieces,
+/// then single ones.
 async fn shrink(redis: &RedisServer, mut found: Difference) -> Difference {
     let began = Instant::now();
     // The last call shows it and stays.
@@ -105,7 +106,8 @@ async fn shrink(redis: &RedisServer, mut found: Difference) -> Difference {
     found
 }
 
-/// Runs sequences on a mode each, with a cache and without; the difference that was found first, made short.
+/// Runs sequences on a mode each, with a cache and without; the difference that was found first,
+/// made short.
 async fn run(modes: &[Mode], seed: u64, sequences: usize) -> Option<Difference> {
     let redis = RedisServer::start();
     let mut left = sequences;

@@ -4,7 +4,8 @@ use fastrand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// One request. Everything about it is decided before it is sent, so that it can be sent again elsewhere.
+/// One request. Everything about it is decided before it is sent, so that it can be sent again
+/// elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) method: Method,
@@ -68,8 +69,8 @@ impl Partition {
         1 + self.number + self.of * rng.i64(0..6)
     }
 
-    /// Any row, be it one that has been added or that never was. What gets which id depends on who else adds rows, so only a
-    /// client who is alone asks for added ones.
+    /// Any row, be it one that has been added or that never was. What gets which id depends on who
+    /// else adds rows, so only a client who is alone asks for added ones.
     fn id(self, first_new: i64, rng: &mut Rng) -> i64 {
         if self.is_whole() && rng.u32(..4) == 0 {
             first_new + rng.i64(0..8)
@@ -195,7 +196,8 @@ fn page(resource: &str, rng: &mut Rng) -> String {
     }
 }
 
-/// A filter over the rows of a partition. Rows that are added get their time from a clock, so they are not ordered by it.
+/// A filter over the rows of a partition. Rows that are added get their time from a clock, so they
+/// are not ordered by it.
 fn filter(partition: Partition, is_users: bool, path: &str, rng: &mut Rng) -> Parts {
     let mut conditions = vec![if is_users {
         match rng.u32(..4) {

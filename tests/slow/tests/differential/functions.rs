@@ -1,4 +1,5 @@
-//! The same calls of annotated functions, with and without a cache: every shape that is returned, in every codec.
+//! The same calls of annotated functions, with and without a cache: every shape that is returned,
+//! in every codec.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! The same for values that codecs lose something of, each in its own way: what a cache returns is what the function returned.
+//! The same for values that codecs lose something of, each in its own way: what a cache returns is
+//! what the function returned.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! With a cache, and without: the same calls have the same answers.
 //!
-//! Calls are random, by a seed. `DIFFERENTIAL_SEED` gives another one, `DIFFERENTIAL_SEQUENCES` more of them:
+//! Calls are random, by a seed. `DIFFERENTIAL_SEED` gives another one, `DIFFERENTIAL_SEQUENCES`
+//! more of them:
 //!
 //! ```text
 //! DIFFERENTIAL_SEQUENCES=40000 DIFFERENTIAL_SEED=7 cargo test --release --workspace --test differential -- --nocapture

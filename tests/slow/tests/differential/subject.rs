@@ -19,9 +19,11 @@ pub(crate) enum Mode {
     Redis,
     /// Local entries, beside Redis.
     Both,
-    /// Two processes over one Redis and one database, without local entries: each call goes to either of them.
+    /// Two processes over one Redis and one database, without local entries: each call goes to
+    /// either of them.
     Shared,
-    /// Two processes over one database, each with a cache in memory. Neither hears of the other's writes, so this is wrong.
+    /// Two processes over one database, each with a cache in memory. Neither hears of the other's
+    /// writes, so this is wrong.
     Apart,
 }
 
@@ -64,7 +66,8 @@ pub(crate) struct Shown {
 /// The cache will be cleared when Redis can be reached.
 const ACCEPTED: u16 = 202;
 
-/// `etag` is a hash of the body, times of added rows included; whether it means the same is seen by `If-None-Match`.
+/// `etag` is a hash of the body, times of added rows included; whether it means the same is seen by
+/// `If-None-Match`.
 const OWN_HEADERS: [&str; 3] = ["cache-status", "date", "etag"];
 
 /// One way to run the API.
@@ -119,7 +122,8 @@ impl Subject {
 
     /// Sends a call, and waits for the answer.
     pub(crate) async fn ask(&self, call: &Call) -> Shown {
-        // On a machine that is busy Redis may not answer in time, and the demo says so: it is asked again.
+        // On a machine that is busy Redis may not answer in time, and the demo says so: it is asked
+        // again.
         for _ in 0..20 {
             let shown = self.ask_once(call).await;
             if shown.status != ACCEPTED {
@@ -194,7 +198,8 @@ impl Subject {
     }
 }
 
-/// The body without the times of rows that were added in this run, and whether there were any; those of the others are fixed.
+/// The body without the times of rows that were added in this run, and whether there were any;
+/// those of the others are fixed.
 fn without_times(body: &str) -> (Value, bool) {
     fn walk(value: &mut Value, found: &mut bool) {
         match value {

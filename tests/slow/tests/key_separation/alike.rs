@@ -27,8 +27,8 @@ use super::{is_hit, status};
 
 const UNKEYABLE: Status = Status::Bypass(BypassReason::Unkeyable);
 
-/// Calls a function with each value, twice in turn. `as id` makes it the id of a row. At the end the
-/// last call is a hit (`kept`), or runs without the cache (`bypassed`).
+/// Calls a function with each value, twice in turn. `as id` makes it the id of a row. At the end
+/// the last call is a hit (`kept`), or runs without the cache (`bypassed`).
 macro_rules! alike {
     ($($name:ident: $type:ty, $tell:expr, [$($value:expr),+ $(,)?] $end:ident $(as $id:ident)?;)*) => {$(
         #[tokio::test]

@@ -78,7 +78,8 @@ async fn change(id: &str) {
     let _ = id;
 }
 
-/// The type of an `impl Trait` argument tells calls apart as a named type parameter does (cashews#38).
+/// The type of an `impl Trait` argument tells calls apart as a named type parameter does
+/// (cashews#38).
 #[tokio::test]
 async fn the_type_of_an_argument_tells_calls_apart() {
     let (name, mail) = (Name("x".into()), Mail("x".into()));

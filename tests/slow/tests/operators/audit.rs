@@ -230,8 +230,8 @@ fn psql(url: &str, sql: &str) {
     assert!(done.expect("psql is installed").success());
 }
 
-/// Two processes' worth of caches, each audited in full, with readers and writers at once: everything
-/// that differs is explained by a write in between.
+/// Two processes' worth of caches, each audited in full, with readers and writers at once:
+/// everything that differs is explained by a write in between.
 async fn finds_nothing_among_our_own_writers(local_mb: u32) {
     const WRITES: i64 = 300;
     let (server, postgres) = (RedisServer::start(), Postgres::shared());
@@ -495,8 +495,8 @@ impl Gated {
     }
 }
 
-/// Two hits of an entry, which is replaced by the time that their bodies return: both differ from what
-/// they would have got, and neither says anything about the entry that stands now.
+/// Two hits of an entry, which is replaced by the time that their bodies return: both differ from
+/// what they would have got, and neither says anything about the entry that stands now.
 #[tokio::test]
 async fn a_hit_of_an_entry_that_was_replaced_meanwhile_raises_no_alarm() {
     let server = RedisServer::start();

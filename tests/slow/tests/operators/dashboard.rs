@@ -1,4 +1,5 @@
-//! What the dashboard and the rules name is there: asked of a real Prometheus that scrapes the demo.
+//! What the dashboard and the rules name is there: asked of a real Prometheus that scrapes the
+//! demo.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -217,8 +217,8 @@ async fn markup_in_keys_and_values_stays_text() {
     client.clone().close().await.expect("closed");
 }
 
-/// A name that resolves to loopback, as another site can make one. The page shows figures, says what
-/// it does not show, and takes the token.
+/// A name that resolves to loopback, as another site can make one. The page shows figures, says
+/// what it does not show, and takes the token.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_said_where_it_was_asked_for() {
     let server = RedisServer::start();

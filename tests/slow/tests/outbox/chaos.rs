@@ -1,13 +1,17 @@
-//! Writers that use plain SQL behind the cache's back, while relays are killed and stopped, and servers restarted.
+//! Writers that use plain SQL behind the cache's back, while relays are killed and stopped, and
+//! servers restarted.
 //!
-//! Each row carries its version. A read is stale if it shows less than a write that was acknowledged before the read
-//! began; its age is counted from that write's acknowledgement, in [undisturbed](undisturbed::Undisturbed) time. Without Redis the
-//! bound holds whatever happens, since a process that hears nothing serves nothing. With Redis a row has to be delivered, so
-//! the time in which Redis or the database was away does not count.
+//! Each row carries its version. A read is stale if it shows less than a write that was
+//! acknowledged before the read began; its age is counted from that write's acknowledgement, in
+//! [undisturbed](undisturbed::Undisturbed) time. Without Redis the bound holds whatever happens,
+//! since a process that hears nothing serves nothing. With Redis a row has to be delivered, so the
+//! time in which Redis or the database was away does not count.
 //!
-//! Three processes of the demo are read over HTTP, and two caches in this process, which can be read much more often.
+//! Three processes of the demo are read over HTTP, and two caches in this process, which can be
+//! read much more often.
 //!
-//! The database fails over to a standby that has all commits, as a planned one does; `shared.rs` has one that has lost some.
+//! The database fails over to a standby that has all commits, as a planned one does; `shared.rs`
+//! has one that has lost some.
 //!
 //! `OUTBOX_SECONDS`, `OUTBOX_READS` and `OUTBOX_SEED` ask for more.
 
@@ -282,7 +286,8 @@ impl World {
         self.forget_lost();
     }
 
-    /// A transaction that keeps what is deleted. It goes on through the next faults, until its connection is lost.
+    /// A transaction that keeps what is deleted. It goes on through the next faults, until its
+    /// connection is lost.
     async fn begin_or_end(&mut self) {
         if self.long.take().is_some() {
             return;

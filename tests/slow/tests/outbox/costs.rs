@@ -1,4 +1,5 @@
-//! Not tests: what the triggers and the rows cost. Run them with `--ignored --nocapture`, in a build with optimisations.
+//! Not tests: what the triggers and the rows cost. Run them with `--ignored --nocapture`, in a
+//! build with optimisations.
 
 use std::time::{Duration, Instant};
 
@@ -107,7 +108,8 @@ async fn transactions_with_an_outbox_and_with_intents() {
     }
 }
 
-/// How soon two processes read anew what plain SQL has committed, without HTTP in between. `OUTBOX_ROUNDS` says how often.
+/// How soon two processes read anew what plain SQL has committed, without HTTP in between.
+/// `OUTBOX_ROUNDS` says how often.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn how_soon_a_commit_is_read() {
@@ -152,7 +154,8 @@ async fn how_soon_a_commit_is_read() {
     }
 }
 
-/// How soon a commit is read while a transaction keeps `OUTBOX_DEAD` deleted rows of the outbox, a million by default.
+/// How soon a commit is read while a transaction keeps `OUTBOX_DEAD` deleted rows of the outbox, a
+/// million by default.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn how_soon_a_commit_is_read_behind_dead_rows() {

@@ -80,7 +80,8 @@ async fn a_partition_that_goes_or_comes_is_noticed() {
     assert_eq!(node.stats().await.cold_starts, 1);
 }
 
-/// Its triggers have gone with a table, or have been dropped: their function is left, and knows whose it was.
+/// Its triggers have gone with a table, or have been dropped: their function is left, and knows
+/// whose it was.
 #[tokio::test]
 async fn a_table_that_has_lost_its_triggers_is_named() {
     let postgres = Postgres::shared();

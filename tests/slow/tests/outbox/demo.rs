@@ -137,7 +137,8 @@ async fn the_outbox_is_installed_looked_at_and_taken_away() {
     assert!(!done && text.contains("sqlite://path/to/file"), "{text}");
 }
 
-/// Not a test by itself: how soon both processes show what psql has written. `OUTBOX_ROUNDS` says how often, 1,000 by default.
+/// Not a test by itself: how soon both processes show what psql has written. `OUTBOX_ROUNDS` says
+/// how often, 1,000 by default.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn how_soon_psql_is_seen() {

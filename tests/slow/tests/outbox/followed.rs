@@ -278,7 +278,8 @@ async fn what_one_op_derives_is_read_anew_elsewhere() {
     assert_eq!(postgres.psql(&url, set_aside), "0");
 }
 
-/// A process takes requests before its relay is connected: the others hear of its writes all the same.
+/// A process takes requests before its relay is connected: the others hear of its writes all the
+/// same.
 #[tokio::test]
 async fn a_write_before_the_relay_is_connected_is_heard_by_others() {
     let postgres = Postgres::shared();
@@ -415,7 +416,8 @@ async fn a_row_without_a_time_is_read() {
     assert_eq!((stats.connections, stats.cold_starts), (1, 1), "{stats:?}");
 }
 
-/// A process that has not read for so long that rows may be gone forgets everything, over the same connection.
+/// A process that has not read for so long that rows may be gone forgets everything, over the same
+/// connection.
 #[tokio::test]
 async fn a_process_that_was_away_for_too_long_starts_cold() {
     let postgres = Postgres::shared();

@@ -26,7 +26,8 @@ fn shared(redis: &RedisServer) -> CacheConfig {
     CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()))
 }
 
-/// What is there already takes no lock: neither readers nor writers are in the way, nor do they wait.
+/// What is there already takes no lock: neither readers nor writers are in the way, nor do they
+/// wait.
 #[tokio::test]
 async fn what_is_installed_is_installed_again_beside_open_transactions() {
     let url = database(Postgres::shared(), [users()]).await;
@@ -39,7 +40,8 @@ async fn what_is_installed_is_installed_again_beside_open_transactions() {
     install(&url, [users()]).await.expect("installed");
 }
 
-/// A table that is in use is not waited for without end, since all others would wait behind the installation.
+/// A table that is in use is not waited for without end, since all others would wait behind the
+/// installation.
 #[tokio::test]
 async fn a_table_in_use_is_named_and_nothing_is_installed() {
     let postgres = Postgres::shared();
@@ -223,8 +225,8 @@ impl Node {
     }
 }
 
-/// `7` and `007` are one number and two texts, and one UUID has many texts: an id in the column is that in the key only
-/// where both are of one type.
+/// `7` and `007` are one number and two texts, and one UUID has many texts: an id in the column is
+/// that in the key only where both are of one type.
 #[tokio::test]
 async fn ids_of_another_type_than_their_column_invalidate_the_whole_resource() {
     let (postgres, id) = (Postgres::shared(), "5f9b8c2e-0000-4000-8000-00000000abcd");

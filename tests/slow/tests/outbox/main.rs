@@ -1,4 +1,5 @@
-//! The database invalidates: an outbox in PostgreSQL, the triggers that write to it, and the relays that read it.
+//! The database invalidates: an outbox in PostgreSQL, the triggers that write to it, and the relays
+//! that read it.
 
 #![allow(
     clippy::print_stdout,

@@ -78,7 +78,8 @@ async fn what_is_invalidated_by_hand_is_committed_with_the_data() {
     );
 }
 
-/// The transaction writes what the annotated functions in it invalidate, also over `Any`; a rollback writes nothing.
+/// The transaction writes what the annotated functions in it invalidate, also over `Any`; a
+/// rollback writes nothing.
 #[tokio::test]
 async fn a_transaction_writes_what_is_invalidated_in_it() {
     let postgres = Postgres::shared();

@@ -193,7 +193,8 @@ async fn a_row_that_cannot_be_read_is_set_aside() {
     eventually(PATIENCE, async || node.stats().await.set_aside == 11).await;
 }
 
-/// What can't be read is kept for those who look for its reason, but not for ever, and not without limit.
+/// What can't be read is kept for those who look for its reason, but not for ever, and not without
+/// limit.
 #[tokio::test]
 async fn rows_set_aside_are_limited_in_number_and_age() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
@@ -334,7 +335,8 @@ async fn rows_that_a_stopped_relay_has_locked_are_taken_by_others() {
         "UPDATE users SET name = 'new' WHERE id = 1;
          INSERT INTO cache_outbox (kind, resource, value, due) VALUES ('row', 'users', '1', clock_timestamp() + interval '5 s')",
     );
-    // As a relay does that has been stopped behind its first statement. The limit comes last: until then nobody waits.
+    // As a relay does that has been stopped behind its first statement. The limit comes last: until
+    // then nobody waits.
     let mut stopped = PgConnection::connect(&url).await.expect("connects");
     for statement in [
         "BEGIN",
@@ -458,8 +460,8 @@ async fn a_relay_that_does_not_know_the_ids_invalidates_the_resource() {
     eventually(PATIENCE, async || read().await == "newer").await;
 }
 
-/// A standby that was behind becomes the primary: commits are gone that entries were loaded after. Also where no process is left that
-/// knew the old one.
+/// A standby that was behind becomes the primary: commits are gone that entries were loaded after.
+/// Also where no process is left that knew the old one.
 #[tokio::test]
 async fn after_a_failover_everything_is_invalidated() {
     fail_over(false).await;

@@ -52,7 +52,8 @@ async fn entries(postgres: &Postgres, url: &str, index: &str, node: &Node) -> u6
     postgres.psql(url, &alive).parse().expect("a number")
 }
 
-/// With Redis: rows that were deleted and can't be vacuumed are not walked over for each notification.
+/// With Redis: rows that were deleted and can't be vacuumed are not walked over for each
+/// notification.
 #[tokio::test]
 async fn dead_rows_are_not_in_the_way_of_new_ones() {
     const DEAD: u64 = 100_000;
@@ -118,7 +119,8 @@ async fn a_bulk_write_holds_nobody_up() {
     eventually(PATIENCE, async || postgres.psql(&url, count) == "0").await;
 }
 
-/// Rows are found that were there before the relay connected. How soon a million of them are passed is measured in `costs.rs`.
+/// Rows are found that were there before the relay connected. How soon a million of them are passed
+/// is measured in `costs.rs`.
 #[tokio::test]
 async fn rows_from_before_are_found_behind_dead_ones() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
@@ -139,7 +141,8 @@ async fn rows_from_before_are_found_behind_dead_ones() {
     eventually(PATIENCE, async || node.stats().await.depth == Some(0)).await;
 }
 
-/// Without Redis: a read goes over what is new, and not over all that was written since the oldest transaction began.
+/// Without Redis: a read goes over what is new, and not over all that was written since the oldest
+/// transaction began.
 #[tokio::test]
 async fn a_read_does_not_go_over_what_has_been_read() {
     const ROWS: u64 = 50_000;
@@ -222,8 +225,8 @@ async fn figures_are_unknown_without_a_connection() {
     .await;
 }
 
-/// In a database whose encoding is none, a text may be no text to anybody else. Such a row is set aside, and does not hold the
-/// others up.
+/// In a database whose encoding is none, a text may be no text to anybody else. Such a row is set
+/// aside, and does not hold the others up.
 #[tokio::test]
 async fn a_text_that_cannot_be_sent_holds_nobody_up() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());

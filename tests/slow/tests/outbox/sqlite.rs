@@ -304,7 +304,8 @@ async fn a_rollback_writes_nothing_and_an_odd_id_the_whole_resource() {
     assert_eq!(file.written().await, ["row guests 7", "all rooms"]);
 }
 
-/// As strict as without an outbox, and the others hear of it; over SQLite's own driver, and over `Any`.
+/// As strict as without an outbox, and the others hear of it; over SQLite's own driver, and over
+/// `Any`.
 #[tokio::test]
 async fn a_transaction_is_read_anew_by_all() {
     install_default_drivers();
@@ -365,7 +366,8 @@ async fn a_transaction_is_read_anew_by_all() {
     }
 }
 
-/// Rows that a process has not read, and that are deleted by time, are not skipped: it begins with nothing in memory.
+/// Rows that a process has not read, and that are deleted by time, are not skipped: it begins with
+/// nothing in memory.
 #[tokio::test]
 async fn a_process_that_has_missed_rows_starts_cold() {
     let file = File::new().await;
@@ -444,7 +446,8 @@ async fn a_row_that_cannot_be_read_is_set_aside_within_limits() {
     }
 }
 
-/// Two programs that share no cache have an outbox each, in one file: to take one away leaves the other.
+/// Two programs that share no cache have an outbox each, in one file: to take one away leaves the
+/// other.
 #[tokio::test]
 async fn the_triggers_of_another_outbox_are_left_alone() {
     let file = File::new().await;
@@ -524,7 +527,8 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
     }
 }
 
-/// A migration makes a table anew and installs the triggers again, all in one transaction: afterwards the file looks as before.
+/// A migration makes a table anew and installs the triggers again, all in one transaction:
+/// afterwards the file looks as before.
 #[tokio::test]
 async fn what_a_migration_changes_before_it_installs_the_triggers_is_read_anew() {
     let file = File::new().await;
@@ -661,7 +665,8 @@ async fn names_and_tags_are_quoted() {
     assert!(status.not_followed.is_empty(), "{status}");
 }
 
-/// Somebody reads for long, so nobody can write. A process that comes meanwhile delivers what was written before.
+/// Somebody reads for long, so nobody can write. A process that comes meanwhile delivers what was
+/// written before.
 #[tokio::test]
 async fn a_relay_needs_no_lock_to_deliver() {
     let redis = RedisServer::start();

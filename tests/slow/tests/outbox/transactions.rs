@@ -14,7 +14,8 @@ fn configs(redis: &RedisServer) -> [(bool, CacheConfig); 2] {
     [(true, shared), (false, CacheConfig::default().local_mb(4))]
 }
 
-/// What a transaction has changed that was prepared is followed from its commit on, whoever commits it, however late.
+/// What a transaction has changed that was prepared is followed from its commit on, whoever commits
+/// it, however late.
 #[tokio::test]
 async fn a_prepared_transaction_is_followed_when_it_is_committed() {
     let postgres = Postgres::start_with(&["max_prepared_transactions=4"]);
@@ -64,8 +65,8 @@ async fn a_prepared_transaction_is_followed_when_it_is_committed() {
     }
 }
 
-/// A dump is restored over the database of before, in one transaction, so that the relay's connection goes on: entries were
-/// loaded from commits that are gone.
+/// A dump is restored over the database of before, in one transaction, so that the relay's
+/// connection goes on: entries were loaded from commits that are gone.
 #[tokio::test]
 async fn after_a_dump_was_restored_everything_is_invalidated() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
@@ -107,7 +108,8 @@ async fn after_a_dump_was_restored_everything_is_invalidated() {
     }
 }
 
-/// A dump is restored into a new cluster, whose transactions have smaller numbers than those that the relay has seen.
+/// A dump is restored into a new cluster, whose transactions have smaller numbers than those that
+/// the relay has seen.
 #[tokio::test]
 async fn in_a_new_cluster_transactions_begin_anew_and_none_is_skipped() {
     let (mut postgres, redis) = (Postgres::start(), RedisServer::start());

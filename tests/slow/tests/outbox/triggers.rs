@@ -435,7 +435,8 @@ async fn triggers_of_tables_that_left_the_list_are_taken_away_too() {
     assert_eq!(postgres.psql(&url, left), "0|0");
 }
 
-/// The triggers run with the rights of who installs them, so what they write to must be that one's own.
+/// The triggers run with the rights of who installs them, so what they write to must be that one's
+/// own.
 #[tokio::test]
 async fn what_belongs_to_somebody_else_is_not_installed_over() {
     let postgres = Postgres::shared();

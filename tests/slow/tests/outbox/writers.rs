@@ -140,7 +140,8 @@ async fn a_table_that_is_altered_meanwhile_is_followed() {
     assert_eq!(after(&url, sql), ["all users -"]);
 }
 
-/// In the form of the session both points of time have the same text, since a clock was set back between them.
+/// In the form of the session both points of time have the same text, since a clock was set back
+/// between them.
 #[tokio::test]
 async fn rows_are_compared_in_a_form_of_their_own() {
     let url = made("CREATE TABLE users (id bigint, seen timestamptz); INSERT INTO users VALUES (1, '2014-10-25 21:30Z')").await;
@@ -197,7 +198,8 @@ async fn tables_that_inherit_and_partitions_of_another_shape_are_followed() {
     }
 }
 
-/// PostgreSQL collects no rows of a foreign table for a statement: with triggers of statements a write to it would fail.
+/// PostgreSQL collects no rows of a foreign table for a statement: with triggers of statements a
+/// write to it would fail.
 #[tokio::test]
 async fn tables_with_a_foreign_partition_are_followed_row_by_row() {
     let postgres = Postgres::shared();

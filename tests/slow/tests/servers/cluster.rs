@@ -259,7 +259,8 @@ async fn a_slot_on_its_way_bypasses_and_its_invalidations_follow() {
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
 }
 
-/// One of the cases that are listed as weaker. If this fails since nothing stale comes back, it has to leave the list.
+/// One of the cases that are listed as weaker. If this fails since nothing stale comes back, it has
+/// to leave the list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_are_brought_back_by_hand_are_as_old_as_they_were() {
     let cluster = RedisCluster::start(3, 0);
@@ -284,7 +285,8 @@ async fn keys_that_are_brought_back_by_hand_are_as_old_as_they_were() {
     assert_eq!(shop.user(1).await, new);
 }
 
-/// The generations of a write by id are some that exist and one that does not: they lie on two nodes then.
+/// The generations of a write by id are some that exist and one that does not: they lie on two
+/// nodes then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_is_delivered_while_the_slot_of_its_generations_is_on_its_way() {
     let cluster = RedisCluster::start(2, 0);
@@ -352,7 +354,8 @@ async fn a_lossy_failover_of_the_generations_node_is_cold() {
     lossy_failover(false).await;
 }
 
-/// A slot leaves its node, what is invalidated meanwhile is lost in a failover, and the slot returns with the entry.
+/// A slot leaves its node, what is invalidated meanwhile is lost in a failover, and the slot
+/// returns with the entry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_returns_after_a_lossy_failover_is_cold() {
     let mut cluster = RedisCluster::start(3, 1);
@@ -381,8 +384,8 @@ async fn a_slot_that_returns_after_a_lossy_failover_is_cold() {
     becomes_a_hit(&shop, id, row).await;
 }
 
-/// A node loses its only slot, which returns with an entry of before. The node is told of it last, when all others name
-/// it already.
+/// A node loses its only slot, which returns with an entry of before. The node is told of it last,
+/// when all others name it already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_had_before_it_lost_all_slots_is_cold_when_one_returns() {
     let options = RedisOptions::default().config("cluster-allow-replica-migration no");
@@ -493,7 +496,8 @@ async fn becomes_a_hit(shop: &Shop, id: i64, row: u64) {
     }
 }
 
-/// Stops a primary until its replica has replaced it. Returns a moment at which this process did not know of that.
+/// Stops a primary until its replica has replaced it. Returns a moment at which this process did
+/// not know of that.
 async fn replace_stopped(
     cluster: &mut RedisCluster,
     shop: &Shop,
@@ -520,8 +524,8 @@ async fn replace_stopped(
     unknown
 }
 
-/// The former owner is stopped, and would answer from its memory if it resumed: so it has to be heard first, or three
-/// seconds have to pass.
+/// The former owner is stopped, and would answer from its memory if it resumed: so it has to be
+/// heard first, or three seconds have to pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
     // Less than what a fence lasts; where the machine was slower the round says nothing.
@@ -558,7 +562,8 @@ async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
     panic!("this machine is too slow for the test");
 }
 
-/// While a former owner may still answer, what lies there is repeated; what has arrived elsewhere is not.
+/// While a former owner may still answer, what lies there is repeated; what has arrived elsewhere
+/// is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_arrived_is_not_repeated() {
     let mut cluster = RedisCluster::start(3, 1);
@@ -810,7 +815,8 @@ async fn everything_is_invalidated_at_a_shard_that_was_silent_once_it_answers() 
     .await;
 }
 
-/// The primary is stopped, its replica takes over, and it resumes: it answers for a moment what it knows.
+/// The primary is stopped, its replica takes over, and it resumes: it answers for a moment what it
+/// knows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_resumes_after_its_failover_serves_nothing_stale() {
     let mut cluster = RedisCluster::start(3, 1);
@@ -865,8 +871,8 @@ async fn what_returns_while_everything_is_cleared_is_walked_over_again() {
     let (mut again, mut rounds) = (0, 0);
     for _ in 0..3 * ROUNDS {
         let usual = usual().await;
-        // Right after the process has asked for slots and epochs, so that it asks once more only when
-        // everything is cleared.
+        // Right after the process has asked for slots and epochs, so that it asks once more only
+        // when everything is cleared.
         let before = node.calls("cluster|nodes");
         eventually(PATIENCE, async || node.calls("cluster|nodes") > before).await;
         let asked = Instant::now();

@@ -143,8 +143,8 @@ async fn nothing_stale_while_one_process_loses_one_node_after_the_other() {
     assert!(hits > 0, "{hits} of {reads}");
 }
 
-/// With one of three primaries, a slot's owner is not confirmed. With a former owner that is silent, its new one
-/// is not read.
+/// With one of three primaries, a slot's owner is not confirmed. With a former owner that is
+/// silent, its new one is not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_are_counted_that_are_not_served_while_the_owner_is_uncertain() {
     let mut cluster = RedisCluster::start(3, 1);
@@ -256,8 +256,8 @@ async fn answers_that_are_late_when_a_node_is_new_end_no_connection() {
         let before = clients(cluster.node(silent));
         let asked = questions();
         eventually(PATIENCE, async || questions() > asked).await;
-        // The next question comes 750 ms later, the second one of its round after 500 ms more, and that after
-        // both at 1800.
+        // The next question comes 750 ms later, the second one of its round after 500 ms more, and
+        // that after both at 1800.
         let (asked, began) = (questions(), Instant::now());
         link.set(Mode::Hold);
         cluster.move_slot(slot, new);
@@ -281,8 +281,8 @@ async fn answers_that_are_late_when_a_node_is_new_end_no_connection() {
 }
 
 /// Its slots are the same as before, and it has another epoch: what it lost while the slot was
-/// elsewhere must not be served. The process has heard of the epoch from others, and its late answer does not
-/// count, until the next one is there.
+/// elsewhere must not be served. The process has heard of the epoch from others, and its late
+/// answer does not count, until the next one is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
     let cluster = RedisCluster::start(3, 0);
@@ -297,7 +297,8 @@ async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
         connections(&cluster, &shop).await;
         let before = questions();
         eventually(PATIENCE, async || questions() > before).await;
-        // The next question comes 750 ms later and is late after 500 ms more; that after it comes at 1500.
+        // The next question comes 750 ms later and is late after 500 ms more; that after it comes
+        // at 1500.
         let asked = Instant::now();
         link.set(Mode::Hold);
         cluster.move_slot(slot, (home + 1) % 3);

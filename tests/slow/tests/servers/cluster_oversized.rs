@@ -1,4 +1,5 @@
-//! Values of other programs in a cluster that are so large that nobody else gets an answer while one is transferred.
+//! Values of other programs in a cluster that are so large that nobody else gets an answer while
+//! one is transferred.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use futures_util::future::join_all;
 use crate::cluster::settings;
 use crate::shop::{Shop, is_hit};
 
-/// Long enough for a hit on a machine that runs all tests at once, and not always for such a transfer.
+/// Long enough for a hit on a machine that runs all tests at once, and not always for such a
+/// transfer.
 const BUDGET: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 const BYTES: &str = "300000000";

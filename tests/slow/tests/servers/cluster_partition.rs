@@ -77,8 +77,9 @@ impl Parted {
     }
 }
 
-/// The primary that the process is left with never gives up, and answers from before the failover. What the process knows of the
-/// slots' owners is too old by then: it serves nothing, and acknowledges nothing.
+/// The primary that the process is left with never gives up, and answers from before the failover.
+/// What the process knows of the slots' owners is too old by then: it serves nothing, and
+/// acknowledges nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_for_who_is_cut_off_with_a_replaced_primary() {
     for local in [0, 16] {
@@ -143,7 +144,8 @@ async fn what_a_replaced_primary_acknowledged_is_done_again() {
     assert_eq!(parted.alone.user(1).await, row);
 }
 
-/// The primary that takes over can't be reached for longer than an invalidation counts as recent, and by this process only.
+/// The primary that takes over can't be reached for longer than an invalidation counts as recent,
+/// and by this process only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_done_again_is_not_given_up() {
     const LONG: Duration = Duration::from_secs(7);

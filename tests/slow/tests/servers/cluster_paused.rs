@@ -57,7 +57,8 @@ async fn paused_time_costs_no_hit_and_no_acknowledgement_over_a_cluster() {
             let before = std::time::Instant::now();
             cluster.move_slot(slot, (owner + 1) % 3);
             let acknowledged = shop.cache.invalidate("users", &1_i64).await;
-            // On a busy machine the former owner learns of it late, which costs any program its acknowledgement.
+            // On a busy machine the former owner learns of it late, which costs any program its
+            // acknowledgement.
             let is_late = before.elapsed() >= FENCE_LIMIT;
             assert!(
                 is_late || acknowledged == Acknowledgement::Delivered,
@@ -70,8 +71,8 @@ async fn paused_time_costs_no_hit_and_no_acknowledgement_over_a_cluster() {
     }
 }
 
-/// The cache's own thread, whose time goes on, watches what is read together. It must not compare its
-/// time with that of the test, which has stood still since the test began.
+/// The cache's own thread, whose time goes on, watches what is read together. It must not compare
+/// its time with that of the test, which has stood still since the test began.
 #[tokio::test(start_paused = true)]
 async fn reads_together_may_take_their_time_while_that_of_the_test_stands_still() {
     let cluster = RedisCluster::start(3, 0);

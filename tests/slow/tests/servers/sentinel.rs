@@ -143,7 +143,8 @@ async fn the_latest_answer_counts() {
         named.ends_with(&new)
     })
     .await;
-    // What the former primary would answer is no longer the primary's word, whatever the first Sentinel says.
+    // What the former primary would answer is no longer the primary's word, whatever the first
+    // Sentinel says.
     let shop = Shop::over(settings(&sentinels)).await;
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
     is_used(&shop).await;
@@ -210,8 +211,8 @@ async fn the_first_answer_may_be_an_old_one() {
     assert_eq!(keys, "users:1");
 }
 
-/// A failover by hand that the only Sentinel can't end, since a replica does not answer: for ten seconds it shows the former
-/// primary with the epoch of the new one.
+/// A failover by hand that the only Sentinel can't end, since a replica does not answer: for ten
+/// seconds it shows the former primary with the epoch of the new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_a_failover_ends_the_new_primary_is_used() {
     let former = RedisServer::start();
@@ -252,8 +253,9 @@ async fn while_a_failover_ends_the_new_primary_is_used() {
     silent.resume();
 }
 
-/// A former primary answers for ten seconds after a failover by hand. Processes that have not learnt of it use it meanwhile,
-/// for four of them at most, so a process that has learnt of it stores and serves nothing until then.
+/// A former primary answers for ten seconds after a failover by hand. Processes that have not
+/// learnt of it use it meanwhile, for four of them at most, so a process that has learnt of it
+/// stores and serves nothing until then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_primary_is_used_once_the_former_one_is_left() {
     let sentinels = Sentinels::start();
@@ -271,8 +273,8 @@ async fn a_new_primary_is_used_once_the_former_one_is_left() {
     assert!(is_left() || after > Duration::from_secs(4), "{after:?}");
 }
 
-/// What Sentinels say holds for two seconds. A process that was stopped for longer does not know whether its server still is
-/// the primary, although it answers.
+/// What Sentinels say holds for two seconds. A process that was stopped for longer does not know
+/// whether its server still is the primary, although it answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_was_stopped_asks_first() {
     let mut sentinels = Sentinels::start();
@@ -304,8 +306,9 @@ async fn a_process_that_was_stopped_asks_first() {
     }
 }
 
-/// Two processes hear of a failover at different times: one keeps a row at the new primary, the other changes it and is told by
-/// the former one that all is invalidated. Each has a Sentinel of its own, which says so.
+/// Two processes hear of a failover at different times: one keeps a row at the new primary, the
+/// other changes it and is told by the former one that all is invalidated. Each has a Sentinel of
+/// its own, which says so.
 async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
     let mut former = RedisServer::start();
     let new = RedisServer::start();
@@ -395,8 +398,8 @@ async fn a_primary_is_left_when_another_is_named() {
 /// How long a former primary may be in use elsewhere.
 const LEFT_AFTER: Duration = Duration::from_secs(4);
 
-/// A Sentinel that has just started, or was reset, lists no replicas. The former primary goes on answering, and other
-/// processes may not have heard of the new one.
+/// A Sentinel that has just started, or was reset, lists no replicas. The former primary goes on
+/// answering, and other processes may not have heard of the new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_primary_is_waited_for_though_nobody_lists_it() {
     let (former, new) = (RedisServer::start(), RedisServer::start());
@@ -418,8 +421,8 @@ async fn a_former_primary_is_waited_for_though_nobody_lists_it() {
     }
 }
 
-/// Sentinels that are set up anew begin with the first epoch again. What they say of another server confirms nothing, and is
-/// followed once the last failover is long ago.
+/// Sentinels that are set up anew begin with the first epoch again. What they say of another server
+/// confirms nothing, and is followed once the last failover is long ago.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_is_left_when_sentinels_are_set_up_anew() {
     let (former, new) = (RedisServer::start(), RedisServer::start());
@@ -430,7 +433,8 @@ async fn a_primary_is_left_when_sentinels_are_set_up_anew() {
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
     names(&sentinel, &new);
     eventually(PATIENCE, async || former.connections() == 0).await;
-    // Ten seconds in which the last failover counts, four for others, and the pauses between attempts to connect.
+    // Ten seconds in which the last failover counts, four for others, and the pauses between
+    // attempts to connect.
     eventually(2 * PATIENCE, async || {
         is_hit(&shop, 1).await && new.cli(&["EXISTS", "users:1"]) == "1"
     })

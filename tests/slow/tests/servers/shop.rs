@@ -62,7 +62,8 @@ impl Books {
         self.ledger.written[id].load(Ordering::SeqCst)
     }
 
-    /// Reads, and checks that what comes was not known to be older when the read began; returns whether it was a hit.
+    /// Reads, and checks that what comes was not known to be older when the read began; returns
+    /// whether it was a hit.
     async fn check(&self, id: usize) -> bool {
         let by = Instant::now().checked_sub(self.bound).expect("a time");
         let least = self.ledger.acknowledged_by(id, by);
@@ -207,7 +208,8 @@ pub(crate) async fn nothing_staler_than<T: Send + 'static>(
                     hits += u64::from(reader.check(id).await);
                     reads += 1;
                 }
-                // Without a server no call waits for anything, and the runtime's timers would never have a turn.
+                // Without a server no call waits for anything, and the runtime's timers would never
+                // have a turn.
                 tokio::task::yield_now().await;
             }
             (hits, reads)

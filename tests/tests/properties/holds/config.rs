@@ -152,7 +152,8 @@ fn settings(input: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A line of an error names a variable that is set, what it held unless that may be a secret, and what it may hold.
+/// A line of an error names a variable that is set, what it held unless that may be a secret, and
+/// what it may hold.
 fn named(line: &str, vars: &[(String, String)]) {
     let is_secret = |name: &str| ["REDIS_PASSWORD", "CACHE_HASH_KEY"].contains(&name);
     let secrets = vars.iter().filter(|(name, _)| is_secret(name));

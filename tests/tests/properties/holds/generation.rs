@@ -36,7 +36,8 @@ fn written(input: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What is read as a generation has all of its intents heeded: their last deadline, as told by somebody else.
+/// What is read as a generation has all of its intents heeded: their last deadline, as told by
+/// somebody else.
 fn read_as_it_is(bytes: &[u8]) {
     let Some(Generation { nonce, intended }) = Generation::parse(bytes) else {
         return;

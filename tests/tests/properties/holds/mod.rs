@@ -1,6 +1,6 @@
-//! What holds for any bytes whatever: each function takes some, makes of them what it is about, and panics where it does
-//! not hold. `cargo test` calls them with a few thousand inputs, and the fuzz targets of `tests/fuzz` with as many as there
-//! is time for.
+//! What holds for any bytes whatever: each function takes some, makes of them what it is about, and
+//! panics where it does not hold. `cargo test` calls them with a few thousand inputs, and the fuzz
+//! targets of `tests/fuzz` with as many as there is time for.
 
 pub mod config;
 pub mod entry;

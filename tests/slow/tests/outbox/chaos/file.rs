@@ -1,4 +1,5 @@
-//! The same in a file of SQLite: two processes of the demo, two caches in this process, and writers that know nothing of them.
+//! The same in a file of SQLite: two processes of the demo, two caches in this process, and writers
+//! that know nothing of them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -154,7 +155,8 @@ async fn connect(url: &str) -> SqliteConnection {
 }
 
 async fn run_sql(connection: &mut SqliteConnection, sql: &str) {
-    // One at a time writes to the file; beside much else, the lock may be held for longer than SQLite waits.
+    // One at a time writes to the file; beside much else, the lock may be held for longer than
+    // SQLite waits.
     loop {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         match done.execute(&mut *connection).await {

@@ -14,8 +14,8 @@ use sqlx::{AnyPool, AssertSqlSafe};
 use super::undisturbed::{Undisturbed, Watch};
 use crate::PATIENCE;
 
-/// How much later than promised a read may be on a machine where everything else is going on: the relay's threads may wait
-/// for a processor while those that look whether there is one don't.
+/// How much later than promised a read may be on a machine where everything else is going on: the
+/// relay's threads may wait for a processor while those that look whether there is one don't.
 const BUSY: Duration = Duration::from_secs(1);
 
 pub(super) const IDS: std::ops::RangeInclusive<i64> = 1..=6;
@@ -103,8 +103,9 @@ impl History {
         self.reads.lock().expect("sound").append(reads);
     }
 
-    /// Forgets acknowledged writes that the database does not have any more: on a busy machine a server may not end in order
-    /// within its time, and its last commits don't wait for the disk, nor for the standby. Returns how many.
+    /// Forgets acknowledged writes that the database does not have any more: on a busy machine a
+    /// server may not end in order within its time, and its last commits don't wait for the disk,
+    /// nor for the standby. Returns how many.
     pub(super) fn forget_lost(&self, of: Of, version: i64, asked: Instant) -> usize {
         let mut written = self.written.lock().expect("sound");
         let versions = written.entry(of).or_default();
@@ -136,7 +137,8 @@ impl History {
         stale.collect()
     }
 
-    /// Says what was seen, and looks whether a read was staler than is promised, and more than a busy machine explains.
+    /// Says what was seen, and looks whether a read was staler than is promised, and more than a
+    /// busy machine explains.
     pub(super) fn judge(&self, what: &str, promised: Duration) {
         let stale = self.stale();
         let (mut raw, mut ages): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
@@ -243,7 +245,8 @@ pub(super) async fn read_demos(history: Arc<History>, urls: Arc<Mutex<Vec<String
     }
 }
 
-/// A cache in the test's own process: it takes part like any other, and can be read much more often.
+/// A cache in the test's own process: it takes part like any other, and can be read much more
+/// often.
 pub(super) struct Node {
     cache: Cache,
     pool: AnyPool,

@@ -1,9 +1,10 @@
 //! Time as a thread has it that has little to do: without what the machine gave to others.
 //!
-//! A bound in seconds is promised for a machine that runs whoever is ready to run. Tests run beside other work. So a thread here
-//! sleeps as a relay does, wakes, and has a small piece of work. It knows how long that takes when nobody is in the way. If it takes
-//! four times as long, from when it was to wake, then time goes on at a quarter of its speed here. While something was away
-//! for the test's purposes it stands still. On an idle machine it is the time of the clock.
+//! A bound in seconds is promised for a machine that runs whoever is ready to run. Tests run beside
+//! other work. So a thread here sleeps as a relay does, wakes, and has a small piece of work. It
+//! knows how long that takes when nobody is in the way. If it takes four times as long, from when
+//! it was to wake, then time goes on at a quarter of its speed here. While something was away for
+//! the test's purposes it stands still. On an idle machine it is the time of the clock.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
