@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_method_does_not_say_the_block_says() {
+    fn options_missing_on_a_method_come_from_the_block() {
         let block = "impl Users {
             #[cached(op = \"list\")] async fn list(&self) -> Vec<User> { vec![] }
             #[cached] async fn get(&self, id: i64) -> User { todo!() }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_place_on_a_method_is_left_out() {
+    fn options_that_a_method_can_not_have_are_left_out() {
         let reads = "impl Users {
             #[cached(op = \"a\", strict)] async fn a(&self) -> u8 { 1 }
             #[cached(op = \"b\", local = false)] async fn b(&self) -> u8 { 1 }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_through_a_proxy_or_under_another_name_needs_a_token() {
+    fn requests_through_a_proxy_or_for_another_host_need_a_token() {
         let open = access("127.0.0.1", None);
         for host in [
             "localhost",

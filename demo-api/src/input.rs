@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_taken_is_named_unless_it_is_read_only() {
+    fn commands_that_were_refused_are_named_unless_read_only() {
         let mut fields = Fields::new(json!({"id": 1, "name": "Ada", "created_at": "x"})).unwrap();
         assert_eq!(fields.text("name", 10), Ok("Ada".to_owned()));
         assert_eq!(fields.finish(), Ok(()));

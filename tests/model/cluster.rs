@@ -720,7 +720,7 @@ fn a_slot_moves_and_returns() {
 }
 
 #[test]
-fn the_epoch_is_in_the_identity_and_heard_of_in_time() {
+fn the_epoch_is_in_the_identity_and_known_in_time() {
     let moves = Cluster {
         failovers: 1,
         moves: 2,

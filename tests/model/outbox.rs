@@ -498,7 +498,7 @@ fn a_committed_row_is_delivered_or_waits() {
 }
 
 #[test]
-fn what_was_committed_before_a_read_was_sent_is_carried_out_by_it() {
+fn a_read_takes_effect_after_commits_before_it() {
     holds(Followed(Reading::Design), 10_000);
     for variant in [
         Reading::HorizonIgnored,

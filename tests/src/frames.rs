@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_not_followed() {
+    fn other_text_is_not_taken_for_an_answer() {
         assert_eq!(Frames::default().feed(&[2]), Some(vec![]));
         for bytes in [&b"\x02\n"[..], b"*x\r\n", b"GET / HTTP/1.1\r\n"] {
             assert_eq!(Frames::default().feed(bytes), None, "{bytes:?}");

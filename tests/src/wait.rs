@@ -31,7 +31,7 @@ pub fn free_port() -> u16 {
     static OWN: LazyLock<Block> = LazyLock::new(own_block);
     (0..BLOCK)
         .map(|_| OWN.first + LOOKED_AT.fetch_add(1, Ordering::Relaxed) % BLOCK)
-        .find(|port| nobody_listens_on(*port))
+        .find(|port| no_listener_is_left(*port))
         .expect("a free loopback port")
 }
 
@@ -65,7 +65,7 @@ fn own_block() -> Block {
 /// Binds and does not listen. A process that another thread starts at this moment inherits the
 /// socket until its program is loaded: a listener would keep the port taken for that long, a socket
 /// that is only bound, and lets others have its address, does not.
-fn nobody_listens_on(port: u16) -> bool {
+fn no_listener_is_left(port: u16) -> bool {
     let bind = || {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn a_port_that_is_listened_on_is_not_free() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert!(!nobody_listens_on(listener.local_addr().unwrap().port()));
+        assert!(!no_listener_is_left(listener.local_addr().unwrap().port()));
     }
 }

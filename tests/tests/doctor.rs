@@ -131,7 +131,7 @@ async fn memory_that_is_not_limited_or_not_evicted() {
 }
 
 #[tokio::test]
-async fn what_is_kept_for_a_day_and_never_invalidated() {
+async fn entries_kept_for_a_day_and_never_invalidated() {
     let server = well().start();
     let day = Duration::from_secs(24 * 3600);
     let config = over(&server).ttl_of("rates", day).ttl_of("users", day);

@@ -162,7 +162,7 @@ async fn an_op_with_an_id_stays_readable() {
 }
 
 #[tokio::test]
-async fn what_tells_owners_apart_is_included() {
+async fn parts_that_tell_owners_apart_are_included() {
     let one = users().await;
     let other = Users {
         cache: one.cache.clone(),

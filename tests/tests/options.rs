@@ -347,7 +347,7 @@ async fn a_call_in_an_attribute_leaves_no_key() {
 }
 
 #[tokio::test]
-async fn what_has_no_key_says_so_and_does_not_run() {
+async fn calls_without_a_key_are_errors_and_do_not_run() {
     let till = Till {
         cache: cache().await,
         of: 1_u8,

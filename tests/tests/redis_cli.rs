@@ -224,7 +224,7 @@ async fn a_foreign_value_under_our_key_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_write_made_stale_leaves_soon() {
+async fn stale_entries_leave_soon() {
     let redis = RedisServer::start();
     let demo = demo(&redis, &[]);
     for path in [

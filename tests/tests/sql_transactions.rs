@@ -137,7 +137,7 @@ async fn executors_that_commit_each_statement_share_an_entry() {
 }
 
 #[tokio::test]
-async fn what_has_committed_by_itself_is_invalidated_whatever_becomes_of_the_rest() {
+async fn writes_that_commit_by_themselves_are_invalidated_in_any_case() {
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!(
         "sqlite://{}?mode=rwc",

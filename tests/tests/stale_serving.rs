@@ -206,7 +206,7 @@ async fn the_configuration_asks_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_invalidated_is_never_served() {
+async fn invalidated_entries_are_never_served() {
     let cache = TestCache::new();
     let prices = Prices::new(&cache);
     for load in [
@@ -225,7 +225,7 @@ async fn what_was_invalidated_is_never_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_past_its_time_is_served_while_a_new_one_is_loaded() {
+async fn expired_entries_are_served_while_a_new_value_is_loaded() {
     let cache = TestCache::new();
     let prices = Prices::gated(&cache);
     prices.let_through(1);

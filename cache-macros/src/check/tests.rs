@@ -361,7 +361,7 @@ fn a_write_names_what_becomes_stale() {
 }
 
 #[test]
-fn what_may_borrow_is_not_returned() {
+fn values_that_may_borrow_are_not_returned() {
     let message = "a value that may borrow can't be kept; \
                    return an owned one, e.g. `String` or `Cow<'static, str>`";
     for (ty, underlined) in [
@@ -386,7 +386,7 @@ fn what_may_borrow_is_not_returned() {
 }
 
 #[test]
-fn what_waits_for_redis_is_async() {
+fn functions_that_wait_for_redis_are_async() {
     let item = "fn get(id: i64) -> User { load(id) }";
     for (options, word, message) in [
         (
@@ -408,7 +408,7 @@ fn what_waits_for_redis_is_async() {
 }
 
 #[test]
-fn what_asks_each_time_remembers_nothing() {
+fn a_function_that_asks_each_time_remembers_nothing() {
     let item = "async fn get(id: i64) -> User { load(id) }";
     assert_mistakes(
         &cached_mistakes("resource = \"users\", strict, memo", item),
@@ -420,7 +420,7 @@ fn what_asks_each_time_remembers_nothing() {
 }
 
 #[test]
-fn what_is_kept_here_only_has_no_options_of_redis() {
+fn in_process_functions_have_no_options_of_redis() {
     let item = "async fn get(id: i64) -> User { load(id) }";
     assert_mistakes(
         &cached_mistakes("resource = \"users\", in_process, strict, swr = 5", item),

@@ -77,7 +77,7 @@ fn the_name_of_an_entry_comes_first() {
 }
 
 #[test]
-fn what_is_not_known_yet_stands_in_braces() {
+fn unknown_names_are_in_braces() {
     for (options, expected) in [
         (", op = Self::OP", "users:{Self::OP}:{id: i64}"),
         (

@@ -285,7 +285,7 @@ fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
 }
 
 #[test]
-fn what_may_be_a_connection_is_asked_for_its_type() {
+fn parameters_that_may_be_connections_are_asked_for_their_type() {
     let asked = |args: &str, signature: &str, body: &str| {
         let item = format!("async fn {signature} {{ {body} }}");
         asked(
@@ -454,7 +454,7 @@ fn a_result_closure_owns_what_the_body_takes() {
 }
 
 #[test]
-fn what_is_around_the_body_survives() {
+fn the_scope_of_the_body_survives() {
     let expanded = cached(
         "resource = \"users\", op = \"row\"",
         "#[tracing::instrument(skip(self))] #[expect(dead_code, reason = \"..\")]

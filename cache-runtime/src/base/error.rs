@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_outside_stays_on_its_line_and_short() {
+    fn outside_texts_stay_on_one_line_and_short() {
         assert_eq!(
             shortened("NOAUTH Authentication required."),
             "NOAUTH Authentication required."

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_by_hand_is_no_scope() {
+    fn values_set_by_hand_are_no_scope() {
         assert!(!ScopeFlags::set(ScopeFlags::KEY, true));
         under(ScopeFlags::STRICT, || {
             assert!(ScopeFlags::set(ScopeFlags::KEY, false));

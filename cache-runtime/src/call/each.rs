@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_holds_ids_is_iterated() {
+    fn containers_of_ids_are_iterated() {
         fn all<'i>(ids: impl IntoIterator<Item = &'i i64>) -> Vec<i64> {
             ids.into_iter().copied().collect()
         }
@@ -199,7 +199,7 @@ mod tests {
 
     /// A parameter may be a reference already, and `result` always is.
     #[test]
-    fn whatever_refers_to_what_holds_ids_is_iterated() {
+    fn references_to_containers_of_ids_are_iterated() {
         fn all<'i>(ids: impl IntoIterator<Item = &'i i64>) -> Vec<i64> {
             ids.into_iter().copied().collect()
         }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_during_a_write_is_not_remembered() {
+    async fn reads_during_a_write_are_not_remembered() {
         let id = || (1, "users:1".to_owned(), TypeId::of::<u8>(), 0);
         let reads = || match recall(true, id) {
             Recalled::Slot(slot) => slot.remember(None),

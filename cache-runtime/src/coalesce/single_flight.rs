@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_after_the_closing_gets_no_value() {
+    async fn callers_after_the_closing_get_no_value() {
         let single_flight = Arc::new(SingleFlight::default());
         let token = Nonce::fresh();
         let leader = single_flight.start(token);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn no_call_waits_for_ever() {
         let single_flight = Arc::new(SingleFlight::default());
         let token = Nonce::fresh();
         let _leader = single_flight.start(token);
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_given_up_is_forgotten_when_it_has_lapsed() {
+    async fn lapsed_requests_are_forgotten() {
         let single_flight = SingleFlight::default();
         let first = Nonce::fresh();
         single_flight.give_up(first, soon());

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_refused() {
+    fn other_objects_than_tables_are_refused() {
         for table in ["", "outbox", ".", "a.", ".a", "a.b.c", "a.b\0"] {
             assert!(OutboxTable::parse(table).is_err(), "{table}");
         }

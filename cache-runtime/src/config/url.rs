@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_understood() {
+    fn understood_values() {
         assert_eq!(from_url("redis://h"), at("h", 6379));
         assert_eq!(from_url("redis://"), at("localhost", 6379));
         assert_eq!(from_url("redis://h:7/"), at("h", 7));

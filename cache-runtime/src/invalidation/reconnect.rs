@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_says_nothing_of_its_connection_is_not_waited_for() {
+    async fn a_store_without_connection_watch_is_not_waited_for() {
         assert_eq!(ReconnectWait::default().until(clock::now(), None), None);
     }
 }

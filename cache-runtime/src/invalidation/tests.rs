@@ -82,7 +82,7 @@ impl Wake for Witness {
 }
 
 #[test]
-fn who_is_told_pending_reads_past_the_cache() {
+fn a_caller_that_was_told_pending_bypasses_the_cache() {
     let shared = shared();
     let (sender, pending_ack) = oneshot::channel();
     let entered = shared.change(|queue| queue.enter(Some(request("users")), sender));
@@ -164,7 +164,7 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_server_does_not_take_holds_up_no_announcement_at_another() {
+async fn a_server_that_refuses_delays_no_announcement_at_another() {
     let (store, _watch) = Held::connected();
     store.is_partly_away.store(true, Ordering::SeqCst);
     let invalidations = over(&store);

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_around_an_id_is_not_shortened_with_it() {
+    fn a_context_around_an_id_is_not_shortened_with_it() {
         let id = "a".repeat(300);
         let around = |id: &str| format!("orders:@0c8fb3f6-7f0c-4b8e-9d56-3a52a3b7b1f7@{id}@eu");
         let mut text = around(&id);

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_is_encoded_the_same() {
+    fn equal_values_are_encoded_alike() {
         assert_eq!(bytes(&1u8), bytes(&1i64));
         assert_eq!(bytes(&-0.0f64), bytes(&0.0f32));
         assert_eq!(bytes(&vec![1, 2]), bytes(&[1, 2]));
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_encoded_apart() {
+    fn different_values_are_encoded_apart() {
         let different = [
             bytes(&()),
             bytes(&None::<u8>),

@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused() {
+    fn texts_that_are_too_long_are_refused() {
         let space = space();
         let text = "x".repeat(ARGUMENT_LIMIT);
         let mut key = KeyWriter::new(&space, "users");

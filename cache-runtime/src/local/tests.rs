@@ -56,7 +56,7 @@ fn keep(local: &Local, key: &str, value: u32) {
 }
 
 #[test]
-fn what_is_kept_is_served_until_there_is_word_of_it() {
+fn local_entries_are_served_until_a_change_is_reported() {
     let (local, _) = covered(1 << 20);
     for word in ["users:1", "@gen:users"] {
         keep(&local, "users:1", 7);
@@ -141,7 +141,7 @@ fn another_type_version_or_list_of_tags_is_another_value() {
 }
 
 #[test]
-fn a_copy_has_its_own_end() {
+fn a_local_entry_has_its_own_end() {
     let (local, _) = covered(1 << 20);
     for (ttl, local_ttl) in [(MINUTE, Duration::ZERO), (Duration::ZERO, MINUTE)] {
         let read_token = local.read_token(&probe("users:1")).expect("covered");

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_left_to_a_walk() {
+    fn rows_beyond_the_limit_are_left_to_a_walk() {
         let mut bulk = Bulk::default();
         for of in 0..11 {
             let name = format!("of{of}");

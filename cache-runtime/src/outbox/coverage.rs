@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_a_table_that_is_not_as_it_was_is_named_once() {
+    fn dependents_of_a_changed_table_are_named_once() {
         let before = shapes(&[
             (1, "a", &["users", "teams"]),
             (2, "b", &["users"]),

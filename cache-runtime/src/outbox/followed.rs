@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_away_for_half_the_retention_starts_cold() {
+    async fn a_process_away_for_half_the_retention_starts_cold() {
         let retention = Duration::from_secs(10);
         let last = Position {
             snapshot: String::new(),

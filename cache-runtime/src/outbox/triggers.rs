@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_the_program_is_refused() {
+    fn tables_that_do_not_fit_the_program_are_refused() {
         for (table, reason) in [
             (
                 table("users"),

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_function_has_named_adds_up() {
+    fn dependencies_that_a_function_named_add_up() {
         let learnt = Learnt::default();
         assert_eq!(learnt.named_by(1), None);
         learnt.note(1, Named::default());

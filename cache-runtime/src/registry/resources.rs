@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_no_resource() {
+    fn an_invalid_name_is_no_resource() {
         assert!(
             Registry::default()
                 .resource("Users", ResourceSettings::default)

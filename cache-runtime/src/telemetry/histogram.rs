@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_any_thread_has_recorded_is_counted() {
+    fn records_of_all_threads_are_counted() {
         let striped = StripedHistogram::default();
         std::thread::scope(|scope| {
             for _ in 0..2 * STRIPES {

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_for_all_is_apart_from_what_holds_here() {
+    fn switches_of_all_processes_are_apart_from_local_ones() {
         let switches = Switches::default();
         switches.switch_here("users", false);
         let learnt = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();

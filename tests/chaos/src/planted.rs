@@ -150,7 +150,7 @@ pub(crate) fn acknowledged() -> Vec<Event> {
 }
 
 #[test]
-fn what_is_acknowledged_is_shown() {
+fn acknowledged_invalidations_are_shown() {
     for process in [WRITER, OTHER] {
         assert_eq!(stale(&with(acknowledged(), read(process, 130, 2))), None);
         assert_eq!(
@@ -233,7 +233,7 @@ fn while_it_is_pending_only_others_are_excused() {
 }
 
 #[test]
-fn what_the_cache_says_to_be_delivered_is() {
+fn delivered_means_delivered() {
     let told = world(
         Form::Invalidate,
         None,
@@ -281,7 +281,7 @@ fn an_unknown_outcome_obliges_from_the_deadline_on() {
 }
 
 #[test]
-fn what_a_caller_left_behind_is_held_until_the_commit_is_there() {
+fn a_connection_left_behind_is_held_until_its_commit() {
     let held = world(
         Form::ById,
         None,
@@ -424,7 +424,7 @@ fn an_absent_row_is_as_new_as_it_can_be() {
 }
 
 #[test]
-fn what_nobody_has_committed_is_invented() {
+fn a_version_that_nobody_committed_is_a_violation() {
     for (start, version) in [(50, 2), (500, 3)] {
         let verdict = judge(&with(acknowledged(), read(OTHER, start, version)));
         assert!(
@@ -483,7 +483,7 @@ fn behind(events: &[Event]) -> Vec<Time> {
 }
 
 #[test]
-fn a_copy_may_be_behind_another_process_by_the_bound() {
+fn a_local_entry_may_be_behind_another_process_by_the_bound() {
     for (start, age) in [(121, 1), (130, 10), (1_120, 1_000)] {
         let late = with(acknowledged(), by_local_entry(read(OTHER, start, 1)));
         assert_eq!(behind(&late), [age]);
@@ -497,7 +497,7 @@ fn a_copy_may_be_behind_another_process_by_the_bound() {
 }
 
 #[test]
-fn a_copy_is_as_far_behind_as_the_first_write_that_it_misses() {
+fn a_local_entry_is_as_far_behind_as_the_first_write_that_it_misses() {
     let mut twice = acknowledged();
     let (process, write) = (WRITER, 8);
     twice.extend([
@@ -521,7 +521,7 @@ fn a_copy_is_as_far_behind_as_the_first_write_that_it_misses() {
 }
 
 #[test]
-fn a_copy_shows_what_its_own_process_wrote() {
+fn a_local_entry_shows_what_its_own_process_wrote() {
     let own = with(acknowledged(), by_local_entry(read(WRITER, 121, 1)));
     assert_eq!(stale(&own), Some(1));
     // Before the write has returned nothing is promised.
@@ -530,7 +530,7 @@ fn a_copy_shows_what_its_own_process_wrote() {
 }
 
 #[test]
-fn what_redis_answers_is_exact_beside_copies() {
+fn answers_of_redis_are_exact_beside_local_entries() {
     let redis = with(acknowledged(), read(OTHER, 121, 1));
     assert_eq!(stale(&redis), Some(1));
     let strict = with(acknowledged(), strictly(read(OTHER, 121, 1)));
@@ -540,7 +540,7 @@ fn what_redis_answers_is_exact_beside_copies() {
 }
 
 #[test]
-fn a_strict_read_is_not_answered_by_a_copy() {
+fn a_strict_read_is_not_answered_by_a_local_entry() {
     let verdict = judge(&with(
         acknowledged(),
         strictly(by_local_entry(read(OTHER, 121, 2))),

@@ -150,7 +150,7 @@ fn is_unbounded(events: &[Event], why: Reason) -> bool {
 }
 
 #[test]
-fn what_a_former_primary_acknowledged_may_be_missed_until_it_is_repeated() {
+fn acknowledgements_of_a_former_primary_may_be_missed_until_repeated() {
     let failover = |servers| {
         let fault = fault(FaultKind::Failover, 50, 5_000);
         over(servers, with(acknowledged(), fault))
@@ -179,7 +179,7 @@ fn what_a_former_primary_acknowledged_may_be_missed_until_it_is_repeated() {
 }
 
 #[test]
-fn who_is_cut_off_with_a_primary_misses_nobody() {
+fn a_process_cut_off_with_a_primary_serves_nothing_stale() {
     let cut_off = |process| {
         let events = with(
             acknowledged(),
@@ -194,7 +194,7 @@ fn who_is_cut_off_with_a_primary_misses_nobody() {
 }
 
 #[test]
-fn what_was_invalidated_while_its_slot_was_away_may_be_missed_until_all_have_asked() {
+fn invalidations_while_a_slot_was_away_may_be_missed_until_all_have_asked() {
     let returned = over(
         "cluster",
         with(acknowledged(), fault(FaultKind::SlotReturn, 50, 900)),

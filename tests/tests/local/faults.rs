@@ -21,7 +21,7 @@ async fn a_flushed_database_forgets_everything() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_by_hand_is_forgotten() {
+async fn rows_deleted_by_hand_are_forgotten() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port())).await;
     for key in ["users:1", "@gen:users"] {
@@ -47,7 +47,7 @@ async fn a_killed_connection_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_remember_is_not_kept() {
+async fn keys_that_the_server_does_not_track_are_not_kept() {
     let server = RedisServer::options()
         .config("tracking-table-max-keys 20")
         .start();
@@ -93,7 +93,7 @@ async fn a_server_that_does_not_track_is_asked_each_time() {
 }
 
 #[tokio::test]
-async fn a_copy_ends_with_its_entry() {
+async fn a_local_entry_ends_with_its_entry() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port()).ttl_of("users", Duration::from_millis(300))).await;
     node.commit(1, "old");

@@ -45,7 +45,7 @@ async fn figures_of_both_tiers() {
 }
 
 #[tokio::test]
-async fn a_strict_function_asks_redis_and_so_does_one_without_copies() {
+async fn a_strict_function_asks_redis_and_so_does_one_without_local_entries() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port())).await;
     node.commit(1, "old");
@@ -60,7 +60,7 @@ async fn a_strict_function_asks_redis_and_so_does_one_without_copies() {
 }
 
 #[tokio::test]
-async fn a_copy_may_end_before_its_entry() {
+async fn a_local_entry_may_end_before_its_entry() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port())).await;
     node.commit(1, "old");

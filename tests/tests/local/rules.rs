@@ -13,7 +13,7 @@ use super::{Node, PATIENCE, begin, behind_a_proxy, impatient, over, tier};
 const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_copy_answers_and_follows_writes_of_others() {
+async fn a_local_entry_answers_and_follows_writes_of_others() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port())).await;
     let other = node.beside(over(server.port())).await;
@@ -141,7 +141,7 @@ async fn nothing_is_served_while_pushes_do_not_arrive() {
 }
 
 #[tokio::test]
-async fn a_copy_is_not_served_past_the_bound() {
+async fn a_local_entry_is_not_served_past_the_bound() {
     // Nothing else ends it: the connection is not given up in this time.
     let (server, proxy, node) = behind_a_proxy(|port| {
         over(port)
@@ -162,7 +162,7 @@ async fn a_copy_is_not_served_past_the_bound() {
 }
 
 #[tokio::test]
-async fn what_is_loaded_for_all_is_made_of_no_copies() {
+async fn values_for_all_processes_are_made_of_no_local_entries() {
     let (server, proxy, node) = behind_a_proxy(|port| over(port).local_max_staleness(LONG)).await;
     for id in 2..=4 {
         node.commit(id, "old");
@@ -240,7 +240,7 @@ async fn stop_tracking(server: &RedisServer, proxy: &cache_tests::Proxy) {
 }
 
 #[tokio::test]
-async fn a_sweep_spares_copies_of_what_was_loaded_since() {
+async fn a_sweep_spares_local_entries_loaded_since() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port()).local_max_staleness(LONG)).await;
     let walks = || server.calls("scan");

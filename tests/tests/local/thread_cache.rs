@@ -76,7 +76,7 @@ impl Rows {
 }
 
 #[tokio::test]
-async fn what_a_thread_holds_ends_with_the_rest() {
+async fn thread_cache_entries_end_with_the_rest() {
     let mut tiers = Tiers::start();
     let config = match &tiers.0 {
         Some(server) => impatient(server.port()),
@@ -137,11 +137,11 @@ async fn what_a_thread_holds_ends_with_the_rest() {
         assert_eq!(rows.name(1).await, "refreshed");
     }
     if let Some(server) = &mut tiers.0 {
-        what_a_thread_holds_ends_with_the_server(&rows, server).await;
+        thread_cache_entries_end_with_the_server(&rows, server).await;
     }
 }
 
-async fn what_a_thread_holds_ends_with_the_server(rows: &Rows, server: &mut RedisServer) {
+async fn thread_cache_entries_end_with_the_server(rows: &Rows, server: &mut RedisServer) {
     // A write of another process.
     let other = Rows(rows.0.beside(over(server.port())).await);
     other.rename(1, "another's").await;
@@ -172,7 +172,7 @@ impl Brief {
 }
 
 #[tokio::test]
-async fn what_a_thread_holds_ends_with_its_time() {
+async fn thread_cache_entries_expire() {
     let tiers = Tiers::start();
     let brief = Brief(Node::new(tiers.config()).await);
     brief.0.commit(1, "old");
@@ -191,7 +191,7 @@ async fn what_a_thread_holds_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn what_a_thread_holds_is_bounded_and_counted() {
+async fn the_thread_cache_is_bounded_and_counted() {
     const ROWS: i64 = 700;
     let tiers = Tiers::start();
     let rows = Rows(Node::new(tiers.config()).await);
@@ -473,7 +473,7 @@ impl Differ {
 }
 
 #[tokio::test]
-async fn what_a_key_does_not_show_tells_calls_apart() {
+async fn parts_that_a_key_does_not_show_tell_calls_apart() {
     /// Each in turn, as often as this thread needs to hold it.
     async fn each<T: Clone + std::fmt::Debug>(values: [T; 2], call: impl AsyncFn(T) -> String) {
         for _ in 0..3 {

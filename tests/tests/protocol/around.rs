@@ -15,7 +15,7 @@ use crate::{Pair, bounded, over, over_each_store, over_memcached, patient};
 
 over_each_store! {
     no_more_loads_than_that_run_at_a_time;
-    a_load_inside_a_load_does_not_wait_for_its_place;
+    a_load_inside_a_load_does_not_wait_for_a_permit;
     a_batch_is_one_load;
     tenants_are_apart;
     a_call_without_its_tenant_bypasses;
@@ -25,7 +25,7 @@ over_each_store! {
     a_request_sees_its_own_writes;
     a_read_that_a_write_overtakes_is_not_remembered;
     only_memo_functions_are_remembered_by_a_layer;
-    what_a_transaction_reads_is_not_remembered;
+    reads_in_a_transaction_are_not_remembered;
 }
 
 #[derive(Clone)]
@@ -178,13 +178,13 @@ async fn no_more_loads_than_that_run_at_a_time(pair: Pair) {
     );
 }
 
-async fn a_load_inside_a_load_does_not_wait_for_its_place(pair: Pair) {
+async fn a_load_inside_a_load_does_not_wait_for_a_permit(pair: Pair) {
     assert_eq!(Orders::new(&pair.a).sum(4).await, 10);
 }
 
 /// One has the only place and needs what the other is about to load, which waits for that place.
 #[tokio::test]
-async fn who_has_the_place_does_not_wait_for_who_wants_it() {
+async fn the_holder_of_a_permit_does_not_wait_for_its_waiters() {
     bounded(async {
         let pair = Pair::memory().await;
         let orders = Orders::new(&pair.a);
@@ -427,7 +427,7 @@ async fn only_memo_functions_are_remembered_by_a_layer(pair: Pair) {
 }
 
 /// A block that is dropped after it has read: whether it is committed nobody knows.
-async fn what_a_transaction_reads_is_not_remembered(pair: Pair) {
+async fn reads_in_a_transaction_are_not_remembered(pair: Pair) {
     let orders = Orders::new(&pair.a);
     let request = pair.a.request(async {
         let (read, has_read) = tokio::sync::oneshot::channel();

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 over_each_store! {
     the_body_is_given_what_missed;
     rows_are_shared_with_the_function_that_reads_one;
-    what_is_absent_is_known_to_be;
+    absences_are_known;
     a_late_batch_is_not_served_after_the_invalidation_of_a_row;
     a_late_batch_is_not_served_after_a_whole_invalidation;
     an_error_is_not_stored_and_frees_every_row;
@@ -82,7 +82,7 @@ async fn rows_are_shared_with_the_function_that_reads_one(pair: Pair) {
     assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
 }
 
-async fn what_is_absent_is_known_to_be(pair: Pair) {
+async fn absences_are_known(pair: Pair) {
     let shop = Shop::new(&pair.a);
     assert_eq!(names(&shop.get_many(&[1, 9]).await), [(1, "user 1")]);
     assert_eq!(names(&shop.get_many(&[9, 1]).await), [(1, "user 1")]);
@@ -346,7 +346,7 @@ fn waiting_long(config: CacheConfig) -> CacheConfig {
 }
 
 #[tokio::test]
-async fn who_waits_together_with_a_batch_is_answered_with_its_row() {
+async fn a_waiter_beside_a_batch_gets_its_row() {
     bounded(async {
         let server = RedisServer::start();
         let config = over(&server);

@@ -161,7 +161,7 @@ async fn a_read_does_not_join_one_that_has_left() {
 }
 
 #[tokio::test]
-async fn what_one_may_not_read_is_no_fault_of_the_others() {
+async fn a_forbidden_key_does_not_fail_other_reads() {
     bounded(async {
         let mut crowd = Crowd::gather(over).await;
         // From here on pages are somebody else's.
@@ -211,7 +211,7 @@ async fn a_generation_that_is_missing_is_made() {
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_a_server_that_is_silent_or_gone_is_worth() {
+async fn waits_for_a_silent_or_lost_server_are_bounded() {
     const BUDGET: Duration = Duration::from_millis(200);
     /// Far more than the budget, for a machine that is busy, and far less than for ever.
     const MOST: Duration = BUDGET.saturating_mul(50);

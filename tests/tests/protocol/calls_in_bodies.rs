@@ -12,10 +12,10 @@ use crate::{Pair, bounded, over, over_each_store, patient};
 
 over_each_store! {
     a_write_sees_what_it_has_written;
-    what_a_write_has_read_and_taken_back_is_seen_by_nobody;
+    changes_read_and_rolled_back_by_a_write_are_seen_by_nobody;
     a_body_bars_nobody_beside_it;
     a_write_inside_a_write_bars_for_both;
-    what_a_load_inside_a_write_has_made_is_kept_for_nobody;
+    values_loaded_inside_a_write_are_kept_for_nobody;
     nothing_old_is_served_right_after_a_write_was_dropped;
 }
 
@@ -152,7 +152,7 @@ async fn a_write_sees_what_it_has_written(pair: Pair) {
     assert_eq!(shop.loads(), loads, "it is cached again");
 }
 
-async fn what_a_write_has_read_and_taken_back_is_seen_by_nobody(pair: Pair) {
+async fn changes_read_and_rolled_back_by_a_write_are_seen_by_nobody(pair: Pair) {
     let (shop, other) = (Shop::new(&pair.a), pair.b.clone());
     let other = shop.node(&other);
     for cached_before in [true, false] {
@@ -167,7 +167,7 @@ async fn what_a_write_has_read_and_taken_back_is_seen_by_nobody(pair: Pair) {
     }
 }
 
-async fn what_a_load_inside_a_write_has_made_is_kept_for_nobody(pair: Pair) {
+async fn values_loaded_inside_a_write_are_kept_for_nobody(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let other = shop.node(&pair.b);
     let refused = Desk(&shop).show_and_roll_back(1).await;

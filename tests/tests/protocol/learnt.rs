@@ -28,8 +28,8 @@ over_each_store! {
     a_row_written_by_op_during_the_load_is_noticed;
     all_rows_written_during_the_load_are_noticed;
     another_row_written_during_the_load_costs_a_load;
-    who_waits_for_a_load_is_not_given_what_was_written_since;
-    who_waits_is_given_what_nobody_has_written;
+    waiters_for_a_load_get_nothing_older_than_a_write_since;
+    waiters_get_values_that_nobody_has_written_since;
     a_list_may_change_between_loads;
     a_list_may_become_empty;
     a_load_during_a_crash_safe_write_is_not_kept;
@@ -429,7 +429,7 @@ async fn another_row_written_during_the_load_costs_a_load(pair: Pair) {
     assert_eq!(read!(blog.get(1)), (Some((7, 0)), true));
 }
 
-async fn who_waits_for_a_load_is_not_given_what_was_written_since(pair: Pair) {
+async fn waiters_for_a_load_get_nothing_older_than_a_write_since(pair: Pair) {
     let (blog, other) = Blog::new(&pair);
     let (late, gate) = blog.gated();
     let load = cache_tests::spawn(async move { late.get(1).await });
@@ -452,7 +452,7 @@ async fn who_waits_for_a_load_is_not_given_what_was_written_since(pair: Pair) {
     }
 }
 
-async fn who_waits_is_given_what_nobody_has_written(pair: Pair) {
+async fn waiters_get_values_that_nobody_has_written_since(pair: Pair) {
     let (blog, _) = Blog::new(&pair);
     let (late, gate) = blog.gated();
     let load = cache_tests::spawn(async move { late.get(1).await });

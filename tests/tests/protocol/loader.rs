@@ -18,8 +18,8 @@ over_each_store! {
     a_load_after_an_invalidation_is_not_answered_by_an_earlier_batch;
     a_request_sees_its_own_writes;
     an_error_is_that_of_all_who_asked_and_of_nobody_else;
-    who_hangs_up_is_not_loaded_for;
-    who_hangs_up_while_loading_is_succeeded;
+    a_caller_that_hangs_up_is_not_loaded_for;
+    a_leader_that_hangs_up_is_succeeded;
     callers_of_other_contexts_load_apart;
     a_batch_is_bounded;
 }
@@ -151,7 +151,7 @@ async fn an_error_is_that_of_all_who_asked_and_of_nobody_else(pair: Pair) {
     pair.a.request(request).await;
 }
 
-async fn who_hangs_up_is_not_loaded_for(pair: Pair) {
+async fn a_caller_that_hangs_up_is_not_loaded_for(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let loader = loader!(shop);
     let request = async {
@@ -176,7 +176,7 @@ async fn who_hangs_up_is_not_loaded_for(pair: Pair) {
     pair.a.request(request).await;
 }
 
-async fn who_hangs_up_while_loading_is_succeeded(pair: Pair) {
+async fn a_leader_that_hangs_up_is_succeeded(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let gate = Gate::new();
     let slow = shop.with_read_gate(&gate);

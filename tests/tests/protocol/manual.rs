@@ -9,7 +9,7 @@ use crate::shop::{Fault, Gate, Shop, User};
 use crate::{Pair, over_each_store};
 
 over_each_store! {
-    what_a_function_stored_can_be_read_by_hand;
+    entries_of_a_function_can_be_read_by_hand;
     a_value_set_by_hand_is_a_functions_hit;
     a_set_that_was_invalidated_meanwhile_is_not_stored;
     a_lookup_is_filled_unless_it_was_invalidated;
@@ -25,7 +25,7 @@ over_each_store! {
     two_functions_do_not_share_a_key;
     ids_of_two_types_do_not_meet;
     another_version_is_a_miss;
-    what_is_too_large_is_not_stored;
+    values_that_are_too_large_are_not_stored;
 }
 
 fn ada() -> User {
@@ -39,7 +39,7 @@ async fn status<T>(call: impl Future<Output = T>) -> Status {
     observe(call).await.1[0].status
 }
 
-async fn what_a_function_stored_can_be_read_by_hand(pair: Pair) {
+async fn entries_of_a_function_can_be_read_by_hand(pair: Pair) {
     let shop = Shop::new(&pair.a);
     assert_eq!(pair.a.get::<User>("users:1").await, None);
     shop.get(1).await.expect("read");
@@ -433,7 +433,7 @@ async fn blob(cache: &Cache, id: usize) -> String {
     "x".repeat(id)
 }
 
-async fn what_is_too_large_is_not_stored(pair: Pair) {
+async fn values_that_are_too_large_are_not_stored(pair: Pair) {
     let config = match &pair._server {
         Some(server) => crate::over(server),
         None => CacheConfig::default().local_mb(16),

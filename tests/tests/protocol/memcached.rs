@@ -276,7 +276,7 @@ async fn wrong_answers_are_never_served() {
 }
 
 #[tokio::test]
-async fn what_is_no_memcached_is_not_used() {
+async fn a_server_that_is_no_memcached_is_not_used() {
     bounded(async {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
@@ -433,7 +433,7 @@ async fn foreign_values_are_left_alone() {
 }
 
 #[tokio::test]
-async fn what_it_cannot_do_is_said_and_made_up_for() {
+async fn limits_of_memcached_are_reported_and_made_up_for() {
     let server = MemcachedServer::start();
     let shop = shop_over(&server).await;
     let cache = &shop.cache;

@@ -159,7 +159,7 @@ async fn they_end_with_it_where_the_application_drives_the_connection() {
 /// One who looks after a load elsewhere loses Redis, and finds a place behind somebody who loads
 /// already: those who waited together with it are to be there, too.
 #[tokio::test]
-async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
+async fn waiters_for_a_load_elsewhere_share_one_when_redis_is_lost() {
     const FOLLOWERS: u64 = 5;
 
     bounded(async {

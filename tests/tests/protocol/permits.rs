@@ -14,7 +14,7 @@ use crate::{Pair, bounded, over, over_each_store};
 
 over_each_store! {
     loads_inside_of_loads_without_a_limit_have_one;
-    loads_that_hold_places_of_each_other_get_on;
+    loads_that_hold_permits_of_each_other_get_on;
 }
 
 #[derive(Clone)]
@@ -106,7 +106,7 @@ impl Reports {
 
 /// The last of them waits for eight loads, which is longer than the wait limit.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_load_in_the_queue_gets_its_value() {
+async fn waiters_for_a_queued_load_get_its_value() {
     let cache = TestCache::decoded(CacheConfig::default());
     let reports = Reports::new(&cache);
     reports.write().await;
@@ -119,7 +119,7 @@ async fn who_waits_for_a_load_in_the_queue_gets_its_value() {
 /// A load of another process, longer than the wait limit. When this process has a place, its value
 /// is there.
 #[tokio::test]
-async fn who_gets_a_place_late_looks_again() {
+async fn a_load_that_gets_its_permit_late_looks_again() {
     bounded(async {
         let server = RedisServer::start();
         let config = || over(&server).wait_limit(Duration::from_millis(300));
@@ -191,7 +191,7 @@ async fn loads_inside_of_loads_without_a_limit_have_one(pair: Pair) {
     assert_eq!((gate.most(), reports.loads()), (2, 6));
 }
 
-async fn loads_that_hold_places_of_each_other_get_on(pair: Pair) {
+async fn loads_that_hold_permits_of_each_other_get_on(pair: Pair) {
     let gate = Gate::new();
     let reports = Reports::new(&pair.a).gated(&gate);
     let both = async {

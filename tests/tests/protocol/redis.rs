@@ -120,7 +120,7 @@ async fn generations_that_were_flushed_make_misses() {
 }
 
 #[tokio::test]
-async fn what_is_no_generation_is_replaced_by_one() {
+async fn a_value_that_is_no_generation_is_replaced() {
     let server = RedisServer::start();
     let shop = Shop::new(&Cache::new(over(&server)).await);
     let nonce = "0123456789abcdef0123456789abcdef";
@@ -259,7 +259,7 @@ async fn a_full_server_that_may_not_evict_is_invalidated_all_the_same() {
 }
 
 #[tokio::test]
-async fn what_a_newer_program_stored_is_invalidated_by_an_older_one() {
+async fn entries_of_a_newer_program_are_invalidated_by_an_older_one() {
     let server = RedisServer::start();
     let shop = Shop::new(&Cache::new(over(&server)).await);
     server.cli(&["SET", "users:1", "CRT2 whatever comes then"]);
@@ -375,7 +375,7 @@ async fn a_primary_that_is_demoted_is_given_up() {
 /// What the server refuses for good, while it serves everything else, is the longest that anything
 /// is pending.
 #[tokio::test]
-async fn what_the_server_refuses_to_invalidate_is_read_past_the_cache() {
+async fn rows_whose_invalidation_is_refused_bypass_the_cache() {
     let server = RedisServer::start();
     let cache = Cache::new(over(&server)).await;
     let shop = Shop::new(&cache);

@@ -18,7 +18,7 @@ use crate::shop::Gate;
 use crate::{Pair, bounded, over_each_store, patient};
 
 over_each_store! {
-    what_is_strict_is_asked_for_each_time;
+    strict_functions_ask_each_time;
     a_request_does_not_go_back_in_time;
     a_request_is_part_of_the_one_in_which_it_runs;
 }
@@ -65,7 +65,7 @@ impl Accounts {
     }
 }
 
-async fn what_is_strict_is_asked_for_each_time(pair: Pair) {
+async fn strict_functions_ask_each_time(pair: Pair) {
     let accounts = Accounts::new(&pair.a);
     let request = async {
         let first = accounts.balance(1).await;
@@ -217,7 +217,7 @@ enum Way {
 }
 
 #[tokio::test]
-async fn what_is_read_before_a_write_is_acknowledged_is_not_remembered() {
+async fn reads_before_a_write_is_acknowledged_are_not_remembered() {
     for way in [
         Way::Function,
         Way::Transaction,
@@ -272,7 +272,7 @@ async fn read_beside(way: Way) {
 }
 
 #[tokio::test]
-async fn what_is_read_before_a_write_is_dropped_is_not_remembered() {
+async fn reads_before_a_write_is_dropped_are_not_remembered() {
     bounded(async {
         let gate = Gate::new();
         let store = Held {

@@ -64,13 +64,13 @@ impl Table {
 const OFF: Status = Status::Bypass(BypassReason::SwitchedOff);
 
 over_each_store! {
-    what_is_switched_off_is_read_past_the_cache_and_not_stale_afterwards;
+    switched_off_reads_bypass_the_cache_and_are_not_stale_afterwards;
     one_function_is_switched_off_alone;
     events_tell_of_invalidations_and_switches;
     manual_reads_are_switched_off_too;
 }
 
-async fn what_is_switched_off_is_read_past_the_cache_and_not_stale_afterwards(pair: crate::Pair) {
+async fn switched_off_reads_bypass_the_cache_and_are_not_stale_afterwards(pair: crate::Pair) {
     let table = Table::new(&pair.a);
     assert_eq!(table.get(1).await, 0);
     assert!(matches!(table.status().await, Status::Hit { .. }));
@@ -187,7 +187,7 @@ async fn all_processes_learn_of_a_switch_in_redis() {
 
 /// As an operator flushes Redis, or a replica takes over that knows of nothing.
 #[tokio::test]
-async fn what_is_off_stays_off_when_redis_loses_it() {
+async fn switches_stay_off_when_redis_loses_them() {
     let server = RedisServer::start();
     let a = Cache::new(over(&server)).await;
     let table = Table::new(&a);

@@ -9,8 +9,8 @@ use crate::shop::Gate;
 use crate::{Pair, over, over_each_store, over_memcached, patient};
 
 over_each_store! {
-    what_depends_on_a_tenant_is_not_kept_without_it;
-    who_waits_for_another_tenants_load_loads_by_himself;
+    a_result_of_a_tenant_is_not_kept_without_it;
+    a_waiter_for_another_tenants_load_loads_itself;
     a_key_with_the_tenant_is_kept;
     a_request_remembers_no_other_tenants_value;
     a_batch_around_a_tenants_rows_is_not_kept;
@@ -91,7 +91,7 @@ fn is_stored(status: Status) -> bool {
     )
 }
 
-async fn what_depends_on_a_tenant_is_not_kept_without_it(pair: Pair) {
+async fn a_result_of_a_tenant_is_not_kept_without_it(pair: Pair) {
     let cache = declared(&pair).await;
     let orders = Orders::new(&cache);
     let under = async |tenant: i64| {
@@ -108,7 +108,7 @@ async fn what_depends_on_a_tenant_is_not_kept_without_it(pair: Pair) {
     assert_eq!((under(7).await, under(8).await), (seven, eight));
 }
 
-async fn who_waits_for_another_tenants_load_loads_by_himself(pair: Pair) {
+async fn a_waiter_for_another_tenants_load_loads_itself(pair: Pair) {
     let cache = declared(&pair).await;
     let gate = Gate::new();
     let orders = Orders {

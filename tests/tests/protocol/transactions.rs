@@ -11,18 +11,18 @@ use crate::{Pair, bounded, over_each_store, patient};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 over_each_store! {
-    what_is_read_again_before_the_commit_is_invalidated_after_it;
+    rows_read_again_before_the_commit_are_invalidated_after_it;
     reads_inside_go_past_the_cache;
     inner_blocks_hand_theirs_outward;
     a_block_that_fails_may_have_committed;
     a_block_that_is_dropped_may_have_committed;
-    what_is_dropped_inside_is_handed_outward;
+    writes_dropped_inside_are_handed_outward;
     an_error_inside_may_hide_a_commit;
-    what_was_removed_in_a_dropped_block_is_removed_once_more;
+    removals_in_a_dropped_block_are_repeated;
     outside_a_block_the_write_is_announced_instead;
     operations_by_hand_wait_for_the_commit_too;
     an_announcement_stands_until_the_block_ends;
-    what_took_part_in_a_rollback_is_spared;
+    writes_of_a_rollback_are_spared;
 }
 
 /// Runs a call in a task of its own, which is not part of the block around this one.
@@ -52,7 +52,7 @@ fn is_hit(status: Status) -> bool {
     matches!(status, Status::Hit { .. })
 }
 
-async fn what_is_read_again_before_the_commit_is_invalidated_after_it(pair: Pair) {
+async fn rows_read_again_before_the_commit_are_invalidated_after_it(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let other = shop.node(&pair.b);
     let block = pair.a.after_commit(async {
@@ -144,7 +144,7 @@ async fn a_block_that_is_dropped_may_have_committed(pair: Pair) {
     assert_eq!(name(&other, 1).await, "late");
 }
 
-async fn what_is_dropped_inside_is_handed_outward(pair: Pair) {
+async fn writes_dropped_inside_are_handed_outward(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let other = shop.node(&pair.b);
     let gate = Gate::new();
@@ -223,7 +223,7 @@ async fn an_error_inside_may_hide_a_commit(pair: Pair) {
     }
 }
 
-async fn what_was_removed_in_a_dropped_block_is_removed_once_more(pair: Pair) {
+async fn removals_in_a_dropped_block_are_repeated(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let other = shop.node(&pair.b);
     for everything in [false, true] {
@@ -296,7 +296,7 @@ async fn an_announcement_stands_until_the_block_ends(pair: Pair) {
     assert!(is_hit(status(other.get(1)).await));
 }
 
-async fn what_took_part_in_a_rollback_is_spared(pair: Pair) {
+async fn writes_of_a_rollback_are_spared(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let other = shop.node(&pair.b);
     let warm = async || {

@@ -81,7 +81,7 @@ fn names_are_those_of_parameters() {
 }
 
 #[test]
-fn what_is_in_a_key_differs_from_call_to_call() {
+fn values_in_keys_differ_from_call_to_call() {
     let item = "async fn list(&self, id: i64, user: User) -> Vec<User> { vec![] }";
     for (given, value, fix) in [
         ("key(\"#id\")", "\"#id\"", "write `key(id)`"),

@@ -193,7 +193,7 @@ fn data_in_the_key_is_no_transaction_because_of_its_name() {
 }
 
 #[test]
-fn what_is_borrowed_mutably_is_in_the_key_or_said_to_commit() {
+fn mutable_borrows_are_in_the_key_or_commit() {
     let hit = "a hit would leave what is borrowed mutably as it is, and if this is a connection, what it reads may never be \
                committed; take `&`, or add `autocommit(db)`";
     let item = "async fn get(db: &mut Source, id: i64) -> User { load(db, id) }";

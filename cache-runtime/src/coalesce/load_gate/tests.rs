@@ -36,7 +36,7 @@ fn load_result(result: GateResult) -> u8 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_joins_a_load_that_had_begun() {
+async fn a_load_that_had_begun_is_not_joined() {
     let load_gates = Arc::new(LoadGates::default());
     let first = lead(&load_gates, 1);
     let (a, b) = (wait(&load_gates, 1), wait(&load_gates, 1));
@@ -98,7 +98,7 @@ async fn a_group_that_has_left_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_ever() {
+async fn no_call_waits_for_ever() {
     let load_gates = Arc::new(LoadGates::default());
     let _first = lead(&load_gates, 1);
     let waiting = wait(&load_gates, 1);

@@ -211,7 +211,7 @@ fn a_password_in_the_wrong_variable_is_not_printed() {
 }
 
 #[test]
-fn what_has_no_effect_stops_nobody() {
+fn variables_without_effect_are_no_errors() {
     let link = ("REDIS_PORT", "tcp://10.0.0.5:6380");
     assert!(config(&[link]).is_ok());
     for off in [&[][..], &[("REDIS_ENABLED", "False")]] {
@@ -352,7 +352,7 @@ fn a_namespace_ends_in_a_colon() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_text_is_told_where_it_has_an_effect() {
+fn values_that_are_no_text_are_errors_where_they_have_an_effect() {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt as _;
 

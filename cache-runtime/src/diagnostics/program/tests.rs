@@ -40,7 +40,7 @@ fn an_op_that_no_function_has_is_named() {
 }
 
 #[test]
-fn what_is_kept_for_a_day_and_never_invalidated_is_named_with_its_setting() {
+fn entries_kept_for_a_day_and_never_invalidated_are_named_with_their_setting() {
     let day = || CacheConfig::default().default_ttl(DAY);
     let short = CacheConfig::default;
     for (config, site, setting) in [

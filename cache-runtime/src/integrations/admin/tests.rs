@@ -56,7 +56,7 @@ async fn only_those_who_may_change_it_do() {
 }
 
 #[tokio::test]
-async fn who_may_see_figures_sees_no_key_and_no_value_and_who_may_nothing_sees_nothing() {
+async fn rights_to_figures_show_no_key_and_no_value() {
     let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
     let admin = Admin::new(&cache);
     for path in ["/", "/api/state", "/api/catalog", "/api/events"] {
@@ -91,7 +91,7 @@ async fn who_may_see_figures_sees_no_key_and_no_value_and_who_may_nothing_sees_n
 }
 
 #[tokio::test]
-async fn who_is_refused_learns_how_to_get_the_right() {
+async fn refused_users_learn_how_to_get_the_right() {
     let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
     let admin = Admin::new(&cache).advise("Set OPS_TOKEN.");
     let off = r#"{"action":"switch","target":"users","enabled":false}"#;

@@ -67,7 +67,7 @@ fn enter(queue: &mut Queue, request: InvalidationRequest) -> oneshot::Receiver<A
 }
 
 #[test]
-fn what_waits_is_sent_once_and_acknowledged_to_all() {
+fn waiting_requests_are_sent_once_and_acknowledged_to_all() {
     let mut queue = queue(10);
     let mut answers = [
         enter(&mut queue, kill("users:1")),
@@ -89,7 +89,7 @@ fn what_waits_is_sent_once_and_acknowledged_to_all() {
 }
 
 #[test]
-fn what_waits_is_named() {
+fn waiting_invalidations_are_named() {
     let mut queue = queue(10);
     assert_eq!(queue.waiting_of(), [""; 0]);
     drop(enter(&mut queue, kill("users:1")));
@@ -110,7 +110,7 @@ fn what_waits_is_named() {
 }
 
 #[test]
-fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
+fn refused_requests_concern_their_readers_until_delivered() {
     let mut queue = queue(10);
     let mut answer = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
@@ -144,7 +144,7 @@ fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() 
 }
 
 #[test]
-fn nobody_waits_for_an_order_of_nothing() {
+fn an_empty_request_is_not_waited_for() {
     let mut queue = queue(10);
     let _waits = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
@@ -211,7 +211,7 @@ fn repetitions_of_one_resource_take_one_place() {
 }
 
 #[test]
-fn what_was_interrupted_is_sent_again() {
+fn interrupted_requests_are_sent_again() {
     let mut queue = queue(4);
     let _pending_ack = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
@@ -220,7 +220,7 @@ fn what_was_interrupted_is_sent_again() {
 }
 
 #[test]
-fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
+fn requests_held_by_or_after_a_closed_queue_are_lost_and_named() {
     let mut queue = queue(4);
     let mut before = enter(&mut queue, kill("users:1"));
     assert!(!queue.close_if_done());
@@ -294,7 +294,7 @@ fn past_the_limit_everything_is_invalidated_again_when_the_announcements_would_h
 }
 
 #[test]
-fn what_is_withdrawn_is_forgotten_once_it_has_ended_by_itself() {
+fn withdrawn_intents_are_forgotten_once_they_have_ended() {
     let mut queue = queue(10);
     drop(enter(&mut queue, withdrawal("users:1")));
     let sent = queue.send(clock::now()).expect("something to send");
@@ -514,7 +514,7 @@ fn a_caller_sends_what_waits_behind_nothing() {
 }
 
 #[test]
-fn nobody_waits_for_a_caller_that_does_not_go_on() {
+fn a_caller_that_stops_is_not_waited_for() {
     let mut queue = queue(10);
     let (mut first, number) = enter_direct(&mut queue, kill("users:1"));
     let number = number.expect("nothing waits before it");
@@ -534,7 +534,7 @@ fn nobody_waits_for_a_caller_that_does_not_go_on() {
 }
 
 #[test]
-fn what_a_caller_hands_back_is_sent_again() {
+fn a_batch_that_a_caller_hands_back_is_sent_again() {
     let mut queue = queue(10);
     let (mut told, number) = enter_direct(&mut queue, kill("users:1"));
     assert!(queue.hand_back(number.expect("nothing waits before it")));

@@ -10,7 +10,7 @@ use super::{LIMIT, over, probe, request};
 use crate::invalidation::Acknowledgement;
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_alone_sends_its_invalidation_itself() {
+async fn a_lone_caller_sends_its_invalidation_itself() {
     let store = Held::open();
     let invalidations = over(&store);
     let told = invalidations.send(request("users")).acknowledged(LIMIT);
@@ -21,7 +21,7 @@ async fn who_waits_alone_sends_its_invalidation_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_caller_sends_is_delivered_although_it_is_dropped() {
+async fn a_batch_of_a_dropped_caller_is_delivered() {
     let store = Held::shut();
     let invalidations = over(&store);
     for is_polled in [false, true] {
@@ -45,7 +45,7 @@ async fn what_a_caller_sends_is_delivered_although_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_caller_has_sent_in_vain_is_sent_again() {
+async fn a_batch_that_a_caller_sent_in_vain_is_sent_again() {
     let store = Held::open();
     store.refusals.store(1, Ordering::SeqCst);
     let invalidations = over(&store);
@@ -57,7 +57,7 @@ async fn what_a_caller_has_sent_in_vain_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_next_does_not_wait_for_a_task_that_nobody_polls() {
+async fn the_next_caller_does_not_wait_for_an_unpolled_task() {
     let store = Held::shut();
     let invalidations = over(&store);
     let mut stuck = Box::pin(invalidations.send(request("users")).acknowledged(LIMIT));
@@ -70,7 +70,7 @@ async fn who_comes_next_does_not_wait_for_a_task_that_nobody_polls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_behind_what_is_refused_is_not_held_up() {
+async fn requests_behind_a_refused_one_are_not_held_up() {
     let store = Held::shut();
     store.refusals.store(1, Ordering::SeqCst);
     let invalidations = over(&store);

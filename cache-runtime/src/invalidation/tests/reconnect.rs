@@ -58,7 +58,7 @@ async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_lost_with_its_connection_is_sent_again_over_the_next() {
+async fn requests_lost_with_a_connection_are_sent_again_over_the_next() {
     let (store, _watch) = Held::connected();
     store.reconnects.store(true, Ordering::SeqCst);
     store.refusals.store(3, Ordering::SeqCst);
@@ -117,7 +117,7 @@ async fn an_outage_is_waited_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_by_himself_asks_again_over_the_next_connection() {
+async fn a_direct_read_is_repeated_over_the_next_connection() {
     let (store, _watch) = Held::connected();
     let invalidations = over(&store);
     store.lose_connection();

@@ -16,7 +16,7 @@ fn got(store: &Held, name: &str) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_is_sent_apart_and_after_a_pause() {
+async fn refused_requests_are_sent_apart_and_after_a_pause() {
     let store = Held::open();
     store.forbidden.lock().push("orders");
     let invalidations = over(&store);
@@ -51,7 +51,7 @@ async fn what_is_refused_is_sent_apart_and_after_a_pause() {
 
 /// A retry that becomes due while others are sent is not put off.
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_is_sent_although_others_come_all_the_time() {
+async fn refused_requests_are_sent_although_others_come_all_the_time() {
     let store = Held::open();
     store.forbidden.lock().push("orders");
     let invalidations = over(&store);
@@ -71,7 +71,7 @@ async fn what_is_refused_is_sent_although_others_come_all_the_time() {
 
 /// Those that are told of invalidations hear of what is done, while something else is refused.
 #[tokio::test(start_paused = true)]
-async fn what_is_done_is_told_though_the_rest_is_refused() {
+async fn delivered_parts_are_told_though_the_rest_is_refused() {
     let store = Held::open();
     store.forbidden.lock().push("orders");
     let engine = engine(&store, Background::here());

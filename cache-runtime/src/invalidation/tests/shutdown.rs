@@ -111,7 +111,7 @@ async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
+async fn requests_refused_to_the_end_are_lost_and_counted() {
     let store = Held::shut();
     let invalidations = over(&store);
     let pending_ack = invalidations.enqueue(request("users"));
@@ -125,7 +125,7 @@ async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
 }
 
 #[tokio::test]
-async fn whoever_shuts_down_second_waits_as_well() {
+async fn a_second_shutdown_waits_as_well() {
     let store = Held::shut();
     let engine = engine(&store, Background::here());
     drop(engine.invalidations.enqueue(request("users")));
@@ -150,7 +150,7 @@ async fn a_shutdown_that_nobody_waits_for_goes_on() {
 }
 
 #[tokio::test]
-async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
+async fn requests_of_the_last_to_leave_are_delivered() {
     let store = Held::open();
     store.refusals.store(5, Ordering::SeqCst);
     let engine = engine(&store, Background::start().expect("a thread"));

@@ -232,7 +232,7 @@ fn a_part_that_is_made_for_the_key_is_compared_each_time() {
 }
 
 #[test]
-fn what_is_written_otherwise_is_told_apart() {
+fn values_written_otherwise_are_told_apart() {
     assert_eq!(found!(Lower("bob".into())), ArgumentCheck::Whole);
     assert_apart(&found!(Lower("bob".into())), &found!(Lower("BOB".into())));
     let of = |minor| found!(Major { major: 1, minor });
@@ -377,7 +377,7 @@ impl fmt::Debug for Redacted {
 }
 
 #[test]
-fn what_debug_does_not_show_either_is_not_told_apart() {
+fn parts_that_debug_hides_too_are_not_told_apart() {
     let redacted = Redacted { id: 1, secret: 2 };
     assert!(matches!(found!(redacted), ArgumentCheck::Unknown(_)));
 }
@@ -435,7 +435,7 @@ proptest::proptest! {
 
 /// A newtype of another crate's type whose `Debug` is its text or hexadecimal.
 #[test]
-fn what_shows_itself_without_quotes_or_in_hexadecimal_is_whole() {
+fn texts_shown_without_quotes_or_in_hexadecimal_are_whole() {
     struct Written(&'static str);
     impl fmt::Debug for Written {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -481,7 +481,7 @@ fn what_shows_itself_without_quotes_or_in_hexadecimal_is_whole() {
 
 /// By the names of their types, since they belong to other crates.
 #[test]
-fn what_other_crates_write_less_of_is_not_trusted() {
+fn types_of_other_crates_that_write_less_are_not_trusted() {
     for (ty, is_sure) in [
         ("chrono::datetime::DateTime<chrono::offset::utc::Utc>", true),
         ("alloc::vec::Vec<chrono::naive::date::NaiveDate>", true),

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_compressed_comes_back() {
+    fn compressed_values_come_back() {
         let text = Bytes::from("[1,2,3],".repeat(1_000));
         for codec in [CodecId::Json, CodecId::MsgPack, CodecId::Postcard] {
             let (compressed, bytes) = compress(codec, text.clone(), Some(100));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_is_no_value() {
+    fn damaged_bytes_are_no_value() {
         let (codec, bytes) = compress(CodecId::Json, "null".repeat(100).into(), Some(0));
         for cut in 0..bytes.len() {
             assert_eq!(decompress(codec, &bytes.slice(..cut)), None, "{cut}");

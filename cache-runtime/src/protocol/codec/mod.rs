@@ -288,7 +288,7 @@ mod tests {
 
     #[cfg(feature = "msgpack")]
     #[test]
-    fn what_is_too_deep_for_the_stack_is_none() {
+    fn values_too_deep_for_the_stack_are_none() {
         #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
         struct Tree(Vec<Tree>);
 

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_long_and_never_invalidated_is_found() {
+    fn entries_kept_long_and_never_invalidated_are_found() {
         let sites = [
             reads("rates", "rates:all, ttl 86400"),
             reads("tagged", "reports:all, ttl 86400, tag year:{year}"),

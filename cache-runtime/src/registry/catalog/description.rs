@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_braces_is_blanked() {
+    fn values_in_braces_are_blanked() {
         assert_eq!(blanked("avatar:{id: i64}"), "avatar:{}");
         assert_eq!(blanked("a{b{c}d}e"), "a{}e");
         assert_eq!(blanked("list"), "list");

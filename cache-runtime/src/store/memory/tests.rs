@@ -60,7 +60,7 @@ async fn intents_on_what_nobody_reads_do_not_stay() {
 
 /// The table may have evicted what a thread keeps.
 #[tokio::test]
-async fn what_is_kept_ends_without_its_place_in_the_table() {
+async fn kept_entries_end_without_their_place_in_the_table() {
     let everything = Matching::all("", "*");
     for by_walk in [false, true] {
         let store = MemoryStore::new(64 << 10);

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_had_worked_is_tried_at_once_and_then_less_and_less_often() {
+    async fn a_lost_connection_is_retried_at_once_then_ever_less_often() {
         for end in [End::Lost, End::GivenUp] {
             let breaker = Breaker::default();
             assert_eq!(breaker.circuit(), Circuit::HalfOpen);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_fails_as_soon_as_it_works_is_not_tried_without_pause() {
+    async fn a_connection_that_fails_at_once_is_not_retried_without_pause() {
         let lost = [pause(500, 5), pause(1000, 10), pause(2000, 20)];
         let given_up = [pause(500, 100), pause(1000, 100), pause(2000, 100)];
         for (end, lasts, expected) in [
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_reset_again_and_again_is_tried_at_once_each_time() {
+    async fn a_connection_that_is_reset_repeatedly_is_tried_at_once_each_time() {
         let breaker = Breaker::default();
         for _ in 0..10 {
             breaker.close(Instant::now());

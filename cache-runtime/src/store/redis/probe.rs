@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_known_in_the_words_of_each_version() {
+    fn refusals_are_known_in_the_words_of_each_version() {
         for text in [
             "ERR unknown command `HELLO`, with args beginning with: `3`, ",
             "ERR unknown command 'HELLO', with args beginning with: '3' ",

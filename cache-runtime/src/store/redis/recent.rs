@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_recent_is_done_again() {
+    async fn recent_invalidations_are_repeated() {
         let recent = RecentInvalidations::default();
         assert!(matches!(recent.again(), Repetition::Nothing));
         recent.remember(&kill("users:1"));
@@ -156,7 +156,7 @@ mod tests {
 
     /// However long it takes to connect to the next server.
     #[tokio::test(start_paused = true)]
-    async fn what_was_recent_when_a_server_was_left_is_done_again_at_the_next() {
+    async fn recent_invalidations_at_a_left_server_are_repeated_at_the_next() {
         let recent = RecentInvalidations::default();
         recent.remember(&kill("users:1"));
         tokio::time::advance(KEPT / 2).await;

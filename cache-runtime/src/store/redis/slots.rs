@@ -307,7 +307,7 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
 ";
 
     #[test]
-    fn what_a_node_says_is_read() {
+    fn the_answer_of_a_node_is_parsed() {
         let view = ClusterView::parse(NODES).expect("a view");
         let own = view.own().expect("it knows itself");
         assert_eq!((own.port, own.epoch, view.epoch()), (30001, 1, Some(1)));

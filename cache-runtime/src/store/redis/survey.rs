@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_is_known_by_its_beginning() {
+    fn own_values_are_known_by_their_beginning() {
         assert!(is_entry(b"CRT1 e v j 0000") && is_entry(b"CRT1 i abc@1"));
         assert!(!is_entry(b"{\"id\":1}") && !is_entry(b"!"));
         let nonce = [b'a'; 32];

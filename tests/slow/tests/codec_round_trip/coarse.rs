@@ -238,7 +238,7 @@ values! {
 }
 
 #[tokio::test]
-async fn what_an_equality_does_not_see_is_not_lost() {
+async fn parts_that_an_equality_ignores_are_not_lost() {
     check!(Tiers::new().await,
         a_secret is lost,
         no_secret is kept,
@@ -272,7 +272,7 @@ async fn numbered(cache: &Cache) -> Numbered {
 }
 
 #[tokio::test]
-async fn what_is_written_again_is_compared_as_well() {
+async fn rows_written_again_are_compared_as_well() {
     use crate::{NOT_STORED, STORED, status};
 
     for (tier, cache) in Tiers::new().await.all() {

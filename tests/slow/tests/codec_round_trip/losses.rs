@@ -122,7 +122,7 @@ async fn grows(cache: &Cache, n: u8) -> Vec<User> {
 }
 
 #[tokio::test]
-async fn what_nobody_can_compare_is_not_kept() {
+async fn values_that_can_not_be_compared_are_not_kept() {
     for (tier, cache) in Tiers::new().await.all() {
         for _ in 0..2 {
             let (kept, value) = status(blind(&cache)).await;
@@ -180,7 +180,7 @@ async fn not_a_number(cache: &Cache) -> User {
 }
 
 #[tokio::test]
-async fn what_only_debug_shows_is_not_lost() {
+async fn parts_that_only_debug_shows_are_not_lost() {
     for (tier, cache) in Tiers::new().await.encoded() {
         let is_kept = |status| status == STORED;
         assert!(!is_kept(status(shown(&cache, 1, "hash")).await.0), "{tier}");
@@ -575,7 +575,7 @@ async fn sometimes(id: u32, text: &str, cache: &Cache) -> Sometimes {
 /// Of the values of a function that have come back, few are decoded again before they are stored.
 /// One that has not come back changes that.
 #[tokio::test]
-async fn what_panics_when_it_is_read_is_not_stored_again_and_again() {
+async fn values_that_panic_when_read_are_not_stored_repeatedly() {
     for (tier, cache) in Tiers::verifying_a_few().await.encoded() {
         // The first eight are decoded again.
         for id in 0..9 {

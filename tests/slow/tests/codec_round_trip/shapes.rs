@@ -208,7 +208,7 @@ enum Tree {
 struct Listed(Option<Box<Listed>>, u8);
 
 #[tokio::test]
-async fn what_reads_itself_without_end_is_not_stored() {
+async fn a_type_that_reads_itself_without_end_is_not_stored() {
     #[cached(resource = "trees", cache = cache, skip(cache))]
     async fn tree(id: u8, cache: &Cache) -> Option<Tree> {
         let leaf = || Box::new(Tree::List(Vec::new()));

@@ -93,7 +93,7 @@ async fn nested(cache: &Cache, of: u64) -> Option<Option<Option<u8>>> {
 }
 
 #[tokio::test]
-async fn what_codecs_lose_is_returned_as_it_was() {
+async fn values_that_a_codec_loses_are_returned_unchanged() {
     let server = RedisServer::start();
     let over = |namespace: &str| {
         let config = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port()));

@@ -315,7 +315,7 @@ async fn sets_and_maps_without_an_order_have_one_key() {
 
 /// By hand, the same entry is meant.
 #[tokio::test]
-async fn what_is_told_apart_without_a_key_of_its_own_is_found_by_hand() {
+async fn values_told_apart_under_one_key_are_found_by_hand() {
     #[cached(resource = "by-hand", cache = cache, skip(cache))]
     async fn read(cache: &Cache, sort: Twins, by: ByHand, n: f64) -> String {
         format!("{sort:?} {by:?} {n:?}")

@@ -97,7 +97,7 @@ impl<K: Named> Service<K> {
 
 /// Two processes: in each, another type is the first that is called.
 #[tokio::test]
-async fn what_a_function_is_of_is_told_apart_across_processes() {
+async fn instances_of_a_function_are_told_apart_across_processes() {
     let server = RedisServer::start();
     let cache =
         || Cache::new(CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port())));
@@ -206,7 +206,7 @@ async fn of_a_scope(scope: Scope) -> String {
 }
 
 #[tokio::test]
-async fn what_types_of_known_names_and_variants_leave_out_is_told_apart() {
+async fn parts_left_out_by_types_of_known_names_are_told_apart() {
     TestCache::new()
         .scope(async {
             for tenant in [1, 2, 1] {

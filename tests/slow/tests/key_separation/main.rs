@@ -228,7 +228,7 @@ impl<K: Kind> Service<K> {
 
 /// One function, shared by several types, each of which has entries of its own.
 #[tokio::test]
-async fn what_self_is_tells_calls_apart() {
+async fn the_type_of_self_tells_calls_apart() {
     let cache = TestCache::new();
     let (users, teams) = (Users(cache.clone()), Teams(cache.clone()));
     let (a, b) = (Service::<A>::new(&cache), Service::<B>::new(&cache));
@@ -515,7 +515,7 @@ async fn both(id: &RowOf) -> Option<String> {
 
 /// A field that is skipped, look-alike variants, a `Serialize` that rounds (cashews#38).
 #[tokio::test]
-async fn what_is_left_out_of_a_key_tells_calls_apart() {
+async fn parts_left_out_of_a_key_tell_calls_apart() {
     let of = |tenant| Scoped { id: 1, tenant };
     let nested = |tenant| Nested::Of {
         inner: vec![None, Some(of(tenant))],
@@ -590,7 +590,7 @@ async fn what_is_left_out_of_a_key_tells_calls_apart() {
 
 /// What was not left out keeps its keys and entries, which can be used by hand.
 #[tokio::test]
-async fn what_is_whole_is_there_by_hand() {
+async fn whole_values_are_there_by_hand() {
     use cache_runtime::Key;
 
     #[derive(Serialize, Debug, Clone)]

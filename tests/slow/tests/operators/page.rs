@@ -246,7 +246,7 @@ impl Tagged {
 /// Whether such an entry is alive, nobody can tell from its key: the page says so, and neither that
 /// it is alive nor that it is dead.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_told_is_said_to_be_unknown() {
+async fn undecidable_entries_are_shown_as_unknown() {
     let server = RedisServer::start();
     let config = CacheConfig::default()
         .redis(RedisConfig::at("127.0.0.1", server.port()))

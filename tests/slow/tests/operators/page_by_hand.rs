@@ -220,7 +220,7 @@ async fn markup_in_keys_and_values_stays_text() {
 /// A name that resolves to loopback, as another site can make one. The page shows figures, says
 /// what it does not show, and takes the token.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_said_where_it_was_asked_for() {
+async fn refusals_are_reported_where_the_limit_is_set() {
     let server = RedisServer::start();
     let demo = demo(&server, &[("CACHE_ADMIN_TOKEN", "s3cret")]);
     traffic(&demo).await;

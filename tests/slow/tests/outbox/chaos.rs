@@ -359,7 +359,7 @@ async fn plain_writers_and_every_fault_without_redis() {
 
 /// What is promised where nothing is wrong: notified, and read within 50 ms by both, 99 times of 100.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_notified_is_read_at_once() {
+async fn notified_rows_are_read_at_once() {
     let rounds = usize::try_from(setting("OUTBOX_ROUNDS", 200)).expect("fits");
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
     for redis in [Some(&redis), None] {

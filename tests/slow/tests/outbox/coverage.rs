@@ -17,7 +17,7 @@ async fn not_followed(url: &str) -> Vec<String> {
 
 /// Somebody switches the triggers off, changes rows, and switches them on again.
 #[tokio::test]
-async fn what_changes_behind_triggers_that_are_switched_off_is_read_anew() {
+async fn rows_changed_while_triggers_are_off_are_read_anew() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
     let shared = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
     for config in [shared, CacheConfig::default().local_mb(4)] {
@@ -201,7 +201,7 @@ async fn a_column_that_is_renamed_during_a_transaction_lets_no_write_fail() {
 
 /// Logical replication runs no triggers of statements.
 #[tokio::test]
-async fn what_a_subscription_brings_is_followed() {
+async fn rows_of_a_subscription_are_followed() {
     let publisher = Postgres::start_with(&["wal_level=logical"]);
     let postgres = Postgres::start();
     let tables = "CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL);

@@ -43,7 +43,7 @@ pub(crate) async fn warm(demo: &Demo, id: i64) {
 }
 
 #[tokio::test]
-async fn what_psql_changes_is_shown_by_both_processes() {
+async fn changes_by_psql_are_shown_by_both_processes() {
     let postgres = Postgres::shared();
     let redis = RedisServer::start();
     for redis in [Some(&redis), None] {

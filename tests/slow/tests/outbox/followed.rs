@@ -256,7 +256,7 @@ async fn too_many_rows_at_once_are_a_cold_start() {
 
 /// A write may name only what is derived: no row goes with it.
 #[tokio::test]
-async fn what_one_op_derives_is_read_anew_elsewhere() {
+async fn entries_of_one_op_are_read_anew_elsewhere() {
     let postgres = Postgres::shared();
     let url = database(postgres, []).await;
     let [writer, reader] = [
@@ -281,7 +281,7 @@ async fn what_one_op_derives_is_read_anew_elsewhere() {
 /// A process takes requests before its relay is connected: the others hear of its writes all the
 /// same.
 #[tokio::test]
-async fn a_write_before_the_relay_is_connected_is_heard_by_others() {
+async fn a_write_before_the_relay_is_connected_reaches_others() {
     let postgres = Postgres::shared();
     let url = database(postgres, []).await;
     let reader = Node::new(config(), &url).await;

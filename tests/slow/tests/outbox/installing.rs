@@ -29,7 +29,7 @@ fn shared(redis: &RedisServer) -> CacheConfig {
 /// What is there already takes no lock: neither readers nor writers are in the way, nor do they
 /// wait.
 #[tokio::test]
-async fn what_is_installed_is_installed_again_beside_open_transactions() {
+async fn an_installation_is_repeated_beside_open_transactions() {
     let url = database(Postgres::shared(), [users()]).await;
     let _reader = open(
         &url,
@@ -121,7 +121,7 @@ async fn a_table_of_the_version_before_is_brought_up_to_date() {
 
 /// In a rolling deployment processes of the release before start again, too.
 #[tokio::test]
-async fn what_a_later_release_has_installed_is_not_turned_back() {
+async fn an_installation_of_a_later_release_is_not_turned_back() {
     let postgres = Postgres::shared();
     let url = database(postgres, [users()]).await;
     postgres.psql(&url, "UPDATE cache_outbox_state SET version = 99");

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use crate::{Node, PATIENCE, database, written};
 
 #[tokio::test]
-async fn what_is_invalidated_by_hand_is_committed_with_the_data() {
+async fn manual_invalidations_are_committed_with_the_data() {
     let postgres = Postgres::shared();
     let url = database(postgres, []).await;
     let outbox = Outbox::new(&OutboxConfig::postgres(&url).expect("a URL"));

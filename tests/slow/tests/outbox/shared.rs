@@ -19,7 +19,7 @@ fn rows(postgres: &Postgres, url: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_psql_commits_is_read_anew_in_every_process() {
+async fn commits_by_psql_are_read_anew_in_every_process() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
     let tables = [
         users().tag("team:{team_id}"),
@@ -308,7 +308,7 @@ fn postgres_write(url: &str, name: &str) {
 
 /// A notification that nobody hears is made up for by the next poll.
 #[tokio::test]
-async fn what_is_not_notified_is_found_by_polling() {
+async fn rows_without_a_notification_are_found_by_polling() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
     let url = database(postgres, [users()]).await;
     let node = Node::new(config(&redis), &url).await;

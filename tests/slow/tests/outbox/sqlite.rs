@@ -198,7 +198,7 @@ fn local() -> CacheConfig {
 
 /// Two caches on one file, and a writer that knows nothing of them: with Redis, and without.
 #[tokio::test]
-async fn what_any_program_commits_is_read_anew_by_all() {
+async fn rows_committed_by_any_program_are_read_anew_by_all() {
     let redis = RedisServer::start();
     let with_redis = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
     for config in [local(), with_redis.clone(), with_redis.local_mb(4)] {
@@ -530,7 +530,7 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
 /// A migration makes a table anew and installs the triggers again, all in one transaction:
 /// afterwards the file looks as before.
 #[tokio::test]
-async fn what_a_migration_changes_before_it_installs_the_triggers_is_read_anew() {
+async fn rows_changed_by_a_migration_before_its_triggers_are_read_anew() {
     let file = File::new().await;
     let node = Node::new(local(), &file).await;
     let install = followed().sqlite_sql();

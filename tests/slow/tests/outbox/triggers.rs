@@ -67,7 +67,7 @@ async fn each_statement_writes_the_ids_of_what_it_changes() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_writes_nothing() {
+async fn a_change_of_nothing_writes_nothing() {
     let url = database(Postgres::shared(), [users()]).await;
     for sql in [
         "UPDATE users SET name = name",
@@ -331,7 +331,7 @@ async fn a_column_whose_text_may_differ_from_a_keys_is_refused() {
 }
 
 #[tokio::test]
-async fn what_was_installed_can_be_taken_away() {
+async fn an_installation_can_be_removed() {
     let postgres = Postgres::shared();
     let url = database(postgres, [users()]).await;
     install(&url, [users()]).await.expect("a second time");
@@ -438,7 +438,7 @@ async fn triggers_of_tables_that_left_the_list_are_taken_away_too() {
 /// The triggers run with the rights of who installs them, so what they write to must be that one's
 /// own.
 #[tokio::test]
-async fn what_belongs_to_somebody_else_is_not_installed_over() {
+async fn objects_of_another_owner_are_not_installed_over() {
     let postgres = Postgres::shared();
     for made in [
         "CREATE TABLE public.cache_outbox (id bigint, xid xid8, kind text, resource text, value text, due timestamptz)",

@@ -285,7 +285,7 @@ async fn a_cluster_without_resp3_is_used_and_keeps_nothing_in_the_process() {
 }
 
 #[tokio::test]
-async fn what_one_node_of_a_cluster_lacks_is_said() {
+async fn a_capability_that_one_node_lacks_is_reported() {
     let cluster = RedisCluster::start(2, 0);
     for node in 0..2 {
         let rights = |scan: &str| {

@@ -387,7 +387,7 @@ async fn a_slot_that_returns_after_a_lossy_failover_is_cold() {
 /// A node loses its only slot, which returns with an entry of before. The node is told of it last,
 /// when all others name it already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_node_had_before_it_lost_all_slots_is_cold_when_one_returns() {
+async fn entries_from_before_a_node_lost_all_slots_are_cold_when_one_returns() {
     let options = RedisOptions::default().config("cluster-allow-replica-migration no");
     let mut cluster = RedisCluster::start_with(2, 0, options);
     let last = cluster.join();
@@ -565,7 +565,7 @@ async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
 /// While a former owner may still answer, what lies there is repeated; what has arrived elsewhere
 /// is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_arrived_is_not_repeated() {
+async fn delivered_invalidations_are_not_repeated() {
     let mut cluster = RedisCluster::start(3, 1);
     let shop = Shop::over(settings(&cluster)).await;
     let first = cluster.owner(cluster.slot("users:1"));
@@ -843,7 +843,7 @@ const MOVED: Duration = Duration::from_millis(600);
 
 /// A slot may have left a node behind the walk over its generations, and returned to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_returns_while_everything_is_cleared_is_walked_over_again() {
+async fn slots_that_return_during_a_clearing_are_walked_again() {
     const ROUNDS: u64 = 6;
     let cluster = RedisCluster::start(2, 0);
     let shop = Shop::over(settings(&cluster)).await;

@@ -43,7 +43,7 @@ async fn nothing_stale_while_slots_move_at_once_and_return() {
 /// The former owner tells of the keys that have left it late, or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "Valkey 9 only: scripts/engines valkey"]
-async fn no_copy_is_older_than_the_bound_while_slots_move_at_once() {
+async fn no_local_entry_is_older_than_the_bound_while_slots_move_at_once() {
     let cluster = RedisCluster::start(3, 0);
     let config = settings(&cluster).local_mb(16).local_max_staleness(BOUND);
     let (hits, reads, cluster) = nothing_staler_than(
@@ -62,7 +62,7 @@ async fn no_copy_is_older_than_the_bound_while_slots_move_at_once() {
 /// All slots of a node go, and with them what tells of them; then they come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "Valkey 9 only: scripts/engines valkey"]
-async fn no_copy_outlives_the_move_of_all_slots_of_a_node() {
+async fn no_local_entry_outlives_the_move_of_all_slots_of_a_node() {
     // Otherwise a node without slots becomes a replica, which takes none.
     let options = RedisOptions::default().config("cluster-allow-replica-migration no");
     let cluster = RedisCluster::start_with(3, 0, options);
@@ -88,7 +88,7 @@ async fn no_copy_outlives_the_move_of_all_slots_of_a_node() {
 /// An entry whose slot has left and returned is not that of before, though nobody has touched it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "Valkey 9 only: scripts/engines valkey"]
-async fn what_was_invalidated_while_its_slot_was_away_stays_so() {
+async fn invalidations_while_a_slot_was_away_stay() {
     let cluster = RedisCluster::start(3, 0);
     let shop = Shop::over(settings(&cluster)).await;
     // It connects only when the slot is away.

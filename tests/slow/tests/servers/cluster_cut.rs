@@ -70,7 +70,7 @@ async fn nodes_are_used_at_the_addresses_that_replace_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_lies_on_a_node_that_is_cut_off_is_pending_and_nothing_else() {
+async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
     let cluster = RedisCluster::start(3, 0);
     let links = links_to(&cluster);
     let config = over(&cluster, &links).command_budget(Duration::from_millis(500));

@@ -35,7 +35,7 @@ async fn figures(shop: &Shop) -> LocalFigures {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copies_end_with_writes_here_and_elsewhere() {
+async fn local_entries_end_with_writes_here_and_elsewhere() {
     let cluster = RedisCluster::start(3, 0);
     let shop = Shop::over(both_tiers(&cluster)).await;
     let other = shop.node(settings(&cluster)).await;
@@ -87,7 +87,7 @@ async fn all_keys_in_one_slot_need_one_node_to_be_heard() {
 
 /// Nothing is pushed for a slot without keys, and so the heartbeat has to tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_that_leaves_ends_all_copies() {
+async fn a_slot_that_leaves_ends_all_local_entries() {
     let cluster = RedisCluster::start(3, 0);
     let shop = Shop::over(both_tiers(&cluster)).await;
     warm(&shop).await;
@@ -133,7 +133,7 @@ async fn a_lost_connection_to_a_node_drops_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_copy_is_older_than_the_bound_while_slots_move_and_return() {
+async fn no_local_entry_is_older_than_the_bound_while_slots_move_and_return() {
     let cluster = RedisCluster::start(3, 0);
     let config = both_tiers(&cluster);
     let (hits, reads, cluster) = nothing_staler_than(
@@ -157,7 +157,7 @@ async fn no_copy_is_older_than_the_bound_while_slots_move_and_return() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_copy_is_older_than_the_bound_while_primaries_fail_over() {
+async fn no_local_entry_is_older_than_the_bound_while_primaries_fail_over() {
     let cluster = RedisCluster::start(3, 1);
     let config = both_tiers(&cluster);
     let (hits, reads, cluster) = nothing_staler_than(

@@ -124,7 +124,7 @@ async fn nothing_stale_for_who_is_cut_off_with_a_replaced_primary() {
 /// Its invalidations are acknowledged by a primary that is being replaced, and lost with it.
 /// However long it is cut off, it repeats them when it learns who the primary is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_replaced_primary_acknowledged_is_done_again() {
+async fn acknowledgements_of_a_replaced_primary_are_repeated() {
     /// Longer than an invalidation counts as recent.
     const LONG: Duration = Duration::from_secs(6);
     let parted = whole(0).await;
@@ -147,7 +147,7 @@ async fn what_a_replaced_primary_acknowledged_is_done_again() {
 /// The primary that takes over can't be reached for longer than an invalidation counts as recent,
 /// and by this process only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_again_is_not_given_up() {
+async fn repetitions_are_not_given_up() {
     const LONG: Duration = Duration::from_secs(7);
     let parted = whole(0).await;
     let new = parted.cluster.node(parted.primary + 3).port();

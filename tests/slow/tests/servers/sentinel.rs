@@ -333,7 +333,7 @@ async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_former_primary_acknowledged_is_done_again() {
+async fn acknowledgements_of_a_former_primary_are_repeated() {
     done_again(async |writer| writer.rename(1).await, false).await;
 }
 
@@ -445,7 +445,7 @@ async fn a_primary_is_left_when_sentinels_are_set_up_anew() {
 /// From the promotion of a replica to the end of the failover the Sentinel that makes it shows the
 /// new epoch beside the former primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_connects_while_a_failover_is_being_made_uses_the_new_primary() {
+async fn a_connection_made_during_a_failover_uses_the_new_primary() {
     let mut sentinels = Sentinels::with_replicas(2);
     // Nobody else follows the new primary, so that it takes a second to the end.
     sentinels.server_mut(2).pause();

@@ -228,7 +228,7 @@ fn room_that_alignment_does_not_need_is_a_field() {
 
 /// serde writes a variant whose only field is skipped like one without fields.
 #[test]
-fn what_a_variant_without_serialised_fields_holds() {
+fn the_fields_of_a_variant_that_serialises_none() {
     #[derive(Serialize)]
     struct Holds {
         scope: Variants,

@@ -1,5 +1,5 @@
 //! How long it takes to find a shape. To measure, not to judge:
-//! `cargo test --release -p cache-runtime --lib -- --ignored --nocapture what_a_shape_costs`.
+//! `cargo test --release -p cache-runtime --lib -- --ignored --nocapture the_cost_of_a_shape`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -93,7 +93,7 @@ fn measure<T: DeserializeOwned + 'static>(name: &str) {
 
 #[test]
 #[ignore = "measures"]
-fn what_a_shape_costs() {
+fn the_cost_of_a_shape() {
     measure::<Flat>("flat");
     measure::<Nested>("nested");
     measure::<Large>("large");

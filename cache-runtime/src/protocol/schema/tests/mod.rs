@@ -144,7 +144,7 @@ fn only_what_takes_anything_guesses() {
 }
 
 #[test]
-fn what_panics_has_a_shape_all_the_same() {
+fn a_type_that_panics_has_a_shape() {
     assert_eq!(hash::<Panics>(), probe::run::<Panics>().hash);
 }
 
@@ -225,13 +225,13 @@ macro_rules! ends {
 }
 
 #[test]
-fn what_contains_itself_has_a_shape_and_ends() {
+fn a_type_that_contains_itself_has_a_shape() {
     use endless::*;
     ends!(Newtype Alone Thin Pair Itself);
 }
 
 #[test]
-fn what_serde_would_ask_without_end_is_given_up() {
+fn a_probe_without_end_is_given_up() {
     use endless::*;
     ends!(Tree Left Right Vec<Tree> Wide);
     // The thread that asks is not the one that is given up.
@@ -240,7 +240,7 @@ fn what_serde_would_ask_without_end_is_given_up() {
 
 /// Where panics abort, a type that is given up has the shape of what was found before.
 #[test]
-fn what_is_given_up_has_a_shape_without_unwinding() {
+fn a_probe_that_is_given_up_has_a_shape_without_unwinding() {
     use endless::*;
 
     /// Tries many forms of a value, and makes an error for each.

@@ -66,7 +66,7 @@ fn parts(batcher: &Batcher, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<B
 }
 
 #[test]
-fn nobody_is_given_up_for_those_who_came_before() {
+fn present_callers_are_served_whatever_left_before() {
     for is_on_its_way in [false, true] {
         let batcher = Batcher::default();
         let began = Instant::now();
