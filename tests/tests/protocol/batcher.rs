@@ -1,5 +1,5 @@
-//! Reads that travel together. As many go alone as may, and are held on their way; those who come
-//! then gather, and what becomes of them is written out.
+//! Batched reads. As many direct reads as are allowed are held on their way. Further reads are
+//! queued then, and the tests say what becomes of them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,49 +12,49 @@ use crate::shop::{Shop, User};
 use crate::{bounded, patient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// As many reads go alone at most, which is what a slow network makes of it.
-const ALONE: u32 = 64;
-/// Rows that nobody but those has to do with.
+/// The most direct reads, which are as many over a slow network.
+const DIRECT: u32 = 64;
+/// Rows that only the direct reads ask for.
 const FIRST: i64 = 1000;
 /// Further rows, all of which are in Redis.
 const ROWS: i64 = 400;
 
-/// A shop behind a proxy, whose answers are held, with as many reads on their way as may go alone.
-struct Crowd {
+/// A shop behind a proxy, whose answers are held, with the most direct reads on their way.
+struct HeldReads {
     server: RedisServer,
     proxy: Proxy,
     shop: Arc<Shop>,
-    alone: Vec<Read>,
+    direct: Vec<Read>,
 }
 
 type Read = JoinHandle<(Option<User>, Status)>;
 
-impl Crowd {
-    async fn gather(config: impl FnOnce(u16) -> CacheConfig) -> Self {
+impl HeldReads {
+    async fn start(config: impl FnOnce(u16) -> CacheConfig) -> Self {
         let server = RedisServer::start();
         let proxy = Proxy::start(server.port());
         // While it connects it is told that an answer takes long.
         proxy.set(Mode::Delay(Duration::from_millis(2)));
         let shop = Shop::new(&Cache::new(config(proxy.port())).await);
         proxy.set(Mode::Pass);
-        for id in (1..=ROWS).chain(FIRST..FIRST + i64::from(ALONE)) {
+        for id in (1..=ROWS).chain(FIRST..FIRST + i64::from(DIRECT)) {
             shop.commit(id, &format!("user {id}"));
             shop.name(id).await;
         }
-        let mut crowd = Self {
+        let mut held = Self {
             server,
             proxy,
             shop: Arc::new(shop),
-            alone: Vec::new(),
+            direct: Vec::new(),
         };
-        let before = crowd.sent();
-        crowd.proxy.set(Mode::HoldAnswers);
-        crowd.alone = (FIRST..FIRST + i64::from(ALONE))
-            .map(|id| crowd.read(id))
+        let before = held.sent();
+        held.proxy.set(Mode::HoldAnswers);
+        held.direct = (FIRST..FIRST + i64::from(DIRECT))
+            .map(|id| held.read(id))
             .collect();
-        crowd.settle().await;
-        crowd.hears_of(before + u64::from(ALONE)).await;
-        crowd
+        held.settle().await;
+        held.received(before + u64::from(DIRECT)).await;
+        held
     }
 
     fn read(&self, id: i64) -> Read {
@@ -65,33 +65,33 @@ impl Crowd {
         })
     }
 
-    /// Lets those who have begun get to where they wait.
+    /// Lets the tasks that have begun reach their wait.
     async fn settle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// How many reads the server has heard of.
+    /// How many reads the server has received.
     fn sent(&self) -> u64 {
         self.server.calls("mget")
     }
 
-    /// Waits until the server has heard of exactly so many reads.
-    async fn hears_of(&self, reads: u64) {
-        let heard = async {
+    /// Waits until the server has received exactly so many reads.
+    async fn received(&self, reads: u64) {
+        let received = async {
             while self.sent() != reads {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, heard).await.is_err() {
-            panic!("the server has heard of {} reads, not {reads}", self.sent());
+        if tokio::time::timeout(PATIENCE, received).await.is_err() {
+            panic!("the server has received {} reads, not {reads}", self.sent());
         }
     }
 
-    /// Lets those who went alone arrive.
-    async fn disperse(&mut self) {
-        for read in self.alone.drain(..) {
+    /// Waits for the direct reads.
+    async fn finish_direct(&mut self) {
+        for read in self.direct.drain(..) {
             assert!(is_hit(read.await.expect("answered").1));
         }
     }
@@ -108,17 +108,17 @@ fn is_hit(status: Status) -> bool {
 #[tokio::test]
 async fn each_is_answered_with_its_own_in_few_commands() {
     bounded(async {
-        let mut crowd = Crowd::gather(over).await;
-        let before = crowd.sent();
+        let mut held = HeldReads::start(over).await;
+        let before = held.sent();
         // More than fit into one, the same row often, and some who hang up.
         let reads: Vec<_> = (0..2 * ROWS)
-            .map(|n| (1 + n * 7 % ROWS, crowd.read(1 + n * 7 % ROWS)))
+            .map(|n| (1 + n * 7 % ROWS, held.read(1 + n * 7 % ROWS)))
             .collect();
-        crowd.settle().await;
+        held.settle().await;
         for (_, read) in reads.iter().skip(3).step_by(5) {
             read.abort();
         }
-        crowd.proxy.set(Mode::Pass);
+        held.proxy.set(Mode::Pass);
         for (id, read) in reads {
             match read.await {
                 Ok((row, status)) => {
@@ -128,8 +128,8 @@ async fn each_is_answered_with_its_own_in_few_commands() {
                 Err(error) => assert!(error.is_cancelled()),
             }
         }
-        crowd.disperse().await;
-        let sent = crowd.sent() - before;
+        held.finish_direct().await;
+        let sent = held.sent() - before;
         // At first it is not known how much they bring, so they go in parts.
         assert!((2..=60).contains(&sent), "{sent} commands for all of them");
     })
@@ -139,23 +139,21 @@ async fn each_is_answered_with_its_own_in_few_commands() {
 #[tokio::test]
 async fn a_read_does_not_join_one_that_has_left() {
     bounded(async {
-        let mut crowd = Crowd::gather(over).await;
-        let writer = crowd
-            .shop
-            .node(&Cache::new(over(crowd.server.port())).await);
-        let before = crowd.sent();
-        let early = crowd.read(1);
-        crowd.hears_of(before + 1).await;
+        let mut held = HeldReads::start(over).await;
+        let writer = held.shop.node(&Cache::new(over(held.server.port())).await);
+        let before = held.sent();
+        let early = held.read(1);
+        held.received(before + 1).await;
         writer.rename(1, "new").await.expect("written");
-        let late = crowd.read(1);
-        crowd.settle().await;
-        crowd.proxy.set(Mode::Pass);
+        let late = held.read(1);
+        held.settle().await;
+        held.proxy.set(Mode::Pass);
         let (row, status) = early.await.expect("answered");
         assert_eq!(row.expect("there").name, "user 1", "it began before");
         assert!(is_hit(status));
         let (row, _) = late.await.expect("answered");
         assert_eq!(row.expect("there").name, "new");
-        crowd.disperse().await;
+        held.finish_direct().await;
     })
     .await;
 }
@@ -163,7 +161,7 @@ async fn a_read_does_not_join_one_that_has_left() {
 #[tokio::test]
 async fn a_forbidden_key_does_not_fail_other_reads() {
     bounded(async {
-        let mut crowd = Crowd::gather(over).await;
+        let mut held = HeldReads::start(over).await;
         // From here on pages are somebody else's.
         let rule = [
             "ACL",
@@ -173,12 +171,12 @@ async fn a_forbidden_key_does_not_fail_other_reads() {
             "~users:*",
             "~@gen:*",
         ];
-        crowd.server.cli(&rule);
-        let shop = Arc::clone(&crowd.shop);
+        held.server.cli(&rule);
+        let shop = Arc::clone(&held.shop);
         let page = cache_tests::spawn(async move { observe(shop.page(1)).await });
-        let reads: Vec<_> = (1..=20).map(|id| crowd.read(id)).collect();
-        crowd.settle().await;
-        crowd.proxy.set(Mode::Pass);
+        let reads: Vec<_> = (1..=20).map(|id| held.read(id)).collect();
+        held.settle().await;
+        held.proxy.set(Mode::Pass);
         for read in reads {
             let (_, status) = read.await.expect("answered");
             assert!(is_hit(status), "{status:?}");
@@ -187,7 +185,7 @@ async fn a_forbidden_key_does_not_fail_other_reads() {
         assert!(!rows.expect("read").is_empty());
         let status = outcomes[0].status;
         assert_eq!(status, Status::Bypass(BypassReason::Unavailable));
-        crowd.disperse().await;
+        held.finish_direct().await;
     })
     .await;
 }
@@ -195,17 +193,17 @@ async fn a_forbidden_key_does_not_fail_other_reads() {
 #[tokio::test]
 async fn a_generation_that_is_missing_is_made() {
     bounded(async {
-        let mut crowd = Crowd::gather(over).await;
-        crowd.server.cli(&["DEL", "@gen:users"]);
-        let reads: Vec<_> = (1..=20).map(|id| crowd.read(id)).collect();
-        crowd.settle().await;
-        crowd.proxy.set(Mode::Pass);
+        let mut held = HeldReads::start(over).await;
+        held.server.cli(&["DEL", "@gen:users"]);
+        let reads: Vec<_> = (1..=20).map(|id| held.read(id)).collect();
+        held.settle().await;
+        held.proxy.set(Mode::Pass);
         for read in reads {
             let (_, status) = read.await.expect("answered");
             let (stored, joined) = (true, false);
             assert_eq!(status, Status::Miss { stored, joined });
         }
-        crowd.disperse().await;
+        held.finish_direct().await;
     })
     .await;
 }

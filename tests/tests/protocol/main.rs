@@ -3,10 +3,11 @@
 
 mod addresses;
 mod announced;
-mod around;
 mod batch;
 mod batcher;
+mod blocking;
 mod bound_keys;
+mod call_surroundings;
 mod calls_in_bodies;
 mod changing_leases;
 mod clear;
