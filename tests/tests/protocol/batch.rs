@@ -282,7 +282,7 @@ async fn ids_past_one_command_are_read_in_several() {
 async fn a_large_batch_is_stored_as_a_whole_in_few_commands() {
     let server = RedisServer::start();
     // Nothing else asks in the same way, but for the write of each second that asks for health.
-    let config = over(&server).lease(Duration::from_secs(60)).advice(false);
+    let config = over(&server).lease(Duration::from_secs(60));
     let cache = Cache::new(config).await;
     let shop = Shop::new(&cache);
     // The scripts are known from here on.

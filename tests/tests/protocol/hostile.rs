@@ -37,8 +37,8 @@ async fn is_bypassed(shop: &Shop, id: i64) -> bool {
 async fn without_one_command_of_an_invalidation_nothing_is_served() {
     bounded(async {
         let server = RedisServer::start();
-        let shop = Shop::new(&Cache::new(over(&server).advice(false)).await);
-        let reader = shop.node(&Cache::new(over(&server).advice(false)).await);
+        let shop = Shop::new(&Cache::new(over(&server)).await);
+        let reader = shop.node(&Cache::new(over(&server)).await);
         for command in ["getrange", "exists", "pttl", "get", "del", "set", "time"] {
             for node in [&shop, &reader] {
                 eventually(PATIENCE, async || is_hit(node, 1).await).await;
@@ -56,7 +56,7 @@ async fn without_one_command_of_an_invalidation_nothing_is_served() {
             .await;
             assert_eq!(reader.name(1).await, name);
             // One that starts then is told, too.
-            let late = shop.node(&Cache::new(over(&server).advice(false)).await);
+            let late = shop.node(&Cache::new(over(&server)).await);
             assert!(is_bypassed(&late, 1).await, "{command}");
             server.cli(&["ACL", "SETUSER", "default", &format!("+{command}")]);
             for node in [&shop, &reader, &late] {

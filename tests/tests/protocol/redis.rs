@@ -511,8 +511,7 @@ async fn everything_is_invalidated_although_its_caller_hangs_up() {
 async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
     bounded(async {
         let server = RedisServer::start();
-        // The doctor would be refused, too.
-        let config = over(&server).wait_limit(PATIENCE * 2).advice(false);
+        let config = over(&server).wait_limit(PATIENCE * 2);
         let shop = Shop::new(&Cache::new(config.clone()).await);
         let here = shop.node(&Cache::new(config).await);
         let gate = Gate::new();

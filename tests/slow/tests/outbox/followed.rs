@@ -175,12 +175,14 @@ async fn a_lost_connection_forgets_everything() {
     let url = database(postgres, [users()]).await;
     let node = Node::new(config(), &url).await;
     node.warm(1).await;
+    // On a busy machine a connection may have been lost before.
+    let before = node.stats().await.cold_starts;
     postgres.psql(
         &url,
         "BEGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database();
          ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'lost' WHERE id = 1; COMMIT",
     );
-    eventually(PATIENCE, async || node.stats().await.cold_starts == 2).await;
+    eventually(PATIENCE, async || node.stats().await.cold_starts > before).await;
     node.heard().await;
     assert_eq!(node.name(1).await.0, "lost");
 }
