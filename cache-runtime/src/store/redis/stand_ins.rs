@@ -63,6 +63,11 @@ impl Connection {
         self.server
     }
 
+    /// Shuttle has no time that could be paused.
+    pub(super) fn is_driven_apart(&self) -> bool {
+        false
+    }
+
     pub(super) fn set_aside(&self) -> SetAside {
         SetAside
     }
