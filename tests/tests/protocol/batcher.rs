@@ -244,14 +244,17 @@ async fn waits_for_a_silent_or_lost_server_are_bounded() {
             }
             // Nobody is left behind who would keep the next ones from being read.
             proxy.cut_then(Mode::Pass);
+            // On a busy machine not all of them are read within the budget at once.
+            let mut missed: Vec<_> = (1..=ROWS).collect();
             eventually(PATIENCE, async || {
-                let reads: Vec<_> = (1..=ROWS).map(read).collect();
-                let mut hits = 0;
-                for read in reads {
+                let reads: Vec<_> = missed.drain(..).map(|id| (id, read(id))).collect();
+                for (id, read) in reads {
                     let (_, outcomes, _) = read.await.expect("answered");
-                    hits += i64::from(is_hit(outcomes[0].status));
+                    if !is_hit(outcomes[0].status) {
+                        missed.push(id);
+                    }
                 }
-                hits == ROWS
+                missed.is_empty()
             })
             .await;
         })
