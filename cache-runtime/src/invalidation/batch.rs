@@ -262,7 +262,7 @@ impl Batch {
     /// goes by what is replaced before it.
     pub(super) fn bumps_in_order(&self) -> Vec<Arc<Dep>> {
         let mut bumps: Vec<_> = self.bumps.iter().cloned().collect();
-        bumps.sort_by_key(|dep| dep.is_of_tag() || dep.is_of_row());
+        bumps.sort_by_key(|dep| dep.has_window());
         bumps.extend(self.rows.iter().cloned());
         bumps
     }

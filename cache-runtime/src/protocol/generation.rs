@@ -1,6 +1,7 @@
 //! Generations: what an entry depends on. The stamp records their state before a load.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 
@@ -83,16 +84,21 @@ impl Dep {
         self.name().starts_with('~') && self.name() != "~~"
     }
 
-    /// The resource whose window this generation belongs to; empty for tags. A load that names a
-    /// row or a tag goes by its window, which is replaced first; see `call/read/learnt.rs`. `None`
-    /// for rows and tags themselves.
-    pub(crate) fn opens(&self) -> Option<&str> {
-        (!self.is_of_row() && !self.is_of_tag()).then(|| self.owner())
+    /// Whether it is of a row or a tag. A load that names one goes by its window, which is replaced
+    /// before it: the other generations of its [`owner`](Self::owner). See `call/read/learnt.rs`.
+    pub(crate) fn has_window(&self) -> bool {
+        self.is_of_row() || self.is_of_tag()
     }
 
-    /// The resource whose window it goes by, if it is a row or a tag; empty for tags.
-    pub(crate) fn goes_by(&self) -> Option<&str> {
-        (self.is_of_row() || self.is_of_tag()).then(|| self.owner())
+    /// The windows that these are generations of, by their owners.
+    pub(crate) fn windows<'d>(deps: impl IntoIterator<Item = &'d Arc<Self>>) -> HashSet<&'d str> {
+        let deps = deps.into_iter().filter(|dep| !dep.has_window());
+        deps.map(|dep| dep.owner()).collect()
+    }
+
+    /// Whether its window is among these.
+    pub(crate) fn waits_for(&self, windows: &HashSet<&str>) -> bool {
+        self.has_window() && windows.contains(self.owner())
     }
 
     /// The resource, or nothing for tags. No resource name contains `~`.

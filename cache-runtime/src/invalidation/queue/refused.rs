@@ -70,10 +70,8 @@ impl Refused {
         if self.is_empty() || crate::base::mutation::is_active("refused-sent-with-others") {
             return None;
         }
-        let windows: HashSet<&str> = self.bumps.iter().filter_map(|dep| dep.opens()).collect();
-        let waits = |dep: &Arc<Dep>| {
-            self.bumps.contains(dep) || dep.goes_by().is_some_and(|it| windows.contains(it))
-        };
+        let windows = Dep::windows(&self.bumps);
+        let waits = |dep: &Arc<Dep>| self.bumps.contains(dep) || dep.waits_for(&windows);
         let kills = invalidation.kills.iter().cloned();
         let (refused_kills, kills) = kills.partition(|key| self.kills.contains(key));
         let bumps = invalidation.bumps.iter().cloned();

@@ -94,13 +94,9 @@ impl Held {
     fn refused_of(&self, invalidation: &Invalidation) -> Option<Invalidation> {
         let forbidden = self.forbidden.lock();
         let bumps = &invalidation.bumps;
-        let is_forbidden = |dep: &Dep| forbidden.contains(&dep.name());
-        let of_forbidden = |it: &str| {
-            let mut windows = bumps.iter().filter(|dep| dep.opens() == Some(it));
-            windows.any(|dep| is_forbidden(dep))
-        };
-        let is_undone =
-            |dep: &&Arc<Dep>| is_forbidden(dep) || dep.goes_by().is_some_and(&of_forbidden);
+        let is_forbidden = |dep: &&Arc<Dep>| forbidden.contains(&dep.name());
+        let windows = Dep::windows(bumps.iter().filter(is_forbidden));
+        let is_undone = |dep: &&Arc<Dep>| is_forbidden(dep) || dep.waits_for(&windows);
         let undone = Invalidation {
             bumps: bumps.iter().filter(is_undone).cloned().collect(),
             ..Invalidation::default()

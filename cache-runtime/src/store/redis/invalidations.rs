@@ -27,16 +27,6 @@ struct KeyByKey {
     fault: Option<Error>,
 }
 
-impl KeyByKey {
-    /// Whether something was not replaced that has to be replaced before this.
-    fn holds(&self, dep: &Dep) -> bool {
-        let undone = &self.undone.bumps;
-        dep.goes_by()
-            .is_some_and(|it| undone.iter().any(|dep| dep.opens() == Some(it)))
-            && !crate::base::mutation::is_active("replaced-without-its-window")
-    }
-}
-
 impl RedisStore {
     /// Invalidates on the one server, in steps of a bounded size.
     pub(super) async fn invalidate_alone(
@@ -91,8 +81,8 @@ impl RedisStore {
         let kills = invalidation.kills.iter();
         let kills = kills.map(|key| invalidation.part(vec![key.clone()], Vec::new()));
         let bump = |dep: &Arc<Dep>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
-        let of_windows = |dep: &&Arc<Dep>| dep.opens().is_some();
-        let (windows, others): (Vec<_>, Vec<_>) = invalidation.bumps.iter().partition(of_windows);
+        let bumps = invalidation.bumps.iter();
+        let (others, windows): (Vec<_>, Vec<_>) = bumps.partition(|dep| dep.has_window());
         let mut outcome = KeyByKey {
             done: Invalidated {
                 at: Millis(0),
@@ -103,10 +93,12 @@ impl RedisStore {
         };
         let first: Vec<_> = kills.chain(windows.into_iter().map(bump)).collect();
         self.invalidate_each_alone(&first, &mut outcome).await;
-        // A load that names a row or a tag goes by what is replaced before it. So these wait for
-        // that.
-        let (held, others): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|dep| outcome.holds(dep));
+        // Those of rows and tags whose window was not replaced wait for it.
+        let undone = Dep::windows(&outcome.undone.bumps);
+        let (held, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|dep| {
+            dep.waits_for(&undone)
+                && !crate::base::mutation::is_active("replaced-without-its-window")
+        });
         outcome.undone.bumps.extend(held.into_iter().cloned());
         let others: Vec<_> = others.into_iter().map(bump).collect();
         self.invalidate_each_alone(&others, &mut outcome).await;
