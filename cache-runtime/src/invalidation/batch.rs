@@ -285,25 +285,32 @@ impl Batch {
         std::mem::replace(self, rest)
     }
 
-    /// Keeps only what the store has not done. Returns the callers that wait for none of it, and
-    /// the sweeps of resources whose generations are all replaced.
-    pub(super) fn keep(&mut self, undone: &Invalidation) -> (Waiters, HashMap<Box<str>, bool>) {
+    /// Removes what the store has done. Returns the callers that wait for nothing else, and the
+    /// sweeps of resources whose generations are all replaced.
+    pub(super) fn remove(&mut self, done: &Invalidation) -> (Waiters, HashMap<Box<str>, bool>) {
         if crate::base::mutation::is_active("undone-remainder-dropped") {
             self.kills = HashSet::new();
             self.bumps = HashSet::new();
             return (std::mem::take(&mut self.waiters), HashMap::new());
         }
-        let left: HashSet<&str> = undone.bumps.iter().map(|dep| dep.owner()).collect();
-        let sweeps = std::mem::take(&mut self.sweeps).into_iter();
-        let (left, swept) = sweeps.partition(|(resource, _)| left.contains(&**resource));
-        self.sweeps = left;
-        self.kills = undone.kills.iter().cloned().collect();
+        if done.is_empty() {
+            return (Waiters::new(), HashMap::new());
+        }
+        for key in &done.kills {
+            self.kills.remove(key);
+        }
         // Those of rows too: their kills may be done, so now they are counted.
-        self.bumps = undone.bumps.iter().cloned().collect();
-        self.rows = HashSet::new();
+        self.bumps.extend(std::mem::take(&mut self.rows));
+        for dep in &done.bumps {
+            self.bumps.remove(dep);
+        }
         if self.kills.is_empty() && self.bumps.is_empty() {
             self.withdraws = HashMap::new();
         }
+        let left: HashSet<&str> = self.bumps.iter().map(|dep| dep.owner()).collect();
+        let sweeps = std::mem::take(&mut self.sweeps).into_iter();
+        let (left, swept) = sweeps.partition(|(resource, _)| left.contains(&**resource));
+        self.sweeps = left;
         let waiters = std::mem::take(&mut self.waiters);
         let (done, rest) = waiters
             .into_iter()

@@ -120,7 +120,7 @@ impl Worker {
         let waiters = self.shared.change(|queue| {
             let waiters = queue.take_back_direct(number)?;
             if !is_away(&error) {
-                queue.refuse(undone, undone, Some(&error));
+                queue.refuse(undone, &error);
             }
             Some(waiters)
         });

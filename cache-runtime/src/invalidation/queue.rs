@@ -310,12 +310,12 @@ impl Queue {
         if batch.is_empty() {
             return None;
         }
-        let invalidation = Invalidation {
+        let mut invalidation = Invalidation {
             kills: batch.kills.iter().cloned().collect(),
             bumps: batch.bumps_in_order(),
             withdraws: batch.withdraws.keys().copied().collect(),
         };
-        let divided = self.refused.divide(&invalidation);
+        let refused = self.refused.taken_out_of(&mut invalidation);
         let intents = batch.intents.clone();
         let spans = batch.spans.clone();
         let invalidates = batch.invalidates();
@@ -326,7 +326,8 @@ impl Queue {
             whole_namespace: parts.is_some(),
             parts: parts.unwrap_or_else(|| Parts::Only(BTreeSet::new())),
             invalidation,
-            divided,
+            refused,
+            with_refused: true,
             intents,
             spans,
         })
@@ -337,14 +338,9 @@ impl Queue {
         self.in_flight.is_some() && !self.direct.is_some()
     }
 
-    /// The store has answered to `sent`, and has refused `undone` of it.
-    pub(super) fn refuse(
-        &mut self,
-        sent: &Invalidation,
-        undone: &Invalidation,
-        error: Option<&Error>,
-    ) {
-        self.refused.record(sent, undone, error);
+    /// The store has answered, and has refused this.
+    pub(super) fn refuse(&mut self, undone: &Invalidation, error: &Error) {
+        self.refused.record(undone, error);
     }
 
     /// Returns true if the store has refused to invalidate something that a request names.

@@ -58,8 +58,11 @@ fn is_on() -> bool {
 
 /// Around the delivery of what has waited, with links from the writes that asked for it.
 pub(super) fn delivery_span(telemetry: &Telemetry, outgoing: &OutgoingBatch) -> Span {
-    let (invalidation, everything) = (&outgoing.invalidation, outgoing.whole_namespace);
-    let span = invalidation_span(telemetry, invalidation, everything, None);
+    let named = match outgoing.invalidation.is_empty() {
+        true => &outgoing.refused,
+        false => &outgoing.invalidation,
+    };
+    let span = invalidation_span(telemetry, named, outgoing.whole_namespace, None);
     for write in outgoing.spans.iter().take(LINKS) {
         span.follows_from(write);
     }

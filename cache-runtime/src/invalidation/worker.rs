@@ -1,5 +1,6 @@
 //! The worker: delivers the invalidations in the queue and retries them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::clearing::Clearing;
-use super::queue::{self, Queue};
+use super::queue::{OutgoingBatch, Queue};
 use super::reconnect::{changed, is_away, is_lost, number_of};
 use super::report;
 use super::shared::SharedQueue;
@@ -178,14 +179,15 @@ impl Worker {
                 return Err(Stopped { error, until });
             }
             let number = number_of(self.connection.as_ref());
-            let Some(outgoing) = self.shared.change(|queue| queue.send(clock::now())) else {
+            let Some(mut outgoing) = self.shared.change(|queue| queue.send(clock::now())) else {
                 if self.store.circuit() == Circuit::Closed {
                     self.shared.change(Queue::answered);
                 }
                 return Ok(());
             };
+            outgoing.with_refused = with_refused;
             let span = report::delivery_span(&self.shared.telemetry, &outgoing);
-            if let Err(error) = in_span(span, self.deliver(&outgoing, with_refused)).await {
+            if let Err(error) = in_span(span, self.deliver(&outgoing)).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Retry at once over the next connection, which may be there already.
                     self.shared.requeue(self.connection.as_ref());
@@ -208,15 +210,11 @@ impl Worker {
     }
 
     /// Delivers the parts one by one. A part that the store refuses doesn't hold up the others.
-    async fn deliver(
-        &self,
-        outgoing: &queue::OutgoingBatch,
-        with_refused: bool,
-    ) -> Result<(), Error> {
+    async fn deliver(&self, outgoing: &OutgoingBatch) -> Result<(), Error> {
         let mut outcome = Ok(());
         if outgoing.invalidates {
             let began = clock::now();
-            match self.invalidate(outgoing, with_refused).await {
+            match self.invalidate(outgoing).await {
                 Ok(at) => {
                     if outgoing.whole_namespace {
                         // First, so that whoever is told finds it in the log and among the events.
@@ -254,23 +252,19 @@ impl Worker {
         outcome
     }
 
-    async fn invalidate(
-        &self,
-        outgoing: &queue::OutgoingBatch,
-        with_refused: bool,
-    ) -> Result<Millis, Error> {
+    async fn invalidate(&self, outgoing: &OutgoingBatch) -> Result<Millis, Error> {
         let (everything, each) = match self.store.is_split() {
             // A part that does not answer must not delay what lies elsewhere.
             true => {
                 let (everything, each) = tokio::join!(
                     self.invalidate_everything(outgoing),
-                    self.invalidate_each(outgoing, with_refused)
+                    self.invalidate_each(outgoing)
                 );
                 (everything?, each?)
             }
             false => (
                 self.invalidate_everything(outgoing).await?,
-                self.invalidate_each(outgoing, with_refused).await?,
+                self.invalidate_each(outgoing).await?,
             ),
         };
         Ok(everything.or(each).unwrap_or(Millis(0)))
@@ -280,7 +274,7 @@ impl Worker {
     /// store's time.
     async fn invalidate_everything(
         &self,
-        outgoing: &queue::OutgoingBatch,
+        outgoing: &OutgoingBatch,
     ) -> Result<Option<Millis>, Error> {
         if !outgoing.whole_namespace {
             return Ok(None);
@@ -307,74 +301,63 @@ impl Worker {
     }
 
     /// Invalidates the entries and generations. Returns when, in the store's time.
-    async fn invalidate_each(
-        &self,
-        outgoing: &queue::OutgoingBatch,
-        with_refused: bool,
-    ) -> Result<Option<Millis>, Error> {
-        let all = &outgoing.invalidation;
-        if all.is_empty() {
-            return Ok(None);
-        }
-        let Some((others, refused)) = &outgoing.divided else {
-            let (_, at) = self.invalidate_part(outgoing, all, None).await;
-            return at.map(Some);
-        };
+    async fn invalidate_each(&self, outgoing: &OutgoingBatch) -> Result<Option<Millis>, Error> {
+        let (others, refused) = (&outgoing.invalidation, &outgoing.refused);
         // First, and apart: who waits for nothing that is refused must not wait for the refusal.
-        let (undone, at) = match others.is_empty() {
-            true => (Invalidation::default(), Ok(Millis(0))),
-            false => self.invalidate_part(outgoing, others, Some(refused)).await,
+        let at = match others.is_empty() {
+            true => Ok(None),
+            false => self.invalidate_part(outgoing, others).await.map(Some),
         };
+        if refused.is_empty() {
+            return at;
+        }
         // Also if a generation was refused just now before which rows or tags among the others may
-        // not be replaced. From now on it is divided off with them.
+        // not be replaced. From now on it is taken out with them.
         let ends = |error: &Error| {
             is_away(error) || !crate::base::mutation::is_active("rows-sent-past-a-refused-window")
         };
         let is_over = at.as_ref().is_err_and(ends) && !self.store.is_split();
-        if is_over || !with_refused {
+        if is_over || !outgoing.with_refused {
             return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
         }
-        let (_, again) = self.invalidate_part(outgoing, refused, Some(&undone)).await;
-        Ok(Some(at?.max(again?)))
+        let again = self.invalidate_part(outgoing, refused).await;
+        Ok(at?.max(Some(again?)))
     }
 
-    /// Sends a batch, or a part of it, while the other part waits. Returns what was not done of it.
+    /// Sends a part of a batch, and acknowledges what is done of it if other parts are left.
     async fn invalidate_part(
         &self,
-        outgoing: &queue::OutgoingBatch,
+        outgoing: &OutgoingBatch,
         part: &Invalidation,
-        other: Option<&Invalidation>,
-    ) -> (Invalidation, Result<Millis, Error>) {
+    ) -> Result<Millis, Error> {
         let began = clock::now();
         let PartlyInvalidated { done, undone } = self.store.invalidate_partly(part).await;
-        let (undone, error) = match undone {
-            None => (Invalidation::default(), None),
-            Some((undone, error)) => (undone, Some(error)),
+        let at = done.at;
+        let done = match &undone {
+            None => Cow::Borrowed(part),
+            Some((undone, _)) => Cow::Owned(part.without(undone)),
         };
-        // All of this before anybody is told.
-        if (error.is_some() || other.is_some()) && !error.as_ref().is_some_and(is_away) {
-            self.shared
-                .change(|queue| queue.refuse(part, &undone, error.as_ref()));
-        }
         if !outgoing.whole_namespace {
-            let telemetry = &self.shared.telemetry;
-            match undone.is_empty() {
-                true => report::delivered(telemetry, part, began.elapsed()),
-                false => report::delivered(telemetry, &part.without(&undone), began.elapsed()),
-            }
+            report::delivered(&self.shared.telemetry, &done, began.elapsed());
         }
-        let mut left = undone.clone();
-        if let Some(other) = other {
-            left.extend(other);
-        }
-        let is_partly = !left.is_empty() && left.len() < outgoing.invalidation.len();
-        if is_partly || self.store.is_split() && (error.is_some() || outgoing.whole_namespace) {
-            let sweeps = self.shared.change(|queue| queue.acknowledge_but(&left));
+        if undone.is_some()
+            || !outgoing.refused.is_empty()
+            || self.store.is_split() && outgoing.whole_namespace
+        {
+            let sweeps = self.shared.change(|queue| {
+                // Before anybody is told.
+                if let Some((undone, error)) = &undone
+                    && !is_away(error)
+                {
+                    queue.refuse(undone, error);
+                }
+                queue.acknowledge_part(&done)
+            });
             let sweeps = sweeps.into_iter();
             self.sweeper
-                .request(sweeps.map(|(name, derived)| (Some(name), derived)), done.at);
+                .request(sweeps.map(|(name, derived)| (Some(name), derived)), at);
         }
-        (undone, error.map_or(Ok(done.at), Err))
+        undone.map_or(Ok(at), |(_, error)| Err(error))
     }
 
     async fn last_attempt(&self) {

@@ -27,18 +27,18 @@ impl Queue {
         done
     }
 
-    /// Handles a partial acknowledgement: `undone` keeps waiting, the rest is done. So keys that a
-    /// server refuses, or that lie on one that is away, don't hold up others. Returns the sweeps of
-    /// what is done.
-    pub(in crate::invalidation) fn acknowledge_but(
+    /// Handles a partial acknowledgement: the rest keeps waiting. So keys that a server refuses, or
+    /// that lie on one that is away, don't hold up others. Returns the sweeps of what is done.
+    pub(in crate::invalidation) fn acknowledge_part(
         &mut self,
-        undone: &Invalidation,
+        done: &Invalidation,
     ) -> HashMap<Box<str>, bool> {
+        self.refused.forget(done);
         let Some(batch) = &mut self.in_flight else {
             return HashMap::new();
         };
-        let (mut done, sweeps) = batch.keep(undone);
-        tell_delivered(&mut done);
+        let (mut waiters, sweeps) = batch.remove(done);
+        tell_delivered(&mut waiters);
         sweeps
     }
 

@@ -13,9 +13,12 @@ pub(in crate::invalidation) struct OutgoingBatch {
     pub(in crate::invalidation) whole_namespace: bool,
     /// The parts of the store in which the whole namespace has to be invalidated.
     pub(in crate::invalidation) parts: Parts,
+    /// Without what was refused last time.
     pub(in crate::invalidation) invalidation: Invalidation,
-    /// The same in two parts, if something of it was refused last time: that is the second one.
-    pub(in crate::invalidation) divided: Option<(Invalidation, Invalidation)>,
+    /// What was refused last time, and with it what may not be replaced before it.
+    pub(in crate::invalidation) refused: Invalidation,
+    /// Whether that is sent, too.
+    pub(in crate::invalidation) with_refused: bool,
     pub(in crate::invalidation) intents: Vec<Intent>,
     /// The spans of the writes that wait for it.
     pub(in crate::invalidation) spans: Vec<tracing::Span>,

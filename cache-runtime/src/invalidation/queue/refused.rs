@@ -23,29 +23,26 @@ impl Refused {
         self.kills.is_empty() && self.bumps.is_empty()
     }
 
-    /// The store has answered to `sent`, and has refused `undone` of it.
-    pub(super) fn record(
-        &mut self,
-        sent: &Invalidation,
-        undone: &Invalidation,
-        error: Option<&Error>,
-    ) {
-        let is_all = undone.len() == sent.len();
-        if is_all && crate::base::mutation::is_active("refusals-of-all-forgotten") {
+    /// The store has answered, and has refused this.
+    pub(super) fn record(&mut self, undone: &Invalidation, error: &Error) {
+        if crate::base::mutation::is_active("refusals-forgotten") {
             return;
-        }
-        if !self.is_empty() {
-            for key in &sent.kills {
-                self.kills.remove(key);
-            }
-            for dep in &sent.bumps {
-                self.bumps.remove(dep);
-            }
         }
         self.kills.extend(undone.kills.iter().cloned());
         self.bumps.extend(undone.bumps.iter().cloned());
-        if let Some(error) = error {
-            self.reason = error.to_string();
+        self.reason = error.to_string();
+    }
+
+    /// The store has taken this.
+    pub(super) fn forget(&mut self, done: &Invalidation) {
+        if self.is_empty() {
+            return;
+        }
+        for key in &done.kills {
+            self.kills.remove(key);
+        }
+        for dep in &done.bumps {
+            self.bumps.remove(dep);
         }
     }
 
@@ -60,23 +57,17 @@ impl Refused {
         Error::new(ErrorKind::Store, self.reason.clone())
     }
 
-    /// Divides an invalidation into what may be taken, and what was refused last time. With that
-    /// go the generations of rows and tags that may not be replaced before it. `None` if nothing
-    /// of it was refused.
-    pub(super) fn divide(
-        &self,
-        invalidation: &Invalidation,
-    ) -> Option<(Invalidation, Invalidation)> {
+    /// Takes out of an invalidation what was refused last time. With that go the generations of
+    /// rows and tags that may not be replaced before it.
+    pub(super) fn taken_out_of(&self, invalidation: &mut Invalidation) -> Invalidation {
         if self.is_empty() || crate::base::mutation::is_active("refused-sent-with-others") {
-            return None;
+            return Invalidation::default();
         }
         let windows = Dep::windows(&self.bumps);
-        let waits = |dep: &Arc<Dep>| self.bumps.contains(dep) || dep.waits_for(&windows);
-        let kills = invalidation.kills.iter().cloned();
-        let (refused_kills, kills) = kills.partition(|key| self.kills.contains(key));
-        let bumps = invalidation.bumps.iter().cloned();
-        let (refused_bumps, bumps) = bumps.partition(waits);
-        let refused = invalidation.part(refused_kills, refused_bumps);
-        (!refused.is_empty()).then(|| (invalidation.part(kills, bumps), refused))
+        let is_refused = |key: &mut String| self.kills.contains(&*key);
+        let waits = |dep: &mut Arc<Dep>| self.bumps.contains(&*dep) || dep.waits_for(&windows);
+        let kills = invalidation.kills.extract_if(.., is_refused).collect();
+        let bumps = invalidation.bumps.extract_if(.., waits).collect();
+        invalidation.part(kills, bumps)
     }
 }

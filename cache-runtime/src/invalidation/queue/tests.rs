@@ -447,7 +447,7 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
     assert_eq!((sent.parts, sent.invalidation.kills.len()), (Parts::All, 0));
     let began = queue.acknowledge_parts(some(&[3]), Some(Millis(7)));
     assert_eq!(began, Some(Millis(7)));
-    queue.acknowledge_but(&Invalidation::default());
+    queue.acknowledge_part(&sent.invalidation);
     assert!(absorbed.try_recv().is_err() && everything.try_recv().is_err());
     drop(queue.take_back());
     assert!(queue.concerns(&probe("users:1"), |_| 3));
@@ -463,7 +463,7 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
         Some(Millis(7)),
         "what is swept was stored before that"
     );
-    queue.acknowledge_but(&Invalidation::default());
+    queue.acknowledge_part(&sent.invalidation);
     assert_eq!(later.try_recv(), Ok(Acknowledgement::Delivered));
     drop(queue.take_back());
 
