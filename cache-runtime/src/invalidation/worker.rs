@@ -25,6 +25,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
+/// The pause after a retry is so many times as long as the retry, at least. Keys that are refused
+/// are sent one by one while others wait, and there may be many.
+const RESTS: u32 = 10;
+
 /// The time limit for the remaining deliveries at shutdown.
 pub(super) const CLOSING_BUDGET: Duration = Duration::from_secs(2);
 
@@ -55,17 +59,22 @@ struct Retry {
 }
 
 impl Retry {
-    /// The one after an attempt that has failed now. An attempt that a new connection has brought
-    /// on before its time does not put it off.
-    fn after(retry: Option<Self>, now: Instant) -> Self {
+    /// The one after an attempt that began then, and has failed now. An attempt that a new
+    /// connection has brought on before its time does not put it off.
+    fn after(retry: Option<Self>, began: Instant, error: &Error) -> Self {
+        let now = clock::now();
         let pause = match retry {
             Some(retry) if now < retry.at => return retry,
             Some(retry) => (retry.pause * 2).min(LAST_RETRY),
             None => FIRST_RETRY,
         };
+        let rest = match is_away(error) {
+            true => Duration::ZERO,
+            false => now.saturating_duration_since(began) * RESTS,
+        };
         Self {
             pause,
-            at: now + pause,
+            at: now + pause.max(rest),
         }
     }
 }
@@ -114,7 +123,8 @@ impl Worker {
             let failure = self.shared.failure.lock().take();
             // What was refused is tried only when a retry is due, or after a reconnect, however
             // often others wake this task.
-            let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= clock::now());
+            let began = clock::now();
+            let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= began);
             let stopped = match failure {
                 // A batch that a caller's task has sent is tried again after a pause, like any
                 // other.
@@ -132,11 +142,12 @@ impl Worker {
             }
             kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
             // The retry may have become due while others were sent. It still is, then.
-            let next =
-                |retry| match with_refused || crate::base::mutation::is_active("retries-put-off") {
-                    true => Some(Retry::after(retry, clock::now())),
-                    false => retry,
-                };
+            let next = |retry, error: &Error| match with_refused
+                || crate::base::mutation::is_active("retries-put-off")
+            {
+                true => Some(Retry::after(retry, began, error)),
+                false => retry,
+            };
             retry = match stopped {
                 None => {
                     reported.is_over();
@@ -161,9 +172,9 @@ impl Worker {
                             warned.insert(name);
                         }
                     }
-                    next(retry)
+                    next(retry, &error)
                 }
-                Some(Stopped { until: Some(_), .. }) => retry.and_then(|retry| next(Some(retry))),
+                Some(Stopped { error, .. }) => retry.and_then(|retry| next(Some(retry), &error)),
             };
         }
     }

@@ -69,6 +69,19 @@ async fn refused_requests_are_sent_although_others_come_all_the_time() {
     assert!(tried >= 4, "{tried}");
 }
 
+/// The more is refused, the longer a retry takes, and others wait meanwhile.
+#[tokio::test(start_paused = true)]
+async fn retries_of_what_is_refused_take_a_small_part_of_the_time() {
+    let store = Held::open();
+    store.forbidden.lock().push("orders");
+    *store.takes.lock() = Duration::from_secs(1);
+    let invalidations = over(&store);
+    drop(invalidations.enqueue(request("orders")));
+    tokio::time::sleep(Duration::from_secs(110)).await;
+    let tried = got(&store, "orders");
+    assert!((5..=12).contains(&tried), "{tried}");
+}
+
 /// Those that are told of invalidations hear of what is done, while something else is refused.
 #[tokio::test(start_paused = true)]
 async fn delivered_parts_are_told_though_the_rest_is_refused() {
