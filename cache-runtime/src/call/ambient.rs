@@ -17,12 +17,13 @@ tokio::task_local! {
     static INNERMOST: Arc<Ambient>;
 }
 
-/// One value, and the values that are set around it.
+/// Values as they are written in a key, escaped, behind their names. `None` can't be in a key.
+pub(crate) type Written = Arc<[(String, Option<String>)]>;
+
+/// Values that are set together, and those that are set around them.
 #[derive(Debug)]
 struct Ambient {
-    name: String,
-    /// The value as it is written in a key, escaped; `None` if it can't be in a key.
-    text: Option<String>,
+    values: Written,
     outer: Option<Arc<Self>>,
 }
 
@@ -46,17 +47,19 @@ pub(crate) fn is_that_of(name: &str, around: Option<&AmbientId>) -> bool {
     let Some(around) = around else {
         return false;
     };
-    let here = INNERMOST.try_with(Arc::clone).ok();
-    let there = innermost(Some(&*around.0), name);
-    match (innermost(here.as_deref(), name), there) {
+    let is_one = |here: &Arc<Ambient>| match (innermost(here, name), innermost(&around.0, name)) {
         (Some(here), Some(there)) => std::ptr::eq(here, there),
         _ => false,
-    }
+    };
+    INNERMOST.try_with(is_one).unwrap_or(false)
 }
 
-fn innermost<'a>(all: Option<&'a Ambient>, name: &str) -> Option<&'a Ambient> {
-    let mut all = std::iter::successors(all, |it| it.outer.as_deref());
-    all.find(|it| it.name == name)
+/// The text of the value that is set for this name, if one is.
+fn innermost<'a>(all: &'a Ambient, name: &str) -> Option<&'a Option<String>> {
+    let all = std::iter::successors(Some(all), |it| it.outer.as_deref());
+    // The last one of a name counts.
+    let mut values = all.flat_map(|it| it.values.iter().rev());
+    values.find_map(|(it, text)| (it == name).then_some(text))
 }
 
 /// The value of a name, as a call sees it.
@@ -71,15 +74,12 @@ pub(crate) enum AmbientValue {
 
 /// The value that is set for this name, if any; the innermost one wins.
 pub(crate) fn find(name: &str) -> AmbientValue {
-    let Ok(innermost) = INNERMOST.try_with(Arc::clone) else {
-        return AmbientValue::Absent;
-    };
-    match self::innermost(Some(&*innermost), name) {
-        Some(Ambient { text, .. }) => text
-            .clone()
-            .map_or(AmbientValue::Unkeyable, AmbientValue::Text),
+    let find = |all: &Arc<Ambient>| match innermost(all, name) {
+        Some(Some(text)) => AmbientValue::Text(text.clone()),
+        Some(None) => AmbientValue::Unkeyable,
         None => AmbientValue::Absent,
-    }
+    };
+    INNERMOST.try_with(find).unwrap_or(AmbientValue::Absent)
 }
 
 /// The text in front of an id or an op for all these names: `@7@`. Or the first name without a
@@ -102,9 +102,6 @@ pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, AmbientValue)> 
     Ok(front)
 }
 
-/// Values as they are written in a key, with their names; see [`Ambient`].
-pub(crate) type Written = Arc<[(String, Option<String>)]>;
-
 /// Writes these values.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
 pub(crate) fn all_written(
@@ -124,12 +121,12 @@ fn written<K: KeyPart>(value: &K, hash_key: &[u8; 16]) -> Option<String> {
 }
 
 /// These values within all that is set around the current task.
-fn inside(values: &Written) -> Option<Arc<Ambient>> {
+fn inside(values: Written) -> Option<Arc<Ambient>> {
     let outer = INNERMOST.try_with(Arc::clone).ok();
-    values.iter().fold(outer, |outer, (name, text)| {
-        let (name, text) = (name.clone(), text.clone());
-        Some(Arc::new(Ambient { name, text, outer }))
-    })
+    match values.is_empty() {
+        true => outer,
+        false => Some(Arc::new(Ambient { values, outer })),
+    }
 }
 
 /// Runs `future` with these values set around it. What is set around that is what the task has when
@@ -138,7 +135,7 @@ pub(crate) fn around<F: Future>(
     values: Written,
     future: F,
 ) -> impl Future<Output = F::Output> + use<F> {
-    lazy(move |_| match inside(&values) {
+    lazy(move |_| match inside(values) {
         Some(innermost) => Either::Left(INNERMOST.scope(innermost, future)),
         None => Either::Right(future),
     })
@@ -148,7 +145,7 @@ pub(crate) fn around<F: Future>(
 /// Does the same for code that is not awaited.
 #[cfg(any(feature = "actix", feature = "tower"))]
 pub(crate) fn around_now<T>(values: &Written, call: impl FnOnce() -> T) -> T {
-    match inside(values) {
+    match inside(Arc::clone(values)) {
         Some(innermost) => INNERMOST.sync_scope(innermost, call),
         None => call(),
     }
