@@ -24,11 +24,11 @@ pub(super) struct BatchedRead {
     /// Comes within the budget, or its sender is dropped.
     pub(super) answer: oneshot::Receiver<LookResult>,
     pub(super) since: Instant,
-    /// The same by Tokio's clock, if the cache's own thread sends the batches: then the time of the
+    /// `since` by Tokio's clock, if the cache's own thread sends the batches: then the time of the
     /// runtimes that read may be paused. A runtime that pauses its time, while another one with
     /// several threads drives the connection, is left out: all readers there would have to read
     /// both clocks.
-    pub(super) paused: Option<clock::Instant>,
+    pub(super) tokio_now: Option<clock::Instant>,
 }
 
 /// A read that was sent alone. It counts as in flight while this is held.
@@ -78,12 +78,12 @@ pub(super) fn read_path(connection: &Arc<Connection>, probe: &Probe) -> ReadPath
     let since = clock::system();
     let is_apart = connection.is_driven_apart()
         && !crate::base::mutation::is_active("batched-reads-hold-no-time");
-    let paused = is_apart.then(clock::now);
+    let tokio_now = is_apart.then(clock::now);
     match batcher.join(probe, since) {
         Some(answer) => ReadPath::Batched(BatchedRead {
             answer,
             since,
-            paused,
+            tokio_now,
         }),
         None => ReadPath::Direct(DirectRead::counted(connection, own)),
     }

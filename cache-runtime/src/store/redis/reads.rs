@@ -41,7 +41,7 @@ impl RedisStore {
                 let answer = {
                     let budget = self.budget;
                     let sent = Sent { at: since, budget };
-                    let _held = read.paused.and_then(|now| sent.held(now));
+                    let _held = read.tokio_now.and_then(|now| sent.held(now));
                     let answer = answer.await;
                     answer.unwrap_or_else(|_| Err(unanswered(self.budget)))
                 };

@@ -29,7 +29,7 @@ impl Sent {
     }
 
     /// Holds a caller's paused time while other threads do what it waits for: they send a batch, or
-    /// ask nodes for their slots. `now` was read right after the command was sent.
+    /// ask nodes for their slots. `now` was read right after `at`.
     pub(super) fn held(self, now: clock::Instant) -> Option<PauseGuard> {
         let is_held = !crate::base::mutation::is_active("paused-time-moves-on-in-batches");
         is_held.then(|| PauseGuard::from(self.at, now, self.budget))
