@@ -3,6 +3,8 @@
 //! It runs before these attributes, and adds the options that they do not have. Everything else,
 //! mistakes included, is handled by them.
 
+use std::cell::LazyCell;
+
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::Token;
@@ -141,7 +143,9 @@ fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     let each = methods.iter().enumerate().map(|(n, tree)| match tree {
         TokenTree::Group(group) if is_attribute && group.delimiter() == Delimiter::Bracket => {
             is_attribute = false;
-            let inside = in_attribute(group, defaults, &methods[n + 1..]);
+            let below = &methods[n + 1..];
+            let method = Method::new(Box::new(|| method(below)));
+            let inside = in_attribute(group, defaults, &method);
             let mut changed = Group::new(Delimiter::Bracket, inside);
             changed.set_span(group.span());
             TokenTree::Group(changed)
@@ -154,10 +158,12 @@ fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     each.collect()
 }
 
-/// The function below an attribute. `None` for anything else, about which the other macros
-/// complain.
-///
-/// Its own tokens are parsed, since the tokens of the whole block may be very many.
+/// The function below an attribute, parsed when it is first asked for. `None` for anything else,
+/// about which the other macros complain.
+type Method<'b> = LazyCell<Option<Item>, Box<dyn FnOnce() -> Option<Item> + 'b>>;
+
+/// Parses the function. Its own tokens are parsed, since the tokens of the whole block may be very
+/// many.
 fn method(below: &[TokenTree]) -> Option<Item> {
     let is_punct = |tree: Option<&TokenTree>, any: &[char]| matches!(tree, Some(TokenTree::Punct(it)) if any.contains(&it.as_char()));
     let is_end = |n: usize| {
@@ -174,7 +180,7 @@ fn method(below: &[TokenTree]) -> Option<Item> {
 
 /// Whether a default has a place on a method. With one that has none, each method without a place
 /// would be a mistake, which its author could mend only outside of the block.
-fn has_a_place(default: &str, written: &TokenStream, below: &[TokenTree]) -> bool {
+fn has_a_place(default: &str, written: &TokenStream, method: &Method<'_>) -> bool {
     let value = |option: &str| {
         entries(written)
             .iter()
@@ -188,8 +194,11 @@ fn has_a_place(default: &str, written: &TokenStream, below: &[TokenTree]) -> boo
     };
     let is_on = |option: &str| value(option).is_some_and(|value| value != "false");
     let is_off = |option: &str| value(option).is_some_and(|value| value == "false");
-    let is_blocking = || method(below).is_some_and(|method| method.form().is_none());
-    let never_fails = || method(below).is_some_and(|it| it.output().is_none_or(never_fails));
+    let is_blocking = || method.as_ref().is_some_and(|it| it.form().is_none());
+    let never_fails = || {
+        let method = method.as_ref();
+        method.is_some_and(|it| it.output().is_none_or(never_fails))
+    };
     match default {
         "local_ttl" => !(is_on("strict") || is_off("local") || is_on("in_process")),
         "none_ttl" => !is_off("cache_none"),
@@ -201,7 +210,7 @@ fn has_a_place(default: &str, written: &TokenStream, below: &[TokenTree]) -> boo
 }
 
 /// `cached(ttl = 300)`, with the options added that it does not have.
-fn in_attribute(attribute: &Group, defaults: &[Default], below: &[TokenTree]) -> TokenStream {
+fn in_attribute(attribute: &Group, defaults: &[Default], method: &Method<'_>) -> TokenStream {
     let mut trees: Vec<TokenTree> = attribute.stream().into_iter().collect();
     let arguments = match trees.last() {
         Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
@@ -217,12 +226,12 @@ fn in_attribute(attribute: &Group, defaults: &[Default], below: &[TokenTree]) ->
     };
     let written = arguments.as_ref().map(Group::stream).unwrap_or_default();
     if name == "cfg_attr" {
-        return in_cfg_attr(attribute, &written, defaults, below);
+        return in_cfg_attr(attribute, &written, defaults, method);
     }
     let added = if name == "cached" {
-        added(&written, defaults, CACHED, below)
+        added(&written, defaults, CACHED, method)
     } else if name == "invalidates" {
-        let mut added = added(&written, defaults, INVALIDATES, below);
+        let mut added = added(&written, defaults, INVALIDATES, method);
         let resource = defaults.iter().find(|default| default.name == "resource");
         if let Some(resource) = resource.filter(|_| !names_a_target(&written)) {
             added.insert(0, resource.value.clone());
@@ -245,13 +254,13 @@ fn in_cfg_attr(
     attribute: &Group,
     written: &TokenStream,
     defaults: &[Default],
-    below: &[TokenTree],
+    method: &Method<'_>,
 ) -> TokenStream {
     let mut entries = entries(written).into_iter();
     let condition: TokenStream = entries.next().into_iter().flatten().collect();
     let attributes = entries.map(|entry| {
         let inner = Group::new(Delimiter::Bracket, entry.into_iter().collect());
-        in_attribute(&inner, defaults, below)
+        in_attribute(&inner, defaults, method)
     });
     let all = std::iter::once(condition).chain(attributes);
     let all: Punctuated<TokenStream, Token![,]> = all.collect();
@@ -269,7 +278,7 @@ fn added(
     written: &TokenStream,
     defaults: &[Default],
     takes: &[&str],
-    below: &[TokenTree],
+    method: &Method<'_>,
 ) -> Vec<TokenStream> {
     let has: Vec<String> = entries(written)
         .iter()
@@ -280,7 +289,9 @@ fn added(
         .collect();
     let missing = defaults.iter().filter(|default| {
         let name = default.name.to_string();
-        takes.contains(&name.as_str()) && !has.contains(&name) && has_a_place(&name, written, below)
+        takes.contains(&name.as_str())
+            && !has.contains(&name)
+            && has_a_place(&name, written, method)
     });
     missing.map(|default| default.tokens.clone()).collect()
 }
