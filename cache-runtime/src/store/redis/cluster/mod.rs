@@ -17,6 +17,7 @@ mod former_slots;
 mod health_key;
 mod intents;
 mod invalidations;
+mod late;
 mod leases;
 mod lookup;
 mod namespace;

@@ -8,7 +8,7 @@
 //! to, and then asked in the same round.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,6 +30,7 @@ use super::batches::keep_sending;
 use super::former_owner::look_after;
 use super::former_slots::{slots_at_start, slots_that_left};
 use super::health_key::{key_of_named, key_of_owner};
+use super::late::Late;
 use super::node::{Node, SlotMap};
 use super::repetition::do_again;
 use super::state::Cluster;
@@ -79,7 +80,8 @@ pub(in crate::store::redis) async fn run(
     }));
     let mut topology = Topology::new(cluster, plan);
     let at_work = async {
-        // Once more, since one node may not have learnt what others know.
+        // Once more, since the first node may not have learnt what others know. The first round asks
+        // it and those that it names, and only connects to those that these name.
         topology.round().await;
         let mut pause = topology.round().await;
         // Most fences of the start last as long as it takes to ask each replica.
@@ -111,8 +113,8 @@ struct Topology {
     known: HashSet<(String, u16)>,
     /// Whether a primary was connected to that has not been asked yet.
     has_new: bool,
-    /// The connections that had no answer in time in the last round.
-    late: Vec<Weak<Connection>>,
+    /// The connections that had no answer in time.
+    late: Late<Connection>,
     /// Which of the reads that were not served were logged.
     unserved: UnservedLog,
     /// The reason that was logged.
@@ -129,7 +131,7 @@ impl Topology {
             plan,
             known: HashSet::new(),
             has_new: false,
-            late: Vec::new(),
+            late: Late::default(),
             unserved: UnservedLog::default(),
             said: None,
             repeating: JoinSet::new(),
@@ -141,15 +143,11 @@ impl Topology {
         let rounds = &self.cluster.rounds;
         rounds.send_modify(|rounds| rounds.begun += 1);
         let begun = clock::now();
-        let mut were_late = std::mem::take(&mut self.late);
-        let mut interval = self.ask(&were_late).await;
+        self.late.begin();
+        let mut interval = self.ask().await;
         if std::mem::take(&mut self.has_new) {
-            were_late = std::mem::take(&mut self.late);
-            if !crate::base::mutation::is_active("late-twice-in-a-round-is-lost") {
-                // Who is silent during one round is late once, however often it is asked.
-                were_late.clear();
-            }
-            interval = self.ask(&were_late).await;
+            self.late.begin_again();
+            interval = self.ask().await;
             // Who is new since then is asked in the next round.
             self.has_new = false;
         }
@@ -159,10 +157,10 @@ impl Topology {
         pause_after(begun.elapsed(), interval)
     }
 
-    /// Asks all of them once. A connection that was late in the last round is closed if it is late
-    /// again. Returns the time from this round to the next.
-    async fn ask(&mut self, were_late: &[Weak<Connection>]) -> Duration {
-        match self.answers(were_late).await {
+    /// Asks all of them once. A connection that was late before is closed if it is late again.
+    /// Returns the time from this round to the next.
+    async fn ask(&mut self) -> Duration {
+        match self.answers().await {
             Ok(answers) => {
                 *self.cluster.failure.lock() = None;
                 match self.adopt(&answers).await {
@@ -207,13 +205,10 @@ impl Topology {
     }
 
     /// The answers of the primaries; if none answers, those of all known nodes.
-    async fn answers(&mut self, were_late: &[Weak<Connection>]) -> Result<Answers, Error> {
+    async fn answers(&mut self) -> Result<Answers, Error> {
         let asked = Asked::now();
         let map = self.cluster.map.load_full();
-        let was_late = |connection: &Arc<Connection>| {
-            let connection = Arc::downgrade(connection);
-            were_late.iter().any(|late| late.ptr_eq(&connection))
-        };
+        let late = &self.late;
         let answers = map.nodes().iter().map(|node| async {
             let connection = node.connections.current().ok()?;
             let error = match connection.ask(ANSWER_BUDGET, cluster_nodes).await {
@@ -227,7 +222,7 @@ impl Topology {
             };
             // It may be this process that was held up, and then it was so with all nodes.
             if error.kind() == ErrorKind::Unavailable
-                && !was_late(&connection)
+                && !late.was(&connection)
                 && !crate::base::mutation::is_active("late-once-is-lost")
             {
                 return Some(Err(Arc::downgrade(&connection)));
@@ -239,7 +234,7 @@ impl Topology {
         for answer in join_all(answers).await.into_iter().flatten() {
             match answer {
                 Ok(view) => views.push(view),
-                Err(late) => self.late.push(late),
+                Err(late) => self.late.is(late),
             }
         }
         if views.len() < map.nodes().len() {
