@@ -176,9 +176,7 @@ impl Local {
     /// Stores the value of a read as a local entry, unless one of its keys has changed meanwhile.
     /// Returns whether it was stored.
     pub(crate) fn keep(&self, read_token: ReadToken, new: NewLocalEntry) -> bool {
-        let is_discarded = read_token.epoch != self.freshness.epoch()
-            || !read_token.flags.iter().all(|flag| flag.is_valid());
-        if is_discarded {
+        if !self.is_valid(&read_token) {
             self.counters.poisoned.add_one();
             return false;
         }
