@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_runtime::{Cache, CacheConfig, Status, observe};
+use cache_runtime::{Cache, CacheConfig, Status, cached, observe};
 use cache_tests::{RedisServer, eventually};
+use serde::Serialize;
 
 use crate::shop::{DbError, Fault, Gate, Shop, User};
 use crate::{Pair, bounded, over, over_each_store, patient};
@@ -476,4 +478,39 @@ async fn ids_that_wait_for_their_turn_have_their_whole_time_left() {
         assert_eq!(counters.errors, 0, "{counters:?}");
     })
     .await;
+}
+
+static CLONES: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Debug, PartialEq, Eq, Hash, Serialize)]
+struct CountedId(i64);
+
+impl Clone for CountedId {
+    fn clone(&self) -> Self {
+        CLONES.fetch_add(1, Ordering::Relaxed);
+        Self(self.0)
+    }
+}
+
+struct Squares {
+    cache: Cache,
+}
+
+impl Squares {
+    #[cached(resource = "squares", batch = ids, cache = self.cache)]
+    async fn many(&self, ids: &[CountedId]) -> HashMap<CountedId, i64> {
+        ids.iter().map(|id| (id.clone(), id.0 * id.0)).collect()
+    }
+}
+
+/// An id may be a long text.
+#[tokio::test]
+async fn the_id_of_a_hit_is_cloned_for_its_call_and_its_result_only() {
+    let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    let squares = Squares { cache };
+    let ids: Vec<_> = (0..50).map(CountedId).collect();
+    squares.many(&ids).await;
+    let before = CLONES.load(Ordering::Relaxed);
+    assert_eq!(squares.many(&ids).await.len(), 50);
+    assert_eq!(CLONES.load(Ordering::Relaxed) - before, 2 * 50);
 }

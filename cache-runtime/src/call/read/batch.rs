@@ -8,6 +8,7 @@
 //!
 //! A hit that is to be audited is loaded together with the missing ids, or alone if there are none.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::pin::pin;
@@ -48,9 +49,8 @@ use crate::telemetry::function::Loading;
 #[derive(Debug)]
 #[must_use]
 pub struct Batch<R, S, K, U = StoreAll> {
-    ids: Vec<K>,
-    /// The call of each distinct id. `None` if the cache is off.
-    calls: Option<Vec<(K, Call)>>,
+    /// The call of each distinct id, or all ids if the cache is off.
+    calls: Result<Vec<(K, Call)>, Vec<K>>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -72,27 +72,35 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
             plan(&mut planned);
             drop(held_back);
             let calls = planned.finish_each(&cache, ids);
-            let (mut seen, mut known) = (HashMap::with_capacity(calls.len()), 0);
-            let once = ids.iter().cloned().zip(calls).filter_map(|(id, mut call)| {
-                // An id without a key stays in the list, because the function may know it all the
-                // same.
-                if call.problem.is_none() {
-                    let version = *seen.entry(call.own.key.clone()).or_insert(call.version);
-                    match seen.len() > known {
-                        true => known = seen.len(),
-                        false if version == call.version => return None,
-                        // The ids differ in a part that their key leaves out. The entry belongs to
-                        // the other id.
-                        false => call.problem = Some(BypassReason::OtherType),
+            let mut seen = HashMap::with_capacity(calls.len());
+            // For an id whose key has come before, whether it had the same version then. An id
+            // without a key stays in the list, because the function may know it all the same.
+            let again = calls.iter().map(move |call| {
+                let key = call.problem.is_none().then_some(&*call.own.key)?;
+                match seen.entry(key) {
+                    Entry::Occupied(first) => Some(*first.get() == call.version),
+                    Entry::Vacant(first) => {
+                        first.insert(call.version);
+                        None
                     }
                 }
-                Some((id, call))
+            });
+            let again: Vec<Option<bool>> = again.collect();
+            let each = ids.iter().zip(calls).zip(again);
+            let once = each.filter_map(|((id, mut call), again)| {
+                match again {
+                    None => {}
+                    Some(true) => return None,
+                    // The ids differ in a part that their key leaves out. The entry belongs to the
+                    // other id.
+                    Some(false) => call.problem = Some(BypassReason::OtherType),
+                }
+                Some((id.clone(), call))
             });
             Some(once.collect())
         });
         Self {
-            ids: ids.to_vec(),
-            calls,
+            calls: calls.ok_or_else(|| ids.to_vec()),
             unless: StoreAll,
             kind: PhantomData,
         }
@@ -109,7 +117,6 @@ impl<R, S, K> Batch<R, S, K> {
         R: Gathered<S>,
     {
         Batch {
-            ids: self.ids,
             calls: self.calls,
             unless: StoreUnlessEach::each(refuses),
             kind: PhantomData,
@@ -154,9 +161,12 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
         if scope::takes_key(|| Err(many_keys())) {
             return std::future::pending().await;
         }
-        let Some(calls) = self.calls else {
-            observe::record_disabled();
-            return body(ReturnShape::OF, self.ids).await;
+        let calls = match self.calls {
+            Ok(calls) => calls,
+            Err(ids) => {
+                observe::record_disabled();
+                return body(ReturnShape::OF, ids).await;
+            }
         };
         let leases = Leases::default();
         let answered = answered::<R, S, K, U>(&calls, self.unless, &leases, body);

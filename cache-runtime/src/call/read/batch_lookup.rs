@@ -99,10 +99,8 @@ pub(super) async fn look_up<R: Gathered<S>, S, K>(
         }
     }
     let mut answers = first_look::<R::Value, K>(calls, &mut lookup_loops, leases).await;
-    if !answers
-        .iter()
-        .any(|answer| matches!(answer, Some(IdAnswer::Load(_))))
-    {
+    let loads = |answer: &Option<_>| matches!(answer, Some(IdAnswer::Load(_)));
+    if answers.iter().any(Option::is_none) && !answers.iter().any(loads) {
         // Other callers are loading everything that is missing, and nobody waits for this batch.
         // The wait limit starts now for all ids, in whatever order they are handled.
         lookup_loops.iter_mut().for_each(LookupLoop::begin_to_wait);
@@ -189,15 +187,15 @@ async fn first_look<V: crate::Cacheable, K>(
         .collect();
     let places = answers.iter().zip(calls);
     let asked = places.filter_map(|(answer, (_, call))| answer.is_none().then_some(call));
-    let mut call_budget = CallBudget::new(cache.config.command_budget);
     let asked: Vec<_> = asked.collect();
-    let asks = !asked.is_empty();
+    if asked.is_empty() {
+        return answers;
+    }
+    let mut call_budget = CallBudget::new(cache.config.command_budget);
     let looks = look_over(cache, asked);
     first.begins_to_look();
     let looks = call_budget.spend(looks).await;
-    if asks {
-        first.has_looked();
-    }
+    first.has_looked();
     let looks = match looks {
         Ok(looks) => looks,
         Err(error) => {
