@@ -65,13 +65,13 @@ async fn reads_together_may_take_their_time_while_that_of_the_test_stands_still(
     let began = Instant::now();
     let answer = server.cli(&["CLIENT", "PAUSE", "400"]);
     assert_eq!(answer.trim(), "OK");
-    let mut reads: Vec<_> = (0..60).map(|_| Box::pin(is_hit(shop.get(1)))).collect();
+    let mut reads: Vec<_> = (0..150).map(|_| Box::pin(is_hit(shop.get(1)))).collect();
     for read in &mut reads {
         assert!(read.now_or_never().is_none());
     }
-    // Those that were sent alone hold the test's time themselves. Without them its own timer must
-    // not run out, either.
-    reads.drain(..10);
+    // Those that were sent alone hold the test's time themselves: 64 at most, if the server is slow
+    // to answer. Without them its own timer must not run out, either.
+    reads.drain(..64);
     let together = timeout(HOUR, join_all(reads)).await;
     let together = together.expect("no time passes");
     assert!(together.iter().all(|hit| *hit), "{together:?}");
