@@ -282,6 +282,19 @@ impl Queue {
         Some(Requeued { pending, until })
     }
 
+    /// Puts the batch that was in flight back, and returns until when its callers wait for a
+    /// connection. Does nothing if they don't wait.
+    pub(super) fn put_back(
+        &mut self,
+        now: Instant,
+        connection: Option<ConnectionStatus>,
+    ) -> Option<Instant> {
+        let until = self.wait_until(now, connection)?;
+        self.gather(now);
+        self.enforce_limit();
+        Some(until)
+    }
+
     /// Returns until when a caller that needs a connection waits for it, or `None` if it doesn't
     /// wait.
     pub(super) fn wait_until(

@@ -55,6 +55,13 @@ impl SharedQueue {
         tell_pending(waiters);
     }
 
+    /// Puts the batch in flight back, and returns until when its callers wait for a connection. If
+    /// they don't, it is still in flight. Those who have come meanwhile are sent next.
+    pub(super) fn put_back(&self, connection: Option<&ConnectionWatch>) -> Option<Instant> {
+        let status = connection.map(ConnectionWatch::status);
+        self.change(|queue| queue.put_back(clock::now(), status))
+    }
+
     /// Keeps everything ready in the queue, since there is no connection. Returns `None` if nothing
     /// is ready, else until when callers wait.
     pub(super) fn requeue(&self, connection: Option<&ConnectionWatch>) -> Option<Option<Instant>> {

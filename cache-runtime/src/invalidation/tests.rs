@@ -186,3 +186,21 @@ async fn a_server_that_refuses_delays_no_announcement_at_another() {
     store.takes_one().await;
     assert!(invalidations.is_pending(&probe("users")));
 }
+
+/// Another server takes what has come while one that is away was asked.
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_while_one_server_is_away_are_sent_next() {
+    let store = Held::open();
+    store.is_partly_away.store(true, Ordering::SeqCst);
+    store.forbidden.lock().push("orders");
+    let invalidations = over(&store);
+    let told = invalidations.send(request("orders")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    *store.takes.lock() = Duration::from_millis(10);
+    let orders = invalidations.send(request("orders"));
+    // It is asked now.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let users = invalidations.send(request("users"));
+    let told = tokio::join!(orders.acknowledged(LIMIT), users.acknowledged(LIMIT));
+    assert_eq!(told, (Acknowledgement::Pending, Acknowledgement::Delivered));
+}

@@ -205,17 +205,17 @@ impl Worker {
                     continue;
                 }
                 // One of several connections, of which the others may be in use.
-                if is_away(&error)
-                    && self.store.is_split()
-                    && let Some(Some(until)) = self.shared.requeue(self.connection.as_ref())
-                {
-                    return Err(Stopped {
-                        error,
-                        until: Some(until),
-                    });
+                let until = match is_away(&error) && self.store.is_split() {
+                    true => self.shared.put_back(self.connection.as_ref()),
+                    false => None,
+                };
+                if crate::base::mutation::is_active("a-dead-shard-holds-up-who-comes") {
+                    self.shared.requeue(self.connection.as_ref());
                 }
-                self.shared.take_back();
-                return Err(Stopped { error, until: None });
+                if until.is_none() {
+                    self.shared.take_back();
+                }
+                return Err(Stopped { error, until });
             }
         }
     }

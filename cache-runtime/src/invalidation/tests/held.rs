@@ -192,10 +192,14 @@ impl Store for Held {
             tokio::time::sleep(takes).await;
         }
         if let Some(undone) = self.refused_of(invalidation) {
-            let error = Error::new(ErrorKind::Store, "the test forbids it");
+            let kind = match self.is_split() {
+                true => ErrorKind::Unavailable,
+                false => ErrorKind::Store,
+            };
+            let error = Error::new(kind, "the test forbids it");
             return PartlyInvalidated::partly(none, undone, error);
         }
-        let answer = match self.is_split() {
+        let answer = match self.is_split() && self.forbidden.lock().is_empty() {
             true => refused(),
             false => self.invalidate(invalidation).await,
         };
