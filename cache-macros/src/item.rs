@@ -111,7 +111,7 @@ pub(crate) struct Binding {
     pub(crate) ident: Ident,
     /// The parameter's type, unless the name is one of several in a pattern.
     pub(crate) ty: Option<Type>,
-    /// What to underline when the value can't be in a key.
+    /// The part to underline when the value can't be in a key.
     pub(crate) place: Span,
 }
 
@@ -189,7 +189,7 @@ impl Item {
             })
     }
 
-    /// What to underline when the return type can't be cached.
+    /// The part to underline when the return type can't be cached.
     pub(crate) fn output_place(&self) -> Span {
         self.output()
             .map_or_else(|| self.sig.ident.span(), type_name)

@@ -41,7 +41,7 @@ pub(crate) struct CachedFn {
     pub(crate) reads_through: Vec<ConnectionCandidate>,
 }
 
-/// What may be a connection under an unknown name. The compiler is asked for its type.
+/// A parameter that may be a connection under an unknown name. The compiler is asked for its type.
 pub(crate) struct ConnectionCandidate {
     /// The conditions of the parameter.
     pub(crate) cfg: Vec<Attribute>,
@@ -202,7 +202,7 @@ pub(crate) struct KeyPart {
     pub(crate) value: Expr,
     /// The type, where the value is a parameter.
     pub(crate) ty: Option<Type>,
-    /// What to underline when the value can't be in a key.
+    /// The part to underline when the value can't be in a key.
     pub(crate) place: Span,
 }
 

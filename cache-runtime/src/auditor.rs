@@ -160,7 +160,7 @@ impl Auditor {
         may
     }
 
-    /// What the function returned when this entry's value last differed.
+    /// The function's result when this entry's value last differed.
     pub(crate) fn value_before(&self, key: &str) -> Option<LoadResult> {
         let suspects = self.suspects.lock();
         suspects.get(key).map(|suspect| suspect.fresh.clone())

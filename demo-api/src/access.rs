@@ -1,4 +1,4 @@
-//! Who may change the cache by hand, over HTTP.
+//! The right to change the cache by hand, over HTTP.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use crate::mutation;
 
-/// Who may call the operations that change the cache: `DELETE /cache`, and the buttons of
+/// The right to call the operations that change the cache: `DELETE /cache`, and the buttons of
 /// `/cache/ui`.
 ///
 /// Emptying a cache harms nobody's data, but anyone who may do so at will can put all load on the

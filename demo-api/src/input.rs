@@ -215,7 +215,7 @@ pub fn boolean(field: &str, value: &Value) -> Result<bool, Invalid> {
     })
 }
 
-/// What kind of JSON `value` is, for a message.
+/// The kind of JSON that `value` is, for a message.
 #[must_use]
 pub fn describe(value: &Value) -> &'static str {
     match value {

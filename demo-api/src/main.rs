@@ -228,7 +228,7 @@ async fn listen(config: &Config) -> Result<TcpListener, ConfigError> {
         })
 }
 
-/// What to open and what to type. If nobody can read it, that is not an error.
+/// Prints what to open and what to type. A failure to print is not an error.
 fn greet(url: &str, access: &CacheAccess) {
     let greeting = format!(
         "Listening on {url}

@@ -21,7 +21,7 @@ pub trait Resource:
     const RESOURCE: &'static str;
     /// The heading in the API documentation.
     const TAG: ApiTag;
-    /// What a write invalidates.
+    /// The targets that a write invalidates.
     const INVALIDATION: Invalidation;
     /// The columns that are read, filtered by and ordered by. No other name ever gets into an SQL
     /// text.
@@ -57,7 +57,7 @@ pub trait Input: ParseFromJSON + ToJSON + Send + Sync + 'static {
     fn into_columns(self) -> Vec<(&'static str, Value)>;
 }
 
-/// What a write to a resource invalidates.
+/// The targets that a write to a resource invalidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalidation {
     /// Everything cached of the resource. The simple choice.

@@ -1,4 +1,4 @@
-//! What an expression is: a literal, a name, or a part of one.
+//! The form of an expression: a literal, a name, or a part of one.
 
 use syn::ext::IdentExt as _;
 use syn::{Expr, Ident, Lit};

@@ -1,5 +1,5 @@
-//! What may be a connection under a name that the macro does not know. The compiler is asked for
-//! the types.
+//! Parameters that may be connections under a name that the macro does not know. The compiler is
+//! asked for the types.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens as _;
@@ -51,7 +51,7 @@ fn names_self(names: &[Ident]) -> bool {
     names.iter().any(|name| name == "self")
 }
 
-/// What to ask about the parameters that `concerns` selects, each type once.
+/// The questions about the parameters that `concerns` selects, each type once.
 fn of_parameters(
     item: &Item,
     permitted: &[Ident],

@@ -15,7 +15,7 @@ const CONNECTION: &str = "a connection";
 const EXECUTOR: &str = "an executor";
 const PIPELINE: &str = "a pipeline";
 
-/// What is known of a place in a parameter's type.
+/// The knowledge about a place in a parameter's type.
 #[derive(Clone, Copy)]
 pub(super) struct TypePosition {
     /// Behind a `&mut` or in a lock.

@@ -22,7 +22,7 @@ use crate::item::{Binding, Item, ungrouped};
 pub(super) struct TransactionParam {
     /// Its name, if it has one.
     parameter: Option<Ident>,
-    /// What to underline: the name of the type or of the bound.
+    /// The part to underline: the name of the type or of the bound.
     place: Span,
     what: &'static str,
 }

@@ -75,7 +75,7 @@ impl Detached {
 }
 
 impl Detached {
-    /// What the body may assign to is the variable of its own, and not the function's parameter.
+    /// The body may assign to a variable of its own, and not to the function's parameter.
     pub(super) fn without_mut(&self, item: &mut Item) {
         for input in &mut item.sig.inputs {
             if let FnArg::Typed(parameter) = input

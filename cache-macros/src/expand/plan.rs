@@ -1,4 +1,4 @@
-//! What generated code calls on `__p`: the key and the options of a read, and what a write
+//! The calls of generated code on `__p`: the key and the options of a read, and what a write
 //! invalidates.
 
 use proc_macro2::TokenStream;

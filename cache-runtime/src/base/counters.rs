@@ -12,7 +12,7 @@ macro_rules! counters {
             $(pub(crate) $name: $counter,)*
         }
 
-        /// What was counted since the cache was built.
+        /// The counts since the cache was built.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct CounterSnapshot {

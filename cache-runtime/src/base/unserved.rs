@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::error::Error;
 
-/// Who has the data is not certain. It is the source of an error of the kind
+/// The owner of the data is not certain. This is the source of an error of the kind
 /// [`Unavailable`](super::error::ErrorKind::Unavailable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(

@@ -278,7 +278,7 @@ impl Cache {
     pub async fn shutdown(&self) {
         if let Some(engine) = &self.0.engine {
             engine.close().await;
-            // What was counted since the last time, above all what is lost now.
+            // The counts since the last time, above all of lost invalidations.
             #[cfg(feature = "metrics")]
             crate::metrics::publish(engine);
         }

@@ -142,7 +142,7 @@ struct State<K, V, E> {
     is_led: bool,
     /// Wakes the caller that loads.
     waker: Option<Waker>,
-    /// What was loaded.
+    /// The loaded values.
     loaded: Option<Loaded<K, V, E>>,
 }
 
@@ -377,7 +377,7 @@ where
 
     async fn alone(self) -> Result<Option<V>, Arc<E>> {
         let (loader, id) = (self.loader, self.id.clone());
-        // Whoever loads this batch does not load the id any more, if it has not begun.
+        // The task that loads this batch does not load the id any more, if it has not begun.
         drop(self);
         let found = (loader.load_many)(vec![id.clone()]).await;
         found.map(|mut found| found.remove(&id)).map_err(Arc::new)

@@ -216,7 +216,7 @@ pub enum Status {
     Bypass(BypassReason),
 }
 
-/// What the cache did for one call of a cached function.
+/// The outcome of one call of a cached function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {

@@ -68,7 +68,7 @@ pub(crate) fn advise_once(engine: &Engine) {
             while store.circuit() != Circuit::Closed {
                 tokio::time::sleep(PAUSE).await;
             }
-            // What becomes of the outbox is logged when it happens.
+            // Events of the outbox are logged when they happen.
             let Checkup { advice, .. } = checkup(&config, &*store, None).await;
             let is_whole = advice.iter().all(|it| it.kind != AdviceKind::Unreachable);
             if is_whole {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a layer can read of a request, in each framework: for
+/// The parts of a request that a layer can read, in each framework: for
 /// `with_key("tenant", |request| ..)`.
 pub struct RequestParts<'r>(Source<'r>);
 
@@ -92,8 +92,8 @@ impl<'r> RequestParts<'r> {
         of_uri.or_else(|| self.header("host").map(without_port))
     }
 
-    /// What an outer layer has put into the request's extensions, such as the user that it has
-    /// authenticated. That layer has to run before this one.
+    /// A value that an outer layer has put into the request's extensions, such as the user that it
+    /// has authenticated. That layer has to run before this one.
     #[must_use]
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         match self.0 {

@@ -157,7 +157,7 @@ macro_rules! accepted {
             /// Each statement commits by itself.
             pub fn __settled(&self) {}
 
-            /// What is read is committed.
+            /// The data that is read is committed.
             pub fn __committed(&self) {}
 
             /// Whether the type is refused.

@@ -66,7 +66,7 @@ pub(crate) struct OutboxState {
     done: Mutex<Vec<i64>>,
     /// Tables whose changes are not followed, and why.
     not_followed: Mutex<Vec<String>>,
-    /// What the followed tables looked like, and what depends on them.
+    /// The state of the followed tables, and the resources that depend on them.
     shapes: Mutex<Option<Shapes>>,
     /// Which server the database was: its cluster and timeline.
     server: Mutex<Option<String>>,

@@ -60,7 +60,7 @@ pub(super) struct Queue {
     /// Some caller was told `Pending`. Until everything is delivered, reads bypass what it
     /// concerns.
     is_degraded: bool,
-    /// What the store has refused, while it answers.
+    /// The requests that the store has refused, while it answers.
     refused: Refused,
     is_closed: bool,
     /// Whether the store has several servers, some of which may be away.

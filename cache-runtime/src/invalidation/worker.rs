@@ -121,7 +121,7 @@ impl Worker {
                 () = clock::sleep_until(wake) => false,
             };
             let failure = self.shared.failure.lock().take();
-            // What was refused is tried only when a retry is due, or after a reconnect, however
+            // Refused requests are tried only when a retry is due, or after a reconnect, however
             // often others wake this task.
             let began = clock::now();
             let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= began);

@@ -43,7 +43,7 @@ pub const SIZE_BUCKETS: [f64; 9] = [
     4_194_304.0,
 ];
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
     /// It only grows.
@@ -60,13 +60,13 @@ pub enum MetricKind {
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// What it is.
+    /// Its kind.
     pub kind: MetricKind,
     /// In which unit its values are: `seconds`, `bytes`, or empty for a plain number.
     pub unit: &'static str,
     /// Its labels beside `cache`.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// Its description.
     pub description: &'static str,
 }
 

@@ -115,7 +115,7 @@ impl Publication<'_> {
         self.histogram_under(&key, key.clone(), now, scale);
     }
 
-    /// What was published last is remembered under a key of its own.
+    /// The last published value is remembered under a key of its own.
     fn histogram_under(&mut self, key: &Key, baseline: Key, now: HistogramSnapshot, scale: f64) {
         let histogram = self.recorder.register_histogram(key, &METADATA);
         let before = self.baseline.histograms.entry(baseline).or_default();
@@ -342,7 +342,7 @@ impl Publication<'_> {
     fn outbox(&mut self, outbox: &OutboxStats) {
         let is_fresh = outbox.connected && outbox.serving != Some(false);
         self.gauge(OUTBOX_CONNECTED, &[], f64::from(u8::from(is_fresh)));
-        // What is not known is no number: an alert must not take it for nothing.
+        // An unknown value is no number: an alert must not take it for zero.
         let known = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         self.gauge(OUTBOX_LAG, &[], known(outbox.lag_ms) / 1000.0);
         self.gauge(OUTBOX_ROWS, &[], known(outbox.depth));

@@ -19,7 +19,7 @@ pub(super) struct Followed {
     pub(super) tags: Vec<Tag>,
 }
 
-/// What the ids of a resource are in a program, where their text in a key is known.
+/// The type of a resource's ids in a program, where their text in a key is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IdKind {
     Integer,
@@ -285,7 +285,7 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
     Ok(())
 }
 
-/// What the ids of a resource are, if all functions that read its rows take them as a type whose
+/// The type of a resource's ids, if all functions that read its rows take them as a type whose
 /// text in a key is known. Of any other only a process that has called such a function knows what
 /// it looks like.
 fn plain_ids(resource: &str, catalog: &CacheMap) -> Option<IdKind> {

@@ -43,7 +43,7 @@ pub(super) struct CoveredTable {
     pub(super) is_older: bool,
     /// Changes whenever anything about the table does.
     pub(super) shape: String,
-    /// What depends on it; `None` if that is not known.
+    /// The resources that depend on it; `None` if they are not known.
     pub(super) resources: Option<Vec<String>>,
 }
 
@@ -168,7 +168,7 @@ impl CoveredTable {
     }
 }
 
-/// What depends on the tables that are not as they were.
+/// The resources that depend on tables that have changed.
 fn changed(before: &Shapes, now: &Shapes) -> Vec<Row> {
     let is_another = |oid: &i64| match (before.get(oid), now.get(oid)) {
         (Some((before, _)), Some((now, _))) => before != now,

@@ -46,7 +46,7 @@ struct Group {
     sql: Vec<String>,
 }
 
-/// What is in the file.
+/// The contents of the file.
 #[derive(Debug, Default)]
 struct Schema {
     /// By their names in lower case, since SQLite does not tell them apart otherwise.

@@ -65,7 +65,7 @@ struct Position {
     last_id: i64,
 }
 
-/// What a process knows of the rows, over one connection.
+/// The rows that a process knows of, over one connection.
 #[derive(Debug, Default)]
 struct FollowPosition {
     position: Option<Position>,
@@ -97,7 +97,7 @@ pub(super) async fn run(
             known.slow += 1;
         }
         if known.slow >= MOST_SLOW {
-            // What there is to read may be too much for the time that a read has.
+            // There may be too many rows for the time that a read has.
             known.position = None;
         }
         relay.unless_busy(done)?;

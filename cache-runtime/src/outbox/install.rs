@@ -14,7 +14,7 @@ use super::triggers::{Triggers, removal_of_triggers};
 use super::walk::OPEN_TRANSACTIONS;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 
-/// Whoever holds a lock on a table for long is not waited for, since all later ones would wait
+/// A long lock on a table is not waited for, since all later statements would wait
 /// behind the installation.
 const BEGIN: &str = "SET LOCAL lock_timeout = '2s';\n";
 
@@ -22,7 +22,7 @@ const BEGIN: &str = "SET LOCAL lock_timeout = '2s';\n";
 /// The triggers write to the outbox of this configuration. Triggers of tables that have left the
 /// list stay.
 ///
-/// What is there already is left as it is, and takes no lock. A new trigger waits for the
+/// Existing objects are left as they are, and take no lock. A new trigger waits for the
 /// transactions that write to its table, but not for those that read it: for 2 s at most.
 ///
 /// # Errors

@@ -8,7 +8,7 @@
 //! same connection. Only one that gets no answer at all, not even that, is a sign of a lost
 //! connection.
 //!
-//! What is new is found by the database's *snapshot*: rows that are visible now and were not in the
+//! New rows are found by the database's *snapshot*: rows that are visible now and were not in the
 //! snapshot of the last read, both of which PostgreSQL knows exactly. Such a read costs in
 //! proportion to what is new. A walk over the whole table does not: while any transaction is open
 //! for long, all that was deleted since it began is still in the way.
@@ -236,7 +236,7 @@ impl Relay {
         Ok(())
     }
 
-    /// What is visible now and was not in the snapshot `$1`, from the row `r`. It is of a
+    /// Selects rows `r` that are visible now and were not in the snapshot `$1`. Each is of a
     /// transaction that has begun since, or that was open then: both are found by the index,
     /// whatever has been deleted.
     pub(super) fn unseen_sql(&self, columns: &str) -> String {
@@ -317,7 +317,7 @@ impl Relay {
             return Err(RelayError::Unusable(text));
         }
         self.claim(connection).await?;
-        // Who may not read the rows has no use for the connection.
+        // A user who may not read the rows has no use for the connection.
         let sql = format!("SELECT 1 FROM {outbox} LIMIT 0");
         connection.rows(&sql, &[]).await?;
         let sql = format!("SELECT version, {} FROM {state}", self.state_sql());

@@ -118,7 +118,7 @@ pub(super) fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What many rows mean together.
+/// The meaning of many rows together.
 #[derive(Debug, Default)]
 pub(super) struct Meaning {
     pub(super) request: InvalidationRequest,

@@ -332,7 +332,7 @@ async fn invalidate_everything(relay: &Relay) -> Result<bool, RelayError> {
     Ok(pending_ack.acknowledged(DELIVERY_TIMEOUT).await == Acknowledgement::Delivered)
 }
 
-/// What is done with the rows of a batch.
+/// The treatment of the rows of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowHandling {
     /// They are delivered, then deleted.

@@ -1,4 +1,4 @@
-//! What the triggers leave in the database's catalog, and what is asked there.
+//! Notes of the triggers in the database's catalog, and queries of them.
 
 use serde::{Deserialize, Serialize};
 

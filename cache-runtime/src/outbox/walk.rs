@@ -40,7 +40,7 @@ pub(super) const OPEN_TRANSACTIONS: &str = "SELECT (extract(epoch FROM max(clock
         UNION ALL SELECT prepared, true FROM pg_prepared_xacts WHERE database = current_database()\
     ) AS transactions";
 
-/// What a walk has seen.
+/// The result of a walk.
 #[derive(Debug, Default)]
 struct WalkResult {
     depth: u64,

@@ -35,7 +35,7 @@ pub struct CallSite {
     /// Why a value of the function was not stored: its codec would have lost a part of it. The
     /// first such reason.
     lost: OnceLock<String>,
-    /// What the `Serialize` of an argument leaves out. The first such part.
+    /// The first part of an argument that its `Serialize` leaves out.
     left_out: OnceLock<String>,
 }
 
@@ -205,7 +205,7 @@ impl CallSite {
         self.place
     }
 
-    /// What an argument's `Serialize` leaves out.
+    /// The part of an argument that its `Serialize` leaves out.
     pub(crate) fn left_out(&self) -> Option<&str> {
         self.left_out.get().map(String::as_str)
     }

@@ -95,7 +95,8 @@ impl Learnt {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// What the entry under a key depends on beside what its function says, as far as it is known.
+    /// The dependencies of the entry under a key beside those that its function names, as far as
+    /// known.
     #[inline]
     pub(crate) fn list(&self, key: &str) -> Option<Arc<[Arc<Dep>]>> {
         if !self.is_in_use() {

@@ -46,7 +46,7 @@ pub(crate) struct Resource {
     entity_deps: Arc<[Arc<Dep>]>,
     /// `users~ops`: replaced by writes that name single ops.
     any_op: Arc<Dep>,
-    /// What the keys of its ops' generations begin with, and those of its rows.
+    /// The prefixes of its ops' and its rows' generation keys.
     op_prefix: Box<str>,
     row_prefix: Box<str>,
     pub(crate) counters: Arc<Counters>,
@@ -64,7 +64,7 @@ pub(crate) struct Resource {
     /// The first instance of each function of one name, by function and types, and the type or
     /// trait it belongs to.
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
-    /// What the first function of each op belongs to. Manual operations use its entries.
+    /// The instance of the first function of each op. Manual operations use its entries.
     by_hand: RwLock<HashMap<&'static str, u32>>,
     id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
     /// The results of each function's fills, by the function's address (0: manual operations), type

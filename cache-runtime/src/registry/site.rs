@@ -11,7 +11,7 @@ use crate::key::EntryKind;
 #[derive(Debug)]
 pub struct Site {
     at: CallSite,
-    /// What the first calls found out, so that later ones need not lock the registry. There is a
+    /// The findings of the first calls, so that later ones need not lock the registry. There is a
     /// place for each of a few caches or resources.
     known: [OnceLock<KnownResource>; REMEMBERED],
 }
@@ -53,7 +53,7 @@ impl Site {
         self
     }
 
-    /// What is known of the function's calls in this cache, with the resource of this name.
+    /// The findings about the function's calls in this cache, with the resource of this name.
     #[inline]
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<&'static KnownResource> {
         let mut known = self.known.iter().map_while(OnceLock::get);

@@ -122,7 +122,7 @@ impl HistogramSnapshot {
         self.sum += other.sum;
     }
 
-    /// What came since `earlier`: values that stand for their buckets, and how many of each.
+    /// The values since `earlier`: one for each bucket, with its count.
     #[cfg(feature = "metrics")]
     pub(crate) fn since(&self, earlier: &Self) -> impl Iterator<Item = (u64, u64)> {
         let counts = self.counts.iter().zip(earlier.counts).enumerate();

@@ -49,7 +49,7 @@ impl PreparedCall {
             && self.options.problem.is_none()
             && !self.options.is_special
             && self.extras.is_empty()
-            && !timing::is_drawn_in_front(self.lookups)
+            && !timing::is_drawn_in_thread_cache(self.lookups)
             && !is_watched(cache);
         if is_plain && let Some(number) = self.key.natural() {
             let version = self.options.version;
@@ -80,7 +80,7 @@ impl PreparedCall {
         known: &'static KnownResource,
         returnable: Returnable,
     ) -> Option<Option<AnyValue>> {
-        let found = match timing::is_drawn_in_front(self.lookups) {
+        let found = match timing::is_drawn_in_thread_cache(self.lookups) {
             false => self.find_again(cache, known, (returnable.type_id)()),
             true => self.find_again_timed(cache, known, (returnable.type_id)()),
         }?;

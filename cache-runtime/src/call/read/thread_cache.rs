@@ -364,8 +364,8 @@ impl ThreadCache {
         }));
     }
 
-    /// Whether the entry of this call is not kept: its slot has another one that is in use, or there
-    /// are too many bytes.
+    /// Whether the entry of this call is not kept: its slot has another one that is in use, or
+    /// there are too many bytes.
     fn is_refused(&mut self, place: SlotHash, wanted: &ThreadLookup<'_>) -> bool {
         let Some(held) = self.slots.get(place.slot()).and_then(Option::as_ref) else {
             if self.refused > SLOTS {
@@ -375,7 +375,7 @@ impl ThreadCache {
             }
             return self.refused > 0 || self.slots.is_empty();
         };
-        // What is held for this very call can't be served any more.
+        // The entry that is held for this very call can't be served any more.
         let is_own = Some(held.caller) == self.number_of(wanted) && held.is_given(wanted);
         let last = self.last.get_mut(place.slot());
         !is_own && last.is_some_and(|last| last.is_refused(held))

@@ -71,7 +71,7 @@ pub(super) fn is_drawn() -> bool {
 /// counted apart: a call that looks there and then in the table would always draw the same of the
 /// two.
 #[inline]
-pub(super) fn is_drawn_in_front(n: u8) -> bool {
+pub(super) fn is_drawn_in_thread_cache(n: u8) -> bool {
     n.is_multiple_of(DRAWN) && !mutation::is_active("thread-cache-not-timed")
 }
 

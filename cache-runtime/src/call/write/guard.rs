@@ -86,7 +86,7 @@ pub(super) struct WriteInProgress {
 pub(super) struct WriteOutcome {
     pub(super) has_failed: bool,
     pub(super) wrote_nothing: bool,
-    /// What to invalidate instead of the plan, if only the result tells.
+    /// The invalidation in place of the plan's, if only the result names its rows.
     pub(super) known: Option<Box<PlannedWrite>>,
 }
 

@@ -22,7 +22,7 @@ struct World {
     entry: Mutex<Entry>,
 }
 
-/// What the store holds under the key.
+/// The value in the store under the key.
 #[derive(Default)]
 struct Entry {
     stamp: usize,

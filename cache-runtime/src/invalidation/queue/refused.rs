@@ -1,4 +1,4 @@
-//! What the store has refused while it answers, such as keys that its user may not write.
+//! Requests that the store has refused while it answers, such as keys that its user may not write.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -100,7 +100,7 @@ impl SqliteRelay<'_> {
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
-        // What has been deleted by time is known, so how long rows stay may differ.
+        // Rows that were deleted by time are known, so retentions may differ.
         self.relay.is_shared_alike(relay.as_deref())
     }
 
@@ -119,7 +119,7 @@ impl SqliteRelay<'_> {
         let mut looks = Looks::default();
         let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
         loop {
-            // What could not be deleted is delivered once more, which is harmless.
+            // Rows that could not be deleted are delivered once more, which is harmless.
             let done = self.turn(&mut looks).await;
             relay.unless_busy(done)?;
             tokio::select! {
@@ -282,7 +282,7 @@ impl SqliteRelay<'_> {
         let (read, schema) = self.read(known.position).await?;
         known.position = Some(read);
         relay.state.read();
-        // What has changed without a row is known before anything is told to be fresh.
+        // Changes without a row are known before entries count as fresh.
         self.look(&mut known.looks, schema).await?;
         if let Some(heartbeat) = heartbeat {
             freshness.returned(connection_id, heartbeat);
@@ -429,7 +429,7 @@ impl SqliteRelay<'_> {
     }
 }
 
-/// What a process that reads for itself knows over one connection.
+/// The state of a process that reads for itself, over one connection.
 #[derive(Default)]
 struct Known {
     position: Option<i64>,
@@ -437,7 +437,7 @@ struct Known {
     looks: Looks,
 }
 
-/// What a relay has looked at over one connection.
+/// The checks of a relay over one connection.
 #[derive(Default)]
 struct Looks {
     /// When the tables' sizes were read.

@@ -24,7 +24,7 @@ impl Followed {
         }
     }
 
-    /// What is invalidated in place of rows and tags that are too many, or not known.
+    /// The invalidation in place of rows and tags that are too many, or not known.
     pub(in crate::outbox) fn wholes(&self) -> BTreeSet<&String> {
         let own = self.table.resources.iter().map(|(resource, _)| resource);
         own.chain(self.tags.iter().flat_map(|tag| &tag.resources))
@@ -161,7 +161,7 @@ END
         format!("SELECT {first}{columns} FROM {rows} r")
     }
 
-    /// What an UPDATE has changed, as it was and as it is.
+    /// The rows that an UPDATE has changed, before and after.
     fn difference(&self) -> String {
         if crate::base::mutation::is_active("outbox-old-ids-not-written") {
             return self.selected("1 AS c", "new_rows");

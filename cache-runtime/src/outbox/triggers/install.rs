@@ -1,4 +1,4 @@
-//! What is looked at before the triggers of a table are installed, their installation and removal.
+//! Checks before the triggers of a table are installed, their installation and removal.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -50,7 +50,7 @@ DO {comment};\n",
         )
     }
 
-    /// What is to be looked at before, and the triggers of the table and its partitions.
+    /// The checks before, and the triggers of the table and its partitions.
     ///
     /// A table with a foreign partition, or one that is a partition of a table that is not
     /// followed, gets triggers of rows. PostgreSQL collects no rows of a foreign table for a
@@ -233,7 +233,7 @@ pub(in crate::outbox) fn by_row_sql(table: &str) -> String {
     )
 }
 
-/// What the functions' comments say: which words of this crate they are made of.
+/// The version in the functions' comments: a hash of the SQL that this crate writes.
 pub(in crate::outbox) fn signature() -> &'static str {
     static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
         let any = Followed::any();

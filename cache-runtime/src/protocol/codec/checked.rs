@@ -375,7 +375,7 @@ impl<'e, C> Compound<'e, C> {
         }
     }
 
-    /// What tells this part from its neighbours.
+    /// The difference between this part and its neighbours.
     fn exactly(&self) -> u64 {
         let counts = self.is_ordered && self.check.is_ordered;
         mix(self.key, if counts { self.at as u64 } else { 0 })

@@ -304,7 +304,7 @@ impl Plan {
         }
     }
 
-    /// Takes the type's complaints into account.
+    /// Takes the type's errors into account.
     pub(super) fn listen(&mut self, path: PathHash) {
         if let Some(question) = &mut self.question {
             let of = &question.of;

@@ -79,7 +79,7 @@ pub struct Reader {
     /// has run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
-    /// What the `Serialize` of an argument leaves out, if one of the calls so far showed it.
+    /// The part of an argument that its `Serialize` leaves out, if a call so far has shown one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
     /// The place of its attribute.

@@ -92,7 +92,7 @@ impl Case<'_> {
         self.withdraw(&intent).await;
         for probe in [&row, &list] {
             assert!(!self.is_intended(probe).await, "{}: withdrawn", self.name);
-            // What a store can't find by a pattern may still lie there, dead.
+            // Entries that a store can't find by a pattern may still be there, dead.
             let look = self.look(probe).await;
             let is_dead = match look.found {
                 Found::Entry(header, _) => !self.store.lists_keys() && header.stamp != look.stamp,
