@@ -85,6 +85,11 @@ pub(crate) enum Typing {
     Entry(Ident),
     /// The same for the type of this parameter.
     EntryOf(Ident),
+    /// The same for a type parameter of parameters that are left out of the key. It counts like the
+    /// type that the function belongs to, which manual operations know.
+    Instance(Ident),
+    /// The same for the type of a parameter that is left out of the key.
+    InstanceOf(Ident),
     /// The author declares that the value does not depend on it, or it is the value's own type.
     LeftOut(Ident),
     /// The same for the type of this parameter.

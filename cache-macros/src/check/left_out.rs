@@ -2,9 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
-use syn::Ident;
 use syn::ext::IdentExt as _;
+use syn::{Ident, Type};
 
+use super::connection_names::bounds_of;
 use crate::args::{CachedArgs, Setting};
 use crate::item::{Binding, Item};
 use crate::tokens::{holds, mention};
@@ -52,4 +53,29 @@ pub(super) fn stands_only_in(
         any = true;
         names.iter().any(|name| binding.is(name))
     }) && any
+}
+
+/// Whether a type parameter stands for a closure or a future. Each place of a program makes another
+/// type, for the same values.
+pub(super) fn is_made_at_the_call(item: &Item, name: &Ident) -> bool {
+    bounds_of(name, item).any(|bounds| names_one(&bounds.to_token_stream()))
+}
+
+/// The same for an `impl Trait`.
+pub(super) fn names_a_closure(ty: &Type) -> bool {
+    names_one(&ty.to_token_stream())
+}
+
+fn names_one(tokens: &TokenStream) -> bool {
+    const TRAITS: [&str; 8] = [
+        "AsyncFn",
+        "AsyncFnMut",
+        "AsyncFnOnce",
+        "Fn",
+        "FnMut",
+        "FnOnce",
+        "Future",
+        "IntoFuture",
+    ];
+    TRAITS.iter().any(|name| holds(tokens.clone(), name))
 }

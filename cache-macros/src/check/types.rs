@@ -5,12 +5,17 @@
 //! is included. The key of a row can't contain it, since a write that names the row has to find the
 //! row. There the fingerprint of the entry covers the types, so that an entry of another type is a
 //! miss.
+//!
+//! A parameter that is left out of the key leaves out its value, and not its type: two repositories
+//! of different types may lead to two databases. The exceptions are closures and futures, whose
+//! types differ from one place of a program to the next, and what `autocommit` names: any executor
+//! returns the same rows.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Ident, Type};
 
-use super::left_out::{is_of_autocommit, stands_only_in};
+use super::left_out::{is_made_at_the_call, is_of_autocommit, names_a_closure, stands_only_in};
 use crate::args::CachedArgs;
 use crate::item::{Binding, Item};
 use crate::model::{Key, Typing};
@@ -28,6 +33,21 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
         let skip = args.skip.value();
         stands_only_in(skip, &bindings, &text) || is_of_autocommit(args, item, name)
     };
+    let without = |name: &Ident| match is_of_autocommit(args, item, name)
+        || is_made_at_the_call(item, name)
+    {
+        true => Typing::LeftOut(name.clone()),
+        false => Typing::Instance(name.clone()),
+    };
+    let without_unnamed = |binding: &Binding| {
+        let mut permitted = args.autocommit.value().into_iter().flatten();
+        let is_permitted = permitted.any(|name| binding.is(name));
+        let name = binding.ident.clone();
+        match is_permitted || binding.ty.as_ref().is_some_and(names_a_closure) {
+            true => Typing::LeftOutOf(name),
+            false => Typing::InstanceOf(name),
+        }
+    };
     let mut types = Vec::new();
     match key {
         Key::Derived { parts, .. } => {
@@ -43,18 +63,18 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
                 let name = binding.ident.clone();
                 types.push(match is_in_key(&binding) {
                     true => Typing::InKey(name),
-                    false => Typing::LeftOutOf(name),
+                    false => without_unnamed(binding),
                 });
             }
         }
         Key::Entity(id) | Key::Row(_, id) => {
-            types.extend(item.type_params().cloned().map(Typing::LeftOut));
+            types.extend(item.type_params().map(without));
             for binding in unnamed {
                 let is_in_id = mention(id.value.to_token_stream(), &binding.name()).is_some();
                 let name = binding.ident.clone();
                 types.push(match is_in_id {
                     true => Typing::EntryOf(name),
-                    false => Typing::LeftOutOf(name),
+                    false => without_unnamed(binding),
                 });
             }
         }
@@ -65,16 +85,19 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
                 let of_ids = batch.ids.ty.as_ref();
                 let is_id = of_ids.is_some_and(|ty| holds(ty.to_token_stream(), &name.to_string()));
                 let is_told = is_told_by_value(item.output(), name) && !is_id;
-                types.push(match is_told || is_left_out(name) {
-                    true => Typing::LeftOut(name.clone()),
-                    false => Typing::Entry(name.clone()),
+                types.push(if is_told {
+                    Typing::LeftOut(name.clone())
+                } else if is_left_out(name) {
+                    without(name)
+                } else {
+                    Typing::Entry(name.clone())
                 });
             }
             for binding in unnamed {
                 let name = binding.ident.clone();
                 types.push(match binding.is(&batch.ids.ident) {
                     true => Typing::EntryOf(name),
-                    false => Typing::LeftOutOf(name),
+                    false => without_unnamed(binding),
                 });
             }
         }

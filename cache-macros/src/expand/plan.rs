@@ -54,6 +54,8 @@ impl Typing {
             Self::InKey(name) => quote_spanned!(mixed()=> .type_of(&#name)),
             Self::Entry(name) => quote_spanned!(mixed()=> .typed::<#name>()),
             Self::EntryOf(name) => quote_spanned!(mixed()=> .typed_as(&#name)),
+            Self::Instance(name) => quote_spanned!(mixed()=> .instance_for::<#name>()),
+            Self::InstanceOf(name) => quote_spanned!(mixed()=> .instance_for_type_of(&#name)),
             Self::LeftOut(name) => quote_spanned!(mixed()=> .untyped::<#name>()),
             Self::LeftOutOf(name) => quote_spanned!(mixed()=> .untyped_as(&#name)),
         }
@@ -220,6 +222,8 @@ impl AfterResult {
         }
         quote_spanned!(mixed()=> .result({
             #(let #kept = ::core::clone::Clone::clone(&#kept);)*
+            // A closure in an id may have a parameter of the same name.
+            let _ = (#(&#kept,)*);
             #plan
         }))
     }

@@ -125,7 +125,27 @@ fn the_signature_decides_which_key_it_is() {
         (
             ", skip(db)",
             "get<T: Db>(db: T, id: i64)",
-            ".id(&id).untyped::<T>()",
+            ".id(&id).instance_for::<T>()",
+        ),
+        (
+            ", skip(db)",
+            "get(db: &impl Db, id: i64)",
+            ".id(&id).instance_for_type_of(&db)",
+        ),
+        (
+            ", skip(load)",
+            "get<F: AsyncFn() -> User>(load: F, id: i64)",
+            ".id(&id).untyped::<F>()",
+        ),
+        (
+            ", skip(load)",
+            "get(load: impl Future<Output = User>, id: i64)",
+            ".id(&id).untyped_as(&load)",
+        ),
+        (
+            ", autocommit(ex)",
+            "get<E: Executor>(ex: E, id: i64)",
+            ".id(&id).untyped::<E>()",
         ),
         (
             ", op = \"view\"",
@@ -448,7 +468,9 @@ fn a_result_closure_owns_what_the_body_takes() {
     .split_whitespace()
     .collect();
     assert!(
-        expanded.contains(".result({letteam=::core::clone::Clone::clone(&team);move|__p,result|"),
+        expanded.contains(
+            ".result({letteam=::core::clone::Clone::clone(&team);let_=(&team,);move|__p,result|"
+        ),
         "{expanded}"
     );
 }

@@ -229,13 +229,15 @@ impl Resource {
     /// Distinguishes the entries of this instance of a function from those of other instances with
     /// the same keys; 0 for a function that belongs to no trait and no generic type.
     ///
-    /// It is derived from the name of that trait or type, which is the same in all processes. If
-    /// two types have one name, the second gets another number within the process.
+    /// It is derived from the name of that trait or type, which is the same in all processes, and
+    /// from the types of parameters that are left out of the key. If two types have one name, the
+    /// second gets another number within the process. `types` are hashes of all types that the
+    /// caller chooses, and of those of such parameters.
     pub(super) fn version_of(
         &self,
         site: &'static CallSite,
         op: Option<&'static str>,
-        types: u64,
+        types: (u64, u32),
         instance: Instance,
     ) -> u32 {
         use crate::base::mutation::is_active;
@@ -243,12 +245,14 @@ impl Resource {
             return 0;
         }
         let of = site.instance_of(instance).map_or(0, version_of);
-        let of = if is_active("instances-by-order") {
-            0
-        } else {
-            of
+        let of = match is_active("instances-by-order") {
+            true => 0,
+            false => of ^ types.1,
         };
-        let place = (std::ptr::from_ref(site).addr(), types ^ u64::from(of) << 32);
+        let place = (
+            std::ptr::from_ref(site).addr(),
+            types.0 ^ u64::from(of) << 32,
+        );
         let known = self.instances.read().get(&place).copied();
         let owner = known.unwrap_or_else(|| {
             self.by_hand

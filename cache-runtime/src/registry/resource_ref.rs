@@ -123,12 +123,12 @@ impl ResourceRef {
         &self,
         site: &'static CallSite,
         op: Option<&'static str>,
-        types: u64,
+        types: (u64, u32),
         instance: Instance,
     ) -> u32 {
         if let Self::Known(known) = self
             && let Some((known_types, id, version)) = known.instance.get()
-            && *known_types == types
+            && *known_types == types.0
             && *id == instance.id
         {
             return *version;
@@ -136,7 +136,7 @@ impl ResourceRef {
         let version = Resource::version_of(self, site, op, types, instance);
         if let Self::Known(known) = self {
             // Another instance may have been first. Then each call asks the resource.
-            let _ = known.instance.set((types, instance.id, version));
+            let _ = known.instance.set((types.0, instance.id, version));
         }
         version
     }

@@ -89,6 +89,12 @@ impl Users {
         ids.iter().map(|id| (*id, *id)).collect()
     }
 
+    /// The closure's parameter has the name of the function's.
+    #[invalidates("users", ids = result.iter().map(|id| id + 1))]
+    async fn renumber(&mut self, id: i64) -> Vec<i64> {
+        vec![id]
+    }
+
     #[invalidates("users")]
     async fn unit(&self) {}
 
@@ -119,6 +125,7 @@ pub fn main() {
     let mut users = Users;
     drop(users.get(1, "", true));
     drop(users.update(String::new()));
+    drop(users.renumber(1));
     drop(users.unfinished(1));
     drop(users.returning(1));
     drop(users.qualified(""));

@@ -186,6 +186,26 @@ impl ReadPlan {
         self.typed::<T>()
     }
 
+    /// Treats entries for another type of a parameter that is left out of the key as misses.
+    ///
+    /// It counts like the type that the function belongs to. So manual operations find the entries
+    /// of the first type that this process calls the function with.
+    #[inline]
+    pub fn instance_for<T: ?Sized>(&mut self) -> &mut Self {
+        self.untyped::<T>();
+        if crate::base::mutation::is_active("types-of-the-skipped-share-rows") {
+            return self;
+        }
+        let name = hash128(&[0; 16], std::any::type_name::<T>().as_bytes()) as u32;
+        self.set(|options| options.instance_types = options.instance_types.rotate_left(5) ^ name)
+    }
+
+    /// Does the same with the type of an argument.
+    #[inline]
+    pub fn instance_for_type_of<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.instance_for::<T>()
+    }
+
     /// Notes a type that does not make entries misses: calls with other types have other keys, or
     /// need not be told apart.
     #[inline]

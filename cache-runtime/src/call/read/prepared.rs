@@ -331,7 +331,7 @@ impl PreparedCall {
         if let Some(instance) = options.instance
             && !options.shared
         {
-            let types = options.types;
+            let types = (options.types, options.instance_types);
             let of = self
                 .resource
                 .version_of(self.site, options.op, types, instance);

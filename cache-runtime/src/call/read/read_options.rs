@@ -29,6 +29,8 @@ pub(super) struct ReadOptions {
     pub(super) memo: bool,
     /// A hash of the types that tell calls of this function apart.
     pub(super) types: u64,
+    /// A hash of those that count like the type that the function belongs to.
+    pub(super) instance_types: u32,
     /// Identifies the instance of the function, among those for different type parameters, of the
     /// function or its `impl`, and different types of `self`. `None` for manual operations.
     pub(super) instance: Option<Instance>,
@@ -61,6 +63,7 @@ impl ReadOptions {
         self.max_loads = 0;
         self.memo = false;
         self.types = 0;
+        self.instance_types = 0;
         self.instance = None;
     }
 
@@ -73,6 +76,7 @@ impl ReadOptions {
         self.problem = None;
         self.version = 0;
         self.types = 0;
+        self.instance_types = 0;
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use cache_runtime::testing::TestCache;
-use cache_runtime::{Cache, CacheConfig, Key, RedisConfig, cached, invalidates};
+use cache_runtime::{Cache, CacheConfig, Key, RedisConfig, Status, cached, invalidates};
 use cache_tests::RedisServer;
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -131,6 +131,135 @@ async fn entries_of_a_generic_service_are_used_by_hand() {
     let stored = cache.set(&key, &"by hand".to_owned(), 60).await;
     stored.expect("stored");
     assert_eq!(service.get(1).await, "by hand");
+}
+
+/// A database, which is left out of the keys. Its type says which one it is.
+trait Database: Sync {
+    const NAME: &'static str;
+}
+
+struct Main;
+struct Archive;
+
+impl Database for Main {
+    const NAME: &'static str = "main";
+}
+
+impl Database for Archive {
+    const NAME: &'static str = "archive";
+}
+
+#[cached(resource = "skipped", skip(db))]
+async fn row<D: Database>(db: &D, id: u64) -> String {
+    let _ = (db, id);
+    D::NAME.into()
+}
+
+#[cached(resource = "skipped", batch = ids, skip(db))]
+async fn rows<D: Database>(db: &D, ids: &[u64]) -> HashMap<u64, String> {
+    let _ = db;
+    ids.iter().map(|id| (*id, D::NAME.into())).collect()
+}
+
+fn name_of<D: Database>(_: &D) -> String {
+    D::NAME.into()
+}
+
+#[cached(resource = "skipped-unnamed", skip(db))]
+async fn unnamed(db: &impl Database, id: u64) -> String {
+    let _ = id;
+    name_of(db)
+}
+
+#[cached(resource = "skipped-unnamed", op = "of", skip(db))]
+async fn unnamed_of(db: &impl Database, id: u64) -> String {
+    let _ = id;
+    name_of(db)
+}
+
+#[cached(resource = "skipped-unnamed", op = "list", skip(db))]
+async fn unnamed_list(db: Option<&impl Database>, limit: u64) -> String {
+    let _ = limit;
+    db.map(name_of).unwrap_or_default()
+}
+
+#[cached(resource = "skipped-unnamed", op = "by", key(limit))]
+async fn unnamed_by(db: &impl Database, limit: u64) -> String {
+    let _ = limit;
+    name_of(db)
+}
+
+#[cached(resource = "skipped-many", batch = ids, skip(db))]
+async fn unnamed_rows(db: &impl Database, ids: Vec<u64>) -> HashMap<u64, String> {
+    ids.into_iter().map(|id| (id, name_of(db))).collect()
+}
+
+/// What is left out of a key is the value, and not its type: it may lead to another database.
+#[tokio::test]
+async fn the_type_of_what_is_left_out_tells_calls_apart() {
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                assert_eq!(row(&Main, 1).await, "main");
+                assert_eq!(row(&Archive, 1).await, "archive");
+                assert_eq!(rows(&Main, &[1]).await[&1], "main");
+                assert_eq!(rows(&Archive, &[1]).await[&1], "archive");
+                assert_eq!(unnamed(&Main, 1).await, "main");
+                assert_eq!(unnamed(&Archive, 1).await, "archive");
+                assert_eq!(unnamed_of(&Main, 1).await, "main");
+                assert_eq!(unnamed_of(&Archive, 1).await, "archive");
+                assert_eq!(unnamed_list(Some(&Main), 1).await, "main");
+                assert_eq!(unnamed_list(Some(&Archive), 1).await, "archive");
+                assert_eq!(unnamed_by(&Main, 1).await, "main");
+                assert_eq!(unnamed_by(&Archive, 1).await, "archive");
+                assert_eq!(unnamed_rows(&Main, vec![1]).await[&1], "main");
+                assert_eq!(unnamed_rows(&Archive, vec![1]).await[&1], "archive");
+            }
+            // A row and a batch of one type share their entries.
+            rows(&Main, &[1]).await;
+            assert!(is_hit(status(row(&Main, 1)).await));
+            assert!(is_hit(status(unnamed_by(&Archive, 1)).await));
+        })
+        .await;
+}
+
+/// Two processes, of which each has another database. By hand, each means its own.
+#[tokio::test]
+async fn the_type_of_what_is_left_out_tells_processes_apart() {
+    let server = RedisServer::start();
+    let cache =
+        || Cache::new(CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port())));
+    let (one, other) = (cache().await, cache().await);
+    let by_hand = async |cache: &Cache| {
+        let key = Key::entity("skipped", 1).expect("a key");
+        cache.get::<String>(&key).await
+    };
+    for _ in 0..2 {
+        assert_eq!(one.scope(row(&Main, 1)).await, "main");
+        assert_eq!(by_hand(&one).await.as_deref(), Some("main"));
+        assert_eq!(other.scope(row(&Archive, 1)).await, "archive");
+        assert_eq!(by_hand(&other).await.as_deref(), Some("archive"));
+        assert_eq!(by_hand(&one).await, None);
+    }
+}
+
+#[cached(resource = "from-closures", skip(load))]
+async fn loaded_by<F: AsyncFn(u64) -> String>(id: u64, load: F) -> String {
+    load(id).await
+}
+
+/// Each place of a program makes a closure of another type, for the same rows.
+#[tokio::test]
+async fn closures_that_load_a_row_share_it() {
+    async fn elsewhere() -> Status {
+        status(loaded_by(1, async |id| format!("row {id}"))).await
+    }
+    TestCache::new()
+        .scope(async {
+            assert_eq!(loaded_by(1, async |id| format!("row {id}")).await, "row 1");
+            assert!(is_hit(elsewhere().await));
+        })
+        .await;
 }
 
 #[derive(Serialize, Clone, Debug)]
