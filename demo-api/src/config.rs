@@ -83,11 +83,11 @@ impl Config {
         }
         let variable = |name| {
             let value = variable(name)?.into_string().ok()?;
-            Some(value).filter(|value| !value.trim().is_empty())
+            Some(value.trim().to_owned()).filter(|value| !value.is_empty())
         };
         let admin_token = match variable("CACHE_ADMIN_TOKEN") {
             None => None,
-            Some(token) => Some(Token::new(token.trim()).ok_or_else(|| {
+            Some(token) => Some(Token::new(&token).ok_or_else(|| {
                 // Its value may be most of a secret.
                 ConfigError::new(
                     "CACHE_ADMIN_TOKEN",
@@ -116,7 +116,7 @@ impl Config {
             }
         }
         let outbox = match variable("OUTBOX")
-            .map(|it| it.trim().to_ascii_lowercase())
+            .map(|it| it.to_ascii_lowercase())
             .as_deref()
         {
             None | Some("false" | "0" | "no" | "off") => false,
@@ -132,7 +132,7 @@ impl Config {
             return Err(ConfigError::new("OUTBOX", problem));
         }
         Ok(Self {
-            host: variable("HOST").unwrap_or_else(|| "127.0.0.1".into()),
+            host: variable("HOST").map_or_else(|| "127.0.0.1".into(), without_brackets),
             port: number("PORT", variable("PORT"), 8000, 0..=u16::MAX)?,
             database_url,
             admin_token,
@@ -153,6 +153,17 @@ impl Config {
     }
 }
 
+/// The address in `[::1]`: in a URL it has brackets.
+fn without_brackets(host: String) -> String {
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match inside {
+        Some(inside) => inside.to_owned(),
+        None => host,
+    }
+}
+
 fn number<T: FromStr + PartialOrd + Display>(
     variable: &'static str,
     value: Option<String>,
@@ -162,7 +173,7 @@ fn number<T: FromStr + PartialOrd + Display>(
     let Some(value) = value else {
         return Ok(default);
     };
-    let number = value.trim().parse().ok();
+    let number = value.parse().ok();
     number
         .filter(|number| range.contains(number))
         .ok_or_else(|| {
@@ -189,6 +200,21 @@ mod tests {
         assert!(config.admin_token.is_none());
         let limits = (config.max_connections, config.client_timeout.as_secs());
         assert_eq!(limits, (512, 10));
+    }
+
+    #[test]
+    fn an_address_may_have_brackets_and_spaces_around_it() {
+        for (value, host) in [
+            ("[::1]", "::1"),
+            ("::1", "::1"),
+            (" 0.0.0.0 \n", "0.0.0.0"),
+            ("example", "example"),
+        ] {
+            assert_eq!(read("HOST", value).unwrap().host, host);
+        }
+        assert_eq!(read("PORT", " 80 ").unwrap().port, 80);
+        let url = read("DATABASE_URL", " sqlite::memory:\n").unwrap();
+        assert_eq!(url.database_url, "sqlite::memory:");
     }
 
     #[test]

@@ -24,7 +24,6 @@ pub(super) fn addresses(text: &str, default_port: u16) -> Option<Vec<(String, u1
             Some((name, number)) if !text.ends_with(']') => (name, Some(number)),
             _ => (text, None),
         };
-        let name = name.trim_start_matches('[').trim_end_matches(']');
         let port = match number {
             Some(number) => number.parse().ok().filter(|port| *port != 0)?,
             None => default_port,
@@ -43,25 +42,116 @@ pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
         return None;
     }
     let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().ok().filter(|port| *port != 0)?;
     let host = host_name(host).filter(|host| !host.is_empty())?;
     Some((host, port))
 }
 
-/// A valid host name or address, without a port. What has a colon is an IPv6 address.
+/// A valid host name or address, without a port. What has a colon is an IPv6 address; it may have
+/// brackets, and end in the network that it is for: `fe80::1%eth0`.
+///
+/// A number alone, or a word such as `true`, is no host: it was meant for another setting
+/// (`REDIS_CLUSTER=true`).
 pub(super) fn host_name(text: &str) -> Option<String> {
+    let text = without_brackets(text);
     let fits = |c: char| c.is_alphanumeric() || ".-_".contains(c);
     let is_host = match text.contains(':') {
-        true => text.parse::<Ipv6Addr>().is_ok(),
-        false => text.chars().all(fits),
+        true => {
+            let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
+            let is_zone = !zone.is_empty() && zone.chars().all(fits);
+            is_zone && address.parse::<Ipv6Addr>().is_ok()
+        }
+        false => text.chars().all(fits) && !is_switch(text) && text.parse::<u32>().is_err(),
     };
     is_host.then(|| text.to_owned())
+}
+
+fn is_switch(text: &str) -> bool {
+    let words = ["true", "false", "yes", "no", "on", "off"];
+    words.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// An IPv6 address without the brackets that it has in a URL.
+pub(super) fn without_brackets(text: &str) -> &str {
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    inside.filter(|inside| inside.contains(':')).unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts() {
+        for (text, host) in [
+            ("localhost", "localhost"),
+            ("redis-1.prod_2", "redis-1.prod_2"),
+            ("10.0.0.5", "10.0.0.5"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[fd00::5]", "fd00::5"),
+            ("::ffff:10.0.0.5", "::ffff:10.0.0.5"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+            ("[fe80::1%2]", "fe80::1%2"),
+            // The name of a container.
+            ("123456789012", "123456789012"),
+        ] {
+            assert_eq!(host_name(text).as_deref(), Some(host), "{text}");
+        }
+        for text in [
+            "[::1",
+            "::1]",
+            "[]",
+            "[localhost]",
+            "[[::1]]",
+            "[::1]:7",
+            "h:7",
+            ":::",
+            "::1%",
+            "%eth0",
+            "a b",
+            "a/b",
+            "a@b",
+            "a,b",
+            "true",
+            "False",
+            "on",
+            "no",
+            "1",
+            "6379",
+        ] {
+            assert_eq!(host_name(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_addresses() {
+        let list = |text| addresses(text, 7);
+        let of = |list: &[(&str, u16)]| {
+            let list = list.iter().map(|(host, port)| ((*host).to_owned(), *port));
+            Some(list.collect::<Vec<_>>())
+        };
+        assert_eq!(list("a, b:1,c"), of(&[("a", 7), ("b", 1), ("c", 7)]));
+        let both = of(&[("::1", 7), ("::1", 1), ("fd00::5", 7)]);
+        assert_eq!(list("[::1],[::1]:1,fd00::5"), both);
+        for wrong in [
+            "",
+            ",",
+            "a,",
+            "a:0",
+            "a:x",
+            "a:",
+            "[::1",
+            "[::1]1",
+            "[::1]:",
+            "true",
+            "redis://a:1",
+        ] {
+            assert_eq!(list(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn service_links() {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::address::without_brackets;
+
 /// The address of Redis or Valkey, and the login.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,7 +77,7 @@ impl RedisConfig {
     #[must_use]
     pub fn at(host: impl Into<String>, port: u16) -> Self {
         Self {
-            host: host.into(),
+            host: named(host),
             port,
             ..Self::default()
         }
@@ -84,7 +86,7 @@ impl RedisConfig {
     /// A cluster with some nodes at these hosts and ports.
     #[must_use]
     pub fn cluster<H: Into<String>>(seeds: impl IntoIterator<Item = (H, u16)>) -> Self {
-        let seeds = seeds.into_iter().map(|(host, port)| (host.into(), port));
+        let seeds = seeds.into_iter().map(|(host, port)| (named(host), port));
         let cluster: Vec<_> = seeds.collect();
         let (host, port) = match cluster.first() {
             Some((host, port)) => (host.clone(), *port),
@@ -107,7 +109,7 @@ impl RedisConfig {
     ) -> Self {
         let addresses = addresses
             .into_iter()
-            .map(|(host, port)| (host.into(), port));
+            .map(|(host, port)| (named(host), port));
         let addresses: Vec<_> = addresses.collect();
         let mut redis = Self::default();
         if let Some((host, port)) = addresses.first() {
@@ -140,7 +142,7 @@ impl RedisConfig {
         pairs: impl IntoIterator<Item = ((A, u16), (B, u16))>,
     ) -> Self {
         let pairs = pairs.into_iter();
-        let pairs = pairs.map(|(named, used)| ((named.0.into(), named.1), (used.0.into(), used.1)));
+        let pairs = pairs.map(|(from, to)| ((named(from.0), from.1), (named(to.0), to.1)));
         self.nat_map = pairs.collect();
         self
     }
@@ -180,6 +182,15 @@ impl RedisConfig {
     }
 }
 
+/// A host as it is looked up: an IPv6 address without brackets.
+fn named(host: impl Into<String>) -> String {
+    let host = host.into();
+    match without_brackets(&host) {
+        inside if inside.len() == host.len() => host,
+        inside => inside.to_owned(),
+    }
+}
+
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
@@ -199,6 +210,15 @@ impl fmt::Debug for RedisConfig {
 #[cfg(all(test, feature = "redis"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_have_brackets() {
+        assert_eq!(RedisConfig::at("[::1]", 7), RedisConfig::at("::1", 7));
+        let cluster = RedisConfig::cluster([("[::1]", 7), ("a", 8)]);
+        assert_eq!(cluster, RedisConfig::cluster([("::1", 7), ("a", 8)]));
+        let sentinels = RedisConfig::sentinels([("[::1]", 7)], "m");
+        assert_eq!(sentinels, RedisConfig::sentinels([("::1", 7)], "m"));
+    }
 
     #[test]
     fn an_address_is_replaced_as_a_whole() {

@@ -35,6 +35,16 @@ pub(super) const NAMES: [&str; 29] = [
     "CACHE_AUDIT",
 ];
 
+/// Names that other programs have for our settings.
+const SYNONYMS: [(&str, &str); 6] = [
+    ("REDIS_PASS", "REDIS_PASSWORD"),
+    ("REDIS_USER", "REDIS_USERNAME"),
+    ("REDIS_DATABASE", "REDIS_DB"),
+    ("REDIS_SSL", "REDIS_TLS"),
+    ("REDIS_NODES", "REDIS_CLUSTER"),
+    ("CACHE_DEFAULT_TTL", "CACHE_TTL"),
+];
+
 /// Units that end a variable's name. No resource is named like one.
 const UNITS: [&str; 5] = ["MB", "MS", "S", "SECS", "SECONDS"];
 
@@ -63,8 +73,15 @@ fn is_of_a_resource(name: &str) -> bool {
         .is_some_and(|rest| is_resource(&rest.to_ascii_lowercase()) && !UNITS.contains(&rest))
 }
 
-/// The setting with the nearest name: it differs in its unit, or in a letter or two.
+/// The setting with the nearest name: it differs in its case, in its unit, or in a letter or two. Or
+/// the one that other programs call so.
 fn meant(name: &str) -> Option<&'static str> {
+    let upper = name.to_ascii_uppercase();
+    let known = SYNONYMS.iter().find(|(other, _)| *other == upper);
+    let known = known.map(|(_, meant)| *meant);
+    if let Some(meant) = known.or_else(|| NAMES.into_iter().find(|known| *known == upper)) {
+        return Some(meant);
+    }
     let distance = |known: &'static str| {
         if without_unit(name) == without_unit(known) {
             return 1;
@@ -100,6 +117,10 @@ mod tests {
             ("CACHE_TTL_SECONDS", "CACHE_TTL"),
             ("CACHE_LOCAL", "CACHE_LOCAL_MB"),
             ("CACHE_JITER", "CACHE_JITTER"),
+            ("redis_url", "REDIS_URL"),
+            ("Redis_Enabled", "REDIS_ENABLED"),
+            ("REDIS_PASS", "REDIS_PASSWORD"),
+            ("REDIS_SSL", "REDIS_TLS"),
         ] {
             assert_eq!(of([typo].into_iter()).next(), Some((typo, setting)));
         }

@@ -54,8 +54,7 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
         "" => RedisConfig::default().host,
         text => {
             let text = percent_decoded(text, "host")?;
-            let text = text.trim_start_matches('[').trim_end_matches(']');
-            host_name(text).ok_or("its host is not a host name or address")?
+            host_name(&text).ok_or("its host is not a host name or address")?
         }
     };
     let port = match url.port() {
@@ -118,16 +117,25 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
         }
         _ => return Err(no_path.into()),
     };
-    let mut password = None;
+    let mut password: Option<String> = None;
+    let in_path = master.is_some();
     let db = parameters(&url, db, |name, value| {
         match name {
             "sentinelMasterId" | "sentinelServiceName" => {
                 if master.as_ref().is_some_and(|master| master != value) {
-                    return Err("its path and its parameter name different primaries".into());
+                    return Err(match in_path {
+                        true => "its path and its parameter name different primaries".into(),
+                        false => "it names the primary twice, differently".into(),
+                    });
                 }
                 master = Some(value.to_owned());
             }
-            "sentinelPassword" => password = Some(value.to_owned()),
+            "sentinelPassword" => {
+                if password.as_ref().is_some_and(|other| other != value) {
+                    return Err(given_twice("sentinelPassword"));
+                }
+                password = Some(value.to_owned());
+            }
             "node" => hosts.extend(addresses(value, SENTINEL_PORT).ok_or(no_hosts)?),
             _ => return Ok(false),
         }
@@ -172,6 +180,7 @@ fn parameters(
     mut db: Option<u32>,
     mut own: impl FnMut(&str, &str) -> Result<bool, String>,
 ) -> Result<u32, String> {
+    let in_path = db.is_some();
     for (name, value) in url.query_pairs() {
         match &*name {
             "db" => {
@@ -179,7 +188,10 @@ fn parameters(
                     .parse()
                     .map_err(|_| "its `db` is not a database number")?;
                 if db.is_some_and(|db| db != number) {
-                    return Err("its path and its `db` name different databases".into());
+                    return Err(match in_path {
+                        true => "its path and its `db` name different databases".into(),
+                        false => given_twice("db"),
+                    });
                 }
                 db = Some(number);
             }
@@ -196,6 +208,11 @@ fn parameters(
         }
     }
     Ok(db.unwrap_or(0))
+}
+
+/// For a parameter of this name whose values differ.
+fn given_twice(name: &str) -> String {
+    format!("its `{name}` is given twice, differently; keep one of them")
 }
 
 fn login(text: &str) -> Result<Option<String>, String> {
@@ -235,6 +252,8 @@ mod tests {
         assert_eq!(from_url("redis://h:7/"), at("h", 7));
         assert_eq!(from_url("redis://[::1]:7/0"), at("::1", 7));
         assert_eq!(from_url("redis://[::1]"), at("::1", 6379));
+        assert_eq!(from_url("redis://:@[::1]"), at("::1", 6379));
+        assert_eq!(from_url("redis://h?db=0&db=0"), at("h", 6379));
         assert_eq!(from_url("REDIS://h"), at("h", 6379));
         let db = |db| at("h", 6379).map(|redis| redis.db(db));
         assert_eq!(from_url("redis://h/3"), db(3));
@@ -311,6 +330,17 @@ mod tests {
             ("redis://:hunter2@prod:70000", "port"),
             ("redis://:hunter2@prod/abc", "database number"),
             ("redis://:hunter2@prod/1?db=2", "different databases"),
+            ("redis://:hunter2@prod?db=3&db=4", "`db` is given twice"),
+            ("redis://:hunter2@prod/3?db=3&db=4", "different databases"),
+            (
+                "redis-sentinel://a?sentinelPassword=a&sentinelPassword=hunter2",
+                "`sentinelPassword` is given twice",
+            ),
+            (
+                "redis-sentinel://a?sentinelMasterId=m&sentinelServiceName=n",
+                "names the primary twice",
+            ),
+            ("redis://:hunter2@6379", "host"),
             ("redis://:hunter2@prod?protocol=resp2", "resp3"),
             ("redis://prod?password=hunter2", "parameter"),
             ("redis://:hunter2@pr od", "%20"),

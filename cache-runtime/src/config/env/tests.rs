@@ -315,11 +315,36 @@ fn a_host_has_no_port_and_a_secret_keeps_its_spaces() {
     let error = config(&[("REDIS_ENABLED", "1"), ("REDIS_HOST", "redis:6379")]);
     let error = error.expect_err("a port").to_string();
     assert!(error.contains("REDIS_HOST is `redis:6379`"), "{error}");
-    let there = config(&[("REDIS_ENABLED", "1"), ("REDIS_HOST", "::1")]);
-    assert!(there.is_ok());
+    for host in ["::1", "[::1]"] {
+        assert_eq!(
+            redis(&[("REDIS_HOST", host)]),
+            RedisConfig::at("::1", 6379),
+            "{host}"
+        );
+        let link = ("REDIS_PORT", "tcp://[::1]:7");
+        let linked = redis(&[("REDIS_HOST", host), link]);
+        assert_eq!(linked, RedisConfig::at("::1", 7), "{host}");
+        for named in ["REDIS_CLUSTER", "REDIS_SENTINELS"] {
+            assert_eq!(redis(&[(named, host)]).host, "::1", "{named} {host}");
+        }
+    }
+    // Words and numbers that were meant for another setting.
+    for (name, held) in [
+        ("REDIS_CLUSTER", "true"),
+        ("REDIS_CLUSTER", "0"),
+        ("REDIS_SENTINELS", "false"),
+        ("REDIS_HOST", "6379"),
+    ] {
+        let error = config(&[("REDIS_ENABLED", "1"), (name, held)]).expect_err("no host");
+        let error = error.to_string();
+        assert!(
+            error.starts_with(&format!("{name} is `{held}`; it may hold")),
+            "{error}"
+        );
+    }
     let secret = [("REDIS_ENABLED", "1"), ("REDIS_PASSWORD", " s3cret \n")];
-    let redis = config(&secret).expect("right").redis.expect("on");
-    assert_eq!(redis.password.as_deref(), Some(" s3cret "));
+    let with_secret = config(&secret).expect("right").redis.expect("on");
+    assert_eq!(with_secret.password.as_deref(), Some(" s3cret "));
 }
 
 #[test]
