@@ -31,7 +31,7 @@ type PlainWrite<R, S> = Write<R, S, Never<R, S>, Unchanged<R, S>>;
 /// `PartialEq` and `Debug` are bounds of the whole `impl`, since method lookup then goes on to the
 /// next link where they are missing.
 macro_rules! shapes {
-    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)?> $form:ty as $shape:ident;)*) => {$(
+    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)*> $form:ty as $shape:ident $(for $reads:ident)?;)*) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $link<R, C>(PhantomData<fn() -> (R, C)>);
@@ -68,13 +68,39 @@ macro_rules! shapes {
             }
         })?
 
-        shapes!(@link $link <$value: PartialEq + Debug $(, $error)?> $form as $shape by AsShown);
-        shapes!(@link $link <$value: PartialEq $(, $error)?> $form as $shape by AsEqual);
-        shapes!(@link $link <$value: Debug $(, $error)?> $form as $shape by AsText);
-        shapes!(@link $link <$value $(, $error)?> $form as $shape by AsEncoded);
+        shapes!(@link $link <$value: PartialEq + Debug $(, $error)*> $form as $shape $(for $reads)? by AsShown);
+        shapes!(@link $link <$value: PartialEq $(, $error)*> $form as $shape $(for $reads)? by AsEqual);
+        shapes!(@link $link <$value: Debug $(, $error)*> $form as $shape $(for $reads)? by AsText);
+        shapes!(@link $link <$value $(, $error)*> $form as $shape $(for $reads)? by AsEncoded);
     )*};
-    (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)?> $form:ty as $shape:ident by $compare:ident) => {
-        impl<$value $(: $bound $(+ $also)?)? $(, $error)?> $link<$form, $compare> {
+    (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)*> $form:ty as $shape:ident by $compare:ident) => {
+        shapes!(@link $link <$value $(: $bound $(+ $also)?)? $(, $error)*> $form as $shape for reads by $compare);
+
+        impl<$value $(: $bound $(+ $also)?)? $(, $error)*> $link<$form, $compare> {
+            /// Starts a call of an invalidating function on the process-wide cache.
+            #[inline]
+            pub fn __write(
+                &self,
+                site: &'static Site,
+                plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+            ) -> PlainWrite<$form, $shape<AsEncoded>> {
+                Write::new(process().handle(), site, plan)
+            }
+
+            /// Like [`__write`](Self::__write), on the given cache.
+            #[inline]
+            pub fn __write_in(
+                &self,
+                cache: &impl AsRef<Cache>,
+                site: &'static Site,
+                plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+            ) -> PlainWrite<$form, $shape<AsEncoded>> {
+                Write::new(cache.as_ref().handle(), site, plan)
+            }
+        }
+    };
+    (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)*> $form:ty as $shape:ident for reads by $compare:ident) => {
+        impl<$value $(: $bound $(+ $also)?)? $(, $error)*> $link<$form, $compare> {
             #[cfg(test)]
             #[allow(dead_code, reason = "tests ask for some of the forms")]
             pub(crate) fn kind(&self) -> ReturnShape<$form, $shape<$compare>> {
@@ -110,27 +136,6 @@ macro_rules! shapes {
             {
                 Read::new(cache.as_ref().engine(), site, resource, plan)
             }
-
-            /// Starts a call of an invalidating function on the process-wide cache.
-            #[inline]
-            pub fn __write(
-                &self,
-                site: &'static Site,
-                plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-            ) -> PlainWrite<$form, $shape<AsEncoded>> {
-                Write::new(process().handle(), site, plan)
-            }
-
-            /// Like [`__write`](Self::__write), on the given cache.
-            #[inline]
-            pub fn __write_in(
-                &self,
-                cache: &impl AsRef<Cache>,
-                site: &'static Site,
-                plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-            ) -> PlainWrite<$form, $shape<AsEncoded>> {
-                Write::new(cache.as_ref().handle(), site, plan)
-            }
         }
     };
 }
@@ -140,13 +145,17 @@ macro_rules! shapes {
 pub struct Shape<R>(PhantomData<fn() -> R>);
 
 impl<R> Deref for Shape<R> {
-    type Target = FallibleOptionalShared<R, AsShown>;
+    type Target = TwiceFallibleOptionalShared<R, AsShown>;
 
     fn deref(&self) -> &Self::Target {
-        &FallibleOptionalShared(PhantomData)
+        &TwiceFallibleOptionalShared(PhantomData)
     }
 }
 
+type ToTwiceFallibleOptionalShared<C> = Fallible<Fallible<Optional<Shared<C>>>>;
+type ToTwiceFallibleOptional<C> = Fallible<Fallible<Optional<Owned<C>>>>;
+type ToTwiceFallibleShared<C> = Fallible<Fallible<Shared<C>>>;
+type ToTwiceFallible<C> = Fallible<Fallible<Owned<C>>>;
 type ToFallibleOptionalShared<C> = Fallible<Optional<Shared<C>>>;
 type ToFallibleOptional<C> = Fallible<Optional<Owned<C>>>;
 type ToFallibleShared<C> = Fallible<Shared<C>>;
@@ -154,7 +163,16 @@ type ToFallible<C> = Fallible<Owned<C>>;
 type ToOptionalShared<C> = Optional<Shared<C>>;
 type ToOptional<C> = Optional<Owned<C>>;
 
+// A write sees both errors itself: `result` is the inner `Result`.
 shapes! {
+    #[doc(hidden)]
+    TwiceFallibleOptionalShared => TwiceFallibleOptional: <T, I, E> Result<Result<Option<Arc<T>>, I>, E> as ToTwiceFallibleOptionalShared for reads;
+    #[doc(hidden)]
+    TwiceFallibleOptional => TwiceFallibleShared: <T, I, E> Result<Result<Option<T>, I>, E> as ToTwiceFallibleOptional for reads;
+    #[doc(hidden)]
+    TwiceFallibleShared => TwiceFallible: <T, I, E> Result<Result<Arc<T>, I>, E> as ToTwiceFallibleShared for reads;
+    #[doc(hidden)]
+    TwiceFallible => FallibleOptionalShared: <T, I, E> Result<Result<T, I>, E> as ToTwiceFallible for reads;
     #[doc(hidden)]
     FallibleOptionalShared => FallibleOptional: <T, E> Result<Option<Arc<T>>, E> as ToFallibleOptionalShared;
     #[doc(hidden)]
@@ -340,6 +358,20 @@ mod tests {
         assert_eq!(
             loaded(Shape::<Result<u8, String>>::OF.kind(), &failed),
             Loaded::Failed
+        );
+        // As of a load with a time limit.
+        type Limited<T> = Result<Result<T, String>, NoTraits>;
+        for failed in [Ok(Err("no".into())), Err(NoTraits)] {
+            let of = Shape::<Limited<u8>>::OF.kind();
+            assert_eq!(loaded(of, &failed), Loaded::Failed);
+        }
+        assert_eq!(
+            loaded(Shape::<Limited<Option<u8>>>::OF.kind(), &Ok(Ok(None))),
+            Loaded::Absent
+        );
+        assert_eq!(
+            restore(Shape::<Limited<Arc<u8>>>::OF.kind(), Some(1)),
+            Some(Ok(Ok(Arc::new(1))))
         );
     }
 }

@@ -5,6 +5,7 @@ mod calls;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cache_runtime::{
@@ -405,6 +406,59 @@ async fn a_caller_may_go_past_the_cache_or_renew_it() {
     // A write invalidates as ever.
     bypass(shop.sell(1)).await;
     miss(shop.stock(1)).await;
+}
+
+/// What a load with a time limit returns.
+type Limited<T> = Result<Result<T, String>, Late>;
+
+#[derive(Debug, PartialEq)]
+struct Late;
+
+#[cached(resource = "limited", op = "of", key(id), cache = cache)]
+async fn limited(
+    cache: &Cache,
+    id: i64,
+    answer: Limited<Option<&'static str>>,
+) -> Limited<Option<Arc<str>>> {
+    Ok(answer?.map(|found| found.map(Arc::from)))
+}
+
+#[cached(resource = "limited", op = "number", key(id), cache = cache)]
+async fn number(cache: &Cache, id: i64, answer: Limited<u8>) -> Limited<Arc<u8>> {
+    Ok(answer?.map(Arc::new))
+}
+
+#[invalidates("limited", id = result.as_ref().map_or(0, |id| *id), cache = cache)]
+async fn write_in_time(cache: &Cache, id: i64) -> Limited<i64> {
+    Ok(Ok(id))
+}
+
+#[tokio::test]
+async fn no_error_in_a_result_in_a_result_is_kept() {
+    let cache = cache().await;
+    for _ in 0..2 {
+        let no = Ok(Err("no".to_owned()));
+        let answer = status(limited(&cache, 1, no)).await;
+        assert_eq!(answer, (NOT_KEPT, Ok(Err("no".to_owned()))));
+        let answer = status(number(&cache, 1, Err(Late))).await;
+        assert_eq!(answer, (NOT_KEPT, Err(Late)));
+    }
+    let (_, answer) = miss(limited(&cache, 1, Ok(Ok(Some("a"))))).await;
+    assert!(matches!(answer, Ok(Ok(_))));
+    let (_, kept) = hit(limited(&cache, 1, Err(Late))).await;
+    assert_eq!(kept, Ok(Ok(Some(Arc::from("a")))));
+    let (_, answer) = miss(limited(&cache, 2, Ok(Ok(None)))).await;
+    assert!(matches!(answer, Ok(Ok(_))));
+    let (_, kept) = hit(limited(&cache, 2, Ok(Ok(Some("b"))))).await;
+    assert_eq!(kept, Ok(Ok(None)));
+    let (_, answer) = miss(number(&cache, 1, Ok(Ok(7)))).await;
+    assert!(matches!(answer, Ok(Ok(_))));
+    let (_, kept) = hit(number(&cache, 1, Ok(Ok(8)))).await;
+    assert_eq!(kept, Ok(Ok(Arc::new(7))));
+    // A write looks at both results itself.
+    assert_eq!(write_in_time(&cache, 1).await, Ok(Ok(1)));
+    let (_, answer) = miss(limited(&cache, 1, Ok(Ok(None)))).await;
+    assert!(matches!(answer, Ok(Ok(_))));
 }
 
 trait Format {

@@ -27,7 +27,9 @@ pub(crate) use self::id::render as render_id;
 pub(crate) use self::id_form::IdForm;
 pub use self::kind::EntryKind;
 pub use self::left_out::{Argument, argument};
-pub(crate) use self::left_out::{ArgumentCheck, hash_of_shown, leaves_out, text_hash};
+pub(crate) use self::left_out::{
+    ArgumentCheck, hash_of_shown, hides, leaves_out, shared_state, text_hash,
+};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::manual::canonical_bytes;
 pub use self::manual::{IntoKey, Key, KeyPart};

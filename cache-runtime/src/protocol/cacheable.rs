@@ -50,6 +50,17 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn leaves_out(&self, _text: Option<&str>) -> bool {
         false
     }
+    /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what
+    /// is in it.
+    #[doc(hidden)]
+    fn hides(&self, _text: &str) -> bool {
+        false
+    }
+    /// The type of a lock or an atomic in the value that its clones share, if there is one.
+    #[doc(hidden)]
+    fn shared_state(&self) -> Option<&'static str> {
+        None
+    }
     /// A hash of the value's `Debug` text, in which only an order that counts does.
     #[doc(hidden)]
     fn hash_of_shown(&self, text: &str) -> u64 {
@@ -78,6 +89,14 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 
     fn leaves_out(&self, text: Option<&str>) -> bool {
         key::leaves_out(self, text)
+    }
+
+    fn hides(&self, text: &str) -> bool {
+        key::hides(self, text)
+    }
+
+    fn shared_state(&self) -> Option<&'static str> {
+        key::shared_state(self)
     }
 
     fn hash_of_shown(&self, text: &str) -> u64 {

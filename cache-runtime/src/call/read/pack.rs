@@ -187,9 +187,11 @@ impl Call {
         let is_news = trust.is_news(footprint);
         let verified =
             encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes));
-        match verified
-            .and_then(|()| is_comparable::<V, C>(value, is_news || self.cache.config.verifies_all))
-        {
+        let is_asked = is_news || self.cache.config.verifies_all;
+        let verified = verified
+            .and_then(|()| is_comparable::<V, C>(value, is_asked))
+            .and_then(|()| is_its_callers_own::<V, C>(self.codec.plain(), value, is_asked));
+        match verified {
             Ok(()) => {
                 trust.keeps(footprint);
                 // A field that serde skips may have its default in these values.
@@ -230,12 +232,48 @@ fn endless() -> Refusal {
     )
 }
 
+/// Hits from memory are clones. So a clone has to be the same value, and what a caller does with its
+/// own must not reach others.
+fn is_its_callers_own<V: Cacheable, C: Compare<V>>(
+    codec: CodecId,
+    value: &V,
+    is_asked: bool,
+) -> Result<(), Refusal> {
+    if !is_asked || mutation::is_active("clones-trusted") {
+        return Ok(());
+    }
+    if let Some(ty) = value.shared_state() {
+        return Err(Refusal::new(
+            String::new(),
+            format!(
+                "holds a `{ty}`, which its clones share: what one caller changes would reach others"
+            ),
+            "store what is in it",
+        ));
+    }
+    codec::verify_clone::<V, C>(codec, value)
+}
+
 /// Encoding a value again can't show what was left out of both. So a value with a field that is not
 /// serialised, and whose type has no `Debug`, is not known to come back.
 fn is_comparable<V: Cacheable, C: Compare<V>>(value: &V, is_asked: bool) -> Result<(), Refusal> {
+    if !is_asked {
+        return Ok(());
+    }
+    if let Some(text) = C::text(value) {
+        let is_hidden = C::equal(value, value).is_none() && value.hides(&text);
+        if !is_hidden || mutation::is_active("hidden-parts-trusted") {
+            return Ok(());
+        }
+        return Err(Refusal::new(
+            String::new(),
+            "has a field that is not serialised, and whose `Debug` hides what is in it, so nobody can \
+             see whether that is lost",
+            "derive `PartialEq`, or store a type without it",
+        ));
+    }
     // A `PartialEq` may compare the id alone.
-    let is_blind = || C::text(value).is_none();
-    if !is_asked || !is_blind() || !value.leaves_out(None) {
+    if !value.leaves_out(None) {
         return Ok(());
     }
     Err(Refusal::new(

@@ -223,7 +223,8 @@ impl ValueComparer {
                 (Some(node), Some(shown)) => all = all.and(self.part(of, node, shown)),
                 (None, None) => return all,
                 (None, Some(_)) if of.is_of_std() => return self.differs(of),
-                (None, Some(_)) => {
+                (None, Some(shown)) => {
+                    self.is_hidden |= shown.hides_itself();
                     let ty = of.ty.to_owned();
                     return self.refuse(Reason::Field { ty, field: None });
                 }
@@ -246,7 +247,11 @@ impl ValueComparer {
         };
         if fields.len() < parts.len() {
             let names: Vec<String> = fields.iter().map(|(name, _)| plain(name)).collect();
-            let first = parts.iter().find(|(part, _)| !names.contains(&plain(part)));
+            let mut others = parts
+                .iter()
+                .filter(|(part, _)| !names.contains(&plain(part)));
+            let first = others.clone().next();
+            self.is_hidden |= others.any(|(_, shown)| shown.hides_itself());
             return match first {
                 Some(("", _)) => self.differs(of),
                 first => self.refuse(missing(first.map(|(name, _)| *name))),

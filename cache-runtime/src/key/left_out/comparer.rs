@@ -12,6 +12,8 @@ pub(super) struct ValueComparer {
     pub(super) keeps: bool,
     /// The first thing that is left out.
     pub(super) reason: Option<Reason>,
+    /// Whether `Debug` shows something that is left out, and hides what is in it.
+    pub(super) is_hidden: bool,
 }
 
 impl ValueComparer {
@@ -20,6 +22,7 @@ impl ValueComparer {
             has_text,
             keeps: true,
             reason: None,
+            is_hidden: false,
         }
     }
 
@@ -29,6 +32,7 @@ impl ValueComparer {
             has_text: false,
             keeps: false,
             reason: None,
+            is_hidden: false,
         }
     }
 

@@ -125,6 +125,18 @@ impl<'a> Shown<'a> {
     }
 }
 
+impl Shown<'_> {
+    /// Whether this stands for something that is not shown, such as a secret: `[REDACTED]`, `"***"`,
+    /// `Token { .. }`. A lock ends in `..`, too, and shows what is in it.
+    pub(super) fn hides_itself(&self) -> bool {
+        let raw = self.raw.to_ascii_lowercase();
+        let words = ["***", "•••", "redacted", "hidden", "secret", "<omitted>"];
+        let is_lock = raw.contains("poisoned: ");
+        let is_cut = raw == ".." || raw.contains(".. }") && !is_lock;
+        is_cut || words.iter().any(|word| raw.contains(word))
+    }
+}
+
 /// Deeper texts are one leaf.
 const DEEPEST: usize = 80;
 

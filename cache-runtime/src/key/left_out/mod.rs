@@ -242,7 +242,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         let Some(node) = record::record(self.value) else {
             // It can't be serialised, which the key reports, or is nested too deeply.
             return match text {
-                Text::Of(text) => ArgumentCheck::Apart(hash64(text.as_bytes()), None),
+                Text::Of(text) => self.apart(hash64(text.as_bytes()), None),
                 Text::None => ArgumentCheck::Unknown(not_looked_at::<T>("is nested too deeply")),
                 Text::TooLong => ArgumentCheck::Unknown(not_looked_at::<T>(TOO_LONG)),
             };
@@ -303,11 +303,28 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         }
         match is_whole {
             true => ArgumentCheck::Whole,
-            false => ArgumentCheck::Apart(
-                Unordered::of(&node, &shown).hash(&shown),
-                comparer.reason.and_then(|reason| reason.told()),
-            ),
+            false => {
+                if comparer.is_hidden
+                    && self.hash.is_none()
+                    && !crate::base::mutation::is_active("hidden-parts-trusted")
+                    && let Some(reason) = comparer.reason
+                {
+                    return ArgumentCheck::Unknown(reason.unknown());
+                }
+                let text = Unordered::of(&node, &shown).hash(&shown);
+                self.apart(text, comparer.reason.and_then(|reason| reason.told()))
+            }
         }
+    }
+
+    /// `Debug` shows a part that is not serialised. It may hide what is in it, such as a secret, and
+    /// `Hash` need not.
+    fn apart(&self, text: u64, told: Option<String>) -> ArgumentCheck {
+        let hash = match crate::base::mutation::is_active("hidden-parts-trusted") {
+            true => None,
+            false => self.hashed(),
+        };
+        ArgumentCheck::Apart(hash.map_or(text, |hash| text ^ hash.rotate_left(1)), told)
     }
 
     /// The hash by `Hash`.
@@ -392,6 +409,23 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
         shown.reason
     };
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
+}
+
+/// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is in
+/// it.
+pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str) -> bool {
+    let Some(node) = record::record(value).filter(|_| text.len() <= LONGEST_TEXT) else {
+        return false;
+    };
+    let mut comparer = ValueComparer::of_a_hint();
+    comparer.by_text(&node, &Shown::parse(text));
+    comparer.is_hidden
+}
+
+/// The type of a lock or an atomic in this value that its clones share: what one caller changes in
+/// what it got would reach all others.
+pub(crate) fn shared_state<T: Serialize + ?Sized>(value: &T) -> Option<&'static str> {
+    record::record(value)?.shared_state(false)
 }
 
 /// A hash of a `Debug` text that ignores the order of all sets and maps.

@@ -287,28 +287,47 @@ impl Node {
             let ty = ty.to_owned();
             return Some(Reason::Blind { ty });
         }
-        let parts: &mut dyn Iterator<Item = &Self> = match &self.data {
+        self.first_part(&mut Self::blind)
+    }
+
+    /// The type of the first lock or atomic in an `Arc`, which all clones of the value share.
+    pub(super) fn shared_state(&self, is_in_arc: bool) -> Option<&'static str> {
+        let arc = self.ty.find("alloc::sync::Arc<");
+        let shared = match is_in_arc {
+            true => Some(self.ty),
+            false => arc.and_then(|arc| self.ty.get(arc..)),
+        };
+        if shared.is_some_and(names_a_lock) {
+            return Some(self.ty);
+        }
+        // That a list has an `Arc` somewhere says nothing of what else is in it.
+        let front = arc.and_then(|arc| self.ty.get(..arc));
+        let is_in_arc = is_in_arc || front.is_some_and(|front| bare(front).is_empty());
+        self.first_part(&mut |part| part.shared_state(is_in_arc))
+    }
+
+    /// The first answer that one of the parts gives.
+    fn first_part<T>(&self, ask: &mut dyn FnMut(&Self) -> Option<T>) -> Option<T> {
+        match &self.data {
             Data::Some(inner) | Data::Newtype(_, inner) | Data::NewtypeVariant(_, inner) => {
-                return inner.blind();
+                ask(inner)
             }
-            Data::Struct(_, fields) | Data::StructVariant(_, fields) => &mut fields.nodes(),
+            Data::Struct(_, fields) | Data::StructVariant(_, fields) => {
+                fields.nodes().find_map(ask)
+            }
             Data::TupleStruct(_, _, all) | Data::TupleVariant(_, _, all) | Data::Items(all, _) => {
-                &mut all.iter()
+                all.iter().find_map(ask)
             }
-            Data::Map(all, _) => &mut all.iter().flat_map(|(key, value)| [key, value]),
+            Data::Map(all, _) => {
+                let mut all = all.iter().flat_map(|(key, value)| [key, value]);
+                all.find_map(ask)
+            }
             Data::Leaf { .. }
             | Data::Unit
             | Data::UnitStruct(_)
             | Data::None
-            | Data::UnitVariant(_) => return None,
-        };
-        for part in parts {
-            let found = part.blind();
-            if found.is_some() {
-                return found;
-            }
+            | Data::UnitVariant(_) => None,
         }
-        None
     }
 
     /// Whether all parts are in this value's memory, whose size is known.
@@ -367,6 +386,35 @@ impl Gaps {
         }
         gaps
     }
+}
+
+/// Whether a type's name contains that of a lock or an atomic, of the crates that have serde's
+/// traits for theirs.
+fn names_a_lock(ty: &str) -> bool {
+    const CRATES: [&str; 6] = [
+        "std",
+        "core",
+        "lock_api",
+        "parking_lot",
+        "dashmap",
+        "arc_swap",
+    ];
+    const LOCKS: [&str; 7] = [
+        "ArcSwapAny",
+        "DashMap",
+        "DashSet",
+        "Mutex",
+        "ReentrantLock",
+        "ReentrantMutex",
+        "RwLock",
+    ];
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    ty.split(|c| !is_part(c)).any(|path| {
+        let name = path.rsplit("::").next().unwrap_or(path);
+        let is_lock = LOCKS.contains(&name) || name.starts_with("Atomic");
+        let first = path.split("::").next();
+        is_lock && first.is_some_and(|first| CRATES.contains(&first))
+    })
 }
 
 /// Whether a type of trusted crates alone may hold what is not serialised. A time with an offset is

@@ -19,6 +19,7 @@ macro_rules! found {
     }};
 }
 
+mod hidden;
 mod without_debug;
 
 #[track_caller]

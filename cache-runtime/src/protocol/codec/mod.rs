@@ -26,7 +26,9 @@ use self::check::Check;
 pub(crate) use self::compressed::{compress, decompress, length};
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::refusal::Refusal;
-pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, AsText, Compare, Trust, verify};
+pub(crate) use self::verify::{
+    AsEncoded, AsEqual, AsShown, AsText, Compare, Trust, verify, verify_clone,
+};
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::codec_id::CodecId;
 

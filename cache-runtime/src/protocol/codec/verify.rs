@@ -122,6 +122,33 @@ pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
     ))
 }
 
+/// Checks that a clone is the same value. A hit from memory is one, and a hit from Redis is not.
+pub(crate) fn verify_clone<V: Cacheable, C: Compare<V>>(
+    codec: CodecId,
+    value: &V,
+) -> Result<(), Refusal> {
+    let clone = value.clone();
+    let is_equal = C::equal(value, &clone) != Some(false) || C::equal(value, value) == Some(false);
+    let is_written_alike = || value.digest(codec) == clone.digest(codec);
+    let is_shown_alike = || {
+        let texts = || Some((C::text(value)?, C::text(&clone)?));
+        texts().is_none_or(|(one, other)| {
+            // The text may be different each time, and so for each clone.
+            let again =
+                || C::text(&value.clone()).is_some_and(|it| text_hash(&it) == text_hash(&other));
+            text_hash(&one) == text_hash(&other) || !again()
+        })
+    };
+    if is_equal && is_written_alike() && is_shown_alike() {
+        return Ok(());
+    }
+    let path = value.difference(codec, &clone);
+    let path = path.or_else(|| differing_line(&C::lines(value)?, &C::lines(&clone)?));
+    let reason = "has a `Clone` that makes a different value, and a hit from memory is a clone";
+    let remedy = "let `Clone` copy the whole value";
+    Err(Refusal::new(path.unwrap_or_default(), reason, remedy))
+}
+
 /// Whether two values are the same where a `PartialEq` of the type's own may not look: a row that
 /// is compared by its id, a text without its case.
 fn is_the_same<V: Cacheable, C: Compare<V>>(

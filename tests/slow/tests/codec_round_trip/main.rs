@@ -5,8 +5,10 @@
     reason = "the cache of a function stands in its attribute, and not in its body"
 )]
 
+mod clones;
 mod coarse;
 mod codecs;
+mod hidden;
 mod libraries;
 mod losses;
 mod shapes;

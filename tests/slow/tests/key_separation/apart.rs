@@ -196,7 +196,7 @@ async fn unnamed_rows(db: &impl Database, ids: Vec<u64>) -> HashMap<u64, String>
 
 /// What is left out of a key is the value, and not its type: it may lead to another database.
 #[tokio::test]
-async fn the_type_of_what_is_left_out_tells_calls_apart() {
+async fn the_type_of_a_skipped_parameter_tells_calls_apart() {
     TestCache::new()
         .scope(async {
             for _ in 0..2 {
@@ -225,7 +225,7 @@ async fn the_type_of_what_is_left_out_tells_calls_apart() {
 
 /// Two processes, of which each has another database. By hand, each means its own.
 #[tokio::test]
-async fn the_type_of_what_is_left_out_tells_processes_apart() {
+async fn the_type_of_a_skipped_parameter_tells_processes_apart() {
     let server = RedisServer::start();
     let cache =
         || Cache::new(CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port())));
