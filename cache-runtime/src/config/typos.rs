@@ -73,8 +73,8 @@ fn is_of_a_resource(name: &str) -> bool {
         .is_some_and(|rest| is_resource(&rest.to_ascii_lowercase()) && !UNITS.contains(&rest))
 }
 
-/// The setting with the nearest name: it differs in its case, in its unit, or in a letter or two. Or
-/// the one that other programs call so.
+/// The setting with the nearest name: it differs in its case, in its unit, or in a letter or two.
+/// Or the one that other programs call so.
 fn meant(name: &str) -> Option<&'static str> {
     let upper = name.to_ascii_uppercase();
     let known = SYNONYMS.iter().find(|(other, _)| *other == upper);

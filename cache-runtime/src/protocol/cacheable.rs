@@ -50,8 +50,8 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn leaves_out(&self, _text: Option<&str>) -> bool {
         false
     }
-    /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what
-    /// is in it.
+    /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides
+    /// what is in it.
     #[doc(hidden)]
     fn hides(&self, _text: &str) -> bool {
         false

@@ -232,8 +232,8 @@ fn endless() -> Refusal {
     )
 }
 
-/// Hits from memory are clones. So a clone has to be the same value, and what a caller does with its
-/// own must not reach others.
+/// Hits from memory are clones. So a clone has to be the same value, and what a caller does with
+/// its own must not reach others.
 fn is_its_callers_own<V: Cacheable, C: Compare<V>>(
     codec: CodecId,
     value: &V,
@@ -267,8 +267,8 @@ fn is_comparable<V: Cacheable, C: Compare<V>>(value: &V, is_asked: bool) -> Resu
         }
         return Err(Refusal::new(
             String::new(),
-            "has a field that is not serialised, and whose `Debug` hides what is in it, so nobody can \
-             see whether that is lost",
+            "has a field that is not serialised, and whose `Debug` hides what is in it, so nobody \
+             can see whether that is lost",
             "derive `PartialEq`, or store a type without it",
         ));
     }

@@ -126,8 +126,8 @@ impl<'a> Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Whether this stands for something that is not shown, such as a secret: `[REDACTED]`, `"***"`,
-    /// `Token { .. }`. A lock ends in `..`, too, and shows what is in it.
+    /// Whether this stands for something that is not shown, such as a secret: `[REDACTED]`,
+    /// `"***"`, `Token { .. }`. A lock ends in `..`, too, and shows what is in it.
     pub(super) fn hides_itself(&self) -> bool {
         let raw = self.raw.to_ascii_lowercase();
         let words = ["***", "•••", "redacted", "hidden", "secret", "<omitted>"];

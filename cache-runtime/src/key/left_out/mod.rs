@@ -317,8 +317,8 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         }
     }
 
-    /// `Debug` shows a part that is not serialised. It may hide what is in it, such as a secret, and
-    /// `Hash` need not.
+    /// `Debug` shows a part that is not serialised. It may hide what is in it, such as a secret,
+    /// and `Hash` need not.
     fn apart(&self, text: u64, told: Option<String>) -> ArgumentCheck {
         let hash = match crate::base::mutation::is_active("hidden-parts-trusted") {
             true => None,
@@ -411,8 +411,8 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
-/// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is in
-/// it.
+/// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is
+/// in it.
 pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str) -> bool {
     let Some(node) = record::record(value).filter(|_| text.len() <= LONGEST_TEXT) else {
         return false;
