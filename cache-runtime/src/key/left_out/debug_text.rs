@@ -130,7 +130,15 @@ impl Shown<'_> {
     /// `"***"`, `Token { .. }`. A lock ends in `..`, too, and shows what is in it.
     pub(super) fn hides_itself(&self) -> bool {
         let raw = self.raw.to_ascii_lowercase();
-        let words = ["***", "•••", "redacted", "hidden", "secret", "<omitted>"];
+        let words = [
+            "***",
+            "•••",
+            "redacted",
+            "<hidden>",
+            "[hidden]",
+            "<secret>",
+            "[secret]",
+        ];
         let is_lock = raw.contains("poisoned: ");
         let is_cut = raw == ".." || raw.contains(".. }") && !is_lock;
         is_cut || words.iter().any(|word| raw.contains(word))
