@@ -85,7 +85,7 @@ impl Dep {
     }
 
     /// Whether it is of a row or a tag. A load that names one goes by its window, which is replaced
-    /// before it: the other generations of its [`owner`](Self::owner). See `call/read/learnt.rs`.
+    /// before it: the other generations of its [`owner`](Self::owner). See `call/read/dependencies/learnt.rs`.
     pub(crate) fn has_window(&self) -> bool {
         self.is_of_row() || self.is_of_tag()
     }

@@ -1,4 +1,4 @@
-//! The store's verbs, each of which is one atomic step: what Lua does in `store/redis/scripts.rs`.
+//! The store's verbs, each of which is one atomic step: what Lua does in `store/redis/scripts/mod.rs`.
 
 use super::{Variant, Version};
 use crate::nonce::{Names, Nonce, Rename};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::audit::audited;
-use super::audited::{Audited, draw};
+use super::audit::audited_hit::{Audited, draw};
 use super::call::{Call, arrived, load_result};
 use super::load::{Load, LoadRole};
 use super::lookup_loop::{Action, LookupLoop, UnleasedRole};

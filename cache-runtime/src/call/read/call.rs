@@ -10,12 +10,12 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::audited::Audited;
+use super::audit::audited_hit::Audited;
 use super::context::LoadContext;
-use super::deps::all_deps;
+use super::dependencies::deps::all_deps;
+use super::dependencies::known::{KnownDependencies, Window};
 use super::hit::{Fallback, Hit};
-use super::known::{KnownDependencies, Window};
-use super::local_options::LocalOptions;
+use super::local::local_options::LocalOptions;
 use super::timing::{self, Timing};
 use crate::base::call_budget::CallBudget;
 use crate::base::error::Error;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::deps::{all_of, tag_dep};
-use super::known::MOST;
+use super::dependencies::deps::{all_of, tag_dep};
+use super::dependencies::known::MOST;
 use crate::base::policy::{IntoTtl, MAX_TTL};
 use crate::call::tag::IntoTag;
 use crate::call::{ambient, enclosing};

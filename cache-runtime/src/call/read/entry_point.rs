@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
-use super::again::Returnable;
 use super::answer::Answer;
 use super::answering::Answering;
 use super::audit::audited;
@@ -14,6 +13,7 @@ use super::call::Call;
 use super::context::LoadContext;
 use super::detached;
 use super::keyed_call::KeyedCall;
+use super::local::again::Returnable;
 use super::plan::ReadPlan;
 use super::prepared::PreparedCall;
 use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};

@@ -4,8 +4,8 @@ use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::audited::{Audited, draw};
-use super::local_lookup::{ExpectedValue, LocalLookup};
+use super::audit::audited_hit::{Audited, draw};
+use super::local::local_lookup::{ExpectedValue, LocalLookup};
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, timing};
 use crate::auditor::Draw;

@@ -7,11 +7,11 @@ use std::any::TypeId;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::audit::audited_hit::Audited;
 use super::audit::{Compared, answer, compare};
-use super::audited::Audited;
 use super::call::{load_result, restore};
+use super::dependencies::learnt::NamedLoad;
 use super::hit::{Fallback, Hit};
-use super::learnt::NamedLoad;
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use super::report::load_span;

@@ -1,7 +1,7 @@
 //! The right to load an entry: held, renewed, and used or given back.
 
 use super::Call;
-use super::known::{Verified, with_list};
+use super::dependencies::known::{Verified, with_list};
 use super::new_entry::NewEntry;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};

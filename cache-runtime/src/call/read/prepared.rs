@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use super::call::remembered;
+use super::local::thread_cache::ThreadCache;
 use super::read_options::ReadOptions;
-use super::thread_cache::ThreadCache;
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::mutation;

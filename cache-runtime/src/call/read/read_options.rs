@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::local_options::LocalOptions;
+use super::local::local_options::LocalOptions;
 use crate::base::policy::{StalePolicy, TtlRequest};
 use crate::call::observe::BypassReason;
 use crate::key::EntryKind;

@@ -246,7 +246,7 @@ impl Store for MemcachedStore {
         let kills = kills.map(|keys| self.kill(keys, &ended));
         let removed = in_steps(kills.collect()).await?.into_iter().sum();
         // In their order, and each is read only once those before it are replaced: a load that
-        // names a row when it ends relies on it (`call/read/learnt.rs`).
+        // names a row when it ends relies on it (`call/read/dependencies/learnt.rs`).
         let bumps = invalidation.bumps.as_slice();
         for deps in bumps.chunk_by(|dep, next| dep.is_of_row() && next.is_of_row()) {
             let deps = deps.chunks(steps_of(CHANGES));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::RedisStore;
-use super::errors::is_forbidden;
+use super::connection::errors::is_forbidden;
 use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use super::scripts;
 use super::tracking::Tracker;

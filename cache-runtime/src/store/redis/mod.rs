@@ -1,47 +1,18 @@
 //! The shared store: Redis or Valkey, 6.2 and later.
 
-mod address;
-mod batcher;
-mod breaker;
 mod cluster;
-mod confirmation;
-mod connect_task;
 mod connection;
-mod connection_watchers;
-mod connections;
-mod connector;
-mod dial;
-mod echo;
-mod errors;
-mod fence;
-mod health;
-mod heartbeat;
+mod failover;
 mod intents;
 mod invalidations;
-mod key_watchers;
-mod lease_script;
 mod limits;
-mod mget;
-mod own_batches;
-mod probe;
-mod read_path;
 mod reads;
-mod recent;
-mod replay;
 mod reply;
-mod runtimes;
 mod scripts;
 mod sent;
-mod sentinel;
-mod set_aside;
 mod slots;
-mod steps;
-mod stored;
-mod supervisor;
-mod supervisor_settings;
 mod survey;
 mod switches;
-mod sync_check;
 mod tracking;
 mod walk;
 
@@ -56,22 +27,22 @@ use redis::FromRedisValue;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-#[cfg(feature = "testing")]
-pub(crate) use self::address::given;
 use self::cluster::{Cluster, routed};
-use self::connect_task::ConnectTask;
 use self::connection::Connection;
-use self::connections::Connections;
-use self::connector::driving_runtime;
-use self::health::Health;
+#[cfg(feature = "testing")]
+pub(crate) use self::connection::address::given;
+use self::connection::connect_task::ConnectTask;
+use self::connection::connections::Connections;
+use self::connection::connector::driving_runtime;
+use self::connection::health::Health;
+use self::connection::supervisor_settings::SupervisorSettings;
+use self::failover::recent::RecentInvalidations;
+use self::failover::replay::Replay;
 use self::limits::STEP;
-use self::recent::RecentInvalidations;
-use self::replay::Replay;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
-use self::supervisor_settings::SupervisorSettings;
 use self::switches::SwitchList;
-use self::tracking::Tracking;
+use self::tracking::{Tracking, heartbeat};
 use self::walk::facts_of;
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,

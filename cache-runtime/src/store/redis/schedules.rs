@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use shuttle::future::{self, block_on, yield_now};
 
-use super::batcher::{WORKERS, Worker};
-use super::read_path::{ReadPath, read_path};
+use super::reads::batcher::{WORKERS, Worker};
+use super::reads::read_path::{ReadPath, read_path};
 use super::stand_ins::{Answers, Connection, GENERATION, GenerationSet};
 use crate::base::sync::{Notify, many_orders};
 use crate::key::EntryKind;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shuttle::future::yield_now;
 use shuttle::rand::{Rng, thread_rng};
 
-use super::batcher::Batcher;
+use super::reads::batcher::Batcher;
 use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;

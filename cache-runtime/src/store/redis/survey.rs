@@ -10,14 +10,15 @@ use std::sync::{Arc, LazyLock};
 
 use redis::Value;
 
+use super::RedisStore;
 use super::connection::Connection;
-use super::connector::CONNECT_BUDGET;
-use super::dial::{dial, identify};
-use super::errors::{NO_PRIMARY, is_refusal, refused_commands};
+use super::connection::address;
+use super::connection::connector::CONNECT_BUDGET;
+use super::connection::dial::{dial, identify};
+use super::connection::errors::{NO_PRIMARY, is_refusal, refused_commands};
 use super::reply::{info_field, text};
 use super::scripts::{Lua, TRY};
 use super::walk::{Walk, scan};
-use super::{RedisStore, address};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::config::RedisConfig;
@@ -37,7 +38,8 @@ const HEAD: usize = 40;
 
 /// `KEYS` to check; `ARGV` how many bytes. Returns the start of each value, `!` if it is no string,
 /// and nothing if it does not exist.
-static HEADS: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/heads.lua").to_owned()));
+static HEADS: LazyLock<Lua> =
+    LazyLock::new(|| Lua::new(include_str!("scripts/lua/heads.lua").to_owned()));
 
 impl RedisStore {
     pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {

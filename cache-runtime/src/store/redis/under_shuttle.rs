@@ -5,14 +5,19 @@
 //! and the choice of the read path are compiled with the connection of `stand_ins.rs`. The feature
 //! `redis` has to be off.
 
-#[allow(dead_code, unused_imports, reason = "not all of it is tested here")]
-mod batcher;
-#[allow(dead_code, reason = "not all of it is tested here")]
-mod read_path;
 mod schedules;
 mod stand_ins;
 
 // The modules that the batcher imports from.
-use self::stand_ins::{
-    self as connection, self as errors, self as mget, self as reads, self as stored,
-};
+mod connection {
+    pub(crate) use super::stand_ins::{self as errors, Connection};
+}
+
+mod reads {
+    #[allow(dead_code, unused_imports, reason = "not all of it is tested here")]
+    pub(crate) mod batcher;
+    #[allow(dead_code, reason = "not all of it is tested here")]
+    pub(crate) mod read_path;
+
+    pub(crate) use super::stand_ins::{self as mget, self as stored, Value};
+}

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use redis::aio::MultiplexedConnection;
 
-use super::super::address;
-use super::super::confirmation::{ANSWER_BUDGET, Asked};
-use super::super::dial::{cluster_nodes, dial};
-use super::super::errors::described;
+use super::super::connection::address;
+use super::super::connection::dial::{cluster_nodes, dial};
+use super::super::connection::errors::described;
+use super::super::failover::confirmation::{ANSWER_BUDGET, Asked};
 use super::super::slots::{ClusterView, NodeView, owners};
 use super::node::Node;
 use crate::base::error::{Error, ErrorKind, shortened};

@@ -17,16 +17,16 @@ use redis::{RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::super::batcher::{
+use super::super::connection::Connection;
+use super::super::connection::errors::{is_forbidden, unanswered};
+use super::super::reads::batcher::{
     BatchKeys, BatchOutcome, BatchPlan, Batcher, LookResult, MOST_AT_ONCE, Request as Waiter,
     WORKERS, others_first,
 };
-use super::super::connection::Connection;
-use super::super::errors::{is_forbidden, unanswered};
+use super::super::reads::stored::{GenerationSet, StoredValue, generation};
 use super::super::reply::miscounted;
 use super::super::sent::Sent;
 use super::super::slots::slot_of;
-use super::super::stored::{GenerationSet, StoredValue, generation};
 use super::lookup::{
     Misplaced, NodeRequest, Requested, Sourced, entry_of, generation_set, request_of,
 };

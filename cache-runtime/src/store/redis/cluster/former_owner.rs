@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::confirmation::{ANSWER_BUDGET, VALID};
-use super::super::errors::answers_nobody;
-use super::super::fence::Fence;
+use super::super::connection::errors::answers_nobody;
+use super::super::failover::confirmation::{ANSWER_BUDGET, VALID};
+use super::super::failover::fence::Fence;
 use super::answers::{view_at, view_over};
 use crate::base::clock;
 use crate::config::RedisConfig;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::errors::is_forbidden;
+use super::super::connection::errors::is_forbidden;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;

@@ -4,9 +4,9 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::lease_script::{fill_args, filled, lease_args, lease_reply};
 use super::super::reply::millis;
 use super::super::scripts;
+use super::super::scripts::lease_script::{fill_args, filled, lease_args, lease_reply};
 use super::routing::{ScriptCall, groups};
 use super::sending::{OnAsk, only, step};
 use super::state::Cluster;

@@ -7,14 +7,14 @@ use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 
 use super::super::connection::Connection;
-use super::super::mget::{Unanswered, is_oversized, lengths, set_oversized_aside};
+use super::super::reads::mget::{Unanswered, is_oversized, lengths, set_oversized_aside};
+use super::super::reads::stored::{
+    GenerationSet, Missing, StoredValue, generation, generations, generations_or_unknown,
+};
 use super::super::reply::{self, millis};
 use super::super::scripts;
 use super::super::sent::Sent;
 use super::super::slots::slot_of;
-use super::super::stored::{
-    GenerationSet, Missing, StoredValue, generation, generations, generations_or_unknown,
-};
 use super::node::SlotMap;
 use super::routing::{ScriptCall, SlotGroup, groups};
 use super::state::{Answers, Cluster, Fault, fault};

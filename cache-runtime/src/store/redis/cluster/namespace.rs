@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use futures_util::future::join_all;
 
 use super::super::connection::Connection;
-use super::super::dial::cluster_nodes;
+use super::super::connection::dial::cluster_nodes;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;

@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::watch;
 
 use super::super::connection::Connection;
-use super::super::health::Health;
+use super::super::connection::health::Health;
+use super::super::connection::supervisor::Connections;
 use super::super::slots::SLOTS;
-use super::super::supervisor::Connections;
 use crate::base::error::Error;
 
 /// One primary.

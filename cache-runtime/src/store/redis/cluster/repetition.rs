@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::recent::Repetition;
+use super::super::failover::recent::Repetition;
 use super::state::Cluster;
 use crate::store::Parts;
 

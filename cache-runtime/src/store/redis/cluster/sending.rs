@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 
-use super::super::address;
 use super::super::connection::Connection;
-use super::super::dial::dial;
+use super::super::connection::address;
+use super::super::connection::dial::dial;
 use super::super::limits::STEP;
 use super::super::reply::miscounted;
 use super::super::scripts::{Lua, ScriptMode};

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::super::connection::Connection;
 use super::super::limits::{REMOVE_STEP, TRACKED_REMOVE_STEP};
-use super::super::scripts;
-use super::super::scripts::Lua;
+use super::super::scripts::{self, Lua};
 use super::super::slots::slot_of;
 use super::super::tracking::Tracker;
 use super::super::walk::{Walk, db_size, facts_of, scan};

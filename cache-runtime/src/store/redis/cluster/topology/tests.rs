@@ -1,10 +1,10 @@
 use std::sync::atomic::Ordering;
 
-use super::super::super::confirmation::VALID;
 use super::super::super::slots::slot_of;
 use super::super::super::switches::SwitchList;
 use super::*;
 use crate::CacheConfig;
+use crate::store::redis::failover::confirmation::VALID;
 
 fn topology() -> Topology {
     let (config, redis) = (CacheConfig::default(), RedisConfig::default());

@@ -1,0 +1,486 @@
+//! Looks up the ids of a batch: each is found, has to be loaded under a lease, or bypasses the
+//! cache.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
+
+use super::super::lookup_loop::{Action, EntryState, LookupLoop};
+use super::super::permit::Permit;
+use super::super::{Call, value_of};
+use super::steps::{self, LeaseOutcome, Leases, WantedLease};
+use crate::base::call_budget::CallBudget;
+use crate::base::error::{Error, ErrorKind};
+use crate::call::enclosing;
+use crate::call::observe::{BypassReason, Status};
+use crate::call::returns::Gathered;
+use crate::call::scope::{self, Mode};
+use crate::call::transaction;
+use crate::coalesce::single_flight::LoadResult;
+use crate::engine::Handle;
+use crate::local::ReadToken;
+use crate::protocol::entry::Content;
+use crate::store::{Look, Probe, Seen, Store};
+
+/// How many ids are handled at a time when each needs requests of its own.
+pub(crate) const AT_A_TIME: usize = 64;
+
+/// The next step for one id of a batch.
+pub(crate) enum IdAnswer<V> {
+    /// A value, or an absence.
+    Found(Option<Arc<V>>, Tier, Duration),
+    /// Load the value, and store it under this lease.
+    Load(Permit),
+    /// Load the value, and store nothing.
+    Bypass(BypassReason),
+}
+
+/// The tier that had the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// A local entry. The hit is counted already.
+    Local,
+    Store,
+}
+
+impl<V> IdAnswer<V> {
+    pub(crate) fn tier(&self) -> Tier {
+        match self {
+            Self::Found(_, tier, _) => *tier,
+            Self::Load(_) | Self::Bypass(_) => Tier::Store,
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Found(_, _, ttl) => Status::Hit { ttl: *ttl },
+            // Updated once it is known whether the value was stored.
+            Self::Load(_) => Status::Miss {
+                stored: false,
+                joined: false,
+            },
+            Self::Bypass(reason) => Status::Bypass(*reason),
+        }
+    }
+}
+
+pub(crate) async fn look_up<R: Gathered<S>, S, K>(
+    calls: &[(K, Call)],
+    leases: &Leases,
+) -> Vec<IdAnswer<R::Value>> {
+    let mut lookup_loops: Vec<LookupLoop<'_>> = calls
+        .iter()
+        .map(|(_, call)| LookupLoop::new(call, call.fingerprint::<R::Value>()))
+        .collect();
+    let bypass = |reason| calls.iter().map(|_| IdAnswer::Bypass(reason)).collect();
+    if calls
+        .first()
+        .is_some_and(|(_, call)| transaction::is_open(&call.cache))
+    {
+        return bypass(BypassReason::Transaction);
+    }
+    match scope::mode() {
+        Mode::Usual => {}
+        Mode::Bypass => return bypass(BypassReason::Asked),
+        Mode::Refresh => {
+            let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
+            stream::iter(lookup_loops.iter_mut().zip(&mut answers))
+                .for_each_concurrent(AT_A_TIME, async |(lookup_loop, answer)| {
+                    *answer = Some(match lookup_loop.barred() {
+                        Some(reason) => IdAnswer::Bypass(reason),
+                        None => settled(lookup_loop.take().await),
+                    });
+                })
+                .await;
+            return answered_all(answers);
+        }
+    }
+    let mut answers = first_look::<R::Value, K>(calls, &mut lookup_loops, leases).await;
+    let loads = |answer: &Option<_>| matches!(answer, Some(IdAnswer::Load(_)));
+    if answers.iter().any(Option::is_none) && !answers.iter().any(loads) {
+        // Other callers are loading everything that is missing, and nobody waits for this batch.
+        // The wait limit starts now for all ids, in whatever order they are handled.
+        lookup_loops.iter_mut().for_each(LookupLoop::begin_to_wait);
+        if go_on(&mut lookup_loops, &mut answers, leases, Until::Lease).await {
+            // It may be one of many leases that were given back.
+            lookup_loops.iter_mut().for_each(LookupLoop::end_waiting);
+            go_on(&mut lookup_loops, &mut answers, leases, Until::All).await;
+        }
+    }
+    answered_all(answers)
+}
+
+/// When to stop handling the remaining ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    All,
+    /// After the first lease. The other ids stay without an answer: a holder of a lease waits for
+    /// nobody.
+    Lease,
+}
+
+/// Runs the lookup loop of each id that has no answer. Returns true if one of them got a lease.
+async fn go_on<V: crate::Cacheable>(
+    lookup_loops: &mut [LookupLoop<'_>],
+    answers: &mut [Option<IdAnswer<V>>],
+    leases: &Leases,
+    until: Until,
+) -> bool {
+    let open: Vec<_> = lookup_loops
+        .iter_mut()
+        .enumerate()
+        .zip(answers.iter())
+        .filter(|(_, answer)| answer.is_none())
+        .map(|((place, lookup_loop), _)| async move { (place, action::<V>(lookup_loop).await) })
+        .collect();
+    let mut turns = stream::iter(open).buffer_unordered(AT_A_TIME);
+    let mut any = false;
+    while let Some((place, answer)) = turns.next().await {
+        if let IdAnswer::Load(permit) = &answer {
+            leases.add(permit);
+            any = true;
+        }
+        if let Some(place) = answers.get_mut(place) {
+            *place = Some(answer);
+        }
+        if any
+            && until == Until::Lease
+            && !crate::base::mutation::is_active("batch-waits-with-a-lease")
+        {
+            break;
+        }
+    }
+    any
+}
+
+fn answered_all<V>(answers: Vec<Option<IdAnswer<V>>>) -> Vec<IdAnswer<V>> {
+    let late = || IdAnswer::Bypass(BypassReason::WaitLimit);
+    let answers = answers.into_iter();
+    answers.map(|answer| answer.unwrap_or_else(late)).collect()
+}
+
+/// Looks up all ids once, and requests the leases of those that nobody is loading. `None` for ids
+/// that another caller is loading.
+async fn first_look<V: crate::Cacheable, K>(
+    calls: &[(K, Call)],
+    lookup_loops: &mut [LookupLoop<'_>],
+    leases: &Leases,
+) -> Vec<Option<IdAnswer<V>>> {
+    let bypass_all = |reason| {
+        let bypass = calls.iter().map(|_| Some(IdAnswer::Bypass(reason)));
+        bypass.collect()
+    };
+    let Some((_, first)) = calls.first() else {
+        return Vec::new();
+    };
+    let cache = &first.cache;
+    if cache.is_closed() {
+        return bypass_all(BypassReason::Unavailable);
+    }
+    // Local entries first: only the other ids are read from the store.
+    let local_answers = calls.iter().map(|(_, call)| call.find::<V>());
+    let mut answers: Vec<Option<IdAnswer<V>>> = local_answers
+        .map(|answer| answer.map(|(value, ttl)| IdAnswer::Found(value, Tier::Local, ttl)))
+        .collect();
+    let places = answers.iter().zip(calls);
+    let asked = places.filter_map(|(answer, (_, call))| answer.is_none().then_some(call));
+    let asked: Vec<_> = asked.collect();
+    if asked.is_empty() {
+        return answers;
+    }
+    let mut call_budget = CallBudget::new(cache.config.command_budget);
+    let looks = look_over(cache, asked);
+    first.begins_to_look();
+    let looks = call_budget.spend(looks).await;
+    first.has_looked();
+    let looks = match looks {
+        Ok(looks) => looks,
+        Err(error) => {
+            first.fault(&error);
+            let bypass = |answer: Option<IdAnswer<V>>| {
+                Some(answer.unwrap_or(IdAnswer::Bypass(BypassReason::of(&error))))
+            };
+            return answers.into_iter().map(bypass).collect();
+        }
+    };
+    if calls.len() > steps::STEP {
+        // The lookup took several steps.
+        call_budget.renew();
+    }
+    let mut wanted = Vec::new();
+    // In the order of the ids that were read.
+    let mut seen = looks.into_iter();
+    let places = lookup_loops.iter_mut().zip(calls).zip(&mut answers);
+    for (place, ((lookup_loop, (_, call)), answer)) in places.enumerate() {
+        if answer.is_some() {
+            continue;
+        }
+        let Some(LookedUp {
+            look,
+            read_token,
+            barred,
+        }) = seen.next()
+        else {
+            break;
+        };
+        if let Some(reason) = barred {
+            *answer = Some(IdAnswer::Bypass(reason));
+            continue;
+        }
+        let stamp = look.stamp;
+        *answer = match judged(lookup_loop, call, look, read_token) {
+            Ok(answer) => answer,
+            Err(seen) => {
+                wanted.push(WantedLease {
+                    place,
+                    call,
+                    permit: Permit::new(call, stamp, call.fingerprint::<V>()),
+                    seen,
+                });
+                None
+            }
+        };
+    }
+    leases.hold(wanted.iter().map(|wanted| &wanted.permit));
+    for (place, asked) in steps::lease_all(cache.clone(), wanted, call_budget).await {
+        if let Some(answer) = answers.get_mut(place) {
+            *answer = match asked {
+                LeaseOutcome::Granted(permit) => Some(IdAnswer::Load(permit)),
+                LeaseOutcome::Bypass(reason) => Some(IdAnswer::Bypass(reason)),
+                LeaseOutcome::Taken => None,
+            };
+        }
+    }
+    answers
+}
+
+/// The result of the lookup of one id.
+struct LookedUp {
+    look: Look,
+    /// Taken before the lookup.
+    read_token: Option<ReadToken>,
+    /// Why it may not be used.
+    barred: Option<BypassReason>,
+}
+
+/// Looks up the entries of all these calls. Entries that list more dependencies than were asked for
+/// are looked up again.
+fn look_over<'c>(
+    cache: &'c Handle,
+    asked: Vec<&'c Call>,
+) -> BoxFuture<'c, Result<Vec<LookedUp>, Error>> {
+    Box::pin(async move {
+        // Both before the lookup: an invalidation that is delivered in between shows in the lookup.
+        let mut barred: Vec<_> = asked.iter().map(|call| bars(cache, call)).collect();
+        let mut tokens: Vec<_> = asked.iter().map(|call| call.read_token()).collect();
+        let probes: Vec<Probe> = asked.iter().map(|call| call.probe().clone()).collect();
+        let mut looks = look_at(&cache.store, cache.config.longest_intent(), &probes).await?;
+        let mut again = Vec::new();
+        let places = looks
+            .iter_mut()
+            .zip(&asked)
+            .zip(&mut barred)
+            .zip(&mut tokens);
+        for (at, (((look, call), barred), token)) in places.enumerate() {
+            let knew = call.has_learnt();
+            call.reads_list(look);
+            if call.has_learnt() != knew {
+                (*barred, *token) = (bars(cache, call), call.read_token());
+                again.push(look_again(at, call));
+            }
+        }
+        let again: Vec<_> = stream::iter(again)
+            .buffer_unordered(AT_A_TIME)
+            .collect()
+            .await;
+        for (at, look) in again {
+            let look = look?;
+            if let Some(place) = looks.get_mut(at) {
+                *place = look;
+            }
+        }
+        let looked = looks.into_iter().zip(tokens).zip(barred);
+        let looked = looked.map(|((look, read_token), barred)| LookedUp {
+            look,
+            read_token,
+            barred,
+        });
+        Ok(looked.collect())
+    })
+}
+
+async fn look_again(at: usize, call: &Call) -> (usize, Result<Look, Error>) {
+    (at, call.look().await.map(|look| *look))
+}
+
+/// Why the entry of this call may not be used, if it may not.
+fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
+    let is_pending = cache.invalidations.is_pending(call.probe());
+    let pending = is_pending.then_some(BypassReason::Pending);
+    let around = enclosing::bars(cache, call.probe());
+    call.problem.or(around).or(pending).or(call.is_behind())
+}
+
+/// Returns what a lookup means for one id: an answer, `None` if another caller is loading it, or an
+/// error with what a lease may replace.
+fn judged<V: crate::Cacheable>(
+    lookup_loop: &mut LookupLoop<'_>,
+    call: &Call,
+    look: Look,
+    read_token: Option<ReadToken>,
+) -> Result<Option<IdAnswer<V>>, Seen> {
+    match lookup_loop.classify(look) {
+        EntryState::Bypass(reason) => Ok(Some(IdAnswer::Bypass(reason))),
+        EntryState::Leased(_) => Ok(None),
+        EntryState::Vacant(seen) => Err(seen),
+        EntryState::Hit(hit) | EntryState::Past(hit, _) => {
+            match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
+                (Content::Absence, _) => {
+                    call.keep::<V>(&hit, None, read_token);
+                    Ok(Some(IdAnswer::Found(None, Tier::Store, hit.ttl)))
+                }
+                (_, Some(value)) => {
+                    call.keep(&hit, Some(&value), read_token);
+                    Ok(Some(IdAnswer::Found(Some(value), Tier::Store, hit.ttl)))
+                }
+                (_, None) => {
+                    lookup_loop.reject(hit.header);
+                    Err(Seen::Entry(hit.header))
+                }
+            }
+        }
+    }
+}
+
+/// Looks up many entries. Ends expired intents first, as the lookup of one entry does.
+async fn look_at(
+    store: &Arc<dyn Store>,
+    longest: Duration,
+    probes: &[Probe],
+) -> Result<Vec<Look>, Error> {
+    let looks = look_each(store, probes).await?;
+    let Some(first) = expired(longest, probes, &looks).next() else {
+        return Ok(looks);
+    };
+    // All ids share their dependencies, so pruning one clears the shared intents. There is rarely
+    // anything else.
+    store.prune(first).await?;
+    let looks = look_each(store, probes).await?;
+    if expired(longest, probes, &looks).next().is_none() {
+        return Ok(looks);
+    }
+    let prunes: Vec<_> = expired(longest, probes, &looks)
+        .map(|probe| store.prune(probe))
+        .collect();
+    let pruned: Vec<_> = stream::iter(prunes)
+        .buffer_unordered(AT_A_TIME)
+        .collect()
+        .await;
+    pruned.into_iter().collect::<Result<(), _>>()?;
+    look_each(store, probes).await
+}
+
+/// Looks up entries with the same dependencies in few round trips. Entries whose loads have named
+/// more are looked up one by one.
+async fn look_each(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+    let lists = probes.iter().map(|probe| &probe.deps);
+    let Some(usual) = lists.min_by_key(|deps| deps.len()) else {
+        return Ok(Vec::new());
+    };
+    if probes.iter().all(|probe| probe.deps == *usual) {
+        return store.look_many(probes).await;
+    }
+    let (mut together, mut alone) = (Vec::new(), Vec::new());
+    for (at, probe) in probes.iter().enumerate() {
+        match probe.deps == *usual {
+            true => together.push(probe.clone()),
+            false => alone.push(look_one(at, store, probe)),
+        }
+    }
+    let mut together = store.look_many(&together).await?.into_iter();
+    let alone = stream::iter(alone).buffer_unordered(AT_A_TIME);
+    let mut alone: HashMap<usize, Result<Look, Error>> = alone.collect().await;
+    let looks = (0..probes.len()).map(|at| match alone.remove(&at) {
+        Some(look) => look,
+        None => together.next().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Store,
+                "the store returned fewer answers than there were keys",
+            )
+        }),
+    });
+    looks.collect()
+}
+
+async fn look_one(
+    at: usize,
+    store: &Arc<dyn Store>,
+    probe: &Probe,
+) -> (usize, Result<Look, Error>) {
+    (at, store.look(probe).await)
+}
+
+fn expired<'p>(
+    longest: Duration,
+    probes: &'p [Probe],
+    looks: &'p [Look],
+) -> impl Iterator<Item = &'p Probe> {
+    probes
+        .iter()
+        .zip(looks)
+        .filter(move |(_, look)| look.has_expired_intents(longest))
+        .map(|(probe, _)| probe)
+}
+
+/// Runs the lookup loop of one id, which may wait for other callers. The reader lives until all ids
+/// have answers, so the callers that wait with it are told here.
+async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnswer<V> {
+    let tells = !crate::base::mutation::is_active("batch-keeps-who-waits");
+    let answer = loop {
+        match lookup_loop.next_action().await {
+            Action::Hit(hit) if hit.content == Content::Absence => {
+                lookup_loop.found(&hit, || Some(LoadResult::Absence));
+                break IdAnswer::Found(None, Tier::Store, hit.ttl);
+            }
+            Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => {
+                    if tells {
+                        lookup_loop
+                            .found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                    }
+                    break IdAnswer::Found(Some(value), Tier::Store, hit.ttl);
+                }
+                None => lookup_loop.reject(hit.header),
+            },
+            Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => break IdAnswer::Found(Some(value), Tier::Store, hit.ttl),
+                None => lookup_loop.reject(hit.header),
+            },
+            other => break settled(other),
+        }
+    };
+    if tells {
+        lookup_loop.stops_polling();
+    }
+    answer
+}
+
+fn settled<V: crate::Cacheable>(action: Action) -> IdAnswer<V> {
+    match action {
+        Action::Lead(permit) => IdAnswer::Load(permit),
+        Action::Bypass(reason) => IdAnswer::Bypass(reason),
+        Action::Joined(LoadResult::Absence) => IdAnswer::Found(None, Tier::Store, Duration::MAX),
+        Action::Joined(LoadResult::Value(value)) => match value.downcast() {
+            Ok(value) => IdAnswer::Found(Some(value), Tier::Store, Duration::MAX),
+            Err(_) => IdAnswer::Bypass(BypassReason::OtherType),
+        },
+        Action::Joined(LoadResult::Failure) => IdAnswer::Bypass(BypassReason::LoadFailed),
+        // `action` handles hits itself, and a batch never revalidates: it has no `swr`.
+        Action::Hit(_) | Action::Stale(..) | Action::Revalidate(..) => {
+            IdAnswer::Bypass(BypassReason::OtherType)
+        }
+    }
+}

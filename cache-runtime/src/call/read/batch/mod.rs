@@ -1,0 +1,496 @@
+//! One call for many ids: one lookup, one run of the function with the missing ids, one entry for
+//! each id.
+//!
+//! A batch that holds leases waits for nobody, because two overlapping batches would wait for each
+//! other. So a batch that got a lease loads at once. It also loads the ids that other callers are
+//! loading, without storing them. A batch that got no lease waits for the others, until it gets a
+//! lease that one of them gives back.
+//!
+//! A hit that is to be audited is loaded together with the missing ids, or alone if there are none.
+
+pub(crate) mod batch_lookup;
+pub(crate) mod steps;
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use self::batch_lookup::{AT_A_TIME, IdAnswer, Tier, look_up};
+use self::steps::Leases;
+use super::audit::audited_hit::Audited;
+use super::audit::{Compared, compare_one};
+use super::context::LoadContext;
+use super::dependencies::learnt::NamedLoad;
+use super::permit::Permit;
+use super::plan::ReadPlan;
+use super::report::load_span;
+use super::store_filter::{StoreAll, StoreUnlessEach};
+use super::{Call, StoreFilter};
+use crate::auditor::Draw;
+use crate::base::clock;
+use crate::base::error::{Error, ErrorKind};
+use crate::call::enclosing::{self, Frame};
+use crate::call::keep_alive::{KeepAlive, KeptAlive};
+use crate::call::log;
+use crate::call::observe::{self, BypassReason, Outcome, Status};
+use crate::call::returns::{Gathered, ReturnShape};
+use crate::call::scope;
+use crate::coalesce::bulkhead::{Bulkhead, BulkheadPermit};
+use crate::coalesce::single_flight::LoadResult;
+use crate::coalesce::waits::{WaitDecision, WaitEdges};
+use crate::engine::Handle;
+use crate::key::KeyPart;
+use crate::registry::{Instance, Site};
+use crate::telemetry::function::Loading;
+
+/// A call of a cached function that takes many ids, before its body runs.
+#[derive(Debug)]
+#[must_use]
+pub struct Batch<R, S, K, U = StoreAll> {
+    /// The call of each distinct id, or all ids if the cache is off.
+    calls: Result<Vec<(K, Call)>, Vec<K>>,
+    unless: U,
+    kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
+    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into
+    /// the body.
+    pub(crate) fn new<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        ids: &[K],
+        plan: P,
+    ) -> Self {
+        let calls = cache.and_then(|cache| {
+            let mut planned = ReadPlan::new(&cache, site, resource)?;
+            planned.instance(Instance::of_closure::<P>());
+            let held_back = scope::hold_key_back();
+            plan(&mut planned);
+            drop(held_back);
+            let calls = planned.finish_each(&cache, ids);
+            let mut seen = HashMap::with_capacity(calls.len());
+            // For an id whose key has come before, whether it had the same version then. An id
+            // without a key stays in the list, because the function may know it all the same.
+            let again = calls.iter().map(move |call| {
+                let key = call.problem.is_none().then_some(&*call.own.key)?;
+                match seen.entry(key) {
+                    Entry::Occupied(first) => Some(*first.get() == call.version),
+                    Entry::Vacant(first) => {
+                        first.insert(call.version);
+                        None
+                    }
+                }
+            });
+            let again: Vec<Option<bool>> = again.collect();
+            let each = ids.iter().zip(calls).zip(again);
+            let once = each.filter_map(|((id, mut call), again)| {
+                match again {
+                    None => {}
+                    Some(true) => return None,
+                    // The ids differ in a part that their key leaves out. The entry belongs to the
+                    // other id.
+                    Some(false) => call.problem = Some(BypassReason::OtherType),
+                }
+                Some((id.clone(), call))
+            });
+            Some(once.collect())
+        });
+        Self {
+            calls: calls.ok_or_else(|| ids.to_vec()),
+            unless: StoreAll,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S, K> Batch<R, S, K> {
+    /// Refuses to store some values.
+    pub fn unless<F: Fn(&R::Value) -> bool>(
+        self,
+        refuses: F,
+    ) -> Batch<R, S, K, StoreUnlessEach<F, R::Value>>
+    where
+        R: Gathered<S>,
+    {
+        Batch {
+            calls: self.calls,
+            unless: StoreUnlessEach::each(refuses),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S, K, U> Batch<R, S, K, U> {
+    /// Lets the body set how long its values are cached, and name dependencies. Both apply to all
+    /// ids that it has loaded.
+    pub fn context(mut self, context: &LoadContext) -> Self {
+        for (_, call) in self.calls.iter_mut().flatten() {
+            context.begin(&call.cache, call.site);
+            call.context = Some(context.clone());
+        }
+        self
+    }
+}
+
+impl<R, S, K: Clone, U> Batch<R, S, K, U> {
+    /// Answers as many ids as possible from the cache, and runs `body` once with the others, if
+    /// there are any. Stores each returned value under its own key, and each missing one as an
+    /// absence.
+    ///
+    /// # Cancel safety
+    /// Like a read of one id.
+    pub async fn run(self, body: impl AsyncFnOnce(ReturnShape<R, S>, &[K]) -> R) -> R
+    where
+        R: Gathered<S, Id = K>,
+        for<'u> &'u U: StoreFilter<R::Value>,
+    {
+        self.run_owned(async move |kind, ids: Vec<K>| body(kind, &ids).await)
+            .await
+    }
+
+    /// Does the same with a body that owns its ids.
+    pub async fn run_owned(self, body: impl AsyncFnOnce(ReturnShape<R, S>, Vec<K>) -> R) -> R
+    where
+        R: Gathered<S, Id = K>,
+        for<'u> &'u U: StoreFilter<R::Value>,
+    {
+        if scope::takes_key(|| Err(many_keys())) {
+            return std::future::pending().await;
+        }
+        let calls = match self.calls {
+            Ok(calls) => calls,
+            Err(ids) => {
+                observe::record_disabled();
+                return body(ReturnShape::OF, ids).await;
+            }
+        };
+        let leases = Leases::default();
+        let answered = answered::<R, S, K, U>(&calls, self.unless, &leases, body);
+        match calls.first() {
+            Some((_, first)) => leases.renewing(first.cache.clone(), answered).await,
+            None => answered.await,
+        }
+    }
+}
+
+async fn answered<R, S, K, U>(
+    calls: &[(K, Call)],
+    unless: U,
+    leases: &Leases,
+    body: impl AsyncFnOnce(ReturnShape<R, S>, Vec<K>) -> R,
+) -> R
+where
+    K: Clone,
+    R: Gathered<S, Id = K>,
+    for<'u> &'u U: StoreFilter<R::Value>,
+{
+    let answers = look_up::<R, S, K>(calls, leases).await;
+    let statuses = answers.iter().map(|it| (it.status(), it.tier()));
+    let mut statuses: Vec<(Status, Tier)> = statuses.collect();
+    let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
+    let mut checks: Checks<'_, K, R::Value> = Vec::new();
+    for (answered @ (id, call), answer) in calls.iter().zip(answers) {
+        match answer {
+            IdAnswer::Found(value, ..) => {
+                match call.draw() {
+                    Some(draw) => checks.push((answered, value, draw)),
+                    None => found.extend(value.map(|value| (id.clone(), value))),
+                }
+                continue;
+            }
+            IdAnswer::Load(permit) => permits.push(permit),
+            IdAnswer::Bypass(_) => {}
+        }
+        missed.push(id.clone());
+    }
+    leases.hold(&permits);
+    let is_audit = missed.is_empty() && !checks.is_empty();
+    let bulkhead = match calls.first() {
+        Some((_, first)) if is_audit || !missed.is_empty() => first.bulkhead(),
+        _ => None,
+    };
+    let mut load_permit: Option<BulkheadPermit> = None;
+    if is_audit && let Some(bulkhead) = &bulkhead {
+        load_permit = bulkhead.try_enter();
+        if load_permit.is_none() {
+            // A value that is known already is returned without waiting for a permit.
+            found.extend(known(std::mem::take(&mut checks)));
+        }
+    }
+    missed.extend(checks.iter().map(|((id, _), ..)| id.clone()));
+    let mut returned = if missed.is_empty() && !calls.is_empty() {
+        R::empty()
+    } else {
+        let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
+            let keys: Vec<_> = calls.iter().map(|(_, call)| call.own.key.clone()).collect();
+            let leases: Vec<_> = permits.iter().map(Permit::token).collect();
+            let frame = Frame::load(&first.cache, first.loads(keys, leases));
+            KeepAlive::new(frame, None).within(load_span(first))
+        });
+        let load_permit = match (load_permit, bulkhead) {
+            (None, Some(bulkhead)) => {
+                Some(Box::pin(wait_for_permit(calls, &permits, bulkhead)).await)
+            }
+            (load_permit, _) => load_permit,
+        };
+        if let Some(load_permit) = &load_permit {
+            keep_alive.holds_permit(load_permit.function());
+        }
+        let _noted = load_permit
+            .as_ref()
+            .map(|load_permit| noted(calls, load_permit));
+        if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
+            && let Some(window) = first.open_window().await
+        {
+            for (_, call) in calls {
+                let _ = call.window.set(Arc::clone(&window));
+            }
+        }
+        // After the wait for a permit, as for one id.
+        let began = clock::now();
+        let loading = Loading::new(
+            calls
+                .first()
+                .and_then(|(_, first)| first.resource.function()),
+        );
+        let kept_alive = KeptAlive {
+            body: pin!(body(ReturnShape::OF, missed)),
+            keep_alive: &mut keep_alive,
+        };
+        let mut returned = kept_alive.await;
+        drop(loading);
+        let is_private = keep_alive.is_private();
+        if let Some((_, first)) = calls.first() {
+            first.loaded_for(began.elapsed(), returned.has_failed());
+        }
+        let compared: Vec<_> = checks
+            .iter()
+            .map(|((id, call), hit, draw)| {
+                let cached = hit
+                    .clone()
+                    .map_or(LoadResult::Absence, |hit| LoadResult::Value(hit as Arc<_>));
+                let draw = draw.clone();
+                let hit = Audited { cached, draw };
+                (call, compare_one(hit, call, &returned, id))
+            })
+            .collect();
+        let stored = store::<R, S, K, U>(calls, permits, &returned, &unless, is_private).await;
+        conclude(compared).await;
+        if is_audit && returned.has_failed() {
+            // If the body fails, the hits that were audited are returned.
+            returned = R::empty();
+            found.extend(known(checks));
+        }
+        let stored: HashSet<&str> = stored.iter().map(|call| &*call.own.key).collect();
+        for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
+            if let Status::Miss {
+                stored: is_stored, ..
+            } = status
+            {
+                *is_stored = stored.contains(&*call.own.key);
+            }
+        }
+        returned
+    };
+    report(calls, &statuses);
+    for (id, value) in found {
+        returned.insert(id, value);
+    }
+    returned
+}
+
+/// Waits for a permit of `max_loads`, unless a load that holds one waits for this one.
+async fn wait_for_permit<K>(
+    calls: &[(K, Call)],
+    permits: &[Permit],
+    bulkhead: Arc<Bulkhead>,
+) -> BulkheadPermit {
+    let _noted = match calls.first() {
+        Some((_, first)) => {
+            let mut loads = enclosing::keys(&first.cache);
+            loads.extend(calls.iter().map(|(_, call)| call.own.key.clone()));
+            match first.cache.waits.wait(loads, &bulkhead.name()) {
+                WaitDecision::Fine(noted) => noted,
+                WaitDecision::Cycle => return bulkhead.beyond(),
+            }
+        }
+        None => None,
+    };
+    permits.iter().for_each(|it| it.leader.queues(true));
+    let load_permit = bulkhead.enter().await;
+    permits.iter().for_each(|it| it.leader.queues(false));
+    load_permit
+}
+
+/// Loads that wait for the permit wait for these loads.
+fn noted<K>(calls: &[(K, Call)], load_permit: &BulkheadPermit) -> Vec<WaitEdges> {
+    let waits = calls.iter().filter_map(|(_, call)| {
+        match call
+            .cache
+            .waits
+            .wait(vec![load_permit.name()], &call.own.key)
+        {
+            WaitDecision::Fine(noted) => noted,
+            WaitDecision::Cycle => None,
+        }
+    });
+    waits.collect()
+}
+
+/// Hits that are to be checked; `None` is an absence.
+type Checks<'c, K, V> = Vec<(&'c (K, Call), Option<Arc<V>>, Draw)>;
+
+/// The cache's answers for ids that were to be audited.
+fn known<K: Clone, V>(checks: Checks<'_, K, V>) -> impl Iterator<Item = (K, Arc<V>)> {
+    let values = checks.into_iter();
+    values.filter_map(|((id, _), value, _)| Some((id.clone(), value?)))
+}
+
+/// Counts the results of a batch's audits, and looks up the entries again that differ.
+async fn conclude(compared: Vec<(&Call, Compared)>) {
+    let audits: Vec<_> = compared.iter().map(concluded).collect();
+    let mut audits = stream::iter(audits).buffer_unordered(AT_A_TIME);
+    while audits.next().await.is_some() {}
+}
+
+async fn concluded((call, compared): &(&Call, Compared)) {
+    call.conclude(compared).await;
+}
+
+fn many_keys() -> Error {
+    Error::new(
+        ErrorKind::InvalidKey,
+        "this call has no key of its own: each of its ids has one",
+    )
+}
+
+/// Hands the values to the waiters, stores them, and returns the calls whose value was stored.
+/// Everything is prepared before any await, so that `R` need not be `Sync`.
+fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
+    calls: &'c [(K, Call)],
+    permits: Vec<Permit>,
+    returned: &R,
+    unless: &U,
+    is_private: bool,
+) -> impl Future<Output = Vec<&'c Call>> + use<'c, R, S, K, U>
+where
+    for<'u> &'u U: StoreFilter<R::Value>,
+{
+    let mut fills = Vec::with_capacity(permits.len());
+    let mut anew = Vec::new();
+    let by_key: HashMap<&str, &(K, Call)> = calls
+        .iter()
+        .filter(|(_, call)| call.problem.is_none())
+        .map(|call| (call.1.own.key.as_str(), call))
+        .collect();
+    for permit in permits {
+        let Some((id, call)) = by_key.get(permit.key()) else {
+            continue;
+        };
+        // The value may contain data that an enclosing write has not committed, so no other caller
+        // gets it.
+        if is_private || returned.has_failed() {
+            permit.leader.complete(|| Some(LoadResult::Failure));
+            continue;
+        }
+        let value = returned.get(id);
+        let named = NamedLoad::hold(&permit, call.names_anew(), || match value {
+            Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
+            None => Some(LoadResult::Absence),
+        });
+        let new_entry = match value {
+            _ if call.is_no_store() => None,
+            None => call.pack_absence(),
+            Some(value) if unless.refuses(value) => None,
+            Some(value) => call.pack_or_count::<_, R::Compare>(value, || returned.share(id)),
+        };
+        match named {
+            Some(named) => anew.push(async move {
+                let is_stored = named.store(call, permit, new_entry).await;
+                is_stored.then_some(call)
+            }),
+            None => fills.extend(new_entry.map(|new_entry| (permit, call, new_entry))),
+        }
+    }
+    async move {
+        let mut stored = match calls.first() {
+            Some((_, first)) => steps::fill_all(first.cache.clone(), fills).await,
+            None => Vec::new(),
+        };
+        let anew = stream::iter(anew).buffer_unordered(AT_A_TIME);
+        let anew: Vec<_> = anew.collect().await;
+        stored.extend(anew.into_iter().flatten());
+        stored
+    }
+}
+
+/// Counts each id, and reports one outcome for all of them. A miss comes first, and among misses
+/// one that was not stored, because `stored` must hold for every id.
+fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
+    /// A longer list would make the header too long to read.
+    const SHOWN: usize = 8;
+
+    for ((_, call), (status, tier)) in calls.iter().zip(statuses) {
+        if *tier == Tier::Store {
+            call.count(*status);
+        }
+    }
+    let (Some((_, first)), Some(best)) = (calls.first(), statuses.first()) else {
+        return;
+    };
+    let is_miss = |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { .. });
+    let is_unstored =
+        |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { stored: false, .. });
+    let is_hit = |(status, _): &&(Status, Tier)| matches!(status, Status::Hit { .. });
+    let (status, tier) = statuses
+        .iter()
+        .find(is_unstored)
+        .or_else(|| statuses.iter().find(is_miss))
+        .or_else(|| statuses.iter().find(|status| !is_hit(status)))
+        .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
+        .unwrap_or(best);
+    let status = match status {
+        // All are hits: as long as the first of them lasts.
+        Status::Hit { .. } => {
+            let ttls = statuses.iter().filter_map(|(status, _)| match status {
+                Status::Hit { ttl } => Some(*ttl),
+                _ => None,
+            });
+            let ttl = ttls.min().unwrap_or(Duration::MAX);
+            &Status::Hit { ttl }
+        }
+        other => other,
+    };
+    let key = || {
+        let keys: Vec<&str> = calls
+            .iter()
+            .take(SHOWN)
+            .map(|(_, call)| call.own.key.as_str())
+            .collect();
+        let more = if calls.len() > SHOWN { " .." } else { "" };
+        keys.join(" ") + more
+    };
+    if log::is_on() {
+        let tier = match tier {
+            Tier::Local => "local",
+            Tier::Store => first.cache.store.name(),
+        };
+        first.log_as(&key(), tier, *status);
+    }
+    observe::record(|| Outcome {
+        key: key(),
+        resource: first.resource.name.to_string(),
+        store: match tier {
+            Tier::Local => "local",
+            Tier::Store => first.cache.store.name(),
+        },
+        status: *status,
+    });
+}

@@ -1,0 +1,152 @@
+//! Classifies errors of the client, and turns them into texts for operators.
+
+use std::time::Duration;
+
+use redis::{ErrorKind as RedisErrorKind, RedisError};
+
+use crate::base::error::{Error, ErrorKind, shortened};
+
+/// Whether a replica refused to write. A demoted primary keeps its connections, so this is how a
+/// process notices. Redis 6.2 wraps the error if a script caused it.
+pub(crate) fn is_read_only(error: &RedisError) -> bool {
+    let is_wrapped = || {
+        error
+            .detail()
+            .is_some_and(|detail| detail.contains("READONLY"))
+    };
+    (error.code() == Some("READONLY") || is_wrapped())
+        && !crate::base::mutation::is_active("demoted-primary-kept")
+}
+
+/// Whether the server refuses all writes at the moment: it could not save to its disk, or has too
+/// few replicas. (A server over its memory limit still takes invalidations; the scripts make sure
+/// of that.)
+pub(crate) fn is_write_refused(error: &RedisError) -> bool {
+    let is_one = |text: &str| text.starts_with("MISCONF") || text.starts_with("NOREPLICAS");
+    // Redis 6.2 wraps the error if a script caused it.
+    let in_script = |text: &str| text.contains("-MISCONF") || text.contains("-NOREPLICAS");
+    error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
+}
+
+/// Whether the connection has ended.
+pub(crate) fn is_lost(error: &RedisError) -> bool {
+    error.is_connection_dropped() || error.is_io_error()
+}
+
+/// Whether the reply can't be the answer to the command: it has another type, or is not RESP.
+pub(crate) fn is_no_answer(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        RedisErrorKind::UnexpectedReturnType | RedisErrorKind::Parse
+    )
+}
+
+/// Whether the user lacks permission for one of the command's keys.
+pub(crate) fn is_forbidden(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
+    source.is_some_and(|source| source.code() == Some("NOPERM"))
+}
+
+/// The fix for a certificate that is not trusted.
+pub(crate) fn certificate_hint(text: &str) -> &'static str {
+    if text.contains("CaUsedAsEndEntity") {
+        "; it is an authority's own certificate: sign one for the server with it, and name the authority's in SSL_CERT_FILE"
+    } else if text.contains("BadSignature") {
+        "; if it is self-signed, name the server's own certificate in SSL_CERT_FILE, else that of the authority that has signed it"
+    } else if text.contains("UnknownIssuer") {
+        "; name the certificate of the authority that has signed it in SSL_CERT_FILE"
+    } else if text.contains("NotValidForName") || text.contains("not valid for name") {
+        "; connect by a name that is in the certificate, or make one with this name"
+    } else {
+        ""
+    }
+}
+
+/// The client's error as an operator should read it, without the system's error number.
+pub(crate) fn described(error: RedisError) -> Error {
+    let text = match error.kind() {
+        RedisErrorKind::Io => {
+            let text = error.to_string();
+            text.split(" (os error")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        }
+        _ => match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => error.to_string(),
+        },
+    };
+    let text = format!("{}{}", shortened(&text), certificate_hint(&text));
+    let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
+        ErrorKind::Unavailable
+    } else {
+        ErrorKind::Store
+    };
+    Error::new(kind, text).with_source(error)
+}
+
+/// The error for a server that is not the primary.
+pub(crate) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
+
+/// Whether nobody is answered: the process is gone, or it is loading its data and answers no reads.
+pub(crate) fn answers_nobody(error: &Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    text.contains("connection refused") || text.starts_with("loading")
+}
+
+/// Whether an error means a missing permission, in the texts of Redis 6.2, 7.0 and later.
+pub(crate) fn is_refusal(error: &str) -> bool {
+    [
+        "NOPERM",
+        "no permissions",
+        "can't run this command",
+        "can't access at least one of the keys",
+    ]
+    .iter()
+    .any(|words| error.contains(words))
+}
+
+/// The commands that the script `TRY` was refused: of each pair in its answer, a name and an error.
+pub(crate) fn refused_commands(answer: &[String]) -> Vec<String> {
+    let pairs = answer.chunks_exact(2);
+    let refused = pairs.filter(|pair| is_refusal(&pair[1]));
+    refused.map(|pair| pair[0].clone()).collect()
+}
+
+/// The error for a server that takes no invalidations.
+pub(crate) fn refused(reason: &str) -> String {
+    format!("Redis answers reads and refuses writes, so nothing is served from it: {reason}")
+}
+
+/// The error for a command that has used up its budget.
+pub(crate) fn unanswered(budget: Duration) -> Error {
+    let budget = budget.as_millis();
+    Error::unavailable(format!("Redis did not answer within {budget} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_replicas_refusal_is_known_in_each_form() {
+        let error = |text: &str| {
+            let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+            reply
+                .and_then(Value::extract_error)
+                .expect_err("an error was sent")
+        };
+        for refusal in [
+            "READONLY You can't write against a read only replica.",
+            "READONLY You can't write against a read only replica. script: 5fd0, on @user_script:32.",
+            "ERR Error running script (call to f_5fd0): @user_script:32: @user_script: 32: -READONLY You can't write against a read only replica.",
+        ] {
+            assert!(is_read_only(&error(refusal)), "{refusal}");
+        }
+        assert!(!is_read_only(&error("OOM command not allowed")));
+    }
+}

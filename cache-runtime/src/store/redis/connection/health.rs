@@ -1,0 +1,234 @@
+//! Checks whether a server may be used: it takes writes, and it is the primary.
+//!
+//! A server that answers reads and refuses writes takes no invalidations, so its entries may be
+//! stale. This happens with a full disk (`MISCONF`), with too few replicas (`NOREPLICAS`), during
+//! `CLIENT PAUSE WRITE`, or for a user without the permission. A demoted primary keeps its
+//! connections and goes on answering. So each process *writes* once a second, with the script of an
+//! invalidation, and asks for the role. It writes a key of its own among the generations. The key
+//! expires after the process has ended. The script also removes an entry and replaces a row's
+//! generation, neither of which exists, so that a permission that only these need is not missing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::super::reply::{info_field, millis};
+use super::super::scripts::{INVALIDATE, ScriptMode, TRY};
+use super::super::switches::SwitchList;
+use super::errors::{NO_PRIMARY, is_refusal, refused_commands};
+use super::probe::refuses_scripts;
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
+use crate::base::paused::PauseGuard;
+
+/// The pause between an answer and the next check. Together with the time of an answer it is a
+/// second.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(750);
+
+/// How long an answer may take, unless commands may take longer.
+const ANSWER_BUDGET: Duration = Duration::from_millis(500);
+
+/// The TTL of the key that is written.
+const TIME_TO_LIVE: Duration = Duration::from_secs(60);
+
+/// The check, and what it needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Health {
+    /// The key that this process writes. `None` if there is no key that it could write, as on a
+    /// node of a cluster none of whose slots is used.
+    key: Arc<ArcSwapOption<String>>,
+    /// For a node none of whose slots is used yet: a key in a slot that others say it has.
+    named: Arc<ArcSwapOption<String>>,
+    budget: Duration,
+    /// Read with each check: the reads that operators have switched off for all processes.
+    switches: Arc<SwitchList>,
+}
+
+/// Why a server can't be used.
+#[derive(Debug)]
+pub(crate) enum HealthError {
+    /// It answers, and refuses writes.
+    RefusesWrites(String),
+    /// It runs no scripts in this mode.
+    RunsNoScripts(String),
+    /// It is not the primary, or did not answer.
+    Unusable(String),
+}
+
+impl Health {
+    /// `key` is the prefix of the key that is written; a random suffix tells processes apart.
+    pub(crate) fn new(key: &str, command_budget: Duration, switches: Arc<SwitchList>) -> Self {
+        Self {
+            key: Arc::new(ArcSwapOption::from_pointee(format!(
+                "{key}~{}",
+                Nonce::fresh()
+            ))),
+            named: Arc::default(),
+            budget: ANSWER_BUDGET.max(command_budget),
+            switches,
+        }
+    }
+
+    /// For a node of a cluster, before its slots are known.
+    pub(crate) fn of_node(command_budget: Duration, of_cluster: &Self) -> Self {
+        Self {
+            key: Arc::default(),
+            named: Arc::default(),
+            budget: ANSWER_BUDGET.max(command_budget),
+            // Only the node that has the list answers; the others redirect, which is no answer.
+            switches: Arc::clone(&of_cluster.switches),
+        }
+    }
+
+    /// Writes another key from now on: one in a slot of the node that is used, otherwise one in a
+    /// slot that others say it has, otherwise none.
+    pub(crate) fn set_key(&self, key: Option<String>, named: Option<String>) {
+        for (place, key) in [(&self.key, key), (&self.named, named)] {
+            if place.load().as_deref() != key.as_ref() {
+                place.store(key.map(Arc::new));
+            }
+        }
+    }
+
+    /// The key that this process writes, in a slot that is used.
+    pub(crate) fn key(&self) -> Option<Arc<String>> {
+        self.key.load_full()
+    }
+
+    /// The key that a check writes. The answer may be that another node has its slot.
+    pub(crate) fn key_to_write(&self) -> Option<Arc<String>> {
+        self.key().or_else(|| self.named.load_full())
+    }
+
+    /// Reads the list of switches. If there is no answer, the list stays as it was.
+    pub(crate) async fn learn(&self, multiplexed: &mut MultiplexedConnection) {
+        let read = self.switches.read(multiplexed);
+        let _ = tokio::time::timeout(self.budget, read).await;
+    }
+
+    /// Checks once.
+    pub(crate) async fn check(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        scripts: ScriptMode,
+        describe: impl Fn(RedisError) -> Error,
+    ) -> Result<(), HealthError> {
+        if crate::base::mutation::is_active("health-is-a-read") {
+            return Ok(());
+        }
+        // A `required` write asks on its caller's runtime, whose time may be paused.
+        let _held = PauseGuard::for_at_most(self.budget * 3);
+        match tokio::time::timeout(self.budget, self.write(multiplexed, scripts)).await {
+            Ok(Ok(())) => {}
+            // The slot has moved to another node, which says nothing about this one.
+            Ok(Err(error)) if is_elsewhere(&error) => {}
+            Ok(Err(error)) => {
+                let is_demoted = error.code() == Some("READONLY");
+                let is_lost = error.is_io_error() || error.is_connection_dropped();
+                let runs_none = refuses_scripts(&error);
+                let mut text = describe(error).to_string();
+                if !runs_none && is_refusal(&text) {
+                    let refused = self.refused(multiplexed, scripts);
+                    if let Ok(Some(refused)) = tokio::time::timeout(self.budget, refused).await {
+                        text = refused;
+                    }
+                }
+                return Err(match is_demoted || is_lost {
+                    true => HealthError::Unusable(text),
+                    false if runs_none => HealthError::RunsNoScripts(text),
+                    false => HealthError::RefusesWrites(text),
+                });
+            }
+            Err(_) => {
+                let budget = self.budget.as_millis();
+                let text = format!("a write had no answer within {budget} ms");
+                return Err(HealthError::RefusesWrites(text));
+            }
+        }
+        match tokio::time::timeout(self.budget, role(multiplexed)).await {
+            Ok(Some(role)) if role != "master" => Err(HealthError::Unusable(NO_PRIMARY.into())),
+            // Without permission to ask for the role, the write above has to be enough.
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let budget = self.budget.as_millis();
+                let text = format!("the question for its role had no answer within {budget} ms");
+                Err(HealthError::Unusable(text))
+            }
+        }
+    }
+
+    /// Names the commands that the user may not run. The error of a script does not.
+    async fn refused(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        scripts: ScriptMode,
+    ) -> Option<String> {
+        let absent = format!("{}~", self.key_to_write()?);
+        let tried = TRY.run(multiplexed, scripts, [absent.as_str()], []);
+        let answer: Vec<String> = tried.await.ok()?;
+        let refused = refused_commands(&answer);
+        let names = refused.join(", ");
+        (!refused.is_empty()).then(|| format!("NOPERM: the user may not run {names}"))
+    }
+
+    /// Writes with the script of an invalidation.
+    async fn write(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        scripts: ScriptMode,
+    ) -> Result<(), RedisError> {
+        let Some(key) = self.key_to_write() else {
+            return Ok(());
+        };
+        let (absent, nonce) = (format!("{key}~"), Nonce::fresh().to_string());
+        let keys = [absent.as_str(), absent.as_str(), key.as_str()];
+        let args = [
+            b"1".into(),
+            millis(TIME_TO_LIVE),
+            Vec::new(),
+            format!("?{nonce}").into(),
+            nonce.clone().into(),
+        ];
+        let written: Result<(u64, u64), _> =
+            match crate::base::mutation::is_active("health-writes-one-key") {
+                false => INVALIDATE.run(multiplexed, scripts, keys, args).await,
+                true => Err(RedisError::from((
+                    ErrorKind::Server(ServerErrorKind::TryAgain),
+                    "",
+                ))),
+            };
+        match written {
+            // The slot is being moved, and what is absent may be on the other node.
+            Err(error) if error.code() == Some("TRYAGAIN") => {
+                let args = [b"0".into(), millis(TIME_TO_LIVE), Vec::new(), nonce.into()];
+                let key = [key.as_str()];
+                let written: (u64, u64) = INVALIDATE.run(multiplexed, scripts, key, args).await?;
+                let _ = written;
+                Ok(())
+            }
+            written => written.map(drop),
+        }
+    }
+}
+
+/// Whether another node of the cluster has the key.
+pub(crate) fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
+}
+
+/// The role as the server names it: `master`, `slave`, or `replica` in other implementations;
+/// `None` without permission to ask.
+async fn role(multiplexed: &mut MultiplexedConnection) -> Option<String> {
+    if crate::base::mutation::is_active("role-not-asked") {
+        return None;
+    }
+    let info = redis::cmd("INFO")
+        .arg("replication")
+        .query_async::<String>(multiplexed)
+        .await
+        .ok()?;
+    info_field(&info, "role").map(str::to_owned)
+}

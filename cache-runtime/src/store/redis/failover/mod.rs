@@ -1,0 +1,7 @@
+//! A server that is replaced by another one: Sentinel, and what an acknowledgement has to wait for.
+
+pub(crate) mod confirmation;
+pub(crate) mod fence;
+pub(crate) mod recent;
+pub(crate) mod replay;
+pub(crate) mod sentinel;

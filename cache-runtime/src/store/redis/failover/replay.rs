@@ -1,0 +1,120 @@
+//! Repeats recent invalidations at a new primary, if Sentinels name it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::super::connection::Connection;
+use super::super::connection::connections::Connections;
+use super::super::limits::STEP;
+use super::super::reply::millis;
+use super::super::scripts::{INVALIDATE, fresh_nonce};
+use super::super::walk::{Walk, scan};
+use super::recent::{RecentInvalidations, Repetition};
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
+use crate::protocol::glob;
+
+/// The pause before the next attempt.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The data of the task.
+#[derive(Clone)]
+pub(crate) struct Replay {
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) recent: Arc<RecentInvalidations>,
+    pub(crate) namespace: String,
+    pub(crate) budget: Duration,
+    pub(crate) generation_ttl: Duration,
+}
+
+impl Replay {
+    /// Runs each time another server has become the primary.
+    pub(crate) async fn run(self, mut closing: watch::Receiver<bool>) {
+        let mut changes = self.connections.changes.subscribe();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+            if crate::base::mutation::is_active("recent-not-done-again") {
+                continue;
+            }
+            while !self.is_done().await {
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    _ = closing.wait_for(|closing| *closing) => return,
+                }
+            }
+            self.recent.is_known();
+        }
+    }
+
+    async fn is_done(&self) -> bool {
+        let again = self.recent.again();
+        if matches!(again, Repetition::Nothing) {
+            return true;
+        }
+        match self.connections.current() {
+            Ok(connection) => self.again(&connection, again).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    async fn again(&self, connection: &Connection, again: Repetition) -> Result<(), Error> {
+        match again {
+            Repetition::Nothing => {}
+            Repetition::These(these) => {
+                for kills in these.kills.chunks(STEP) {
+                    let kills: Vec<_> = kills.iter().map(String::as_str).collect();
+                    let none = std::iter::empty();
+                    self.invalidate(connection, &kills, &[], none).await?;
+                }
+                for bumps in these.bumps.chunks(STEP) {
+                    let nonces = bumps.iter().map(|dep| fresh_nonce(dep));
+                    let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
+                    self.invalidate(connection, &[], &bumps, nonces).await?;
+                }
+            }
+            Repetition::Everything => {
+                let pattern = format!("{}@gen:*", glob::literal(&self.namespace));
+                let mut walk = Walk::new(pattern, false);
+                while let Some(keys) = scan(connection, self.budget, &mut walk).await? {
+                    for bumps in keys.chunks(STEP) {
+                        let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
+                        let nonces = bumps
+                            .iter()
+                            .map(|_| Nonce::fresh().to_string().into_bytes());
+                        self.invalidate(connection, &[], &bumps, nonces).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn invalidate(
+        &self,
+        connection: &Connection,
+        kills: &[&str],
+        bumps: &[&str],
+        nonces: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<(), Error> {
+        let args = [
+            kills.len().to_string().into_bytes(),
+            millis(self.generation_ttl),
+            Vec::new(),
+        ];
+        let args: Vec<_> = args.into_iter().chain(nonces).collect();
+        let mode = connection.capabilities.scripts;
+        let done: (u64, u64) = connection
+            .ask(self.budget, async |multiplexed| {
+                let keys = kills.iter().chain(bumps).copied();
+                INVALIDATE.run(multiplexed, mode, keys, args).await
+            })
+            .await?;
+        let _ = done;
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! The keys of a batch, and where each read finds its values in the answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::protocol::generation::Dep;
+use crate::store::Probe;
+
+/// The number of recent lists of dependencies that are compared. All reads of a function have the
+/// same list, unless they have tags.
+const LATE_LISTS: usize = 8;
+
+/// The reads of one batch.
+#[derive(Default)]
+pub(crate) struct BatchPlan {
+    /// The entries' keys, concatenated.
+    keys: String,
+    reads: Vec<Read>,
+    lists: Vec<Arc<[Arc<Dep>]>>,
+    /// The number of dependencies in all lists.
+    dependencies: usize,
+}
+
+/// The size of a plan.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Size {
+    pub(super) reads: usize,
+    /// The total length of the keys.
+    bytes: usize,
+}
+
+struct Read {
+    /// Where its key ends.
+    end: usize,
+    /// The index of its list of dependencies.
+    list: usize,
+}
+
+impl BatchPlan {
+    pub(super) fn with_room_for(size: Size) -> Self {
+        Self {
+            keys: String::with_capacity(size.bytes),
+            reads: Vec::with_capacity(size.reads),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn size(&self) -> Size {
+        Size {
+            reads: self.reads.len(),
+            bytes: self.keys.len(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.reads.len()
+    }
+
+    /// An upper bound on the number of keys: each is counted as often as it was named.
+    pub(super) fn keys(&self) -> usize {
+        self.reads.len() + self.dependencies
+    }
+
+    pub(crate) fn add(&mut self, probe: &Probe) {
+        self.keys.push_str(&probe.key);
+        let late = self.lists.len().saturating_sub(LATE_LISTS);
+        let known = self.lists.iter().skip(late);
+        let known = known
+            .enumerate()
+            .find(|(_, list)| Arc::ptr_eq(list, &probe.deps));
+        let list = match known {
+            Some((at, _)) => late + at,
+            None => {
+                self.lists.push(Arc::clone(&probe.deps));
+                self.dependencies += probe.deps.len();
+                self.lists.len() - 1
+            }
+        };
+        let end = self.keys.len();
+        self.reads.push(Read { end, list });
+    }
+
+    fn start(&self, at: usize) -> usize {
+        let before = at.checked_sub(1).and_then(|before| self.reads.get(before));
+        before.map_or(0, |read| read.end)
+    }
+
+    pub(super) fn key(&self, at: usize) -> &str {
+        let end = self.reads.get(at).map_or(0, |read| read.end);
+        self.keys.get(self.start(at)..end).unwrap_or_default()
+    }
+
+    /// The keys of the command, each once.
+    pub(crate) fn batch_keys(&self) -> BatchKeys<'_> {
+        let mut batch_keys = BatchKeys {
+            entries: Vec::with_capacity(self.len()),
+            deps: Vec::new(),
+            reads: Vec::with_capacity(self.len()),
+            lists: Vec::with_capacity(self.lists.len()),
+        };
+        let mut entries = HashMap::with_capacity(self.len());
+        for (at, read) in self.reads.iter().enumerate() {
+            let key = self.key(at);
+            let place = *entries.entry(key).or_insert_with(|| {
+                batch_keys.entries.push(Entry { key, readers: 0 });
+                batch_keys.entries.len() - 1
+            });
+            if let Some(entry) = batch_keys.entries.get_mut(place) {
+                entry.readers += 1;
+            }
+            batch_keys.reads.push((place, read.list));
+        }
+        let mut deps: HashMap<&str, usize> = HashMap::new();
+        for list in &self.lists {
+            let places = list.iter().map(|dep| {
+                *deps.entry(dep.key()).or_insert_with(|| {
+                    batch_keys.deps.push(dep);
+                    batch_keys.deps.len() - 1
+                })
+            });
+            batch_keys.lists.push(places.collect());
+        }
+        batch_keys
+    }
+}
+
+/// The keys of a batch's command, and the reads that they belong to.
+pub(crate) struct BatchKeys<'r> {
+    pub(crate) entries: Vec<Entry<'r>>,
+    pub(crate) deps: Vec<&'r Arc<Dep>>,
+    /// For each read, the indexes of its entry and of its list.
+    pub(crate) reads: Vec<(usize, usize)>,
+    /// For each list, the indexes of its dependencies.
+    pub(crate) lists: Vec<Vec<usize>>,
+}
+
+pub(crate) struct Entry<'r> {
+    pub(crate) key: &'r str,
+    /// How many reads still need it.
+    pub(crate) readers: usize,
+}
+
+impl<'r> BatchKeys<'r> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
+        let entries = self.entries.iter().map(|entry| entry.key);
+        entries.chain(self.deps.iter().map(|dep| dep.key()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::EntryKind;
+
+    fn probe(key: &str, deps: &Arc<[Arc<Dep>]>) -> Probe {
+        Probe {
+            key: key.into(),
+            kind: EntryKind::Entity,
+            deps: Arc::clone(deps),
+        }
+    }
+
+    fn deps(keys: &[&str]) -> Arc<[Arc<Dep>]> {
+        keys.iter().map(|key| Dep::new((*key).into())).collect()
+    }
+
+    #[test]
+    fn each_key_is_asked_for_once() {
+        let (users, lists) = (
+            deps(&["@gen:users"]),
+            deps(&["@gen:users", "@gen:users~derived"]),
+        );
+        let mut plan = BatchPlan::default();
+        for (key, deps) in [
+            ("users:1", &users),
+            ("users:list", &lists),
+            ("users:1", &users),
+        ] {
+            plan.add(&probe(key, deps));
+        }
+        let batch_keys = plan.batch_keys();
+        let keys: Vec<_> = batch_keys.keys().collect();
+        assert_eq!(
+            keys,
+            ["users:1", "users:list", "@gen:users", "@gen:users~derived"]
+        );
+        assert_eq!(batch_keys.reads, [(0, 0), (1, 1), (0, 0)]);
+        assert_eq!(batch_keys.lists, [vec![0], vec![0, 1]]);
+    }
+}

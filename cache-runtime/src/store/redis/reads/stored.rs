@@ -1,0 +1,172 @@
+//! Decodes the values of the keys that a read has asked for.
+
+use bytes::{Buf, Bytes};
+pub(crate) use redis::Value;
+
+use super::super::limits::{INTENTS, READ_LIMIT};
+use super::super::reply::{miscounted, text};
+use crate::base::clock::Millis;
+use crate::base::error::{Error, ErrorKind, shortened};
+use crate::base::nonce::Nonce;
+use crate::protocol::entry::{Content, Header};
+use crate::protocol::generation::{Generation, StampBase, last_deadline};
+use crate::store::{Found, Look, Payload};
+
+/// The generation in a value; `None` if there is none, or something else.
+pub(crate) fn generation(value: &Value) -> Option<Generation> {
+    Generation::parse(text(value)?)
+}
+
+/// The generations that the server has just created or read, one for each key.
+pub(crate) fn generations(values: &[Value], keys: &[&str]) -> Result<Vec<Generation>, Error> {
+    if values.len() != keys.len() {
+        return Err(miscounted());
+    }
+    let read = values.iter().zip(keys).map(|(value, key)| {
+        generation(value).ok_or_else(|| {
+            let text = format!(
+                "`{}` should hold a generation and holds another value; delete it, or set another \
+                 namespace",
+                shortened(key)
+            );
+            Error::new(ErrorKind::Foreign, text)
+        })
+    });
+    read.collect()
+}
+
+/// The treatment of a missing generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is created.
+    Created,
+    /// It is represented by a number that no entry was stored under.
+    Unknown,
+}
+
+/// The generations in these values. Those that are missing are ones that no entry has.
+pub(crate) fn generations_or_unknown(values: &[Value]) -> Vec<Generation> {
+    let unknown = || Generation {
+        nonce: Nonce::fresh(),
+        intended: None,
+    };
+    let read = values.iter().map(generation);
+    read.map(|read| read.unwrap_or_else(unknown)).collect()
+}
+
+/// The generations that one or more entries depend on.
+pub(crate) struct GenerationSet {
+    base: StampBase,
+    /// The last deadline of the intents on them.
+    intended: Option<Millis>,
+}
+
+impl GenerationSet {
+    /// From generations of several servers.
+    pub(crate) fn new(base: StampBase, intended: Option<Millis>) -> Self {
+        Self { base, intended }
+    }
+
+    pub(crate) fn of(server: Nonce, generations: impl IntoIterator<Item = Generation>) -> Self {
+        let mut intended = None;
+        let nonces = generations.into_iter().map(|generation| {
+            intended = intended.max(generation.intended);
+            generation.nonce
+        });
+        let base = StampBase::of(server, nonces);
+        Self { base, intended }
+    }
+
+    /// The generations in these values; `None` if one of them holds none.
+    pub(crate) fn of_all(server: Nonce, values: &[Value]) -> Option<Self> {
+        let mut is_complete = true;
+        let generations = values.iter().map_while(|value| {
+            let generation = generation(value);
+            is_complete &= generation.is_some();
+            generation
+        });
+        let set = Self::of(server, generations);
+        is_complete.then_some(set)
+    }
+
+    /// Whether the read has found an entry of another key, which is not invalidated.
+    pub(crate) fn is_misplaced(&self, look: &Look) -> bool {
+        match &look.found {
+            Found::Entry(Header { stamp, .. }, _) => {
+                *stamp != look.stamp && self.base.is_base_of(*stamp)
+            }
+            Found::Nothing | Found::Foreign => false,
+        }
+    }
+}
+
+/// The value of an entry's key.
+#[derive(Clone)]
+pub(crate) struct StoredValue {
+    found: Found,
+    /// The last deadline of the intents that are stored instead of an entry.
+    intended: Option<Millis>,
+}
+
+impl StoredValue {
+    pub(crate) fn of(value: Value) -> Self {
+        match value {
+            Value::BulkString(bytes) => Self::of_bytes(bytes),
+            // Nothing, or a value that is not a string; the lease script tells them apart.
+            _ => Self {
+                found: Found::Nothing,
+                intended: None,
+            },
+        }
+    }
+
+    fn of_bytes(bytes: Vec<u8>) -> Self {
+        let found = match Header::parse(&bytes) {
+            Some((header, _))
+                if header.content != Content::Absence
+                    && header.content != Content::Nothing
+                    && bytes.len() <= READ_LIMIT =>
+            {
+                let mut payload = Bytes::from(bytes);
+                payload.advance(Header::LEN);
+                Found::Entry(header, Payload::Encoded(payload))
+            }
+            Some((header, _)) => Found::Entry(header, Payload::Empty),
+            None => {
+                return Self {
+                    found: Found::Foreign,
+                    intended: intents(&bytes),
+                };
+            }
+        };
+        Self {
+            found,
+            intended: None,
+        }
+    }
+
+    /// The length of the value in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match &self.found {
+            Found::Entry(_, payload) => Header::LEN + payload.len(),
+            Found::Nothing | Found::Foreign => 0,
+        }
+    }
+
+    /// The result of the read for this key.
+    pub(crate) fn look(self, key: &str, generation_set: &GenerationSet, now: Millis) -> Look {
+        Look {
+            found: self.found,
+            stamp: generation_set.base.stamp(key),
+            intended: self.intended.max(generation_set.intended),
+            now,
+        }
+    }
+}
+
+/// The last deadline of the intents that are stored instead of an entry.
+fn intents(bytes: &[u8]) -> Option<Millis> {
+    let intents = bytes.strip_prefix(INTENTS.as_bytes())?;
+    // Damaged intents are left for the server to prune.
+    Some(last_deadline(intents).unwrap_or(Millis(0)))
+}
