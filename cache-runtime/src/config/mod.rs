@@ -2,19 +2,20 @@
 
 mod address;
 mod bounds;
+mod derived;
 mod env;
 mod error;
 mod memcached;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
 mod redis;
+mod setting_problems;
 mod typos;
 #[cfg(feature = "redis")]
 mod url;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use self::bounds::LONGEST;
@@ -22,13 +23,12 @@ pub use self::error::ConfigError;
 pub use self::memcached::MemcachedConfig;
 pub(crate) use self::redis::HostPort;
 pub use self::redis::{RedisConfig, SentinelConfig};
+use self::setting_problems::SettingProblems;
 use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{MAX_TTL, StalePolicy};
-use crate::key::{KeySpace, is_resource};
-use crate::registry::ResourceSettings;
-use crate::telemetry::StoreServer;
+use crate::key::is_resource;
 use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, OnStale, threshold};
 
 /// The bounds of settings. The store counts in milliseconds, so shorter times mean nothing; longer
@@ -71,7 +71,7 @@ pub struct CacheConfig {
     pub(crate) intent: Duration,
     pub(crate) value_limit: usize,
     /// Settings made in code that can't be used.
-    problems: Vec<String>,
+    problems: SettingProblems,
     pub(crate) compress_over: Option<usize>,
     pub(crate) pending_limit: usize,
     pub(crate) advice: bool,
@@ -106,7 +106,7 @@ impl ResourceConfig {
     #[must_use]
     pub fn context(mut self, name: &str) -> CacheConfig {
         if !is_resource(&self.name) {
-            self.config.problems.push(format!(
+            self.config.problems.add(format!(
                 "the resource of `context(\"{}\")` is `{}`; it may hold lower-case letters, digits, `-` and `_`",
                 shortened(name),
                 shortened(&self.name)
@@ -140,7 +140,7 @@ impl Default for CacheConfig {
             uncertainty: Duration::from_secs(5),
             intent: Duration::from_secs(10),
             value_limit: 1 << 20,
-            problems: Vec::new(),
+            problems: SettingProblems::default(),
             compress_over: None,
             pending_limit: 10_000,
             advice: true,
@@ -198,7 +198,7 @@ impl CacheConfig {
         if cfg!(feature = "memcached") {
             self.memcached = Some(memcached);
         } else {
-            self.problems.push(format!(
+            self.problems.add(format!(
                 "memcached is `{memcached}`; it may hold nothing, because this program was built \
                  without the feature `memcached`"
             ));
@@ -230,7 +230,9 @@ impl CacheConfig {
     #[must_use]
     pub fn local_max_staleness(mut self, staleness: Duration) -> Self {
         let range = SHORTEST_STALENESS..=LONGEST;
-        self.local_max_staleness = self.in_range("local_max_staleness", staleness, range);
+        self.local_max_staleness = self
+            .problems
+            .in_range("local_max_staleness", staleness, range);
         self
     }
 
@@ -240,7 +242,9 @@ impl CacheConfig {
     /// 1 ms to 10 years; see [`check`](Self::check).
     #[must_use]
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
-        self.default_ttl = self.in_range("default_ttl", ttl, SHORTEST..=MAX_TTL);
+        self.default_ttl = self
+            .problems
+            .in_range("default_ttl", ttl, SHORTEST..=MAX_TTL);
         self
     }
 
@@ -251,7 +255,7 @@ impl CacheConfig {
     pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
         let resource = resource.into();
         let setting = format!("ttl_of(\"{}\")", shortened(&resource));
-        let ttl = self.in_range(&setting, ttl, SHORTEST..=MAX_TTL);
+        let ttl = self.problems.in_range(&setting, ttl, SHORTEST..=MAX_TTL);
         self.ttl_by_resource.insert(normalised(&resource), ttl);
         self
     }
@@ -278,7 +282,7 @@ impl CacheConfig {
     #[must_use]
     pub fn stale_if_error(mut self, time: Duration) -> Self {
         let range = Duration::ZERO..=MAX_TTL;
-        self.stale_policy.stale_if_error = self.in_range("stale_if_error", time, range);
+        self.stale_policy.stale_if_error = self.problems.in_range("stale_if_error", time, range);
         self
     }
 
@@ -288,7 +292,9 @@ impl CacheConfig {
     /// Up to 10 years; see [`check`](Self::check).
     #[must_use]
     pub fn swr(mut self, time: Duration) -> Self {
-        self.stale_policy.swr = self.in_range("swr", time, Duration::ZERO..=MAX_TTL);
+        self.stale_policy.swr = self
+            .problems
+            .in_range("swr", time, Duration::ZERO..=MAX_TTL);
         self
     }
 
@@ -298,7 +304,9 @@ impl CacheConfig {
     /// 1 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn load_timeout(mut self, time: Duration) -> Self {
-        let time = self.in_range("load_timeout", time, SHORTEST..=LONGEST);
+        let time = self
+            .problems
+            .in_range("load_timeout", time, SHORTEST..=LONGEST);
         self.stale_policy.timeout = Some(time);
         self
     }
@@ -309,7 +317,8 @@ impl CacheConfig {
     #[must_use]
     pub fn early(mut self, beta: f64) -> Self {
         let problem = || format!("early is `{beta}`; it may hold 0 or more");
-        self.set_problem("early", (beta.is_nan() || beta < 0.0).then(problem));
+        self.problems
+            .set("early", (beta.is_nan() || beta < 0.0).then(problem));
         self.stale_policy.early = beta.max(0.0);
         self
     }
@@ -319,7 +328,7 @@ impl CacheConfig {
     /// [`check`](Self::check).
     #[must_use]
     pub fn jitter(mut self, part: f64) -> Self {
-        self.check_share("jitter", part);
+        self.problems.check_share("jitter", part);
         // `clamp` would keep a NaN.
         self.stale_policy.jitter = if part > 0.0 { part.min(1.0) } else { 0.0 };
         self
@@ -335,7 +344,9 @@ impl CacheConfig {
     /// 1 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn command_budget(mut self, budget: Duration) -> Self {
-        self.command_budget = self.in_range("command_budget", budget, SHORTEST..=LONGEST);
+        self.command_budget = self
+            .problems
+            .in_range("command_budget", budget, SHORTEST..=LONGEST);
         self
     }
 
@@ -345,7 +356,9 @@ impl CacheConfig {
     /// 10 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = self.in_range("lease", lease, SHORTEST_LEASE..=LONGEST);
+        self.lease = self
+            .problems
+            .in_range("lease", lease, SHORTEST_LEASE..=LONGEST);
         self
     }
 
@@ -353,7 +366,9 @@ impl CacheConfig {
     /// itself; 2 s by default. Up to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn wait_limit(mut self, wait: Duration) -> Self {
-        self.wait = self.in_range("wait_limit", wait, Duration::ZERO..=LONGEST);
+        self.wait = self
+            .problems
+            .in_range("wait_limit", wait, Duration::ZERO..=LONGEST);
         self
     }
 
@@ -362,7 +377,9 @@ impl CacheConfig {
     /// [`check`](Self::check).
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
-        self.uncertainty = self.in_range("uncertainty", uncertainty, SHORTEST..=LONGEST);
+        self.uncertainty = self
+            .problems
+            .in_range("uncertainty", uncertainty, SHORTEST..=LONGEST);
         self
     }
 
@@ -373,7 +390,9 @@ impl CacheConfig {
     /// 10 ms to 24 hours; see [`check`](Self::check).
     #[must_use]
     pub fn intent(mut self, intent: Duration) -> Self {
-        self.intent = self.in_range("intent", intent, SHORTEST_LEASE..=LONGEST);
+        self.intent = self
+            .problems
+            .in_range("intent", intent, SHORTEST_LEASE..=LONGEST);
         self
     }
 
@@ -394,7 +413,7 @@ impl CacheConfig {
             )
         };
         let is_too_large = bytes > MOST_VALUE_BYTES;
-        self.set_problem("value_limit", is_too_large.then(problem));
+        self.problems.set("value_limit", is_too_large.then(problem));
         self.value_limit = bytes.min(MOST_VALUE_BYTES);
         self
     }
@@ -413,48 +432,15 @@ impl CacheConfig {
     /// # Errors
     /// Names each setting that can't be used, what it held, and what it may hold.
     pub fn check(self) -> Result<Self, ConfigError> {
-        match self.problems.is_empty() {
-            true => Ok(self),
-            false => Err(ConfigError::of(self.problems)),
+        match self.problems.error() {
+            None => Ok(self),
+            Some(error) => Err(error),
         }
-    }
-
-    /// The nearest time within the range. Another one is a problem.
-    fn in_range(
-        &mut self,
-        setting: &str,
-        time: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
-        let (shortest, longest) = range.into_inner();
-        let nearest = time.clamp(shortest, longest);
-        let problem =
-            || format!("{setting} is `{time:?}`; it may hold {shortest:?} to {longest:?}");
-        self.set_problem(setting, (nearest != time).then(problem));
-        nearest
-    }
-
-    /// A share outside of 0 to 1 is a problem.
-    fn check_share(&mut self, setting: &str, part: f64) {
-        let problem = || format!("{setting} is `{part}`; it may hold 0 to 1");
-        self.set_problem(setting, (!(0.0..=1.0).contains(&part)).then(problem));
-    }
-
-    /// Notes a problem in place of earlier ones of the same setting: the last call counts.
-    fn set_problem(&mut self, setting: &str, problem: Option<String>) {
-        let start = format!("{setting} is ");
-        self.problems.retain(|earlier| !earlier.starts_with(&start));
-        self.problems.extend(problem);
     }
 
     /// Logs the settings that can't be used.
     pub(crate) fn report_problems(&self) {
-        for problem in &self.problems {
-            tracing::error!(
-                problem,
-                "a setting can't be used; the nearest one that can is"
-            );
-        }
+        self.problems.report();
     }
 
     /// Leaves the server's identity out of the stamps. For servers that refuse `INFO`, and whose
@@ -470,7 +456,7 @@ impl CacheConfig {
     /// See [`Cache::audit`](crate::Cache::audit).
     #[must_use]
     pub fn audit(mut self, part: f64) -> Self {
-        self.check_share("audit", part);
+        self.problems.check_share("audit", part);
         self.audit = threshold(part);
         self
     }
@@ -489,7 +475,7 @@ impl CacheConfig {
     #[must_use]
     pub fn audit_confirm_after(mut self, time: Duration) -> Self {
         let range = Duration::ZERO..=LONGEST;
-        self.audit_confirm_after = self.in_range("audit_confirm_after", time, range);
+        self.audit_confirm_after = self.problems.in_range("audit_confirm_after", time, range);
         self
     }
 
@@ -561,43 +547,6 @@ impl CacheConfig {
         self.is_shared() || self.local_bytes > 0
     }
 
-    pub(crate) fn key_space(&self) -> KeySpace {
-        KeySpace {
-            namespace: self.namespace.clone(),
-            hash_key: self.hash_key,
-        }
-    }
-
-    /// The server, for spans.
-    pub(crate) fn store_server(&self) -> StoreServer {
-        match (&self.redis, &self.memcached) {
-            (Some(redis), _) => StoreServer {
-                system: Some("redis"),
-                host: Some(redis.host.as_str().into()),
-                port: Some(redis.port),
-                namespace: Some(redis.db.to_string().into()),
-            },
-            (None, Some(memcached)) => StoreServer {
-                system: Some("memcached"),
-                host: Some(memcached.host.as_str().into()),
-                port: Some(memcached.port),
-                namespace: None,
-            },
-            (None, None) => StoreServer::default(),
-        }
-    }
-
-    /// The configuration of one resource.
-    pub(crate) fn resource_settings(&self, resource: &str) -> ResourceSettings {
-        ResourceSettings {
-            space: self.key_space(),
-            operator_ttl: self.operator_ttl(resource),
-            stale_policy: self.stale_policy,
-            contexts: self.contexts(resource),
-            audit: self.audit,
-        }
-    }
-
     /// Values whose encoding is longer than this are compressed in Redis, with zstd, if that makes
     /// them smaller. `CACHE_COMPRESS_OVER`, such as `16k`; off by default. All instances that read
     /// them need the feature `zstd`.
@@ -620,16 +569,6 @@ impl CacheConfig {
             config: self,
             name: name.into(),
         }
-    }
-
-    /// The values that the keys of a resource need from around a call.
-    pub(crate) fn contexts(&self, resource: &str) -> Box<[Box<str>]> {
-        let contexts = self.contexts.get(resource);
-        contexts.map_or_else(Box::default, |names| names.as_slice().into())
-    }
-
-    pub(crate) fn operator_ttl(&self, resource: &str) -> Option<Duration> {
-        self.ttl_by_resource.get(&normalised(resource)).copied()
     }
 }
 
