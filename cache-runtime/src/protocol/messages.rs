@@ -297,6 +297,7 @@ impl Invalidation {
     }
 
     /// Adds the entries and generations of another one.
+    #[cfg(feature = "redis")]
     pub(crate) fn extend(&mut self, other: &Self) {
         self.kills.extend(other.kills.iter().cloned());
         self.bumps.extend(other.bumps.iter().cloned());
