@@ -178,10 +178,10 @@ async fn serve() -> Result<ExitCode, Failure> {
     greet(&format!("http://{address}"), &access);
     let limits = Limits {
         connections: config.max_connections,
-        patience: config.client_timeout,
+        client_timeout: config.client_timeout,
         drain: DRAIN,
     };
-    let routes = api::routes(pool.clone(), access, limits.patience);
+    let routes = api::routes(pool.clone(), access, limits.client_timeout);
     server::serve(listener, routes, limits, stop).await?;
 
     tracing::info!("stopping");

@@ -38,7 +38,7 @@ pub struct Limits {
     /// How long a client may take for a request's headers, which includes the time that a
     /// connection is idle before them, and for each piece of an answer that it reads. The
     /// connection is closed then. (The limit on bodies is in the endpoints, which answer 408.)
-    pub patience: Duration,
+    pub client_timeout: Duration,
     /// How long requests under way may take to finish once `stop` has resolved.
     pub drain: Duration,
 }
@@ -146,9 +146,9 @@ async fn connection<E, S>(
     // Reading has no such limit: hyper also reads while an answer is being sent, to notice that the
     // client has gone.
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(limits.patience));
+    stream.set_write_timeout(Some(limits.client_timeout));
     let is_limited = !mutation::is_active("demo-headers-unbounded");
-    let header_limit = Some(limits.patience).filter(|_| is_limited);
+    let header_limit = Some(limits.client_timeout).filter(|_| is_limited);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_limit)
@@ -166,14 +166,14 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
 
     fn limits(connections: usize) -> Limits {
         Limits {
             connections,
-            patience: PATIENCE,
-            drain: PATIENCE,
+            client_timeout: CLIENT_TIMEOUT,
+            drain: CLIENT_TIMEOUT,
         }
     }
 
@@ -212,21 +212,24 @@ mod tests {
         // either.
         while client.write_all(b"x").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert!(start.elapsed() < 2 * PATIENCE, "still connected");
+            assert!(start.elapsed() < 2 * CLIENT_TIMEOUT, "still connected");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_connections_are_closed_before_and_after_a_request() {
         let (mut silent, _alive) = connect("hello", 1024);
-        assert_eq!(until_closed(&mut silent).await, (String::new(), PATIENCE));
+        assert_eq!(
+            until_closed(&mut silent).await,
+            (String::new(), CLIENT_TIMEOUT)
+        );
 
         let (mut client, _alive) = connect("hello", 1024);
-        tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+        tokio::time::sleep(CLIENT_TIMEOUT - Duration::from_secs(1)).await;
         client.write_all(REQUEST).await.unwrap();
         let (answer, time) = until_closed(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"));
-        assert_eq!(time, PATIENCE, "a request starts the time anew");
+        assert_eq!(time, CLIENT_TIMEOUT, "a request starts the time anew");
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,7 +240,7 @@ mod tests {
         };
         let (mut client, _alive) = connect(BODY, 1024);
         client.write_all(REQUEST).await.unwrap();
-        tokio::time::sleep(2 * PATIENCE).await;
+        tokio::time::sleep(2 * CLIENT_TIMEOUT).await;
         let (answer, _) = until_closed(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.len() < BODY.len(), "all of it came");

@@ -38,4 +38,4 @@ pub use redis::{RedisOptions, RedisServer};
 pub use sentinel::Sentinels;
 pub use tasks::spawn;
 pub use tls::Certificate;
-pub use wait::{eventually, free_port, patience};
+pub use wait::{eventually, free_port, test_timeout};

@@ -75,18 +75,18 @@ fn no_listener_is_left(port: u16) -> bool {
 }
 
 /// How long a test waits for what should happen: `limit`, or as many seconds as
-/// `CACHE_TEST_PATIENCE` says if these are fewer. `scripts/mutations` sets it, since what a
+/// `CACHE_TEST_TIMEOUT` says if these are fewer. `scripts/mutations` sets it, since what a
 /// technique brings about does not come without it.
-pub fn patience(limit: Duration) -> Duration {
+pub fn test_timeout(limit: Duration) -> Duration {
     static MOST: LazyLock<Option<Duration>> = LazyLock::new(|| {
-        let seconds = std::env::var("CACHE_TEST_PATIENCE").ok()?;
+        let seconds = std::env::var("CACHE_TEST_TIMEOUT").ok()?;
         Some(Duration::from_secs(seconds.parse().expect("seconds")))
     });
     MOST.map_or(limit, |most| most.min(limit))
 }
 
 /// Returns once `condition` holds, which is asked again and again until `limit` has passed, or
-/// [`patience`] ends.
+/// [`test_timeout`] ends.
 ///
 /// # Panics
 ///
@@ -97,7 +97,7 @@ where
     C: AsyncFnMut() -> bool,
 {
     let caller = Location::caller();
-    let limit = patience(limit);
+    let limit = test_timeout(limit);
     async move {
         let end = Instant::now() + limit;
         while !condition().await {

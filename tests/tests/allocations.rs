@@ -13,7 +13,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Other threads allocate now and then; what each hit allocated would be seen this often.
 const HITS: usize = 1_000;
 
@@ -35,7 +35,7 @@ impl Users {
 
 /// What each call allocated in the end, when what it needs lies ready.
 async fn allocated<T, F: Future<Output = T>>(call: impl Fn() -> F) -> usize {
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         call().await;
         call().now_or_never().is_some()
     })
@@ -69,6 +69,6 @@ async fn no_hit_allocates_beside_redis() {
     let server = RedisServer::start();
     let config = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port()));
     // Whatever else the machine does.
-    let config = config.local_max_staleness(PATIENCE).local_mb(16);
-    no_hit_allocates(config.command_budget(PATIENCE)).await;
+    let config = config.local_max_staleness(TEST_TIMEOUT).local_mb(16);
+    no_hit_allocates(config.command_budget(TEST_TIMEOUT)).await;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cache_runtime::{Cache, CacheConfig, RedisConfig, Status, cached, invalidates, observe};
 use cache_tests::{RedisServer, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// For how long nothing is cached after the crash.
 const INTENT: Duration = Duration::from_secs(2);
 const PORT: &str = "CRASH_TEST_PORT";
@@ -143,7 +143,7 @@ async fn a_crash_safe_write_leaves_nothing_stale() {
     );
     let node = node(&server, &directory).await;
     Doomed::committed(&server, &node, true).kill();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         assert_eq!(node.get(1).await.expect("read"), "new");
         assert_eq!(node.list().await.expect("read"), ["new"]);
         // In the end the announcement is over, and both are cached again.
@@ -162,7 +162,7 @@ async fn an_announcement_ends_for_batches_too() {
     );
     let node = node(&server, &directory).await;
     Doomed::committed(&server, &node, true).kill();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         assert_eq!(node.get_many(&[1, 2]).await.expect("read")[&1], "new");
         is_hit(node.get_many(&[1, 2])).await
     })

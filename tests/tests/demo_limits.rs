@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long the demo may take for what it does after a second.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn connect(demo: &Demo) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", demo.port())).await;
@@ -18,7 +18,7 @@ async fn connect(demo: &Demo) -> TcpStream {
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    let read = tokio::time::timeout(PATIENCE, read).await;
+    let read = tokio::time::timeout(TEST_TIMEOUT, read).await;
     // A reset closes it too.
     let _length = read.expect("the connection is closed");
     String::from_utf8_lossy(&answer).into_owned()
@@ -56,7 +56,7 @@ async fn slow_clients_are_cut_off() {
         }
     });
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, reading.read_to_end(&mut answer));
+    let read = tokio::time::timeout(TEST_TIMEOUT, reading.read_to_end(&mut answer));
     let _length = read.await.expect("the connection is closed");
     drip.abort();
     let answer = String::from_utf8_lossy(&answer);

@@ -7,7 +7,7 @@ use cache_tests::{Mode, Postgres, Proxy, eventually};
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyConnection, AnyPool};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Users {
     cache: Cache,
@@ -199,7 +199,7 @@ async fn a_commit_without_an_answer_invalidates_too() {
         proxy.set(Mode::SwallowAnswers);
         Ok::<_, sqlx::Error>(())
     });
-    let has_committed = eventually(PATIENCE, async || {
+    let has_committed = eventually(TEST_TIMEOUT, async || {
         postgres.psql(&url, "SELECT name FROM users") == "new"
     });
     let cut = async {
@@ -248,7 +248,7 @@ async fn a_transaction_whose_beginning_is_dropped_is_over() {
         );
     tokio::select! {
         _ = transaction => unreachable!("it can't begin"),
-        () = eventually(PATIENCE, async || proxy.held() > 0) => {}
+        () = eventually(TEST_TIMEOUT, async || proxy.held() > 0) => {}
     }
     proxy.set(Mode::Pass);
     sqlx::query("UPDATE users SET name = 'new'")

@@ -34,11 +34,11 @@ use crate::products::Product;
 use crate::users::User;
 
 /// Everything that the server answers to. `access` says who may change the cache by hand, and
-/// `patience` how long a client may take for the body of a request.
+/// `client_timeout` how long a client may take for the body of a request.
 pub fn routes(
     pool: AnyPool,
     access: CacheAccess,
-    patience: Duration,
+    client_timeout: Duration,
 ) -> impl Endpoint<Output = Response> + 'static {
     let page_of_cache = admin::page(access.clone());
     let api = OpenApiService::new(
@@ -81,7 +81,7 @@ pub fn routes(
         .at("/metrics", get(metrics::page))
         .nest("/cache/ui", page_of_cache)
         .nest("/", api)
-        .data(BodyTimeout(patience))
+        .data(BodyTimeout(client_timeout))
         .with(CatchPanic::new().with_handler(error::after_panic))
         .around(move |endpoint, request| Arc::clone(&methods).answer(endpoint, request))
         .with(NotModified)

@@ -27,7 +27,7 @@ use crate::load::{Kind, Load, Sample, Service};
 /// How long all is well before the fault.
 const WARM: Duration = Duration::from_secs(1);
 /// How long hits are waited for at most.
-const PATIENCE: Duration = Duration::from_secs(20);
+const HITS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long all is well afterwards.
 const AFTER: Duration = Duration::from_secs(1);
 /// The command budget, and what a busy machine takes beyond.
@@ -113,7 +113,7 @@ async fn row(fault: &Fault) -> String {
     let ended = Instant::now();
 
     let hits = load.hits();
-    while load.hits() < hits + 20 && ended.elapsed() < PATIENCE {
+    while load.hits() < hits + 20 && ended.elapsed() < HITS_TIMEOUT {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(AFTER).await;

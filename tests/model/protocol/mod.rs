@@ -149,7 +149,7 @@ enum Action {
     Bump(usize),
     /// `Store::invalidate` that takes the writer's own intent away as well.
     Withdraw(usize),
-    /// `Queue::take_back` or `lose_patience`: no answer to an invalidation, which the network holds
+    /// `Queue::take_back` or `stop_waiting`: no answer to an invalidation, which the network holds
     /// back.
     TakeBack(usize),
     /// `Queue::send`, once more, and `Queue::acknowledge`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_tests::{RedisServer, eventually};
 
-use super::{Node, PATIENCE, over, tier};
+use super::{Node, TEST_TIMEOUT, over, tier};
 
 #[tokio::test]
 async fn a_flushed_database_forgets_everything() {
@@ -16,7 +16,7 @@ async fn a_flushed_database_forgets_everything() {
         server.cli(&[flush]);
         // Nobody invalidates: there is nothing left that could be.
         node.commit(1, "new");
-        eventually(PATIENCE, async || node.name(1).await == "new").await;
+        eventually(TEST_TIMEOUT, async || node.name(1).await == "new").await;
     }
 }
 
@@ -30,7 +30,7 @@ async fn rows_deleted_by_hand_are_forgotten() {
         node.warm(1).await;
         server.cli(&["DEL", key]);
         node.commit(1, key);
-        eventually(PATIENCE, async || node.name(1).await == key).await;
+        eventually(TEST_TIMEOUT, async || node.name(1).await == key).await;
     }
 }
 
@@ -42,7 +42,7 @@ async fn a_killed_connection_is_made_again() {
     node.warm(1).await;
     let epochs = node.figures().await.epochs;
     server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    eventually(PATIENCE, async || node.figures().await.epochs > epochs).await;
+    eventually(TEST_TIMEOUT, async || node.figures().await.epochs > epochs).await;
     node.warm(1).await;
 }
 
@@ -64,7 +64,7 @@ async fn keys_that_the_server_does_not_track_are_not_kept() {
     for id in 0..200 {
         other.rename(id, "new").await;
     }
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         for id in 0..200 {
             if node.name(id).await != "new" {
                 return false;
@@ -99,7 +99,7 @@ async fn a_local_entry_ends_with_its_entry() {
     node.commit(1, "old");
     node.warm(1).await;
     node.commit(1, "new");
-    eventually(PATIENCE, async || node.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || node.name(1).await == "new").await;
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn those_who_wait_for_another_process_are_woken() {
                 .await
         }
     });
-    eventually(PATIENCE, async || server.calls("mget") > 1).await;
+    eventually(TEST_TIMEOUT, async || server.calls("mget") > 1).await;
     assert!(lease.fill(&String::from("filled")).await);
     assert_eq!(reader.await.expect("no panic"), Ok("filled".into()));
 }

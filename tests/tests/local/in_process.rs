@@ -67,7 +67,7 @@ impl Vault {
 /// Calls until it is answered from here.
 async fn kept(call: impl AsyncFn() -> String) -> String {
     let mut value = String::new();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let (found, outcomes) = observe(call()).await;
         value = found;
         matches!(outcomes[0].status, Status::Hit { .. })
@@ -114,7 +114,7 @@ async fn others_invalidate_it() {
                 let _ = other.cache.invalidate("secrets", &1).await;
             }
         }
-        eventually(PATIENCE, async || vault.get(1).await != value).await;
+        eventually(TEST_TIMEOUT, async || vault.get(1).await != value).await;
         value = kept(async || vault.get(1).await).await;
     }
     // Another row, and what is derived by another op.
@@ -126,7 +126,7 @@ async fn others_invalidate_it() {
     }
     let token = kept(async || vault.token("read").await.expect("there")).await;
     other.rotate_tokens().await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         vault.token("read").await.expect("there") != token
     })
     .await;
@@ -147,7 +147,7 @@ async fn an_own_write_is_seen_at_once() {
 async fn an_absence_is_kept_as_well() {
     let server = RedisServer::start();
     let vault = Vault::new(over(server.port())).await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let (none, outcomes) = observe(vault.token("none")).await;
         assert_eq!(none, None);
         matches!(outcomes[0].status, Status::Hit { .. })

@@ -25,7 +25,7 @@ use cache_runtime::{
 };
 use cache_tests::{Proxy, RedisServer, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Both tiers. Commands get longer than in production, where the machine that runs the tests is
 /// slow.
@@ -160,7 +160,7 @@ impl Node {
 
     /// Reads until a local entry answers.
     async fn warm(&self, id: i64) {
-        eventually(PATIENCE, async || tier(self.get(id)).await == "local").await;
+        eventually(TEST_TIMEOUT, async || tier(self.get(id)).await == "local").await;
     }
 
     async fn figures(&self) -> LocalFigures {
@@ -173,7 +173,7 @@ impl Node {
 
     /// Returns when local entries are served.
     async fn covered(&self) {
-        eventually(PATIENCE, async || self.figures().await.serving).await;
+        eventually(TEST_TIMEOUT, async || self.figures().await.serving).await;
     }
 }
 

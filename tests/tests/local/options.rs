@@ -64,8 +64,8 @@ async fn a_local_entry_may_end_before_its_entry() {
     let server = RedisServer::start();
     let node = Node::new(over(server.port())).await;
     node.commit(1, "old");
-    eventually(PATIENCE, async || tier(node.brief(1)).await == "local").await;
-    eventually(PATIENCE, async || tier(node.brief(1)).await == "redis").await;
+    eventually(TEST_TIMEOUT, async || tier(node.brief(1)).await == "local").await;
+    eventually(TEST_TIMEOUT, async || tier(node.brief(1)).await == "redis").await;
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn batches_take_what_is_in_the_process() {
         node.commit(id, "old");
     }
     let ids: Vec<i64> = (0..12).collect();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         tier(node.get_many(&ids)).await == "local"
     })
     .await;
@@ -90,5 +90,8 @@ async fn batches_take_what_is_in_the_process() {
     assert_eq!(after.hits - before.hits, 13);
     assert_eq!(after.local_hits - before.local_hits, 13);
     other.rename(3, "new").await;
-    eventually(PATIENCE, async || *node.get_many(&ids).await[&3] == "new").await;
+    eventually(TEST_TIMEOUT, async || {
+        *node.get_many(&ids).await[&3] == "new"
+    })
+    .await;
 }

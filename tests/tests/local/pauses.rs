@@ -10,7 +10,7 @@ use cache_runtime::{Cache, cached, invalidates};
 use cache_tests::{Mode, Process, Proxy, RedisServer, eventually};
 use futures_util::FutureExt;
 
-use super::{PATIENCE, over, tier};
+use super::{TEST_TIMEOUT, over, tier};
 
 const PORT: &str = "PAUSED_CHILD_PORT";
 const FILE: &str = "PAUSED_CHILD_FILE";
@@ -98,7 +98,7 @@ async fn nothing_is_served_after_a_pause_that_was_longer_than_the_bound() {
         Process::start(&mut command, rustix::process::Signal::KILL, None).expect("starts");
     for round in 1..=ROUNDS {
         let old = format!("text {}", round - 1);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             child.stdout().contains(&format!("holds {old}"))
         })
         .await;
@@ -109,7 +109,7 @@ async fn nothing_is_served_after_a_pause_that_was_longer_than_the_bound() {
         tokio::time::sleep(BOUND * 3 / 2).await;
         std::fs::write(marker(&file, round), "").expect("writable");
         child.resume();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             child.stdout().contains(&format!("after pause {round}:"))
         })
         .await;

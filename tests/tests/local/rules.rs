@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cache_tests::{Mode, RedisServer, eventually};
 
-use super::{Node, PATIENCE, begin, behind_a_proxy, impatient, over, tier};
+use super::{Node, TEST_TIMEOUT, begin, behind_a_proxy, impatient, over, tier};
 
 /// Longer than any test: what is stale then stays stale.
 const LONG: Duration = Duration::from_secs(3600);
@@ -19,16 +19,16 @@ async fn a_local_entry_answers_and_follows_writes_of_others() {
     let other = node.beside(over(server.port())).await;
     node.commit(1, "old");
     node.warm(1).await;
-    eventually(PATIENCE, async || tier(node.all()).await == "local").await;
+    eventually(TEST_TIMEOUT, async || tier(node.all()).await == "local").await;
     let loads = node.loads();
     assert_eq!(node.name(1).await, "old");
     assert_eq!(node.loads(), loads);
     other.rename(1, "new").await;
-    eventually(PATIENCE, async || node.name(1).await == "new").await;
-    eventually(PATIENCE, async || *node.all().await == ["new"]).await;
+    eventually(TEST_TIMEOUT, async || node.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || *node.all().await == ["new"]).await;
     node.warm(1).await;
     other.rename_all("newest").await;
-    eventually(PATIENCE, async || node.name(1).await == "newest").await;
+    eventually(TEST_TIMEOUT, async || node.name(1).await == "newest").await;
 }
 
 #[tokio::test]
@@ -41,14 +41,14 @@ async fn a_read_that_a_push_overtakes_is_not_kept() {
         proxy.set(Mode::HoldAnswers);
         let mut read = pin!(node.name(1));
         begin(read.as_mut()).await;
-        eventually(PATIENCE, async || server.calls("mget") > reads).await;
+        eventually(TEST_TIMEOUT, async || server.calls("mget") > reads).await;
         if write_all {
             other.rename_all("new").await;
         } else {
             other.rename(1, "new").await;
         }
         proxy.set(Mode::Pass);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             node.figures().await.pushes > before.pushes
         })
         .await;
@@ -69,7 +69,7 @@ async fn a_read_that_an_own_write_overtakes_is_not_kept() {
     proxy.set(Mode::HoldAnswers);
     let mut read = pin!(node.name(1));
     begin(read.as_mut()).await;
-    eventually(PATIENCE, async || server.calls("mget") > reads).await;
+    eventually(TEST_TIMEOUT, async || server.calls("mget") > reads).await;
     proxy.set(Mode::Pass);
     node.rename(1, "new").await;
     assert_eq!(read.await, "old");
@@ -112,7 +112,7 @@ async fn a_lost_connection_forgets_everything() {
     let other = node.beside(over(server.port())).await;
     let epochs = node.figures().await.epochs;
     proxy.set(Mode::Cut);
-    eventually(PATIENCE, async || !node.figures().await.serving).await;
+    eventually(TEST_TIMEOUT, async || !node.figures().await.serving).await;
     other.rename(1, "new").await;
     proxy.set(Mode::Pass);
     node.covered().await;
@@ -132,7 +132,7 @@ async fn nothing_is_served_while_pushes_do_not_arrive() {
         let other = node.beside(over(server.port())).await;
         proxy.set(mode);
         other.rename(1, "new").await;
-        eventually(PATIENCE, async || node.name(1).await == "new").await;
+        eventually(TEST_TIMEOUT, async || node.name(1).await == "new").await;
         // What has lost a part is no connection any more.
         proxy.cut_then(Mode::Pass);
         node.warm(1).await;
@@ -152,7 +152,7 @@ async fn a_local_entry_is_not_served_past_the_bound() {
     let other = node.beside(over(server.port())).await;
     proxy.set(Mode::HoldAnswers);
     other.rename(1, "new").await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         std::future::poll_fn(|context| Poll::Ready(pin!(node.get(1)).poll(context).is_pending()))
             .await
     })
@@ -188,10 +188,10 @@ async fn tracking_that_was_turned_off_is_noticed_and_turned_on() {
     let other = node.beside(over(server.port())).await;
     stop_tracking(&server, &proxy).await;
     other.rename(1, "new").await;
-    eventually(PATIENCE, async || node.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || node.name(1).await == "new").await;
     node.warm(1).await;
     other.rename(1, "newest").await;
-    eventually(PATIENCE, async || node.name(1).await == "newest").await;
+    eventually(TEST_TIMEOUT, async || node.name(1).await == "newest").await;
 }
 
 #[tokio::test]
@@ -201,13 +201,13 @@ async fn a_heartbeat_covers_from_when_it_was_sent() {
     let other = node.beside(over(server.port())).await;
     proxy.set(Mode::HoldAnswers);
     // A heartbeat stands at the gate, and behind it the word of a write.
-    eventually(PATIENCE, async || proxy.held() == 1).await;
+    eventually(TEST_TIMEOUT, async || proxy.held() == 1).await;
     other.rename(1, "new").await;
     let renamed = Instant::now();
-    eventually(PATIENCE, async || renamed.elapsed() > bound).await;
+    eventually(TEST_TIMEOUT, async || renamed.elapsed() > bound).await;
     // It comes back, later than it covers anything.
     proxy.pass_one();
-    eventually(PATIENCE, async || proxy.passed() == 1).await;
+    eventually(TEST_TIMEOUT, async || proxy.passed() == 1).await;
     for _ in 0..50 {
         // Nobody knows when it has been handled. Redis is asked, whose answers are held.
         begin(pin!(node.name(1))).await;
@@ -222,7 +222,7 @@ async fn forget(node: &Node, server: &RedisServer) {
     let epochs = node.figures().await.epochs;
     let killed = server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     assert_ne!(killed.trim(), "0");
-    eventually(PATIENCE, async || node.figures().await.epochs > epochs).await;
+    eventually(TEST_TIMEOUT, async || node.figures().await.epochs > epochs).await;
     node.covered().await;
 }
 
@@ -231,7 +231,7 @@ async fn stop_tracking(server: &RedisServer, proxy: &cache_tests::Proxy) {
     // Without a reply, which nobody would expect.
     proxy.inject(b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n");
     proxy.inject(b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n");
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let info = server.cli(&["INFO", "clients"]);
         info.contains("tracking_clients:0")
             || info.contains("tracking_clients:1") && server.calls("client|reply") > 0
@@ -251,7 +251,7 @@ async fn a_sweep_spares_local_entries_loaded_since() {
     loop {
         before = walks();
         node.rename_all("name").await;
-        eventually(PATIENCE, async || walks() > before).await;
+        eventually(TEST_TIMEOUT, async || walks() > before).await;
         before = walks();
         node.rename_all("name").await;
         node.warm(1).await;
@@ -259,9 +259,9 @@ async fn a_sweep_spares_local_entries_loaded_since() {
             break;
         }
     }
-    eventually(PATIENCE, async || walks() > before).await;
+    eventually(TEST_TIMEOUT, async || walks() > before).await;
     // The next one begins when that is over.
     let _ = node.cache.invalidate_all("greetings").await;
-    eventually(PATIENCE, async || walks() > before + 1).await;
+    eventually(TEST_TIMEOUT, async || walks() > before + 1).await;
     assert_eq!(tier(node.get(1)).await, "local");
 }

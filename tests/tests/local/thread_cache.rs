@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cache_runtime::{CacheConfig, cached, invalidates};
 use cache_tests::{RedisServer, eventually};
 
-use super::{Node, PATIENCE, impatient, over, tier};
+use super::{Node, TEST_TIMEOUT, impatient, over, tier};
 
 /// What the caches of one test are made over: Redis, or nothing.
 struct Tiers(Option<RedisServer>);
@@ -66,7 +66,7 @@ impl Rows {
 
     /// Reads a row until this thread holds it, and nothing else.
     async fn hold(&self, id: i64) {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let before = self.front_bytes().await;
             let tiers = [tier(self.get(id)).await, tier(self.get(id)).await];
             tiers == ["local"; 2] && self.front_bytes().await == before && before > 0
@@ -116,7 +116,7 @@ async fn thread_cache_entries_end_with_the_rest() {
     // A newer value, which nobody asked for by a write.
     rows.0.commit(1, "refreshed");
     cache_runtime::refresh(rows.get(1)).await;
-    eventually(PATIENCE, async || rows.name(1).await == "refreshed").await;
+    eventually(TEST_TIMEOUT, async || rows.name(1).await == "refreshed").await;
     rows.hold(1).await;
 
     // A scope and a switch.
@@ -145,19 +145,19 @@ async fn thread_cache_entries_end_with_the_server(rows: &Rows, server: &mut Redi
     // A write of another process.
     let other = Rows(rows.0.beside(over(server.port())).await);
     other.rename(1, "another's").await;
-    eventually(PATIENCE, async || rows.name(1).await == "another's").await;
+    eventually(TEST_TIMEOUT, async || rows.name(1).await == "another's").await;
     rows.hold(1).await;
 
     // A flushed database.
     rows.0.commit(1, "flushed");
     server.cli(&["flushall"]);
-    eventually(PATIENCE, async || rows.name(1).await == "flushed").await;
+    eventually(TEST_TIMEOUT, async || rows.name(1).await == "flushed").await;
     rows.hold(1).await;
 
     // A server that says nothing any more.
     rows.0.commit(1, "silent");
     server.pause();
-    eventually(PATIENCE, async || rows.name(1).await == "silent").await;
+    eventually(TEST_TIMEOUT, async || rows.name(1).await == "silent").await;
     server.resume();
 }
 
@@ -176,14 +176,14 @@ async fn thread_cache_entries_expire() {
     let tiers = Tiers::start();
     let brief = Brief(Node::new(tiers.config()).await);
     brief.0.commit(1, "old");
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let tiers = [tier(brief.get(1)).await, tier(brief.get(1)).await];
         tiers == ["local"; 2] && front_bytes(&brief.0).await > 0
     })
     .await;
     let held = std::time::Instant::now();
     brief.0.commit(1, "new");
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         brief.get(1).await.is_some_and(|name| *name == "new")
     })
     .await;
@@ -199,7 +199,7 @@ async fn the_thread_cache_is_bounded_and_counted() {
     let mut most = 0;
     for id in 0..ROWS {
         rows.0.commit(id, &name);
-        eventually(PATIENCE, async || tier(rows.get(id)).await == "local").await;
+        eventually(TEST_TIMEOUT, async || tier(rows.get(id)).await == "local").await;
         rows.get(id).await;
         most = rows.front_bytes().await.max(most);
     }
@@ -338,7 +338,7 @@ impl<K: Kind> Of<K> {
 
     /// Reads until this thread holds the entry.
     async fn hold(&self, id: i64) {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let tiers = [tier(self.get(id)).await, tier(self.get(id)).await];
             tiers == ["local"; 2] && front_bytes(&self.0).await > 0
         })

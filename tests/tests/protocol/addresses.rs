@@ -10,7 +10,7 @@ use cache_tests::{RedisServer, eventually, free_port};
 use crate::shop::Shop;
 use crate::{bounded, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn named(name: &str) -> CacheConfig {
     // Each server has a port of its own here, and the addresses say which.
@@ -44,7 +44,7 @@ async fn a_connection_moves_with_its_name() {
         let (old, new) = two_servers();
         resolve("moves.test", vec![address(&old)]);
         let shop = Shop::new(&Cache::new(named("moves.test")).await);
-        eventually(PATIENCE, async || is_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
         assert!(has_entry(&old) && !has_entry(&new));
 
         // One more address is no reason, and neither is a name that leads nowhere.
@@ -56,7 +56,10 @@ async fn a_connection_moves_with_its_name() {
 
         shop.commit(1, "moved");
         resolve("moves.test", vec![address(&new)]);
-        eventually(PATIENCE, async || is_hit(&shop).await && has_entry(&new)).await;
+        eventually(TEST_TIMEOUT, async || {
+            is_hit(&shop).await && has_entry(&new)
+        })
+        .await;
         assert_eq!(
             shop.name(1).await,
             "moved",
@@ -75,7 +78,7 @@ async fn all_processes_use_the_first_primary_that_answers() {
         resolve("b.first.test", everywhere([&second, &first]));
         for name in ["a.first.test", "b.first.test"] {
             let shop = Shop::new(&Cache::new(named(name)).await);
-            eventually(PATIENCE, async || is_hit(&shop).await).await;
+            eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
             assert!(!has_entry(&second), "{name}");
         }
 
@@ -83,7 +86,7 @@ async fn all_processes_use_the_first_primary_that_answers() {
         first.cli(&["REPLICAOF", "127.0.0.1", &port]);
         resolve("replica.test", everywhere([&first, &second]));
         let shop = Shop::new(&Cache::new(named("replica.test")).await);
-        eventually(PATIENCE, async || is_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
         assert!(has_entry(&second));
 
         let nobody = ([127, 0, 0, 1], free_port()).into();

@@ -8,7 +8,7 @@ use cache_tests::{RedisServer, eventually};
 use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{Pair, over, over_each_store, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 const ANNOUNCED: Status = Status::Bypass(BypassReason::Intended);
 
 over_each_store! {
@@ -196,7 +196,10 @@ async fn a_commit_behind_a_hung_up_caller_is_never_hidden(pair: Pair) {
     gate.arrival().await;
     write.abort();
     assert!(write.await.expect_err("aborted").is_cancelled());
-    eventually(PATIENCE, async || status(other.get(1)).await == ANNOUNCED).await;
+    eventually(TEST_TIMEOUT, async || {
+        status(other.get(1)).await == ANNOUNCED
+    })
+    .await;
     assert_eq!(
         other.name(1).await,
         "user 1",
@@ -233,7 +236,7 @@ async fn a_required_write_is_refused_while_redis_is_away() {
         .expect("goes on without");
     assert_eq!(shop.name(1).await, "new");
     server.restart();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         shop.rename_required(1, "newer").await.is_ok()
     })
     .await;
@@ -270,7 +273,7 @@ async fn an_announcement_is_renewed_while_the_body_runs() {
         })
     };
     let first = deadlines();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let now = deadlines();
         now[0] > first[0] && now[1] > first[1]
     })
@@ -315,7 +318,7 @@ async fn an_announcement_that_waits_is_not_lost_in_a_clearing() {
     drop(gate);
     cache.clear_all().await.expect_err("Redis is away");
     server.restart();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         cache.get_stats().await.counters.pending == 0 && other.cache.is_available().await
     })
     .await;
@@ -330,7 +333,10 @@ async fn announced_writes_in_an_outage_leave_no_more_than_others() {
     let shop = Shop::new(&cache);
     server.stop();
     let circuit = async || cache.get_stats().await.circuit;
-    eventually(PATIENCE, async || circuit().await != Some(Circuit::Closed)).await;
+    eventually(TEST_TIMEOUT, async || {
+        circuit().await != Some(Circuit::Closed)
+    })
+    .await;
     for _ in 0..100 {
         shop.rename_crash_safe(1, "new").await.expect("written");
     }
@@ -340,7 +346,7 @@ async fn announced_writes_in_an_outage_leave_no_more_than_others() {
         "the row, and what is derived"
     );
     server.restart();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         cache.get_stats().await.counters.pending == 0
     })
     .await;
@@ -354,7 +360,7 @@ async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
     let (_gate, write) = held(&shop, |shop| async move { shop.rename(1, "new").await }).await;
     write.abort();
     assert!(write.await.expect_err("aborted").is_cancelled());
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         cache.get_stats().await.counters.pending == 0
     })
     .await;
@@ -385,7 +391,7 @@ async fn writes_that_are_dropped_at_once_are_announced_together() {
         assert!(write.await.expect_err("aborted").is_cancelled());
     }
     server.restart();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         cache.get_stats().await.counters.pending == 0
     })
     .await;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::shop::{DbError, Fault, Gate, Shop, User};
 use crate::{Pair, bounded, over, over_each_store, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 over_each_store! {
     the_body_is_given_what_missed;
@@ -360,7 +360,7 @@ async fn a_waiter_beside_a_batch_gets_its_row() {
             async move { here.get_many(&[1, 2]).await }
         });
         // It looks after both loads from here on.
-        eventually(PATIENCE, async || server.calls("client|caching") == 2).await;
+        eventually(TEST_TIMEOUT, async || server.calls("client|caching") == 2).await;
         let one = cache_tests::spawn({
             let here = here.clone();
             async move { here.get(1).await }
@@ -455,7 +455,11 @@ async fn ids_that_wait_for_their_turn_have_their_whole_time_left() {
     bounded(async {
         const BUDGET: Duration = Duration::from_secs(1);
         let server = RedisServer::start();
-        let config = || over(&server).command_budget(BUDGET).wait_limit(PATIENCE);
+        let config = || {
+            over(&server)
+                .command_budget(BUDGET)
+                .wait_limit(TEST_TIMEOUT)
+        };
         let (a, b) = (Cache::new(config()).await, Cache::new(config()).await);
         let shop = Shop::new(&a);
         let other = shop.node(&b);

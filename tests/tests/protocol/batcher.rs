@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::shop::{Shop, User};
 use crate::{bounded, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most direct reads, which are as many over a slow network.
 const DIRECT: u32 = 64;
 /// Rows that only the direct reads ask for.
@@ -84,7 +84,7 @@ impl HeldReads {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, received).await.is_err() {
+        if tokio::time::timeout(TEST_TIMEOUT, received).await.is_err() {
             panic!("the server has received {} reads, not {reads}", self.sent());
         }
     }
@@ -233,7 +233,7 @@ async fn waits_for_a_silent_or_lost_server_are_bounded() {
                 })
             };
             let reads: Vec<_> = (1..=ROWS).map(read).collect();
-            eventually(PATIENCE, async || proxy.held() > 0).await;
+            eventually(TEST_TIMEOUT, async || proxy.held() > 0).await;
             proxy.set(mode);
             for read in reads {
                 let (row, outcomes, took) = read.await.expect("answered");
@@ -246,7 +246,7 @@ async fn waits_for_a_silent_or_lost_server_are_bounded() {
             proxy.cut_then(Mode::Pass);
             // On a busy machine not all of them are read within the budget at once.
             let mut missed: Vec<_> = (1..=ROWS).collect();
-            eventually(PATIENCE, async || {
+            eventually(TEST_TIMEOUT, async || {
                 let reads: Vec<_> = missed.drain(..).map(|id| (id, read(id))).collect();
                 for (id, read) in reads {
                     let (_, outcomes, _) = read.await.expect("answered");

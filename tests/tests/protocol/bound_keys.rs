@@ -11,7 +11,7 @@ use crate::patient;
 use crate::shop::{DbError, Shop, User};
 use crate::{bounded, over};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Whether row 1 is a hit; in any case it is row 1.
 async fn is_right_hit(shop: &Shop) -> bool {
@@ -28,12 +28,12 @@ async fn an_entry_that_was_copied_or_renamed_is_never_served() {
         let local = remote.node(&Cache::new(over(&server).local_mb(16)).await);
         for shop in [&remote, &local] {
             for take in ["COPY users:2 users:1 REPLACE", "RENAME users:2 users:1"] {
-                eventually(PATIENCE, async || is_right_hit(shop).await).await;
+                eventually(TEST_TIMEOUT, async || is_right_hit(shop).await).await;
                 assert_eq!(shop.name(2).await, "user 2");
                 server.cli(&take.split(' ').collect::<Vec<_>>());
                 assert!(server.cli(&["GET", "users:1"]).contains("user 2"), "{take}");
                 // Row 2 is never served as row 1, and the place of row 1 is not lost to it.
-                eventually(PATIENCE, async || is_right_hit(shop).await).await;
+                eventually(TEST_TIMEOUT, async || is_right_hit(shop).await).await;
             }
         }
         // An absence, and a batch, too.
@@ -164,7 +164,7 @@ async fn a_connection_that_is_off_by_one_is_given_up() {
             let shop = shop.clone();
             async move { shop.name(1).await }
         });
-        eventually(PATIENCE, async || proxy.held() > held).await;
+        eventually(TEST_TIMEOUT, async || proxy.held() > held).await;
         proxy.inject(answer.as_bytes());
         assert_eq!(waiting.await.expect("no panic"), "user 1");
         proxy.set(Mode::Pass);
@@ -173,7 +173,7 @@ async fn a_connection_that_is_off_by_one_is_given_up() {
                 assert_eq!(shop.name(id).await, format!("user {id}"));
             }
         }
-        eventually(PATIENCE, async || is_right_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || is_right_hit(&shop).await).await;
         assert!(proxy.accepted() > connections, "it went on");
     })
     .await;

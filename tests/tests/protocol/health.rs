@@ -10,7 +10,7 @@ use cache_tests::{RedisServer, eventually};
 use crate::shop::{DbError, Shop};
 use crate::{bounded, over, over_as};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// After a demotion.
 const GIVEN_UP_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -34,7 +34,7 @@ async fn nodes(server: &RedisServer) -> (Shop, Shop) {
     let shop = Shop::new(&Cache::new(config()).await);
     let reader = shop.node(&Cache::new(config().local_mb(16)).await);
     for node in [&shop, &reader] {
-        eventually(PATIENCE, async || is_hit(node).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(node).await).await;
     }
     (shop, reader)
 }
@@ -51,12 +51,12 @@ async fn ends_serving(server: &RedisServer, refuse: &[&[&str]], take_again: &[&[
     assert!(matches!(refused, Err(DbError::Cache(_))), "{refused:?}");
     assert_eq!(shop.name(1).await, "user 1", "its body has not run");
     // One that only hits finds out by itself.
-    eventually(PATIENCE, async || is_bypassed(&reader).await).await;
+    eventually(TEST_TIMEOUT, async || is_bypassed(&reader).await).await;
     shop.rename(1, "new").await.expect("the write succeeds");
     for node in [&shop, &reader] {
         assert_eq!(node.name(1).await, "new");
         assert!(!node.cache.is_available().await);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             circuit(node).await == Some(Circuit::ReadsOnly)
         })
         .await;
@@ -75,7 +75,7 @@ async fn ends_serving(server: &RedisServer, refuse: &[&[&str]], take_again: &[&[
         server.cli(command);
     }
     for node in [&shop, &reader] {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(node.name(1).await, "new");
             is_hit(node).await
         })
@@ -114,16 +114,16 @@ async fn a_server_whose_disk_is_full_is_not_served_from() {
         let (shop, _) = nodes(&server).await;
         server.cli(&["CONFIG", "SET", "save", "1 1"]);
         server.cli(&["BGSAVE"]);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             server
                 .cli(&["INFO", "persistence"])
                 .contains("rdb_last_bgsave_status:err")
         })
         .await;
-        eventually(PATIENCE, async || is_bypassed(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || is_bypassed(&shop).await).await;
         let refused = shop.rename_required(1, "required").await;
         assert!(matches!(refused, Err(DbError::Cache(_))), "{refused:?}");
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             circuit(&shop).await == Some(Circuit::ReadsOnly)
         })
         .await;
@@ -133,7 +133,7 @@ async fn a_server_whose_disk_is_full_is_not_served_from() {
         let refused = late.rename_required(1, "required").await;
         assert!(matches!(refused, Err(DbError::Cache(_))), "{refused:?}");
         server.cli(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
-        eventually(PATIENCE, async || is_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
     })
     .await;
 }
@@ -160,7 +160,7 @@ async fn a_user_without_scripts_is_not_served() {
     assert!(is_bypassed(&shop).await);
     assert_eq!(circuit(&shop).await, Some(Circuit::ReadsOnly));
     server.cli(&["ACL", "SETUSER", "app", "+evalsha", "+eval"]);
-    eventually(PATIENCE, async || is_hit(&shop).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
 }
 
 #[invalidates("orders", id = id, required, cache = cache)]
@@ -173,7 +173,7 @@ async fn order_required(id: i64, cache: &Cache) -> Result<(), DbError> {
 async fn without_orders(server: &RedisServer, shop: &Shop, rights: &str) -> Shop {
     let config = over_as(server, rights).command_budget(Duration::from_secs(1));
     let limited = shop.node(&Cache::new(config).await);
-    eventually(PATIENCE, async || is_hit(&limited).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&limited).await).await;
     let told = limited.cache.invalidate("orders", &1_i64).await;
     assert_eq!(told, Acknowledgement::Pending);
     let written = order_required(1, &limited.cache).await;
@@ -197,19 +197,19 @@ async fn keys_that_a_user_may_not_write_hold_up_no_others() {
         for round in 0..5 {
             let name = format!("name {round}");
             for node in [&shop, &reader] {
-                eventually(PATIENCE, async || is_hit(node).await).await;
+                eventually(TEST_TIMEOUT, async || is_hit(node).await).await;
             }
             shop.commit(1, &name);
             let told = limited.cache.invalidate("users", &1_i64).await;
             assert_eq!(told, Acknowledgement::Delivered);
             assert_eq!(shop.name(1).await, name);
             // It has local entries, and may be behind by the way of a push message.
-            eventually(PATIENCE, async || reader.name(1).await == name).await;
+            eventually(TEST_TIMEOUT, async || reader.name(1).await == name).await;
         }
         let stats = limited.cache.get_stats().await;
         assert!(stats.counters.pending > 0, "the other one is not given up");
         server.cli(&["ACL", "SETUSER", "app", "~orders:*"]);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             limited.cache.get_stats().await.counters.pending == 0
         })
         .await;
@@ -226,7 +226,7 @@ async fn a_required_write_is_refused_though_nothing_else_is_sent() {
         let rights = "~@gen:probe* ~@gen:users* ~users:* &* +@all";
         let limited = without_orders(&server, &shop, rights).await;
         server.cli(&["ACL", "SETUSER", "app", "~*"]);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             order_required(1, &limited.cache).await.is_ok()
         })
         .await;
@@ -244,7 +244,7 @@ async fn a_user_without_a_password_logs_in_as_that_user() {
         over(&server).redis(redis)
     };
     let shop = Shop::new(&Cache::new(named("app")).await);
-    eventually(PATIENCE, async || is_hit(&shop).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
     let clients = server.cli(&["CLIENT", "LIST"]);
     assert!(clients.contains(" user=app "), "{clients}");
 
@@ -267,12 +267,12 @@ async fn a_demoted_primary_that_takes_writes_is_given_up_by_one_that_only_reads(
             server.cli(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
             let demoted = Instant::now();
             for node in [&shop, &reader] {
-                eventually(PATIENCE, async || is_bypassed(node).await).await;
+                eventually(TEST_TIMEOUT, async || is_bypassed(node).await).await;
             }
             let took = demoted.elapsed();
             server.cli(&["REPLICAOF", "NO", "ONE"]);
             for node in [&shop, &reader] {
-                eventually(PATIENCE, async || is_hit(node).await).await;
+                eventually(TEST_TIMEOUT, async || is_hit(node).await).await;
             }
             if took < GIVEN_UP_WITHIN {
                 break;

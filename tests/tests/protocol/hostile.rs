@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::shop::Shop;
 use crate::{bounded, over, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn status(shop: &Shop, id: i64) -> Status {
     observe(shop.get(id)).await.1[0].status
@@ -41,16 +41,16 @@ async fn without_one_command_of_an_invalidation_nothing_is_served() {
         let reader = shop.node(&Cache::new(over(&server)).await);
         for command in ["getrange", "exists", "pttl", "get", "del", "set", "time"] {
             for node in [&shop, &reader] {
-                eventually(PATIENCE, async || is_hit(node, 1).await).await;
+                eventually(TEST_TIMEOUT, async || is_hit(node, 1).await).await;
             }
             server.cli(&["ACL", "SETUSER", "default", &format!("-{command}")]);
             let name = format!("without {command}");
             shop.rename(1, &name).await.expect("the write succeeds");
             assert_eq!(shop.name(1).await, name);
             // One that only reads finds out with its next health check.
-            eventually(PATIENCE, async || is_bypassed(&reader, 1).await).await;
+            eventually(TEST_TIMEOUT, async || is_bypassed(&reader, 1).await).await;
             assert_eq!(reader.name(1).await, name);
-            eventually(PATIENCE, async || {
+            eventually(TEST_TIMEOUT, async || {
                 reader.cache.get_stats().await.circuit == Some(Circuit::ReadsOnly)
             })
             .await;
@@ -60,7 +60,7 @@ async fn without_one_command_of_an_invalidation_nothing_is_served() {
             assert!(is_bypassed(&late, 1).await, "{command}");
             server.cli(&["ACL", "SETUSER", "default", &format!("+{command}")]);
             for node in [&shop, &reader, &late] {
-                eventually(PATIENCE, async || {
+                eventually(TEST_TIMEOUT, async || {
                     assert_eq!(node.name(1).await, name);
                     is_hit(node, 1).await
                 })
@@ -80,7 +80,7 @@ async fn a_server_that_is_busy_with_a_script_is_not_served_from() {
         let shop = Shop::new(&Cache::new(over(&server)).await);
         let reader = shop.node(&Cache::new(over(&server).local_mb(16)).await);
         for node in [&shop, &reader] {
-            eventually(PATIENCE, async || is_hit(node, 1).await).await;
+            eventually(TEST_TIMEOUT, async || is_hit(node, 1).await).await;
         }
         let endless = server.port().to_string();
         let endless = std::process::Command::new("redis-cli")
@@ -88,15 +88,18 @@ async fn a_server_that_is_busy_with_a_script_is_not_served_from() {
             .stdout(std::process::Stdio::null())
             .spawn();
         let mut endless = endless.expect("redis-cli runs");
-        eventually(PATIENCE, async || server.cli(&["PING"]).starts_with("BUSY")).await;
+        eventually(TEST_TIMEOUT, async || {
+            server.cli(&["PING"]).starts_with("BUSY")
+        })
+        .await;
         shop.rename(1, "new").await.expect("the write succeeds");
         assert_eq!(shop.name(1).await, "new");
-        eventually(PATIENCE, async || is_bypassed(&reader, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_bypassed(&reader, 1).await).await;
         assert_eq!(reader.name(1).await, "new");
         server.cli(&["SCRIPT", "KILL"]);
         endless.wait().expect("it has ended");
         for node in [&shop, &reader] {
-            eventually(PATIENCE, async || {
+            eventually(TEST_TIMEOUT, async || {
                 assert_eq!(node.name(1).await, "new");
                 is_hit(node, 1).await
             })
@@ -136,7 +139,7 @@ async fn values_of_other_types_make_nothing_stale_and_stay_where_rows_are() {
                     let first = |rows: Vec<crate::shop::User>| rows[0].name.clone();
                     assert_eq!(writer.list(0, 2).await.map(first).expect("read"), name);
                     let list = async || reader.list(0, 2).await.map(first).expect("read");
-                    eventually(PATIENCE, async || {
+                    eventually(TEST_TIMEOUT, async || {
                         reader.name(1).await == name && list().await == name
                     })
                     .await;
@@ -321,7 +324,7 @@ async fn a_huge_value_in_place_of_the_list_of_switches_is_not_transferred() {
         };
         let before = (sent(), server.calls("info"));
         // Each health check ends with the question for the role.
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(shop.name(1).await, "user 1");
             server.calls("info") >= before.1 + 40
         })
@@ -407,7 +410,7 @@ async fn a_reset_in_the_middle_of_an_answer_loses_nothing() {
             }
         }
         bytes.store(usize::MAX, Ordering::SeqCst);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             is_hit(&node, 1).await && node.cache.get_stats().await.counters.pending == 0
         })
         .await;
@@ -457,7 +460,7 @@ async fn killed_connections_make_no_acknowledged_write_unseen() {
             }
             ends.store(true, Ordering::SeqCst);
             killer.join().expect("it ends");
-            eventually(PATIENCE, async || {
+            eventually(TEST_TIMEOUT, async || {
                 is_hit(&shop, 1).await && is_hit(&reader, 1).await
             })
             .await;

@@ -13,7 +13,7 @@ use cache_tests::eventually;
 use crate::shop::Gate;
 use crate::{Pair, bounded, over_as, over_each_store};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 over_each_store! {
     a_row_that_a_load_has_named_ends_the_entry;
@@ -677,7 +677,7 @@ async fn a_tag_waits_for_the_generation_of_all_tags() {
         let (old, ()) = futures_util::future::join(late.tagged(1), write).await;
         assert_eq!(old, Some((7, 0)), "it had read before");
         server.cli(&["ACL", "SETUSER", "app", "~*"]);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             limited.get_stats().await.counters.pending == 0
         })
         .await;

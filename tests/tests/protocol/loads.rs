@@ -10,7 +10,7 @@ use crate::{Pair, over_each_store};
 
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How many of those whose load has failed may try by themselves at the same time.
 const AT_A_TIME: usize = 4;
 
@@ -383,7 +383,7 @@ async fn many_callers_load_once(pair: Pair) {
         ));
     }
     assert_eq!((shop.loads(), bypassed), (1, 0));
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         matches!(outcome(shop.get(1)).await.status, Status::Hit { .. })
     })
     .await;
@@ -446,14 +446,14 @@ async fn another_looks_after_a_load_elsewhere_when_the_first_hangs_up() {
         };
         let listening = || server.calls("client|caching");
         let first = read();
-        eventually(PATIENCE, async || listening() == 1).await;
+        eventually(TEST_TIMEOUT, async || listening() == 1).await;
         let followers: Vec<_> = (0..FOLLOWERS).map(|_| read()).collect();
         // Their looks are answered before those that follow on the same connection.
         for _ in 0..3 {
             here.get(2).await.expect("read");
         }
         first.abort();
-        eventually(PATIENCE, async || listening() == 2).await;
+        eventually(TEST_TIMEOUT, async || listening() == 2).await;
         gate.open();
         leader.await.expect("the load ends").expect("read");
         let mut joined = 0;

@@ -155,7 +155,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// A test that hangs has failed.
 async fn bounded<'a>(test: impl Future<Output = ()> + 'a) {
     let test: Boxed<'a, ()> = Box::pin(test);
-    let limit = 2 * cache_tests::patience(Duration::from_secs(30));
+    let limit = 2 * cache_tests::test_timeout(Duration::from_secs(30));
     assert!(
         tokio::time::timeout(limit, test).await.is_ok(),
         "not done after {limit:?}"

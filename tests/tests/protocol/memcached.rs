@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::shop::{Gate, Shop};
 use crate::{bounded, over_memcached, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 const STORED: Status = Status::Miss {
     stored: true,
@@ -105,7 +105,7 @@ async fn while_it_is_away_calls_run_and_nothing_stale_comes_back() {
         assert_eq!(done, Acknowledgement::Pending);
         assert!(cache.get_stats().await.reason.is_some());
         server.restart();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(shop.name(1).await, "new");
             is_hit(status(shop.get(1)).await)
         })
@@ -161,7 +161,7 @@ async fn a_write_does_not_wait_behind_reads() {
             Arc::clone(&held),
             Arc::clone(&rows),
         ));
-        let config = over_memcached(port).command_budget(PATIENCE);
+        let config = over_memcached(port).command_budget(TEST_TIMEOUT);
         let shop = Shop::new(&Cache::new(config).await);
         let reads: Vec<_> = (1..=READS)
             .map(|id| {
@@ -170,7 +170,7 @@ async fn a_write_does_not_wait_behind_reads() {
             })
             .collect();
         // All connections for reads are taken.
-        eventually(PATIENCE, async || held.load(Ordering::SeqCst) >= 16).await;
+        eventually(TEST_TIMEOUT, async || held.load(Ordering::SeqCst) >= 16).await;
         let done = shop.cache.invalidate_all("users").await;
         assert_eq!(done, Acknowledgement::Delivered);
         assert!(reads.iter().all(|read| !read.is_finished()));
@@ -192,7 +192,7 @@ async fn a_cache_that_starts_without_its_server_uses_it_once_it_is_there() {
         Status::Bypass(BypassReason::Unavailable)
     );
     server.restart();
-    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
 }
 
 #[tokio::test]
@@ -203,9 +203,9 @@ async fn a_hung_server_costs_a_few_budgets_and_then_nothing() {
         let config = over_memcached(proxy.port()).command_budget(Duration::from_millis(300));
         let cache = Cache::new(config).await;
         let shop = Shop::new(&cache);
-        eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+        eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
         proxy.set(Mode::Hold);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(shop.name(1).await, "user 1");
             cache.get_stats().await.circuit != Some(Circuit::Closed)
         })
@@ -214,7 +214,7 @@ async fn a_hung_server_costs_a_few_budgets_and_then_nothing() {
         shop.rename(1, "new").await.expect("the write succeeds");
         assert_eq!(shop.name(1).await, "new");
         proxy.set(Mode::Pass);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(shop.name(1).await, "new");
             is_hit(status(shop.get(1)).await)
         })
@@ -233,7 +233,7 @@ async fn a_connection_that_is_cut_between_calls_is_no_outage() {
     // The write's invalidation and the read after it each find a connection that is dead.
     shop.rename(1, "new").await.expect("written");
     assert_eq!(shop.name(1).await, "new");
-    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
     assert_eq!(shop.name(1).await, "new");
 }
 
@@ -270,7 +270,7 @@ async fn wrong_answers_are_never_served() {
                 assert_eq!(shop.name(id).await, format!("user {id}"), "{answer:?}");
             }
         }
-        eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+        eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
     })
     .await;
 }
@@ -317,7 +317,7 @@ async fn two_servers_at_one_address_are_found_out() {
         assert!(cache.is_available().await);
         // Connections that are open stay with the one, and new ones lead to the other.
         proxy.lead_to(other.port());
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let asked = (0..8).map(|_| cache.is_available());
             futures_util::future::join_all(asked).await;
             let reason = cache.get_stats().await.reason.unwrap_or_default();
@@ -630,7 +630,7 @@ async fn servers_that_tell_the_same_of_themselves_are_told_apart() {
         let (one, other) = (MemcachedServer::start(), MemcachedServer::start());
         let port = alike_at_one_address([one.port(), other.port()]).await;
         let cache = Cache::new(over_memcached(port)).await;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let asked = (0..8).map(|_| cache.is_available());
             futures_util::future::join_all(asked).await;
             let reason = cache.get_stats().await.reason.unwrap_or_default();
@@ -656,12 +656,12 @@ async fn a_server_that_has_lost_its_mark_is_used_on_and_cold() {
         let mark = server.ask("get cache-runtime@server");
         assert!(mark.starts_with("VALUE cache-runtime@server "), "{mark}");
         server.ask("delete cache-runtime@server");
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let now = server.ask("get cache-runtime@server");
             now.starts_with("VALUE") && now != mark
         })
         .await;
-        eventually(PATIENCE, async || status(shop.get(1)).await == STORED).await;
+        eventually(TEST_TIMEOUT, async || status(shop.get(1)).await == STORED).await;
         assert_eq!(shop.name(1).await, "user 1");
         let stats = shop.cache.get_stats().await;
         assert_eq!((stats.circuit, stats.reason), (Some(Circuit::Closed), None));
@@ -712,7 +712,7 @@ async fn many_rows_are_changed_within_the_budget_of_a_few() {
             cache: Cache::new(config).await,
         };
         let ids: Vec<i64> = (0..800).collect();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             rows.many(&ids).await;
             let (_, outcomes) = observe(rows.many(&ids)).await;
             is_hit(outcomes[0].status)

@@ -10,7 +10,7 @@ use cache_tests::{Mode, Proxy, RedisServer, eventually, free_port};
 use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{bounded, over, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn without_redis() -> Cache {
     Cache::new(patient().redis(RedisConfig::at("127.0.0.1", free_port()))).await
@@ -107,14 +107,17 @@ async fn the_circuit_opens_and_closes() {
         server.pause();
         let shop = Shop::new(&cache);
         // Nobody else is asked to find it out.
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(shop.name(1).await, "user 1");
             circuit().await != Some(Circuit::Closed)
         })
         .await;
         server.resume();
-        eventually(PATIENCE, async || circuit().await == Some(Circuit::Closed)).await;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
+            circuit().await == Some(Circuit::Closed)
+        })
+        .await;
+        eventually(TEST_TIMEOUT, async || {
             let (_, outcomes) = observe(shop.get(1)).await;
             matches!(outcomes[0].status, Status::Hit { .. })
         })
@@ -141,9 +144,9 @@ async fn the_end_leaves_nothing() {
     cache.shutdown().await;
     gate.open();
     assert!(loading.await.expect("answered").is_ok());
-    eventually(PATIENCE, async || clients() == before).await;
+    eventually(TEST_TIMEOUT, async || clients() == before).await;
     drop(shop);
-    eventually(PATIENCE, async || cache.get_stats().await.tasks == 0).await;
+    eventually(TEST_TIMEOUT, async || cache.get_stats().await.tasks == 0).await;
 }
 
 #[tokio::test]
@@ -176,19 +179,19 @@ async fn waiters_for_a_load_elsewhere_share_one_when_redis_is_lost() {
 
         // Somebody begins while Redis is away, and goes on for long.
         proxy.set(Mode::Cut);
-        eventually(PATIENCE, async || !cache.is_available().await).await;
+        eventually(TEST_TIMEOUT, async || !cache.is_available().await).await;
         let gate = Gate::new();
         let first = read(&here.with_read_gate(&gate));
         gate.arrival().await;
         proxy.set(Mode::Pass);
-        eventually(PATIENCE, async || cache.is_available().await).await;
+        eventually(TEST_TIMEOUT, async || cache.is_available().await).await;
 
         // The same is loaded elsewhere, and waited for.
         let elsewhere = Gate::new();
         let load = read(&shop.with_read_gate(&elsewhere));
         elsewhere.arrival().await;
         let poller = read(&here);
-        eventually(PATIENCE, async || server.calls("client|caching") == 1).await;
+        eventually(TEST_TIMEOUT, async || server.calls("client|caching") == 1).await;
         let followers: Vec<_> = (0..FOLLOWERS).map(|_| read(&here)).collect();
         // Their looks are answered before those that follow on the same connection.
         for _ in 0..3 {
@@ -197,7 +200,7 @@ async fn waiters_for_a_load_elsewhere_share_one_when_redis_is_lost() {
         let bypasses = async || cache.get_stats().await.counters.bypasses;
         assert_eq!(bypasses().await, 1);
         proxy.set(Mode::Cut);
-        eventually(PATIENCE, async || bypasses().await == 2 + FOLLOWERS).await;
+        eventually(TEST_TIMEOUT, async || bypasses().await == 2 + FOLLOWERS).await;
         settle().await;
 
         let loads = shop.loads();

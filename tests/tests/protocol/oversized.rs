@@ -13,7 +13,7 @@ use crate::{bounded, over};
 /// Long enough for a hit on a machine that runs all tests at once, and not always for such a
 /// transfer.
 const BUDGET: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 const BYTES: &str = "300000000";
 
 fn config(server: &RedisServer) -> CacheConfig {
@@ -55,12 +55,12 @@ async fn a_huge_value_of_others_keeps_nobody_from_other_rows() {
     bounded(async {
         let server = RedisServer::start();
         let shop = Shop::new(&Cache::new(config(&server)).await);
-        eventually(PATIENCE, async || all_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || all_hit(&shop).await).await;
 
         oversize(&server, "users:1");
         // The first one finds it out, and is no longer in the way then.
         assert!(shop.get(1).await.is_ok());
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             status(&shop, 1).await == Status::Bypass(BypassReason::Foreign) && all_hit(&shop).await
         })
         .await;
@@ -70,7 +70,7 @@ async fn a_huge_value_of_others_keeps_nobody_from_other_rows() {
             let clients = server.cli(&["CLIENT", "LIST"]);
             clients.lines().all(|client| client.contains(" oll=0 "))
         };
-        eventually(PATIENCE, async || is_idle()).await;
+        eventually(TEST_TIMEOUT, async || is_idle()).await;
 
         let before = sent(&server);
         for _ in 0..40 {
@@ -85,7 +85,7 @@ async fn a_huge_value_of_others_keeps_nobody_from_other_rows() {
 
         // Gone, it is a key like any other.
         server.cli(&["DEL", "users:1"]);
-        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     })
     .await;
 }
@@ -108,13 +108,13 @@ async fn a_huge_value_in_place_of_a_generation_is_replaced() {
             assert_ne!(written, Acknowledgement::Lost);
         }
         for generation in ["@gen:users", "@gen:users~derived"] {
-            eventually(PATIENCE, async || {
+            eventually(TEST_TIMEOUT, async || {
                 server.cli(&["STRLEN", generation]) == "32"
             })
             .await;
         }
         oversize(&server, "@gen:users");
-        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
         assert_eq!(server.cli(&["STRLEN", "@gen:users"]), "32");
     })
     .await;
@@ -126,13 +126,13 @@ async fn a_key_without_an_answer_is_read_again_when_it_is_small() {
     bounded(async {
         let mut server = RedisServer::start();
         let shop = Shop::new(&Cache::new(config(&server)).await);
-        eventually(PATIENCE, async || all_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || all_hit(&shop).await).await;
         server.pause();
         for id in ROWS {
             assert!(!is_hit(&shop, id).await);
         }
         server.resume();
-        eventually(PATIENCE, async || all_hit(&shop).await).await;
+        eventually(TEST_TIMEOUT, async || all_hit(&shop).await).await;
         // Each was asked for its length once, if at all, and is no suspect any more.
         let asked = server.calls("getrange");
         assert!(all_hit(&shop).await);

@@ -9,7 +9,7 @@ use cache_tests::{Mode, Proxy, RedisServer, eventually};
 use crate::shop::Shop;
 use crate::{over, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// A machine that has a lot to do may take longer to connect than a write waits for it.
 const ROUNDS: usize = 10;
 
@@ -49,11 +49,11 @@ impl Nodes {
         &self,
         call: impl Future<Output = T> + Send + 'static,
     ) -> T {
-        eventually(PATIENCE, async || self.cache.is_available().await).await;
+        eventually(TEST_TIMEOUT, async || self.cache.is_available().await).await;
         let before = self.sent();
         self.proxy.set(Mode::HoldAnswers);
         let call = cache_tests::spawn(call);
-        eventually(PATIENCE, async || self.sent() > before).await;
+        eventually(TEST_TIMEOUT, async || self.sent() > before).await;
         self.proxy.cut_then(Mode::Pass);
         call.await.expect("it does not panic")
     }
@@ -132,7 +132,7 @@ async fn an_announcement_that_was_sent_twice_is_withdrawn() {
         let sent = name.clone();
         let written = nodes.cut_during(async move { shop.rename_crash_safe(1, &sent).await });
         written.await.expect("written");
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let stats = nodes.cache.get_stats().await;
             stats.counters.pending == 0
         })
@@ -155,7 +155,7 @@ async fn while_something_waits_the_server_is_tried_often() {
     let limit = Duration::from_secs(10);
     eventually(limit, async || nodes.proxy.accepted() >= before + 20).await;
     nodes.proxy.set(Mode::Pass);
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         nodes.cache.get_stats().await.counters.pending == 0
     })
     .await;

@@ -8,7 +8,7 @@ use cache_tests::{Mode, Proxy, RedisServer, eventually};
 use crate::shop::{Gate, Shop};
 use crate::{bounded, over, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn status<T>(call: impl Future<Output = T>) -> Status {
     observe(call).await.1[0].status
@@ -30,7 +30,7 @@ async fn a_server_restarted_from_an_older_snapshot_is_cold() {
         server.cli(&["GET", "users:1"]).contains("user 1"),
         "the old entry has come back"
     );
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         assert_eq!(shop.name(1).await, "new");
         is_hit(status(shop.get(1)).await)
     })
@@ -62,7 +62,7 @@ async fn while_redis_is_away_this_process_reads_nothing_stale() {
     );
     assert!(cache.get_stats().await.counters.pending > 0);
     server.restart();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         assert_eq!(shop.name(1).await, "new");
         is_hit(status(shop.get(1)).await)
     })
@@ -87,10 +87,10 @@ async fn a_pending_invalidation_reaches_a_server_that_kept_its_data() {
     let writer = shop.node(&impatient);
     writer.rename(1, "new").await.expect("the write succeeds");
     server.resume();
-    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || shop.name(1).await == "new").await;
     server.cli(&["SAVE"]);
     server.restart();
-    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
     assert_eq!(shop.name(1).await, "new");
 }
 
@@ -236,9 +236,9 @@ async fn dead_entries_leave_soon() {
     shop.list(0, 1).await.expect("read");
     assert_eq!(listed().len(), 3);
     shop.rename(1, "new").await.expect("written");
-    eventually(PATIENCE, async || listed() == ["users:2"]).await;
+    eventually(TEST_TIMEOUT, async || listed() == ["users:2"]).await;
     shop.rename_in_bulk(1, "newer").await.expect("written");
-    eventually(PATIENCE, async || listed().is_empty()).await;
+    eventually(TEST_TIMEOUT, async || listed().is_empty()).await;
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn a_hung_server_costs_the_budget_and_then_nothing() {
         assert!(unavailable < 1000, "it never gave up");
     }
     server.resume();
-    eventually(PATIENCE, async || cache.is_available().await).await;
+    eventually(TEST_TIMEOUT, async || cache.is_available().await).await;
 }
 
 #[tokio::test]
@@ -333,7 +333,7 @@ async fn the_cache_outlives_the_runtime_that_made_it() {
     })
     .await
     .expect("made");
-    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
     shop.rename(1, "new").await.expect("written");
     assert_eq!(shop.name(1).await, "new");
     cache.shutdown().await;
@@ -361,9 +361,9 @@ async fn a_primary_that_is_demoted_is_given_up() {
         // At the first refusal, and not when it is asked the next time how it is.
         assert_ne!(cache.get_stats().await.circuit, Some(Circuit::Closed));
         assert_eq!(shop.name(1).await, "new");
-        eventually(PATIENCE, async || !cache.is_available().await).await;
+        eventually(TEST_TIMEOUT, async || !cache.is_available().await).await;
         server.cli(&["REPLICAOF", "NO", "ONE"]);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(shop.name(1).await, "new");
             is_hit(status(shop.get(1)).await)
         })
@@ -379,7 +379,7 @@ async fn rows_whose_invalidation_is_refused_bypass_the_cache() {
     let server = RedisServer::start();
     let cache = Cache::new(over(&server)).await;
     let shop = Shop::new(&cache);
-    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
     let only_read = [
         "resetkeys",
         "%R~@gen:users*",
@@ -395,7 +395,7 @@ async fn rows_whose_invalidation_is_refused_bypass_the_cache() {
         assert_eq!(outcomes[0].status, pending);
     }
     server.cli(&["ACL", "SETUSER", "default", "~*"]);
-    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    eventually(TEST_TIMEOUT, async || is_hit(status(shop.get(1)).await)).await;
     assert_eq!(shop.name(1).await, "new");
 }
 
@@ -424,11 +424,11 @@ async fn a_runtime_that_polls_nothing_holds_nobody_up() {
         let cache = block_on(Cache::new(config));
         made.send(cache).expect("somebody waits");
     });
-    let made = tokio::time::timeout(PATIENCE, cache).await;
+    let made = tokio::time::timeout(TEST_TIMEOUT, cache).await;
     // Also if its worker is blocked for good.
     runtime.shutdown_background();
     let cache = made.expect("in time").expect("made");
-    eventually(PATIENCE, async || cache.is_available().await).await;
+    eventually(TEST_TIMEOUT, async || cache.is_available().await).await;
 }
 
 /// Blocks the thread until the future is done, as executors other than tokio do.
@@ -489,11 +489,11 @@ where
 
     proxy.set(Mode::Hold);
     let call = cache_tests::spawn(call(cache));
-    eventually(PATIENCE, async || proxy.held() > 0).await;
+    eventually(TEST_TIMEOUT, async || proxy.held() > 0).await;
     call.abort();
     assert!(call.await.is_err_and(|error| error.is_cancelled()));
     proxy.cut_then(Mode::Pass);
-    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || shop.name(1).await == "new").await;
 }
 
 #[tokio::test]
@@ -511,7 +511,7 @@ async fn everything_is_invalidated_although_its_caller_hangs_up() {
 async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
     bounded(async {
         let server = RedisServer::start();
-        let config = over(&server).wait_limit(PATIENCE * 2);
+        let config = over(&server).wait_limit(TEST_TIMEOUT * 2);
         let shop = Shop::new(&Cache::new(config.clone()).await);
         let here = shop.node(&Cache::new(config).await);
         let gate = Gate::new();
@@ -527,9 +527,12 @@ async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
                 line.starts_with("cmdstat_exists:") && !line.contains("rejected_calls=0")
             })
         };
-        eventually(PATIENCE, async || is_refused()).await;
+        eventually(TEST_TIMEOUT, async || is_refused()).await;
         let asked = server.calls("client|caching");
-        eventually(PATIENCE, async || server.calls("client|caching") > asked).await;
+        eventually(TEST_TIMEOUT, async || {
+            server.calls("client|caching") > asked
+        })
+        .await;
         server.cli(&["ACL", "SETUSER", "default", "+exists"]);
         gate.open();
         assert_eq!(reader.await.expect("answered"), "user 1");

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 use crate::shop::Shop;
 use crate::{over, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// More reads than a runtime makes before it gets a connection.
 const MANY: usize = 300;
@@ -56,7 +56,7 @@ fn reads(connection: &str) -> bool {
 
 /// Reads until the runtime that calls has a connection. `others` is how many there are without it.
 async fn connect(shop: &Shop, server: &RedisServer, others: usize) {
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         hits(shop, MANY).await;
         let connections = connections(server);
         connections.len() > others && connections.last().is_some_and(|newest| reads(newest))
@@ -82,7 +82,7 @@ fn each_runtime_has_a_connection_and_its_end_is_none_of_the_others() {
         }
     };
     let until_only = |own: usize| {
-        runtime().block_on(eventually(PATIENCE, async || {
+        runtime().block_on(eventually(TEST_TIMEOUT, async || {
             let connections = connections(&server);
             let reading = connections.iter().filter(|connection| reads(connection));
             connections.len() == shared + own && reading.count() >= own
@@ -159,7 +159,7 @@ fn many_callers_read_over_the_connection_of_their_runtime() {
         };
         let mut alone = 0;
         for _ in 0..5 {
-            eventually(PATIENCE, async || !others_read()).await;
+            eventually(TEST_TIMEOUT, async || !others_read()).await;
             crowd(&shop, 20).await;
             alone += u32::from(!others_read());
         }
@@ -220,7 +220,7 @@ fn another_server_at_the_address_is_not_read() {
         shop.name(1).await;
         let before = proxy.accepted();
         proxy.lead_to(other.port());
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             hits(&shop, MANY).await;
             proxy.accepted() > before && connections(&other).is_empty()
         })
@@ -250,7 +250,7 @@ fn answers_of_other_commands_are_not_served() {
             }
         }
         proxy.set(Mode::Pass);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             for id in 1..=3 {
                 assert_eq!(shop.name(id).await, format!("user {id}"));
             }

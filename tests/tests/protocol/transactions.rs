@@ -8,7 +8,7 @@ use cache_tests::{Mode, Proxy, RedisServer, eventually};
 use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{Pair, bounded, over_each_store, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 over_each_store! {
     rows_read_again_before_the_commit_are_invalidated_after_it;
@@ -138,7 +138,10 @@ async fn a_block_that_is_dropped_may_have_committed(pair: Pair) {
     block.abort();
     block.await.expect_err("aborted");
     let announced = Status::Bypass(BypassReason::Intended);
-    eventually(PATIENCE, async || status(other.get(1)).await == announced).await;
+    eventually(TEST_TIMEOUT, async || {
+        status(other.get(1)).await == announced
+    })
+    .await;
     assert_eq!(name(&other, 1).await, "user 1");
     shop.commit(1, "late");
     assert_eq!(name(&other, 1).await, "late");
@@ -187,10 +190,13 @@ async fn a_block_returns_when_what_was_dropped_in_it_is_announced() {
             });
             block.await
         });
-        eventually(PATIENCE, async || proxy.held() == 1).await;
+        eventually(TEST_TIMEOUT, async || proxy.held() == 1).await;
         // What is invalidated is answered, and what is announced is not.
         proxy.pass_one();
-        eventually(PATIENCE, async || (proxy.held(), proxy.passed()) == (1, 1)).await;
+        eventually(TEST_TIMEOUT, async || {
+            (proxy.held(), proxy.passed()) == (1, 1)
+        })
+        .await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -219,7 +225,7 @@ async fn an_error_inside_may_hide_a_commit(pair: Pair) {
         shop.commit(1, "old");
         assert_eq!(name(&other, 1).await, "old");
         shop.commit(1, "late");
-        eventually(PATIENCE, async || name(&other, 1).await == "late").await;
+        eventually(TEST_TIMEOUT, async || name(&other, 1).await == "late").await;
     }
 }
 
@@ -244,7 +250,7 @@ async fn removals_in_a_dropped_block_are_repeated(pair: Pair) {
         }
         assert_eq!(name(&other, 1).await, "early");
         shop.commit(1, "late");
-        eventually(PATIENCE, async || name(&other, 1).await == "late").await;
+        eventually(TEST_TIMEOUT, async || name(&other, 1).await == "late").await;
     }
 }
 
@@ -254,7 +260,10 @@ async fn outside_a_block_the_write_is_announced_instead(pair: Pair) {
     name(&other, 1).await;
     shop.rename_in_transaction(1).await.expect("written");
     let announced = Status::Bypass(BypassReason::Intended);
-    eventually(PATIENCE, async || status(other.get(1)).await == announced).await;
+    eventually(TEST_TIMEOUT, async || {
+        status(other.get(1)).await == announced
+    })
+    .await;
     shop.commit(1, "late");
     assert_eq!(name(&other, 1).await, "late");
 }

@@ -8,7 +8,7 @@ use cache_tests::{RedisServer, eventually};
 use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{Pair, over, over_each_store, patient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 over_each_store! {
     a_write_is_seen_by_the_next_read;
@@ -94,7 +94,7 @@ async fn a_commit_after_an_error(cache: Cache) {
         "invalidated, loaded again, stored"
     );
     shop.commit(1, "late");
-    eventually(PATIENCE, async || shop.name(1).await == "late").await;
+    eventually(TEST_TIMEOUT, async || shop.name(1).await == "late").await;
 }
 
 const UNCERTAINTY: Duration = Duration::from_millis(500);
@@ -125,7 +125,7 @@ async fn a_caller_that_hangs_up_after_the_commit_leaves_nothing_stale(pair: Pair
     );
     write.abort();
     assert!(write.await.expect_err("aborted").is_cancelled());
-    eventually(PATIENCE, async || other.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || other.name(1).await == "new").await;
 }
 
 async fn a_panic_after_the_commit_leaves_nothing_stale(pair: Pair) {
@@ -135,7 +135,7 @@ async fn a_panic_after_the_commit_leaves_nothing_stale(pair: Pair) {
     let broken = shop.with_fault(Fault::Panic);
     let write = cache_tests::spawn(async move { broken.rename(1, "new").await });
     assert!(write.await.expect_err("it panics").is_panic());
-    eventually(PATIENCE, async || other.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || other.name(1).await == "new").await;
 }
 
 async fn a_created_row_is_named_by_the_result(pair: Pair) {
@@ -176,10 +176,10 @@ async fn a_mistake_in_the_attribute_leaves_nothing_stale(pair: Pair) {
     let writer = shop.clone();
     let write = cache_tests::spawn(async move { writer.rename_all("new").await });
     assert!(write.await.expect_err("it panics").is_panic());
-    eventually(PATIENCE, async || other.name(1).await == "new").await;
+    eventually(TEST_TIMEOUT, async || other.name(1).await == "new").await;
 
     let writer = shop.with_fault(Fault::LostAfterCommit);
     let write = cache_tests::spawn(async move { writer.rename_misjudged(1, "newer").await });
     assert!(write.await.expect_err("it panics").is_panic());
-    eventually(PATIENCE, async || other.name(1).await == "newer").await;
+    eventually(TEST_TIMEOUT, async || other.name(1).await == "newer").await;
 }

@@ -128,7 +128,7 @@ fn refused_requests_concern_their_readers_until_delivered() {
 }
 
 #[test]
-fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() {
+fn an_invalidation_that_nobody_waits_for_any_more_outlives_an_earlier_one_of_the_same_name() {
     let mut queue = queue(10);
     let _first = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());

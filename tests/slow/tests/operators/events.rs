@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cache_runtime::metrics;
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, Circuit, EventKind, Events, RedisConfig, cached};
-use cache_tests::{RedisServer, patience};
+use cache_tests::{RedisServer, test_timeout};
 use serde_json::{Value, json};
 
 use crate::SOON;
@@ -32,7 +32,7 @@ async fn until(
             seen.push(event.kind);
         }
     };
-    let read = tokio::time::timeout(patience(SOON), reading).await;
+    let read = tokio::time::timeout(test_timeout(SOON), reading).await;
     assert!(read.is_ok(), "it has not come: {seen:?}");
 }
 

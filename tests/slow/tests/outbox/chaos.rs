@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 
 use self::history::{History, Node, Of, pool, read_demos, read_node, rows, version_sql, write};
 use crate::demo::{heard, start};
-use crate::{PATIENCE, database, install, users};
+use crate::{TEST_TIMEOUT, database, install, users};
 
 const PROCESSES: usize = 3;
 /// What is promised while Redis and the database answer.
@@ -106,7 +106,7 @@ fn crew(
 fn is_enough(history: &History, begun: Instant, struck: usize, faults: usize) -> bool {
     let seconds = Duration::from_secs(setting("OUTBOX_SECONDS", 15));
     let reads = u64::try_from(history.number_of_reads()).expect("fits");
-    let is_tried = history.says_something() || begun.elapsed() > PATIENCE * 6;
+    let is_tried = history.says_something() || begun.elapsed() > TEST_TIMEOUT * 6;
     begun.elapsed() >= seconds
         && struck >= faults
         && is_tried
@@ -116,14 +116,14 @@ fn is_enough(history: &History, begun: Instant, struck: usize, faults: usize) ->
 /// In the end all show the same.
 async fn agree(demos: &[Demo], nodes: &[Arc<Node>], of: Of, version: i64) {
     for demo in demos.iter().filter(|_| of.0 == 0) {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let answer = demo.get(&format!("/users/{}", of.1)).await;
             answer.json()["age"].as_i64() == Some(version)
         })
         .await;
     }
     for node in nodes.iter().filter(|_| of.0 == 1) {
-        eventually(PATIENCE, async || node.shows(of.1, version).await).await;
+        eventually(TEST_TIMEOUT, async || node.shows(of.1, version).await).await;
     }
 }
 
@@ -275,7 +275,10 @@ impl World {
         let standby = self.postgres.standby();
         let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         let own = self.postgres.url();
-        eventually(PATIENCE, async || self.postgres.psql(&own, streams) == "1").await;
+        eventually(TEST_TIMEOUT, async || {
+            self.postgres.psql(&own, streams) == "1"
+        })
+        .await;
         let from = Instant::now();
         // It sends all that was committed before it ends.
         self.postgres.shut_down();

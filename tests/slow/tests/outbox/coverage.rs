@@ -6,7 +6,7 @@ use cache_tests::{Postgres, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::{Node, PATIENCE, database, install, users, written};
+use crate::{Node, TEST_TIMEOUT, database, install, users, written};
 
 async fn not_followed(url: &str) -> Vec<String> {
     let mut connection = PgConnection::connect(url).await.expect("connects");
@@ -24,7 +24,7 @@ async fn rows_changed_while_triggers_are_off_are_read_anew() {
         let url = database(postgres, [users()]).await;
         let node = Node::new(config, &url).await;
         node.warm(1).await;
-        eventually(PATIENCE, async || node.stats().await.depth.is_some()).await;
+        eventually(TEST_TIMEOUT, async || node.stats().await.depth.is_some()).await;
         postgres.psql(
             &url,
             "ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'hidden' WHERE id = 1",
@@ -41,7 +41,7 @@ async fn rows_changed_while_triggers_are_off_are_read_anew() {
         node.shows(1, "more").await;
         assert_eq!(node.stats().await.not_followed, ["users"]);
         install(&url, [users()]).await.expect("installed");
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             node.stats().await.not_followed.is_empty()
         })
         .await;
@@ -63,13 +63,13 @@ async fn a_partition_that_goes_or_comes_is_noticed() {
     install(&url, [users()]).await.expect("installed");
     let node = Node::new(CacheConfig::default().local_mb(4), &url).await;
     let names = async |names: &[&str]| {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             node.names().await.expect("read") == names
         })
         .await;
     };
     names(&["old"]).await;
-    eventually(PATIENCE, async || node.stats().await.depth.is_some()).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.depth.is_some()).await;
     postgres.psql(&url, "ALTER TABLE users DETACH PARTITION users_1");
     names(&[]).await;
     let attach = "ALTER TABLE users ATTACH PARTITION users_1 FOR VALUES FROM (0) TO (100)";
@@ -105,15 +105,15 @@ async fn a_table_that_has_lost_its_triggers_is_named() {
         let url = database(postgres, [users()]).await;
         let node = Node::new(CacheConfig::default().local_mb(4), &url).await;
         let read = async |names: &[&str]| {
-            eventually(PATIENCE, async || node.names().await.expect("read") == names).await;
+            eventually(TEST_TIMEOUT, async || node.names().await.expect("read") == names).await;
         };
         read(&["old", "other", "third"]).await;
-        eventually(PATIENCE, async || node.stats().await.depth.is_some()).await;
+        eventually(TEST_TIMEOUT, async || node.stats().await.depth.is_some()).await;
         let change = format!("BEGIN; {sql}; UPDATE users SET name = 'x' || name; COMMIT");
         postgres.psql(&url, &change);
         let changed: Vec<String> = names.iter().map(|name| format!("x{name}")).collect();
         read(&changed.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        eventually(PATIENCE, async || node.stats().await.not_followed == lost).await;
+        eventually(TEST_TIMEOUT, async || node.stats().await.not_followed == lost).await;
         assert_eq!(not_followed(&url).await, lost);
         install(&url, [users()]).await.expect("installed");
         assert_eq!(not_followed(&url).await, Vec::<String>::new());
@@ -232,7 +232,10 @@ async fn rows_of_a_subscription_are_followed() {
     assert_eq!(not_followed(&url).await, Vec::<String>::new());
     let node = Node::new(CacheConfig::default().local_mb(4), &url).await;
     let users_there = "SELECT count(*) FROM users";
-    eventually(PATIENCE, async || postgres.psql(&url, users_there) == "2").await;
+    eventually(TEST_TIMEOUT, async || {
+        postgres.psql(&url, users_there) == "2"
+    })
+    .await;
     assert_eq!(node.warm(1).await, "old");
     publisher.psql(
         &from,
@@ -241,7 +244,7 @@ async fn rows_of_a_subscription_are_followed() {
     node.shows(1, "new").await;
     let rows =
         "SELECT kind, resource, value FROM cache_outbox WHERE resource IS NOT NULL ORDER BY id";
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let rows = postgres.psql(&url, rows);
         [
             "row|users|1",
@@ -254,7 +257,7 @@ async fn rows_of_a_subscription_are_followed() {
     .await;
     node.warm(1).await;
     publisher.psql(&from, "TRUNCATE users");
-    eventually(PATIENCE, async || node.get(1).await.is_err()).await;
+    eventually(TEST_TIMEOUT, async || node.get(1).await.is_err()).await;
     // Before its publisher has gone.
     postgres.psql(&url, "DROP SUBSCRIPTION shop");
     assert_eq!(node.stats().await.cold_starts, 1);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cache_tests::{Demo, Postgres, RedisServer, demo_program, eventually};
 use serde_json::json;
 
-use crate::PATIENCE;
+use crate::TEST_TIMEOUT;
 
 pub(crate) fn start(url: &str, redis: Option<&RedisServer>) -> Demo {
     let port = redis.map_or(0, RedisServer::port).to_string();
@@ -27,7 +27,7 @@ pub(crate) async fn name(demo: &Demo, id: i64) -> String {
 }
 
 pub(crate) async fn heard(demo: &Demo) {
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let stats = demo.get("/cache/stats").await.json();
         stats["outbox"]["connected"] == true && stats["outbox"]["serving"] != false
     })
@@ -36,7 +36,7 @@ pub(crate) async fn heard(demo: &Demo) {
 
 /// Returns when the user is answered from the cache.
 pub(crate) async fn warm(demo: &Demo, id: i64) {
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         demo.get(&format!("/users/{id}")).await.cache_status().hit
     })
     .await;
@@ -62,7 +62,7 @@ async fn changes_by_psql_are_shown_by_both_processes() {
                 &format!("UPDATE users SET name = '{new}' WHERE id = 1"),
             );
             for demo in &demos {
-                eventually(PATIENCE, async || name(demo, 1).await == new).await;
+                eventually(TEST_TIMEOUT, async || name(demo, 1).await == new).await;
             }
         }
     }
@@ -92,11 +92,11 @@ async fn a_crash_while_redis_is_away_leaves_nothing_stale() {
     // With what it held.
     redis.restart();
     let reader = start(&url, Some(&redis));
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         reader.get("/products/1").await.json()["stock"].as_i64() == Some(before - 1)
     })
     .await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         postgres.psql(&url, "SELECT count(*) FROM cache_outbox") == "0"
     })
     .await;

@@ -8,7 +8,7 @@ use cache_tests::{Mode, Postgres, Proxy, eventually};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
 
-use crate::{Node, PATIENCE, database, users};
+use crate::{Node, TEST_TIMEOUT, database, users};
 
 fn config() -> CacheConfig {
     CacheConfig::default().local_mb(4)
@@ -29,7 +29,7 @@ async fn processes_without_redis_are_kept_coherent() {
         matches!(outcomes[0].status, Status::Hit { .. })
     };
     for node in &nodes {
-        eventually(PATIENCE, async || order(node).await).await;
+        eventually(TEST_TIMEOUT, async || order(node).await).await;
     }
     for round in 0..20 {
         let name = format!("name {round}");
@@ -122,7 +122,10 @@ async fn a_process_that_hears_nothing_serves_nothing() {
     let node = Node { pool, ..node };
     node.warm(1).await;
     proxy.set(Mode::SwallowAnswers);
-    eventually(PATIENCE, async || node.stats().await.serving == Some(false)).await;
+    eventually(TEST_TIMEOUT, async || {
+        node.stats().await.serving == Some(false)
+    })
+    .await;
     postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
     for _ in 0..3 {
         let (name, outcomes) = observe(node.get(1)).await;
@@ -153,7 +156,7 @@ async fn nothing_is_served_past_the_bound_before_a_loss_is_noticed() {
     // A query is given up after a second.
     let config = config().local_max_staleness(Duration::from_millis(100));
     let node = Node::new(config, &through).await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         node.heard().await;
         proxy.set(Mode::SwallowAnswers);
         let mut seen = node.stats().await;
@@ -182,7 +185,10 @@ async fn a_lost_connection_forgets_everything() {
         "BEGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database();
          ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'lost' WHERE id = 1; COMMIT",
     );
-    eventually(PATIENCE, async || node.stats().await.cold_starts > before).await;
+    eventually(TEST_TIMEOUT, async || {
+        node.stats().await.cold_starts > before
+    })
+    .await;
     node.heard().await;
     assert_eq!(node.name(1).await.0, "lost");
 }
@@ -229,7 +235,7 @@ async fn old_rows_are_deleted_by_time() {
     let rows = || postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
     assert_eq!(rows(), "1");
     // A transaction that nobody ends does not keep what was committed later.
-    eventually(PATIENCE, async || rows() == "0").await;
+    eventually(TEST_TIMEOUT, async || rows() == "0").await;
     node.warm(1).await;
     late.commit().await.expect("committed");
     node.shows(1, "late").await;
@@ -238,7 +244,7 @@ async fn old_rows_are_deleted_by_time() {
         "1",
         "its row was written long ago, and has just been committed"
     );
-    eventually(PATIENCE, async || rows() == "0").await;
+    eventually(TEST_TIMEOUT, async || rows() == "0").await;
 }
 
 #[tokio::test]
@@ -252,7 +258,7 @@ async fn too_many_rows_at_once_are_a_cold_start() {
         "UPDATE users SET name = 'new';
          INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'teams', n::text FROM generate_series(1, 12000) n",
     );
-    eventually(PATIENCE, async || node.stats().await.cold_starts == 2).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.cold_starts == 2).await;
     node.shows(1, "new").await;
 }
 
@@ -272,7 +278,7 @@ async fn entries_of_one_op_are_read_anew_elsewhere() {
         })
         .await;
     done.expect("committed");
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         reader.names().await.expect("read")[0] == "new"
     })
     .await;
@@ -339,7 +345,7 @@ async fn the_longest_retention_of_all_processes_counts() {
     let short = outbox.retention(Duration::from_secs(2));
     let short = Cache::new(config().outbox(short)).await;
     let long = Node::new(config(), &url).await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let stats = short.get_stats().await.outbox.expect("an outbox");
         stats.serving == Some(true)
     })
@@ -365,7 +371,7 @@ async fn an_old_row_that_somebody_has_locked_is_deleted_later() {
     // What is deleted first is everything before some snapshot.
     postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 2");
     let rows = || postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
-    eventually(PATIENCE, async || rows() == "0").await;
+    eventually(TEST_TIMEOUT, async || rows() == "0").await;
 
     postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 1");
     let mut open = PgConnection::connect(&url).await.expect("connects");
@@ -373,14 +379,14 @@ async fn an_old_row_that_somebody_has_locked_is_deleted_later() {
     locked.execute(&mut open).await.expect("locked");
     postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 3");
     // The one that is not locked has gone, and so has the time of the other.
-    eventually(PATIENCE, async || rows() == "1").await;
+    eventually(TEST_TIMEOUT, async || rows() == "1").await;
     postgres.psql(&url, "UPDATE users SET name = 'y' WHERE id = 3");
-    eventually(PATIENCE, async || rows() == "1").await;
+    eventually(TEST_TIMEOUT, async || rows() == "1").await;
     sqlx::raw_sql("COMMIT")
         .execute(&mut open)
         .await
         .expect("committed");
-    eventually(PATIENCE, async || rows() == "0").await;
+    eventually(TEST_TIMEOUT, async || rows() == "0").await;
     assert_eq!(node.stats().await.connections, 1);
 }
 
@@ -395,7 +401,7 @@ async fn rows_of_a_restored_dump_are_deleted() {
     );
     let node = Node::new(config(), &url).await;
     let rows = "SELECT count(*) FROM cache_outbox";
-    eventually(PATIENCE, async || postgres.psql(&url, rows) == "0").await;
+    eventually(TEST_TIMEOUT, async || postgres.psql(&url, rows) == "0").await;
     node.warm(1).await;
     assert_eq!(node.stats().await.delivered, 0);
 }
@@ -442,7 +448,7 @@ async fn a_process_that_was_away_for_too_long_starts_cold() {
     assert_eq!(node.warm(1).await, "old");
     postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
     let rows = || postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
-    eventually(PATIENCE, async || rows() == "0").await;
+    eventually(TEST_TIMEOUT, async || rows() == "0").await;
     node.shows(1, "new").await;
     assert_eq!(node.stats().await.connections, 1);
     drop(deletes);

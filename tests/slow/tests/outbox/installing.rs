@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::{Node, PATIENCE, database, install, users, written};
+use crate::{Node, TEST_TIMEOUT, database, install, users, written};
 
 async fn open(url: &str, statement: &'static str) -> PgConnection {
     let mut open = PgConnection::connect(url).await.expect("connects");
@@ -59,7 +59,7 @@ async fn a_table_in_use_is_named_and_nothing_is_installed() {
     let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname = 'cache_outbox_update'";
     assert_eq!(postgres.psql(&url, triggers), "0");
     drop(writer);
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         install(&url, [users(), orders()]).await.is_ok()
     })
     .await;
@@ -85,7 +85,7 @@ async fn the_migration_does_not_let_relays_of_another_kind_in() {
     // Only when somebody says so, and then those of before take nothing from the new ones.
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     postgres.psql(&url, "UPDATE cache_outbox_state SET relay = 'each/300000'");
-    eventually(PATIENCE, async || !running.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !running.stats().await.connected).await;
     other.heard().await;
     other.warm(1).await;
     postgres.psql(&url, "UPDATE users SET name = 'newer' WHERE id = 1");
@@ -93,7 +93,7 @@ async fn the_migration_does_not_let_relays_of_another_kind_in() {
     outbox::reset(&mut connection, &config(&url))
         .await
         .expect("reset");
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         running.stats().await.connected || other.stats().await.connected
     })
     .await;

@@ -31,7 +31,7 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 
 /// A look at the triggers that has taken long, on a busy machine, comes again after 200 times as
 /// long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One process, as far as the cache is concerned.
 struct Node {
@@ -62,7 +62,7 @@ impl Node {
 
     /// Returns when the relay reads.
     async fn heard(&self) {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let stats = self.stats().await;
             stats.connected && stats.serving != Some(false)
         })
@@ -144,7 +144,7 @@ impl Node {
     /// Reads until it is answered from the cache.
     async fn warm(&self, id: i64) -> String {
         let mut last = String::new();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let (name, is_hit) = self.name(id).await;
             last = name;
             is_hit
@@ -155,7 +155,7 @@ impl Node {
 
     /// Returns when a reader gets this name.
     async fn shows(&self, id: i64, name: &str) {
-        eventually(PATIENCE, async || self.name(id).await.0 == name).await;
+        eventually(TEST_TIMEOUT, async || self.name(id).await.0 == name).await;
     }
 }
 

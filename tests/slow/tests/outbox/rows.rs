@@ -8,7 +8,7 @@ use sqlx::Connection;
 use sqlx::any::install_default_drivers;
 use sqlx::postgres::PgConnection;
 
-use crate::{Node, PATIENCE, database, written};
+use crate::{Node, TEST_TIMEOUT, database, written};
 
 #[tokio::test]
 async fn manual_invalidations_are_committed_with_the_data() {
@@ -125,7 +125,7 @@ async fn a_transaction_writes_what_is_invalidated_in_it() {
         "row users {\"key\":\"1\"}\nrow users {\"key\":\"2\"}"
     );
     // Its writer has invalidated by itself, and deletes them.
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         postgres.psql(&url, "SELECT count(*) FROM cache_outbox") == "0"
     })
     .await;
@@ -198,7 +198,7 @@ async fn a_row_of_a_resource_with_a_context_is_read_anew() {
     let tenant = "a-long-tenant";
     let [reader, writer] = &nodes;
     let within = |future| reader.cache.with_key("tenant", tenant, future);
-    eventually(PATIENCE, async || within(reader.name(1)).await.1).await;
+    eventually(TEST_TIMEOUT, async || within(reader.name(1)).await.1).await;
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     let mut tx = connection.begin().await.expect("begun");
     sqlx::query("UPDATE users SET name = 'new' WHERE id = 1")
@@ -209,7 +209,10 @@ async fn a_row_of_a_resource_with_a_context_is_read_anew() {
     let by_hand = outbox.invalidate(&mut tx, "users", 1).await;
     by_hand.expect("written");
     tx.commit().await.expect("committed");
-    eventually(PATIENCE, async || within(reader.name(1)).await.0 == "new").await;
+    eventually(TEST_TIMEOUT, async || {
+        within(reader.name(1)).await.0 == "new"
+    })
+    .await;
 
     let text = async || {
         let read = reader.order(&long, 1);
@@ -224,5 +227,5 @@ async fn a_row_of_a_resource_with_a_context_is_read_anew() {
     let done: Result<(), sqlx::Error> =
         cache_runtime::sqlx::transaction(&writer.cache, &writer.pool, write).await;
     done.expect("committed");
-    eventually(PATIENCE, async || text().await == "new").await;
+    eventually(TEST_TIMEOUT, async || text().await == "new").await;
 }

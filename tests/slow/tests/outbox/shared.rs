@@ -8,7 +8,7 @@ use cache_tests::{Mode, Postgres, Proxy, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::{BadgeId, Node, PATIENCE, database, install, users};
+use crate::{BadgeId, Node, TEST_TIMEOUT, database, install, users};
 
 fn config(redis: &RedisServer) -> CacheConfig {
     CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()))
@@ -40,23 +40,23 @@ async fn commits_by_psql_are_read_anew_in_every_process() {
     postgres.psql(&url, update);
     for node in &nodes {
         node.shows(1, "new").await;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             node.names().await.expect("read")[0] == "new"
         })
         .await;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             node.team(1).await.expect("read") == ["new"]
         })
         .await;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             node.order("a:b", 1).await.expect("read") == "new"
         })
         .await;
     }
-    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
     postgres.psql(&url, "TRUNCATE users");
     for node in &nodes {
-        eventually(PATIENCE, async || node.get(1).await.is_err()).await;
+        eventually(TEST_TIMEOUT, async || node.get(1).await.is_err()).await;
     }
 }
 
@@ -85,7 +85,7 @@ async fn an_id_in_a_row_is_the_id_in_the_key() {
             let first = text().await;
             rows(postgres, &url) == "0" && text().await == first
         };
-        eventually(PATIENCE, is_kept).await;
+        eventually(TEST_TIMEOUT, is_kept).await;
         assert_eq!(text().await, "first");
         let update = sqlx::query("UPDATE orders SET text = 'second' WHERE tenant = $1 AND id = 5");
         update
@@ -93,8 +93,8 @@ async fn an_id_in_a_row_is_the_id_in_the_key() {
             .execute(&mut connection)
             .await
             .expect("written");
-        eventually(PATIENCE, async || text().await == "second").await;
-        eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+        eventually(TEST_TIMEOUT, async || text().await == "second").await;
+        eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
 
         let insert = sqlx::query("INSERT INTO orders VALUES ($1, 5, 'second')").bind(tenant);
         insert.execute(&mut bare_connection).await.expect("written");
@@ -111,7 +111,7 @@ async fn an_id_in_a_row_is_the_id_in_the_key() {
             .invalidate(&mut bare_connection, "orders", (tenant, 5))
             .await
             .expect("written");
-        eventually(PATIENCE, async || text().await == "third").await;
+        eventually(TEST_TIMEOUT, async || text().await == "third").await;
     }
 }
 
@@ -125,17 +125,17 @@ async fn a_row_is_deleted_only_when_redis_has_acknowledged() {
     redis.pause();
     postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
     // It has tried, and nobody has answered: the one who did is gone.
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         writer.cache.get_stats().await.circuit != Some(cache_runtime::Circuit::Closed)
     })
     .await;
     // A batch is given up within a second.
-    eventually(PATIENCE, async || rows(postgres, &url) == "1").await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "1").await;
     drop(writer);
     redis.resume();
     let reader = Node::new(config(&redis), &url).await;
     reader.shows(1, "new").await;
-    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
 }
 
 #[tokio::test]
@@ -180,8 +180,11 @@ async fn a_row_that_cannot_be_read_is_set_aside() {
         &format!("INSERT INTO cache_outbox (kind, resource, value) VALUES {bad}"),
     );
     let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
-    eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "11").await;
-    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || {
+        postgres.psql(&url, set_aside) == "11"
+    })
+    .await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
     let reasons = postgres.psql(
         &url,
         "SELECT reason FROM cache_outbox_set_aside ORDER BY id",
@@ -190,7 +193,7 @@ async fn a_row_that_cannot_be_read_is_set_aside() {
         reasons.contains("its value is no JSON") && reasons.contains("`odd` is no kind"),
         "{reasons}"
     );
-    eventually(PATIENCE, async || node.stats().await.set_aside == 11).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.set_aside == 11).await;
 }
 
 /// What can't be read is kept for those who look for its reason, but not for ever, and not without
@@ -220,16 +223,16 @@ async fn rows_set_aside_are_limited_in_number_and_age() {
             Node::new(config, &url).await,
         ];
         let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
-        eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "0").await;
+        eventually(TEST_TIMEOUT, async || postgres.psql(&url, set_aside) == "0").await;
         postgres.psql(
             &url,
             "INSERT INTO cache_outbox (kind, resource) SELECT 'odd', 'users' FROM generate_series(1, 1200)",
         );
         let kept = "SELECT count(*), min(id), max(id) FROM cache_outbox_set_aside";
         let last = "1000|201|1200";
-        eventually(PATIENCE, async || postgres.psql(&url, kept) == last).await;
+        eventually(TEST_TIMEOUT, async || postgres.psql(&url, kept) == last).await;
         for node in &nodes {
-            eventually(PATIENCE, async || {
+            eventually(TEST_TIMEOUT, async || {
                 let stats = node.stats().await;
                 stats.set_aside == 1_000 && is_dropped(stats.set_aside_dropped)
             })
@@ -277,14 +280,14 @@ async fn a_lost_connection_is_noticed_and_followed_by_a_read() {
     postgres.psql(&url, ended);
     let name = write();
     node.shows(1, &name).await;
-    eventually(PATIENCE, async || connections().await > before).await;
+    eventually(TEST_TIMEOUT, async || connections().await > before).await;
 
     // Half open: nothing comes back any more, and nobody says so.
     node.warm(1).await;
     let before = connections().await;
     proxy.set(Mode::SwallowAnswers);
     let name = write();
-    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !node.stats().await.connected).await;
     proxy.cut_then(Mode::Pass);
     node.shows(1, &name).await;
     assert!(connections().await > before);
@@ -292,7 +295,7 @@ async fn a_lost_connection_is_noticed_and_followed_by_a_read() {
     // The server is restarted.
     node.warm(1).await;
     postgres.stop();
-    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !node.stats().await.connected).await;
     postgres.start_again();
     let name = write();
     node.shows(1, &name).await;
@@ -386,7 +389,7 @@ async fn a_backlog_is_worked_off_in_batches() {
         Node::new(config(&redis), &url).await,
         Node::new(config(&redis), &url).await,
     ];
-    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
     let mut delivered = 0;
     for node in &nodes {
         delivered += node.stats().await.delivered;
@@ -398,7 +401,7 @@ async fn a_backlog_is_worked_off_in_batches() {
         .invalidate(&mut connection, "users", 1)
         .await
         .expect("written");
-    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
 }
 
 /// A relay that may not set a row aside goes on with the next ones.
@@ -424,7 +427,7 @@ async fn a_relay_that_may_not_set_rows_aside_goes_on() {
          UPDATE users SET name = 'new' WHERE id = 1",
     );
     node.shows(1, "new").await;
-    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || rows(postgres, &url) == "0").await;
 }
 
 /// A process that has never read a resource does not know what its ids look like.
@@ -453,11 +456,11 @@ async fn a_relay_that_does_not_know_the_ids_invalidates_the_resource() {
     };
     assert_eq!(read().await, "old");
     postgres.psql(&url, "UPDATE badges SET text = 'new'");
-    eventually(PATIENCE, async || read().await == "new").await;
+    eventually(TEST_TIMEOUT, async || read().await == "new").await;
     // One that does knows that this row is no badge of its own.
     relay.badge(BadgeId(7)).await.expect("read");
     postgres.psql(&url, "UPDATE badges SET text = 'newer'");
-    eventually(PATIENCE, async || read().await == "newer").await;
+    eventually(TEST_TIMEOUT, async || read().await == "newer").await;
 }
 
 /// A standby that was behind becomes the primary: commits are gone that entries were loaded after.
@@ -481,7 +484,7 @@ async fn fail_over(is_restarted: bool) {
         &format!(":{}/", standby.port()),
     );
     let name_of_one = "SELECT name FROM users WHERE id = 1";
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         standby.psql(&at_standby, name_of_one) == "old"
     })
     .await;
@@ -493,23 +496,26 @@ async fn fail_over(is_restarted: bool) {
     let node = Node::new(config(&redis), &through).await;
     assert_eq!(node.warm(1).await, "old");
     let server = "SELECT server IS NOT NULL FROM cache_outbox_state";
-    eventually(PATIENCE, async || standby.psql(&at_standby, server) == "t").await;
+    eventually(TEST_TIMEOUT, async || {
+        standby.psql(&at_standby, server) == "t"
+    })
+    .await;
 
     // From here on the standby hears nothing.
     standby.psql(&at_standby, "ALTER SYSTEM SET primary_conninfo = ''");
     standby.psql(&at_standby, "SELECT pg_reload_conf()");
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         primary.psql(&url, "SELECT count(*) FROM pg_stat_replication") == "0"
     })
     .await;
     primary.psql(&url, "UPDATE users SET name = 'lost' WHERE id = 1");
     node.shows(1, "lost").await;
     assert_eq!(node.warm(1).await, "lost");
-    eventually(PATIENCE, async || rows(&primary, &url) == "0").await;
+    eventually(TEST_TIMEOUT, async || rows(&primary, &url) == "0").await;
 
     primary.stop();
     proxy.lead_to(standby.port());
-    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !node.stats().await.connected).await;
     // A replica is not read.
     let node = match is_restarted {
         true => {
@@ -544,11 +550,11 @@ async fn after_a_crash_that_lost_commits_everything_is_invalidated() {
     assert_eq!(node.warm(1).await, "old");
     // The relay says which server this is.
     let told = "SELECT server IS NOT NULL FROM cache_outbox_state";
-    eventually(PATIENCE, async || postgres.psql(&url, told) == "t").await;
+    eventually(TEST_TIMEOUT, async || postgres.psql(&url, told) == "t").await;
     let quiet = "ALTER TABLE users DISABLE TRIGGER USER";
     postgres.psql(&url, quiet);
     // What depends on the table is invalidated, since its triggers are others.
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         !node.stats().await.not_followed.is_empty()
     })
     .await;
@@ -561,7 +567,7 @@ async fn after_a_crash_that_lost_commits_everything_is_invalidated() {
     node.shows(1, "lost").await;
     assert_eq!(node.warm(1).await, "lost");
     postgres.stop();
-    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !node.stats().await.connected).await;
     postgres.start_again();
     assert_eq!(
         postgres.psql(&url, "SELECT name FROM users WHERE id = 1"),
@@ -573,7 +579,7 @@ async fn after_a_crash_that_lost_commits_everything_is_invalidated() {
     // A shutdown loses nothing, and nothing is invalidated after it.
     assert_eq!(node.warm(1).await, "old");
     postgres.shut_down();
-    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !node.stats().await.connected).await;
     postgres.start_again();
     node.heard().await;
     assert_eq!(node.stats().await.cold_starts, 1);

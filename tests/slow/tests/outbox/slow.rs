@@ -7,7 +7,7 @@ use cache_tests::{Postgres, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
 
-use crate::{Node, PATIENCE, database, users};
+use crate::{Node, TEST_TIMEOUT, database, users};
 
 const CHANGES: u64 = 40;
 
@@ -46,7 +46,10 @@ async fn entries(postgres: &Postgres, url: &str, index: &str, node: &Node) -> u6
     let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE application_name = 'cache-runtime outbox' AND datname = current_database()";
     postgres.psql(url, ended);
-    eventually(PATIENCE, async || node.stats().await.connections > before).await;
+    eventually(TEST_TIMEOUT, async || {
+        node.stats().await.connections > before
+    })
+    .await;
     let alive =
         format!("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = '{index}'");
     postgres.psql(url, &alive).parse().expect("a number")
@@ -112,11 +115,11 @@ async fn a_bulk_write_holds_nobody_up() {
     let left: u64 = postgres.psql(&url, count).parse().expect("a number");
     assert!(left > BULK / 2, "{left} rows were left");
     // The bulk itself is delivered as a whole.
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         node.order("a:b", 1).await.expect("read") == "new"
     })
     .await;
-    eventually(PATIENCE, async || postgres.psql(&url, count) == "0").await;
+    eventually(TEST_TIMEOUT, async || postgres.psql(&url, count) == "0").await;
 }
 
 /// Rows are found that were there before the relay connected. How soon a million of them are passed
@@ -138,7 +141,7 @@ async fn rows_from_before_are_found_behind_dead_ones() {
     .await;
     let node = Node::new(shared(&redis), &url).await;
     node.shows(1, "new").await;
-    eventually(PATIENCE, async || node.stats().await.depth == Some(0)).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.depth == Some(0)).await;
 }
 
 /// Without Redis: a read goes over what is new, and not over all that was written since the oldest
@@ -187,7 +190,10 @@ async fn a_slow_statement_is_no_lost_connection() {
             let done = sqlx::query(statement).execute(&mut locker).await;
             done.expect("done");
         }
-        eventually(PATIENCE, async || node.stats().await.slow > before.slow + 1).await;
+        eventually(TEST_TIMEOUT, async || {
+            node.stats().await.slow > before.slow + 1
+        })
+        .await;
         // What has been given up is not at work any more: at most its successor is.
         let at_work =
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox'
@@ -208,17 +214,17 @@ async fn figures_are_unknown_without_a_connection() {
     let (mut postgres, redis) = (Postgres::start(), RedisServer::start());
     let url = database(&postgres, [users()]).await;
     let node = Node::new(shared(&redis), &url).await;
-    eventually(PATIENCE, async || node.stats().await.depth == Some(0)).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.depth == Some(0)).await;
     postgres.shut_down();
-    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    eventually(TEST_TIMEOUT, async || !node.stats().await.connected).await;
     let stats = node.stats().await;
     assert_eq!(
         (stats.depth, stats.oldest_ms, stats.dead),
         (None, None, None)
     );
-    eventually(PATIENCE, async || node.stats().await.unread_ms > 1_000).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.unread_ms > 1_000).await;
     postgres.start_again();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let stats = node.stats().await;
         stats.depth == Some(0) && stats.unread_ms < 1_000
     })
@@ -255,7 +261,7 @@ async fn a_text_that_cannot_be_sent_holds_nobody_up() {
         )
         .await;
         let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
-        eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "3").await;
+        eventually(TEST_TIMEOUT, async || postgres.psql(&url, set_aside) == "3").await;
         node.warm(1).await;
         run(&url, "UPDATE users SET name = 'new' WHERE id = 1").await;
         node.shows(1, "new").await;

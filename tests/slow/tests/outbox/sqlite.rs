@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection};
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+use crate::TEST_TIMEOUT;
 
 /// A file with tables, the outbox, and its triggers.
 struct File {
@@ -115,7 +115,7 @@ impl Node {
     async fn with(config: CacheConfig, file: &File, outbox: OutboxConfig) -> Self {
         // A relay that waits to write keeps new readers out, again and again.
         let options: SqliteConnectOptions = file.url().parse().expect("a URL");
-        let pool = SqlitePool::connect_with(options.busy_timeout(PATIENCE));
+        let pool = SqlitePool::connect_with(options.busy_timeout(TEST_TIMEOUT));
         let pool = pool.await.expect("connects");
         let config = config.command_budget(Duration::from_secs(5));
         let cache = Cache::new(config.outbox(outbox)).await;
@@ -129,7 +129,7 @@ impl Node {
     }
 
     async fn heard(&self) {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let stats = self.stats().await;
             stats.connected && stats.serving != Some(false)
         })
@@ -178,7 +178,7 @@ impl Node {
 
     async fn warm(&self, id: i64) -> Option<String> {
         let mut last = None;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let (name, is_hit) = self.name(id).await;
             last = name;
             is_hit
@@ -188,7 +188,10 @@ impl Node {
     }
 
     async fn shows(&self, id: i64, name: Option<&str>) {
-        eventually(PATIENCE, async || self.name(id).await.0.as_deref() == name).await;
+        eventually(TEST_TIMEOUT, async || {
+            self.name(id).await.0.as_deref() == name
+        })
+        .await;
     }
 }
 
@@ -265,7 +268,7 @@ async fn rows_committed_by_any_program_are_read_anew_by_all() {
             file.run(write).await;
             for node in &nodes {
                 node.shows(id, shown).await;
-                eventually(PATIENCE, async || {
+                eventually(TEST_TIMEOUT, async || {
                     node.room(room).await.expect("read") == count
                 })
                 .await;
@@ -361,7 +364,7 @@ async fn a_transaction_is_read_anew_by_all() {
         reader.shows(1, Some("three")).await;
         let stats = reader.stats().await;
         if stats.shared {
-            eventually(PATIENCE, async || file.rows().await == 0).await;
+            eventually(TEST_TIMEOUT, async || file.rows().await == 0).await;
         }
     }
 }
@@ -380,7 +383,7 @@ async fn a_process_that_has_missed_rows_starts_cold() {
     file.run("UPDATE guests SET name = 'new' WHERE id = 1")
         .await;
     deletes.shows(1, Some("new")).await;
-    eventually(PATIENCE, async || file.rows().await == 0).await;
+    eventually(TEST_TIMEOUT, async || file.rows().await == 0).await;
     node.shows(1, Some("new")).await;
     let stats = node.stats().await;
     assert_eq!((stats.connections, stats.cold_starts), (1, 2), "{stats:?}");
@@ -399,7 +402,10 @@ async fn a_process_that_cannot_read_serves_nothing() {
         .execute(&mut holder)
         .await;
     held.expect("held");
-    eventually(PATIENCE, async || node.stats().await.serving == Some(false)).await;
+    eventually(TEST_TIMEOUT, async || {
+        node.stats().await.serving == Some(false)
+    })
+    .await;
     let done = sqlx::raw_sql("COMMIT").execute(&mut holder).await;
     done.expect("committed");
     assert_eq!(node.name(1).await.0.as_deref(), Some("new"));
@@ -423,7 +429,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_within_limits() {
              INSERT INTO cache_outbox (kind, resource, value) VALUES ('row', 'guests', x'00ff'), ('row', 'No Name', 1)",
         )
         .await;
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let stats = node.stats().await;
             stats.set_aside == 1_000 && stats.set_aside_dropped >= 103
         })
@@ -508,7 +514,7 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
             let sql = sql.replace("{update}", &update);
             file.run(&format!("BEGIN; {sql}; UPDATE guests SET name = 'new' WHERE id = 1; COMMIT")).await;
             node.shows(1, Some("new")).await;
-            eventually(PATIENCE, async || node.stats().await.not_followed == problem).await;
+            eventually(TEST_TIMEOUT, async || node.stats().await.not_followed == problem).await;
             let checkup = node.cache.checkup().await.to_string();
             assert!(checkup.contains("does not follow: guests"), "{checkup}");
             let status = sqlite::status(&mut connection, &file.outbox()).await.expect("read");
@@ -516,7 +522,7 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
 
             let installed = sqlite::install(&mut connection, &file.outbox(), Some(&followed())).await;
             installed.expect("installed again");
-            eventually(PATIENCE, async || node.stats().await.not_followed.is_empty()).await;
+            eventually(TEST_TIMEOUT, async || node.stats().await.not_followed.is_empty()).await;
             let status = sqlite::status(&mut connection, &file.outbox()).await.expect("read");
             assert!(status.not_followed.is_empty() && status.older.is_empty(), "{status}");
             node.warm(1).await;
@@ -574,7 +580,7 @@ async fn rows_changed_by_a_migration_before_its_triggers_are_read_anew() {
             let before = node.stats().await.delivered;
             file.run("UPDATE guests SET mail = 'other' WHERE id = 2")
                 .await;
-            eventually(PATIENCE, async || node.stats().await.delivered > before).await;
+            eventually(TEST_TIMEOUT, async || node.stats().await.delivered > before).await;
         }
         assert!(node.name(1).await.1, "it was invalidated");
     }
@@ -687,10 +693,10 @@ async fn a_relay_needs_no_lock_to_deliver() {
     let node = Node::new(config, &file).await;
     node.shows(1, Some("new")).await;
     // It goes on over the same connection until it can delete the row.
-    eventually(PATIENCE, async || node.stats().await.slow > 0).await;
+    eventually(TEST_TIMEOUT, async || node.stats().await.slow > 0).await;
     let done = sqlx::query("COMMIT").execute(&mut reader).await;
     done.expect("done");
-    eventually(PATIENCE, async || file.rows().await == 0).await;
+    eventually(TEST_TIMEOUT, async || file.rows().await == 0).await;
     assert_eq!(node.stats().await.connections, 1);
 }
 
@@ -715,8 +721,11 @@ async fn a_bulk_write_holds_nobody_up() {
     )
     .await;
     node.shows(1, Some("new")).await;
-    eventually(PATIENCE, async || node.room(1).await.expect("read") == 1).await;
-    eventually(PATIENCE, async || file.rows().await == 0).await;
+    eventually(TEST_TIMEOUT, async || {
+        node.room(1).await.expect("read") == 1
+    })
+    .await;
+    eventually(TEST_TIMEOUT, async || file.rows().await == 0).await;
     let set = sets() - before;
     assert!(set < 1_000, "{set} generations were replaced");
 }
@@ -819,7 +828,10 @@ async fn two_demos_on_one_file_show_what_is_written_beside_them() {
             .await
             .expect("written");
         for demo in &demos {
-            eventually(PATIENCE, async || crate::demo::name(demo, 1).await == name).await;
+            eventually(TEST_TIMEOUT, async || {
+                crate::demo::name(demo, 1).await == name
+            })
+            .await;
         }
     }
 }

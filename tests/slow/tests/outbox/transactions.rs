@@ -6,7 +6,7 @@ use cache_tests::{Mode, Postgres, Proxy, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::{Node, PATIENCE, database, users};
+use crate::{Node, TEST_TIMEOUT, database, users};
 
 /// With Redis, and without.
 fn configs(redis: &RedisServer) -> [(bool, CacheConfig); 2] {
@@ -48,7 +48,7 @@ async fn a_prepared_transaction_is_followed_when_it_is_committed() {
         }
         assert_eq!(node.warm(1).await, "old");
         // It is seen, although no connection has it.
-        eventually(PATIENCE, async || node.stats().await.prepared == 1).await;
+        eventually(TEST_TIMEOUT, async || node.stats().await.prepared == 1).await;
         let config = OutboxConfig::postgres(&url).expect("a URL");
         let status = outbox::status(&mut connection, &config).await;
         let status = status.expect("read");
@@ -78,7 +78,7 @@ async fn after_a_dump_was_restored_everything_is_invalidated() {
             assert_eq!(node.warm(1).await, "old");
             if is_shared {
                 let server = "SELECT server IS NOT NULL FROM cache_outbox_state";
-                eventually(PATIENCE, async || postgres.psql(&url, server) == "t").await;
+                eventually(TEST_TIMEOUT, async || postgres.psql(&url, server) == "t").await;
             }
             let dump = postgres.dump(&url);
             postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
@@ -97,7 +97,7 @@ async fn after_a_dump_was_restored_everything_is_invalidated() {
                     Node::new(config, &url).await
                 }
             };
-            eventually(PATIENCE, async || node.stats().await.cold_starts > seen).await;
+            eventually(TEST_TIMEOUT, async || node.stats().await.cold_starts > seen).await;
             node.heard().await;
             node.shows(1, "old").await;
             // And what is written from here on is followed.
@@ -146,14 +146,14 @@ async fn in_a_new_cluster_transactions_begin_anew_and_none_is_skipped() {
         proxy.lead_to(other.port());
         proxy.cut_then(Mode::Pass);
         let is_over = async || node.stats().await.cold_starts > cold_starts;
-        eventually(PATIENCE, is_over).await;
+        eventually(TEST_TIMEOUT, is_over).await;
         node.shows(1, "one").await;
         node.warm(1).await;
         other.psql(&at_other, "UPDATE users SET name = 'two' WHERE id = 1");
         node.shows(1, "two").await;
         if is_shared {
             let rows = "SELECT count(*) FROM cache_outbox";
-            eventually(PATIENCE, async || other.psql(&at_other, rows) == "0").await;
+            eventually(TEST_TIMEOUT, async || other.psql(&at_other, rows) == "0").await;
         }
     }
 }

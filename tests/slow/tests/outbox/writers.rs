@@ -7,7 +7,7 @@ use cache_tests::{Postgres, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::{Node, PATIENCE, database, install, users, written};
+use crate::{Node, TEST_TIMEOUT, database, install, users, written};
 
 /// Runs statements over one connection, and returns what they have written to the outbox.
 fn after(url: &str, sql: &str) -> Vec<String> {
@@ -425,7 +425,7 @@ async fn a_relay_that_may_not_see_the_rows_serves_nothing() {
             &url,
             "ALTER TABLE cache_outbox ENABLE ROW LEVEL SECURITY; UPDATE users SET name = 'newer' WHERE id = 1",
         );
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let stats = node.stats().await;
             !stats.connected && stats.unread_ms > 1_000
         })

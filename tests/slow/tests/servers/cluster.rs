@@ -7,12 +7,12 @@ use cache_runtime::testing::check_store;
 use cache_runtime::{
     Acknowledgement, Cache, CacheConfig, RedisConfig, Status, cached, invalidates, observe,
 };
-use cache_tests::{RedisCluster, RedisOptions, RedisServer, eventually, patience};
+use cache_tests::{RedisCluster, RedisOptions, RedisServer, eventually, test_timeout};
 use tokio::runtime::Handle;
 
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn settings(cluster: &RedisCluster) -> CacheConfig {
     let seeds = (0..cluster.len()).map(|node| ("127.0.0.1", cluster.node(node).port()));
@@ -172,11 +172,11 @@ async fn keys_that_a_user_may_not_write_hold_up_no_others_of_their_slot() {
     let seeds = [("127.0.0.1", cluster.node(1).port())];
     let login = RedisConfig::cluster(seeds).login(Some("app"), "app-word");
     let limited = Cache::new(config.redis(login)).await;
-    eventually(PATIENCE, async || limited.is_available().await).await;
+    eventually(TEST_TIMEOUT, async || limited.is_available().await).await;
     let is_hit = async || matches!(observe(shop.user(1)).await.1[0].status, Status::Hit { .. });
-    eventually(PATIENCE, is_hit).await;
+    eventually(TEST_TIMEOUT, is_hit).await;
     both_written(1, &limited).await;
-    eventually(PATIENCE, async || !is_hit().await).await;
+    eventually(TEST_TIMEOUT, async || !is_hit().await).await;
     let pending = limited.get_stats().await.counters.pending;
     assert!(pending > 0, "the other one is not given up");
 }
@@ -256,7 +256,7 @@ async fn a_slot_on_its_way_bypasses_and_its_invalidations_follow() {
         Some("0")
     );
     cluster.end_move(slot, from, to);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
 }
 
 /// One of the cases that are listed as weaker. If this fails since nothing stale comes back, it has
@@ -268,7 +268,7 @@ async fn keys_that_are_brought_back_by_hand_are_as_old_as_they_were() {
     let slot = cluster.slot("users:1");
     let from = cluster.owner(slot);
     let to = (from + 1) % 3;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     let old = shop.user(1).await;
     cluster.begin_to_move(slot, to);
     cluster.move_keys(slot, from, to);
@@ -296,7 +296,7 @@ async fn a_write_is_delivered_while_the_slot_of_its_generations_is_on_its_way() 
         let outcomes = observe(other.list(1)).await.1;
         matches!(outcomes[0].status, Status::Hit { .. })
     };
-    eventually(PATIENCE, is_listed).await;
+    eventually(TEST_TIMEOUT, is_listed).await;
     let slot = cluster.slot("@gen:{users}");
     let (from, to) = (cluster.owner(slot), 1 - cluster.owner(slot));
     cluster.begin_to_move(slot, to);
@@ -308,7 +308,7 @@ async fn a_write_is_delivered_while_the_slot_of_its_generations_is_on_its_way() 
     assert_eq!(shop.cache.get_stats().await.counters.pending, 0);
     cluster.move_keys(slot, from, to);
     cluster.end_move(slot, from, to);
-    eventually(PATIENCE, is_listed).await;
+    eventually(TEST_TIMEOUT, is_listed).await;
     // Nobody depends on these rows, so they have no generations.
     shop.rename(79).await;
     for node in 0..2 {
@@ -340,7 +340,7 @@ async fn invalidations_follow_a_slot_to_a_node_that_had_none() {
         Some("0")
     );
     cluster.end_move(slot, from, to);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
 }
 
 /// The entry's node fails over to a replica that has not heard of the invalidation.
@@ -396,13 +396,13 @@ async fn entries_from_before_a_node_lost_all_slots_are_cold_when_one_returns() {
     let shop = Shop::over(settings(&cluster)).await;
     for _ in 0..3 {
         cluster.move_slot(slot, last);
-        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
         let kept = std::env::temp_dir().join(format!("entry-{}", cluster.node(last).port()));
         let kept = kept.display();
         let keep = format!("redis-cli --raw DUMP users:1 | head -c -1 > {kept}");
         cluster.node(last).shell(&keep);
         cluster.move_slot(slot, home);
-        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
         // It is gone by the time at which the slot returns, and does nothing again.
         let writer = shop.node(settings(&cluster)).await;
         let row = writer.rename(1).await;
@@ -444,7 +444,7 @@ async fn a_process_that_starts_is_not_served_by_a_primary_that_refuses_writes() 
         assert_eq!(cluster.node(refusing).cli(&set), "OK");
     };
     replicas("5");
-    eventually(PATIENCE, async || !is_hit(&shop, id).await).await;
+    eventually(TEST_TIMEOUT, async || !is_hit(&shop, id).await).await;
     let row = shop.commit();
     let told = shop.cache.invalidate("users", &id).await;
     assert_eq!(told, Acknowledgement::Pending);
@@ -460,7 +460,7 @@ async fn a_process_that_starts_is_not_served_by_a_primary_that_refuses_writes() 
     }
     let late = shop.node(seeded).await;
     replicas("0");
-    eventually(PATIENCE, async || is_hit(&late, id).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&late, id).await).await;
     assert_eq!(late.user(id).await, row);
 }
 
@@ -472,7 +472,7 @@ async fn cut_off(cluster: &mut RedisCluster, primary: usize, replica: usize) {
         let offset = lines.find_map(|line| line.strip_prefix("master_repl_offset:"));
         offset.unwrap_or_default().to_owned()
     };
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         offset(cluster, primary) == offset(cluster, replica)
     })
     .await;
@@ -485,7 +485,7 @@ async fn cut_off(cluster: &mut RedisCluster, primary: usize, replica: usize) {
 
 /// Reads until it is served; each time it is this row.
 async fn becomes_a_hit(shop: &Shop, id: i64, row: u64) {
-    let ends = Instant::now() + PATIENCE;
+    let ends = Instant::now() + TEST_TIMEOUT;
     loop {
         assert_eq!(shop.user(id).await, row);
         if is_hit(shop, id).await {
@@ -511,7 +511,7 @@ async fn replace_stopped(
     cluster.wait_for_primary(new);
     let port = cluster.node(new).port();
     let mut unknown = Instant::now();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let asked = Instant::now();
         let stats = shop.cache.get_stats().await;
         let is_known = stats.nodes.iter().any(|it| it.port == port && it.connected);
@@ -543,7 +543,7 @@ async fn nothing_is_acknowledged_while_a_former_owner_may_answer() {
         });
         // It takes place at once; what waits is that it is said.
         let key = ["EXISTS", "users:1"];
-        eventually(PATIENCE, async || cluster.node(new).cli(&key) == "0").await;
+        eventually(TEST_TIMEOUT, async || cluster.node(new).cli(&key) == "0").await;
         tokio::time::sleep(IN_TIME / 4).await;
         let resumed = Instant::now();
         cluster.node_mut(old).resume();
@@ -581,7 +581,7 @@ async fn delivered_invalidations_are_not_repeated() {
     let scripts = || cluster.node(home).calls("evalsha");
     let before = scripts();
     // Until the fence is over, three seconds.
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     // One repetition, a probe a second, and what stores the row; there were thirty.
     let calls = scripts() - before;
     assert!(calls < 15, "{calls} scripts");
@@ -603,7 +603,7 @@ async fn nothing_is_read_from_a_new_owner_while_the_former_one_may_answer() {
         let was_hit = is_hit(&shop, 1).await;
         let is_in_time = unknown.elapsed() < IN_TIME;
         cluster.node_mut(old).resume();
-        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
         if is_in_time {
             assert!(!was_hit, "the new owner was read");
             return;
@@ -629,13 +629,13 @@ async fn a_silent_former_owner_holds_up_only_its_own_slots() {
     };
     let (here, there) = (id_on(generations), id_on(first));
     let (mut old, mut new) = (first, 3 + first);
-    let end = Instant::now() + patience(2 * PATIENCE);
+    let end = Instant::now() + test_timeout(2 * TEST_TIMEOUT);
     while Instant::now() < end {
         let unknown = replace_stopped(&mut cluster, &shop, there, old, new).await;
         let cache = shop.cache.clone();
         let held_up = tokio::spawn(async move { cache.invalidate("users", &there).await });
         let key = ["EXISTS", &format!("users:{there}")];
-        eventually(PATIENCE, async || cluster.node(new).cli(&key) == "0").await;
+        eventually(TEST_TIMEOUT, async || cluster.node(new).cli(&key) == "0").await;
         let acknowledged = shop.cache.invalidate("users", &here).await;
         let at = Instant::now();
         let held_up = held_up.await.expect("no panic");
@@ -691,7 +691,7 @@ async fn a_hit_costs_one_round_trip() {
     let entries = 1 - generations;
     let id = (0..100).find(|id| cluster.is_owner(entries, &format!("users:{id}")));
     let id = id.expect("a row of that node");
-    eventually(PATIENCE, async || is_hit(&shop, id).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, id).await).await;
     let read = |cluster: &RedisCluster| [0, 1].map(|node| cluster.node(node).calls("mget"));
     let before = read(&cluster);
     for _ in 0..HITS {
@@ -699,13 +699,13 @@ async fn a_hit_costs_one_round_trip() {
     }
     assert_eq!(read(&cluster), before.map(|calls| calls + HITS));
     for silent in [generations, entries] {
-        eventually(PATIENCE, async || is_hit(&shop, id).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, id).await).await;
         let answering = 1 - silent;
         let before = read(&cluster)[answering];
         cluster.node_mut(silent).pause();
         let reader = shop.clone();
         let reader = tokio::spawn(async move { reader.user(id).await });
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             cluster.node(answering).calls("mget") > before
         })
         .await;
@@ -733,7 +733,7 @@ async fn a_dead_shard_holds_up_only_its_own() {
     };
     let (here, there) = (id_on(generations), id_on(away));
     cluster.node_mut(away).stop();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let stats = shop.cache.get_stats().await;
         stats
             .reason
@@ -775,11 +775,11 @@ async fn a_dead_shard_holds_up_only_its_own() {
     assert_eq!(nonce(), after, "invalidated again");
     assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
     cluster.node_mut(away).restart();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         shop.cache.get_stats().await.counters.pending == 0
     })
     .await;
-    eventually(PATIENCE, async || is_hit(&shop, there).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, there).await).await;
 }
 
 /// The shard was silent and has lost nothing, so what was left has to reach it.
@@ -801,14 +801,14 @@ async fn everything_is_invalidated_at_a_shard_that_was_silent_once_it_answers() 
         let outcomes = observe(shop.order(id)).await.1;
         matches!(outcomes[0].status, Status::Hit { .. })
     };
-    eventually(PATIENCE, async || is_served(&shop).await).await;
+    eventually(TEST_TIMEOUT, async || is_served(&shop).await).await;
     cluster.node_mut(away).pause();
     let row = shop.commit();
     assert!(shop.cache.clear_all().await.is_err(), "one shard has not");
     assert_eq!(shop.order(id).await, row);
     assert!(!is_served(&shop).await, "it waits");
     cluster.node_mut(away).resume();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         assert_eq!(shop.order(id).await, row);
         shop.cache.get_stats().await.counters.pending == 0 && is_served(&shop).await
     })
@@ -870,7 +870,7 @@ async fn slots_that_return_during_a_clearing_are_walked_again() {
     };
     let (mut again, mut rounds) = (0, 0);
     // On a busy machine most moves take too long.
-    let end = Instant::now() + 2 * PATIENCE;
+    let end = Instant::now() + 2 * TEST_TIMEOUT;
     while rounds < ROUNDS && Instant::now() < end {
         let usual = usual().await;
         // Right after the process has asked for slots and epochs, so that it asks once more only
@@ -878,7 +878,7 @@ async fn slots_that_return_during_a_clearing_are_walked_again() {
         let before = node.calls("cluster|nodes");
         // It asks after that.
         let mut earliest = Instant::now();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let now = Instant::now();
             let has_asked = node.calls("cluster|nodes") > before;
             if !has_asked {

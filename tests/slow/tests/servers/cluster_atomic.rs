@@ -8,7 +8,7 @@ use cache_tests::{RedisCluster, RedisOptions, eventually};
 use crate::cluster::settings;
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while, nothing_staler_than};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_millis(500);
 const KEYS: [&str; 4] = ["users:0", "users:1", "users:2", "@gen:{users}"];
 
@@ -103,7 +103,7 @@ async fn invalidations_while_a_slot_was_away_stay() {
     assert_eq!(shop.user(1).await, row);
     cluster.move_at_once((slot, slot), home);
     assert_eq!(shop.user(1).await, row);
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         assert_eq!(shop.user(1).await, row);
         is_hit(&shop, 1).await
     })

@@ -7,11 +7,11 @@ use cache_tests::{RedisCluster, eventually};
 use crate::cluster::settings;
 use crate::shop::Shop;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns when all is as it should be; until then the processes read and write.
 async fn settled(cluster: &RedisCluster, processes: &[&Shop]) {
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         for (id, process) in (0..).zip(processes) {
             process.user(id).await;
             process.rename(id).await;

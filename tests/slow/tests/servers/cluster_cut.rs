@@ -10,7 +10,7 @@ use cache_tests::{Links, Mode, RedisCluster, eventually};
 use crate::cluster::{clients, settings};
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Nothing arrives, in one way or another.
 const CUTS: [Mode; 5] = [
     Mode::Cut,
@@ -49,7 +49,7 @@ async fn nodes_are_used_at_the_addresses_that_replace_theirs() {
     let acknowledged = shop.cache.invalidate("users", &1_i64).await;
     assert_eq!(acknowledged, Acknowledgement::Delivered);
     cluster.end_move(slot, from, joined);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     // The addresses in the figures are the cluster's own.
     let stats = shop.cache.get_stats().await;
     let ports: Vec<_> = stats.nodes.iter().map(|node| node.port).collect();
@@ -58,7 +58,7 @@ async fn nodes_are_used_at_the_addresses_that_replace_theirs() {
     for (_, link) in links.iter() {
         link.set(Mode::Cut);
     }
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let stats = shop.cache.get_stats().await;
         stats.nodes.iter().all(|node| !node.connected)
     })
@@ -66,7 +66,7 @@ async fn nodes_are_used_at_the_addresses_that_replace_theirs() {
     for (_, link) in links.iter() {
         link.set(Mode::Pass);
     }
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,10 +86,10 @@ async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
     let (here, there) = (id_on(generations), id_on(away));
     let port = cluster.node(away).port();
     for cut in CUTS {
-        eventually(PATIENCE, async || is_hit(&other, there).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&other, there).await).await;
         links.link(port).set(cut);
         // Until then its commands wait for an answer.
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let reason = shop.cache.get_stats().await.reason;
             reason.is_some_and(|reason| reason.contains(&port.to_string()))
         })
@@ -105,12 +105,12 @@ async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
         assert_eq!(shop.user(here).await, row);
         assert!(is_hit(&shop, here).await, "{cut:?}");
         links.link(port).cut_then(Mode::Pass);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             shop.cache.get_stats().await.counters.pending == 0
         })
         .await;
         assert_eq!(other.user(there).await, row, "{cut:?}");
-        eventually(PATIENCE, async || is_hit(&shop, there).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, there).await).await;
     }
 }
 
@@ -166,22 +166,25 @@ async fn reads_are_counted_that_are_not_served_while_the_owner_is_uncertain() {
         let (_, outcomes) = observe(shop.user(1)).await;
         outcomes[0].status == Status::Bypass(reason)
     };
-    eventually(PATIENCE, async || is_for(BypassReason::Unconfirmed).await).await;
+    eventually(TEST_TIMEOUT, async || {
+        is_for(BypassReason::Unconfirmed).await
+    })
+    .await;
     let counted = unserved().await.expect("there are some");
     assert!(counted.unconfirmed > 0, "{counted:?}");
     for (_, link) in links.iter() {
         link.set(Mode::Pass);
     }
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
 
     let shards = cluster.shards();
     let shard = shards.iter().find(|(primary, _)| *primary == home);
     let replica = shard.expect("it has a shard").1[0];
     cluster.node_mut(home).pause();
     cluster.fail_over(replica, &["TAKEOVER"]);
-    eventually(PATIENCE, async || is_for(BypassReason::Fenced).await).await;
+    eventually(TEST_TIMEOUT, async || is_for(BypassReason::Fenced).await).await;
     cluster.node_mut(home).resume();
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     let stats = shop.cache.get_stats().await;
     let counted = stats.unserved.expect("there are some");
     assert!(counted.fenced > 0, "{counted:?}");
@@ -204,7 +207,7 @@ const MOVED: Duration = Duration::from_millis(600);
 /// The connections to all nodes, when there is one to each.
 async fn connections(cluster: &RedisCluster, shop: &Shop) -> Vec<Vec<String>> {
     let nodes = || (0..cluster.len()).map(|node| cluster.node(node));
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         is_hit(shop, 1).await && nodes().all(|node| node.connections() == 1)
     })
     .await;
@@ -218,7 +221,7 @@ async fn answers_that_are_late_once_end_no_connection() {
     let links = links_to(&cluster);
     let shop = Shop::over(over(&cluster, &links)).await;
     // On a busy machine the next ones may be late as well.
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let before = connections(&cluster, &shop).await;
         for (_, link) in links.iter() {
             link.set(Mode::Hold);
@@ -248,7 +251,7 @@ async fn a_node_whose_answer_is_late_when_a_slot_returns_has_its_new_epoch() {
     for _ in 0..20 {
         connections(&cluster, &shop).await;
         let before = questions();
-        eventually(PATIENCE, async || questions() > before).await;
+        eventually(TEST_TIMEOUT, async || questions() > before).await;
         // The next question comes 750 ms later and is late after 500 ms more; that after it comes
         // at 1500.
         let asked = Instant::now();

@@ -8,7 +8,7 @@ use cache_tests::{RedisCluster, eventually};
 use crate::cluster::settings;
 use crate::shop::{Shop, nothing_staler_than};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_millis(500);
 /// Rows of all nodes.
 const ROWS: i64 = 12;
@@ -25,7 +25,7 @@ async fn is_local(shop: &Shop, id: i64) -> bool {
 /// Reads until a local entry of each row answers.
 async fn warm(shop: &Shop) {
     for id in 0..ROWS {
-        eventually(PATIENCE, async || is_local(shop, id).await).await;
+        eventually(TEST_TIMEOUT, async || is_local(shop, id).await).await;
     }
 }
 
@@ -52,13 +52,13 @@ async fn local_entries_end_with_writes_here_and_elsewhere() {
     warm(&shop).await;
     for id in 0..ROWS {
         let row = other.rename(id).await;
-        eventually(PATIENCE, async || shop.user(id).await == row).await;
+        eventually(TEST_TIMEOUT, async || shop.user(id).await == row).await;
     }
     warm(&shop).await;
     // Of the generation another node tells than of most entries.
     let row = other.replace().await;
     for id in 0..ROWS {
-        eventually(PATIENCE, async || shop.user(id).await == row).await;
+        eventually(TEST_TIMEOUT, async || shop.user(id).await == row).await;
     }
     warm(&shop).await;
     shop.cache.clear_all().await.expect("the cluster answers");
@@ -76,12 +76,12 @@ async fn all_keys_in_one_slot_need_one_node_to_be_heard() {
     warm(&shop).await;
     for id in 0..ROWS {
         let row = other.rename(id).await;
-        eventually(PATIENCE, async || shop.user(id).await == row).await;
+        eventually(TEST_TIMEOUT, async || shop.user(id).await == row).await;
     }
     warm(&shop).await;
     let row = other.replace().await;
     for id in 0..ROWS {
-        eventually(PATIENCE, async || shop.user(id).await == row).await;
+        eventually(TEST_TIMEOUT, async || shop.user(id).await == row).await;
     }
 }
 
@@ -94,7 +94,7 @@ async fn a_slot_that_leaves_ends_all_local_entries() {
     let before = figures(&shop).await.epochs;
     let slot = cluster.slot("nobody's");
     cluster.move_slot(slot, (cluster.owner(slot) + 1) % 3);
-    eventually(PATIENCE, async || figures(&shop).await.epochs > before).await;
+    eventually(TEST_TIMEOUT, async || figures(&shop).await.epochs > before).await;
     warm(&shop).await;
 }
 
@@ -115,8 +115,8 @@ async fn a_silent_node_is_given_up_and_the_others_go_on_without_it() {
     let before = figures(&shop).await.epochs;
     cluster.node_mut(away).pause();
     // It is given up, and what came from it is dropped.
-    eventually(PATIENCE, async || figures(&shop).await.epochs > before).await;
-    eventually(PATIENCE, async || is_local(&shop, here).await).await;
+    eventually(TEST_TIMEOUT, async || figures(&shop).await.epochs > before).await;
+    eventually(TEST_TIMEOUT, async || is_local(&shop, here).await).await;
     cluster.node_mut(away).resume();
     warm(&shop).await;
 }
@@ -128,7 +128,7 @@ async fn a_lost_connection_to_a_node_drops_everything() {
     warm(&shop).await;
     let before = figures(&shop).await.epochs;
     cluster.node(1).cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    eventually(PATIENCE, async || figures(&shop).await.epochs > before).await;
+    eventually(TEST_TIMEOUT, async || figures(&shop).await.epochs > before).await;
     warm(&shop).await;
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::settings;
 use crate::shop::{Shop, is_hit};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const OFF: Status = Status::Bypass(BypassReason::SwitchedOff);
 
 async fn status(shop: &Shop) -> Status {
@@ -26,14 +26,17 @@ async fn a_switch_reaches_all_processes_over_a_cluster() {
     let here = Shop::over(settings(&cluster)).await;
     let there = here.node(settings(&cluster).local_mb(4)).await;
     for shop in [&here, &there] {
-        eventually(PATIENCE, async || is_hit(shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(shop, 1).await).await;
     }
     let mut events = there.cache.events();
     let switched = here.cache.disable_everywhere("users").await;
     switched.expect("the cluster takes it");
     assert_eq!(status(&here).await, OFF);
     loop {
-        let event = events.next_within(PATIENCE).await.expect("it hears of it");
+        let event = events
+            .next_within(TEST_TIMEOUT)
+            .await
+            .expect("it hears of it");
         if let EventKind::Switched {
             target,
             enabled,
@@ -58,11 +61,11 @@ async fn a_switch_reaches_all_processes_over_a_cluster() {
     assert_eq!(list(to), "users");
     let late = here.node(settings(&cluster)).await;
     for shop in [&here, &there, &late] {
-        eventually(PATIENCE, async || status(shop).await == OFF).await;
+        eventually(TEST_TIMEOUT, async || status(shop).await == OFF).await;
     }
     // A process that remembers it writes it back.
     cluster.node(to).cli(&["FLUSHALL"]);
-    eventually(PATIENCE, async || list(to) == "users").await;
+    eventually(TEST_TIMEOUT, async || list(to) == "users").await;
     assert_eq!(status(&here).await, OFF);
 
     // Invalidations have gone on meanwhile.
@@ -71,9 +74,9 @@ async fn a_switch_reaches_all_processes_over_a_cluster() {
     switched.expect("the cluster takes it");
     assert_eq!(list(to), "");
     for shop in [&here, &there, &late] {
-        eventually(PATIENCE, async || status(shop).await != OFF).await;
+        eventually(TEST_TIMEOUT, async || status(shop).await != OFF).await;
         assert_eq!(shop.user(1).await, row);
-        eventually(PATIENCE, async || is_hit(shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(shop, 1).await).await;
     }
 }
 
@@ -107,7 +110,7 @@ async fn an_entry_of_a_cluster_is_looked_at_without_a_trace() {
     let cluster = RedisCluster::start(3, 0);
     let shop = Shop::over(settings(&cluster)).await;
     let page = Admin::new(&shop.cache);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     shop.list(1).await;
     let list = keys(&cluster);
     let list = list.iter().find(|key| key.starts_with("users:list:"));
@@ -149,7 +152,7 @@ async fn an_entry_of_a_cluster_is_looked_at_without_a_trace() {
         "{seen}"
     );
     cluster.end_move(slot, from, to);
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         entry(&page, "users:1").await["found"] == "entry"
     })
     .await;

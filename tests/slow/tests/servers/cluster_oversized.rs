@@ -13,7 +13,7 @@ use crate::shop::{Shop, is_hit};
 /// Long enough for a hit on a machine that runs all tests at once, and not always for such a
 /// transfer.
 const BUDGET: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BYTES: &str = "300000000";
 const ROWS: std::ops::RangeInclusive<i64> = 2..=41;
 
@@ -42,14 +42,14 @@ fn sent(cluster: &RedisCluster) -> u64 {
 async fn a_huge_value_of_others_is_not_transferred_in_a_cluster() {
     let cluster = RedisCluster::start(2, 0);
     let shop = Shop::over(settings(&cluster).command_budget(BUDGET)).await;
-    eventually(PATIENCE, async || all_hit(&shop).await).await;
+    eventually(TEST_TIMEOUT, async || all_hit(&shop).await).await;
 
     let owner = cluster.node(cluster.owner(cluster.slot("users:1")));
     owner.cli(&["SETRANGE", "users:1", BYTES, "x"]);
     // The first read finds it out, and is no longer in the way then.
     shop.user(1).await;
     let foreign = Status::Bypass(BypassReason::Foreign);
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         status(&shop, 1).await == foreign && all_hit(&shop).await
     })
     .await;
@@ -68,7 +68,7 @@ async fn a_huge_value_of_others_is_not_transferred_in_a_cluster() {
 
     // Gone, it is a key like any other.
     owner.cli(&["DEL", "users:1"]);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
 }
 
 /// Nothing depends on what is no generation: it is replaced without being read.
@@ -76,9 +76,9 @@ async fn a_huge_value_of_others_is_not_transferred_in_a_cluster() {
 async fn a_huge_value_in_place_of_a_generation_is_replaced_in_a_cluster() {
     let cluster = RedisCluster::start(2, 0);
     let shop = Shop::over(settings(&cluster).command_budget(BUDGET)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     let owner = cluster.node(cluster.owner(cluster.slot("@gen:{users}")));
     owner.cli(&["SETRANGE", "@gen:{users}", BYTES, "x"]);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     assert_eq!(owner.cli(&["STRLEN", "@gen:{users}"]), "32");
 }

@@ -9,7 +9,7 @@ use cache_tests::{Links, Mode, RedisCluster, eventually};
 use crate::cluster::settings;
 use crate::shop::{Shop, is_hit};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// All keys are in one slot, so that one node suffices to serve everything.
 fn pinned(cluster: &RedisCluster) -> CacheConfig {
@@ -40,7 +40,7 @@ async fn whole(local: u32) -> Parted {
     let other = alone.node(pinned(&cluster)).await;
     let primary = cluster.owner(cluster.slot("{shop}"));
     for shop in [&alone, &other] {
-        eventually(PATIENCE, async || is_hit(shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(shop, 1).await).await;
     }
     Parted {
         cluster,
@@ -92,14 +92,14 @@ async fn nothing_stale_for_who_is_cut_off_with_a_replaced_primary() {
         parted.wait_for_replacement();
         // Otherwise it might be the former primary that acknowledges, and removes what it has.
         let new = parted.cluster.node(parted.primary + 3).port();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let nodes = parted.other.cache.get_stats().await.nodes;
             nodes.iter().any(|node| node.port == new && node.connected)
         })
         .await;
         let row = parted.other.commit();
         assert!(row > before);
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             parted.other.cache.invalidate("users", &1_i64).await == Acknowledgement::Delivered
         })
         .await;
@@ -113,7 +113,7 @@ async fn nothing_stale_for_who_is_cut_off_with_a_replaced_primary() {
         assert_eq!(acknowledged, Acknowledgement::Pending);
         former.cli(&["CONFIG", "SET", "cluster-node-timeout", "1000"]);
         parted.heal();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             assert_eq!(parted.alone.user(1).await, row);
             is_hit(&parted.alone, 1).await
         })
@@ -133,14 +133,14 @@ async fn acknowledgements_of_a_replaced_primary_are_repeated() {
     assert_eq!(acknowledged, Acknowledgement::Delivered);
     parted.wait_for_replacement();
     // The other process has an entry of before the commit that was invalidated on the wrong side.
-    eventually(PATIENCE, async || is_hit(&parted.other, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
     let row = parted.alone.commit();
     assert!(parted.other.user(1).await < row);
     tokio::time::sleep(LONG).await;
     assert!(parted.other.user(1).await < row, "nobody has told it");
     parted.heal();
-    eventually(PATIENCE, async || parted.other.user(1).await == row).await;
-    eventually(PATIENCE, async || is_hit(&parted.alone, 1).await).await;
+    eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&parted.alone, 1).await).await;
     assert_eq!(parted.alone.user(1).await, row);
 }
 
@@ -156,15 +156,15 @@ async fn repetitions_are_not_given_up() {
     let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
     assert_eq!(acknowledged, Acknowledgement::Delivered);
     parted.wait_for_replacement();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let stats = parted.alone.cache.get_stats().await;
         stats.nodes.iter().any(|node| node.port == new)
     })
     .await;
-    eventually(PATIENCE, async || is_hit(&parted.other, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
     let row = parted.alone.commit();
     tokio::time::sleep(LONG).await;
     assert!(parted.other.user(1).await < row, "nobody has told it");
     parted.links.link(new).set(Mode::Pass);
-    eventually(PATIENCE, async || parted.other.user(1).await == row).await;
+    eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
 }

@@ -7,7 +7,7 @@ use cache_tests::{RedisCluster, eventually};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::cluster::{PATIENCE, settings};
+use crate::cluster::{TEST_TIMEOUT, settings};
 use crate::shop::{Shop, is_hit, is_used};
 
 /// For so long an acknowledgement waits for the former owner of a slot.
@@ -65,7 +65,7 @@ async fn paused_time_costs_no_hit_and_no_acknowledgement_over_a_cluster() {
                 "{acknowledged:?} after {:?}",
                 before.elapsed()
             );
-            eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+            eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
         }
         shop.cache.shutdown().await;
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Two seconds without the majority, found out by a question each second that may take half of one.
 const NOT_SERVED_AFTER: Duration = Duration::from_millis(4000);
 
@@ -74,7 +74,7 @@ async fn nothing_stale_while_sentinels_fail_over() {
     .await;
     assert!(hits > 0, "{hits} of {reads}");
     let shop = Shop::over(settings(&sentinels)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     is_used(&shop).await;
     assert_ne!(sentinels.server(1).cli(&["DBSIZE"]), "0");
 }
@@ -87,8 +87,8 @@ async fn a_primary_that_is_killed_is_replaced() {
     let port = sentinels.server(0).port();
     sentinels.server_mut(0).stop();
     sentinels.wait_for_another(port);
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || {
         shop.cache.invalidate("users", &1_i64).await == Acknowledgement::Delivered
     })
     .await;
@@ -109,15 +109,15 @@ async fn without_the_majority_nothing_is_served() {
     for round in 1.. {
         sentinels.sentinel_mut(1).pause();
         let silent = Instant::now();
-        eventually(PATIENCE, async || !is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || !is_hit(&shop, 1).await).await;
         let took = silent.elapsed();
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let reason = shop.cache.get_stats().await.reason;
             reason.is_some_and(|reason| reason.contains("no majority"))
         })
         .await;
         sentinels.sentinel_mut(1).resume();
-        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
         if took < NOT_SERVED_AFTER {
             break;
         }
@@ -135,7 +135,7 @@ async fn the_latest_answer_counts() {
         .cli(&["SENTINEL", "FAILOVER", Sentinels::NAME]);
     assert_eq!(answer, "OK");
     let new = sentinels.server(1).port().to_string();
-    eventually(PATIENCE, async || {
+    eventually(TEST_TIMEOUT, async || {
         let named =
             sentinels
                 .sentinel(2)
@@ -146,7 +146,7 @@ async fn the_latest_answer_counts() {
     // What the former primary would answer is no longer the primary's word, whatever the first
     // Sentinel says.
     let shop = Shop::over(settings(&sentinels)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     is_used(&shop).await;
     assert_ne!(
         sentinels.server(1).cli(&["--scan", "--pattern", "users:*"]),
@@ -194,7 +194,7 @@ async fn the_first_answer_may_be_an_old_one() {
         let sentinel = sentinels.sentinel(number);
         let name = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Sentinels::NAME];
         let named = async || sentinel.cli(&name).ends_with(&port.to_string());
-        eventually(PATIENCE, named).await;
+        eventually(TEST_TIMEOUT, named).await;
     }
     let former = RedisServer::start();
     let behind = lone_sentinel(&former);
@@ -205,7 +205,7 @@ async fn the_first_answer_may_be_an_old_one() {
     ];
     let redis = RedisConfig::sentinels(ports.map(|port| ("127.0.0.1", port)), Sentinels::NAME);
     let shop = Shop::over(settings(&sentinels).redis(redis)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     assert_eq!(former.cli(&["--scan", "--pattern", "users:*"]), "");
     let keys = sentinels.server(1).cli(&["--scan", "--pattern", "users:*"]);
     assert_eq!(keys, "users:1");
@@ -230,25 +230,25 @@ async fn while_a_failover_ends_the_new_primary_is_used() {
         let mut lines = known.lines().skip_while(|line| *line != name);
         lines.nth(1).unwrap_or_default().to_owned()
     };
-    eventually(PATIENCE, async || field("num-slaves") == "2").await;
+    eventually(TEST_TIMEOUT, async || field("num-slaves") == "2").await;
     for server in [&new, &silent] {
         let info = || server.cli(&["INFO", "replication"]);
         let up = async || info().contains("master_link_status:up");
-        eventually(PATIENCE, up).await;
+        eventually(TEST_TIMEOUT, up).await;
     }
     silent.pause();
     let epoch = field("config-epoch");
     // The Sentinel has to know the replicas for a while before it chooses one.
     let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
-    eventually(PATIENCE, async || sentinel.cli(&failover) == "OK").await;
-    eventually(PATIENCE, async || field("config-epoch") != epoch).await;
+    eventually(TEST_TIMEOUT, async || sentinel.cli(&failover) == "OK").await;
+    eventually(TEST_TIMEOUT, async || field("config-epoch") != epoch).await;
     assert_eq!(field("port"), former.port().to_string(), "it has ended");
 
     let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
     let shop = Shop::over(over(redis)).await;
     let scan = ["--scan", "--pattern", "users:1"];
     let is_at_new = || new.cli(&scan) == "users:1";
-    eventually(PATIENCE, async || is_hit(&shop, 1).await && is_at_new()).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await && is_at_new()).await;
     assert_eq!(former.cli(&scan), "", "it was used meanwhile");
     silent.resume();
 }
@@ -266,7 +266,7 @@ async fn a_new_primary_is_used_once_the_former_one_is_left() {
     let mut waited = false;
     while !is_hit(&shop, 1).await {
         waited |= !is_left();
-        assert!(began.elapsed() < PATIENCE, "it is never used");
+        assert!(began.elapsed() < TEST_TIMEOUT, "it is never used");
     }
     let after = began.elapsed();
     assert!(waited, "the former primary was a replica at once");
@@ -289,7 +289,7 @@ async fn a_process_that_was_stopped_asks_first() {
         let user = demo.post("/users", &body).await.json();
         let path = format!("/users/{}", user["id"]);
         let is_hit = async || demo.get(&path).await.cache_status().hit;
-        eventually(PATIENCE, is_hit).await;
+        eventually(TEST_TIMEOUT, is_hit).await;
         demo.pause();
         for number in 0..3 {
             sentinels.sentinel_mut(number).pause();
@@ -302,7 +302,7 @@ async fn a_process_that_was_stopped_asks_first() {
             sentinels.sentinel_mut(number).resume();
         }
         let is_hit = async || demo.get(&path).await.cache_status().hit;
-        eventually(PATIENCE, is_hit).await;
+        eventually(TEST_TIMEOUT, is_hit).await;
     }
 }
 
@@ -320,8 +320,8 @@ async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
     };
     let shop = Shop::over(by(&ahead)).await;
     let writer = shop.node(by(&behind)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
-    eventually(PATIENCE, async || is_hit(&writer, 2).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&writer, 2).await).await;
     let row = change(&writer).await;
     assert!(
         shop.user(1).await < row,
@@ -329,7 +329,7 @@ async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
     );
     names(&behind, &new);
     former.stop();
-    eventually(PATIENCE, async || shop.user(1).await == row).await;
+    eventually(TEST_TIMEOUT, async || shop.user(1).await == row).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,7 +361,7 @@ async fn a_connection_lasts_while_sentinels_are_named() {
     resolve("sentinel.test", vec![address(sentinel.port())]);
     let redis = RedisConfig::sentinels([("sentinel.test", 1)], Sentinels::NAME);
     let shop = Shop::over(over(redis).local_mb(16)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     let connections = || server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
     let id = |list: &str| {
         let named = list.lines().find(|line| line.contains("resp=3"))?;
@@ -388,10 +388,10 @@ async fn a_primary_is_left_when_another_is_named() {
     let sentinel = lone_sentinel(&former);
     let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
     let shop = Shop::over(over(redis)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     names(&sentinel, &new);
-    eventually(PATIENCE, async || former.connections() == 0).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || former.connections() == 0).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     assert_eq!(new.cli(&["EXISTS", "users:1"]), "1");
 }
 
@@ -406,13 +406,13 @@ async fn a_former_primary_is_waited_for_though_nobody_lists_it() {
     let sentinel = lone_sentinel(&former);
     let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
     let shop = Shop::over(over(redis.clone())).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     let began = Instant::now();
     names(&sentinel, &new);
     // The one knows the former primary, the other has never heard of it.
     let started = Shop::over(over(redis)).await;
     for shop in [&shop, &started] {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             is_hit(shop, 1).await && new.cli(&["EXISTS", "users:1"]) == "1"
         })
         .await;
@@ -430,12 +430,12 @@ async fn a_primary_is_left_when_sentinels_are_set_up_anew() {
     let sentinel = lone_sentinel_with(&former, &epoch);
     let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
     let shop = Shop::over(over(redis)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     names(&sentinel, &new);
-    eventually(PATIENCE, async || former.connections() == 0).await;
+    eventually(TEST_TIMEOUT, async || former.connections() == 0).await;
     // Ten seconds in which the last failover counts, four for others, and the pauses between
     // attempts to connect.
-    eventually(2 * PATIENCE, async || {
+    eventually(2 * TEST_TIMEOUT, async || {
         is_hit(&shop, 1).await && new.cli(&["EXISTS", "users:1"]) == "1"
     })
     .await;
@@ -452,9 +452,9 @@ async fn a_connection_made_during_a_failover_uses_the_new_primary() {
     let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
     assert_eq!(sentinels.sentinel(0).cli(&failover), "OK");
     let new = sentinels.server(1).port();
-    eventually(PATIENCE, async || sentinels.primary_port() == new).await;
+    eventually(TEST_TIMEOUT, async || sentinels.primary_port() == new).await;
     let shop = Shop::over(settings(&sentinels)).await;
-    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
     let scan = ["--scan", "--pattern", "users:*"];
     assert_eq!(sentinels.server(0).cli(&scan), "");
     assert_eq!(sentinels.server(1).cli(&scan), "users:1");
@@ -468,7 +468,7 @@ async fn no_connection_is_left_behind_by_failovers() {
     let _other = shop.node(settings(&sentinels)).await;
     let mut wanted = [2, 0];
     for _ in 0..3 {
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let of_servers = [0, 1].map(|number| sentinels.server(number).connections());
             let of_sentinels = [0, 1, 2].map(|number| sentinels.sentinel(number).connections());
             of_servers == wanted && of_sentinels == [2; 3]
@@ -476,7 +476,7 @@ async fn no_connection_is_left_behind_by_failovers() {
         .await;
         sentinels.wait_until_whole();
         // Refused soon after another one.
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let failover = ["SENTINEL", "FAILOVER", Sentinels::NAME];
             sentinels.sentinel(0).cli(&failover) == "OK"
         })

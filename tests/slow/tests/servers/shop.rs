@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::{Acknowledgement, Cache, CacheConfig, Status, cached, invalidates, observe};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What tests share: a database of one process, and a cache.
 #[derive(Clone)]
@@ -80,7 +80,7 @@ impl Books {
         let version = self.ledger.written[id].fetch_add(1, Ordering::SeqCst) + 1;
         let began = Instant::now();
         while self.cache.invalidate("users", &id).await != Acknowledgement::Delivered {
-            assert!(began.elapsed() < PATIENCE, "not delivered");
+            assert!(began.elapsed() < TEST_TIMEOUT, "not delivered");
         }
         self.ledger.acknowledge(id, version);
     }

@@ -12,7 +12,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::undisturbed::{Undisturbed, Watch};
-use crate::PATIENCE;
+use crate::TEST_TIMEOUT;
 
 /// How much later than promised a read may be on a machine where everything else is going on: the
 /// relay's threads may wait for a processor while those that look whether there is one don't.
@@ -258,7 +258,7 @@ impl Node {
         let cache = Cache::new(config.outbox(outbox)).await;
         let pool = pool(url).await;
         let node = Self { cache, pool };
-        eventually(PATIENCE, async || {
+        eventually(TEST_TIMEOUT, async || {
             let stats = node.cache.get_stats().await.outbox.expect("an outbox");
             stats.connected && stats.serving != Some(false)
         })
