@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What an app process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Brief {
+pub(crate) struct ProcessConfig {
     pub(crate) process: u32,
     pub(crate) slot: usize,
     /// How many processes there are at a time.
@@ -53,7 +53,7 @@ pub(crate) struct Brief {
     pub(crate) logs: Option<PathBuf>,
 }
 
-impl Brief {
+impl ProcessConfig {
     pub(crate) fn history(&self) -> PathBuf {
         self.directory.join(format!("app-{}.jsonl", self.process))
     }
@@ -116,11 +116,11 @@ pub(crate) struct Figures {
 }
 
 /// What the tasks of a process do, and what it has to say of itself.
-pub(crate) trait Cast: Sized + Send + Sync + 'static {
-    fn begin(brief: &Brief, common: Common) -> impl Future<Output = Self> + Send;
+pub(crate) trait Workload: Sized + Send + Sync + 'static {
+    fn begin(process_config: &ProcessConfig, common: Common) -> impl Future<Output = Self> + Send;
     fn common(&self) -> &Common;
     /// One operation; it may panic.
-    fn act(self: Arc<Self>, rng: Rng) -> impl Future<Output = ()> + Send;
+    fn run_operation(self: Arc<Self>, rng: Rng) -> impl Future<Output = ()> + Send;
     /// Reads everything once.
     fn sweep(&self) -> impl Future<Output = ()> + Send;
     /// Whether it is connected, and how many invalidations wait.
@@ -156,16 +156,17 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    async fn new(brief: &Brief) -> Self {
-        let recorder = Recorder::create(&brief.history()).expect("a history can be written");
+    async fn new(process_config: &ProcessConfig) -> Self {
+        let recorder =
+            Recorder::create(&process_config.history()).expect("a history can be written");
         Self {
-            pool: connect(&brief.postgres).await,
+            pool: connect(&process_config.postgres).await,
             recorder: Arc::new(recorder),
-            process: brief.process,
-            slot: brief.slot,
-            apps: brief.apps,
-            seed: brief.seed,
-            mishaps: brief.mishaps,
+            process: process_config.process,
+            slot: process_config.slot,
+            apps: process_config.apps,
+            seed: process_config.seed,
+            mishaps: process_config.mishaps,
             written: AtomicU32::new(0),
             quiet: Mutex::default(),
             doomed: AtomicBool::new(false),
@@ -194,15 +195,16 @@ impl Common {
     }
 }
 
-pub(crate) fn run<C: Cast>(brief: &str) -> ExitCode {
-    let brief: Brief = serde_json::from_str(brief).expect("a brief from the coordinator");
+pub(crate) fn run<C: Workload>(process_config: &str) -> ExitCode {
+    let process_config: ProcessConfig =
+        serde_json::from_str(process_config).expect("settings from the coordinator");
     quiet_planned_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(live::<C>(brief));
+    runtime.block_on(live::<C>(process_config));
     runtime.shutdown_timeout(Duration::from_secs(2));
     ExitCode::SUCCESS
 }
@@ -225,34 +227,39 @@ fn quiet_planned_panics() {
     }));
 }
 
-async fn live<C: Cast>(brief: Brief) {
-    if let Some(logs) = &brief.logs {
-        let file = logs.join(format!("app-{}.log", brief.process));
+async fn live<C: Workload>(process_config: ProcessConfig) {
+    if let Some(logs) = &process_config.logs {
+        let file = logs.join(format!("app-{}.log", process_config.process));
         crate::log::write_to(&file).expect("a log can be written");
     }
-    let cast = Arc::new(C::begin(&brief, Common::new(&brief).await).await);
-    let common = cast.common();
+    let workload = Arc::new(C::begin(&process_config, Common::new(&process_config).await).await);
+    let common = workload.common();
     let phase = Arc::new(AtomicU8::new(Phase::Rest as u8));
     let busy = Arc::new(AtomicU32::new(0));
-    for task in 0..brief.tasks {
-        let seed = brief.seed ^ (u64::from(brief.process) << 20) ^ (u64::from(task) << 8);
-        let (cast, phase, busy) = (Arc::clone(&cast), Arc::clone(&phase), Arc::clone(&busy));
-        tokio::spawn(act_on(cast, phase, busy, Rng::with_seed(seed)));
+    for task in 0..process_config.tasks {
+        let seed = process_config.seed
+            ^ (u64::from(process_config.process) << 20)
+            ^ (u64::from(task) << 8);
+        let (workload, phase, busy) =
+            (Arc::clone(&workload), Arc::clone(&phase), Arc::clone(&busy));
+        tokio::spawn(act_on(workload, phase, busy, Rng::with_seed(seed)));
     }
     let mut told = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
         common.recorder.flush();
-        common.doomed.store(brief.doom().exists(), Ordering::SeqCst);
+        common
+            .doomed
+            .store(process_config.doom().exists(), Ordering::SeqCst);
         for (figure, extension) in [(&common.reads, "reads"), (&common.loads, "loads")] {
             let figure = figure.load(Ordering::Relaxed).to_string();
-            std::fs::write(brief.history().with_extension(extension), figure)
+            std::fs::write(process_config.history().with_extension(extension), figure)
                 .expect("figures can be written");
         }
-        if let Some(report) = cast.audit() {
-            write_audit(&brief, &report).expect("figures can be written");
+        if let Some(report) = workload.audit() {
+            write_audit(&process_config, &report).expect("figures can be written");
         }
-        let Some((now, text)) = Phase::read(&brief.directory) else {
+        let Some((now, text)) = Phase::read(&process_config.directory) else {
             continue;
         };
         phase.store(now as u8, Ordering::SeqCst);
@@ -262,44 +269,49 @@ async fn live<C: Cast>(brief: Brief) {
             Phase::Rest | Phase::Sweep if busy.load(Ordering::SeqCst) > 0 => {}
             Phase::Rest | Phase::Sweep => {
                 if now == Phase::Sweep && told != text {
-                    cast.sweep().await;
+                    workload.sweep().await;
                     common.recorder.flush();
                 }
-                say(&*cast, &text).await;
+                say(&*workload, &text).await;
                 told = text;
                 tokio::time::sleep(LOOK * 5).await;
             }
         }
     }
-    cast.end().await;
+    workload.end().await;
     common.pool.close().await;
     common.recorder.flush();
 }
 
 /// In one step, since the process may be killed meanwhile.
-fn write_audit(brief: &Brief, report: &AuditReport) -> std::io::Result<()> {
-    let new = brief.history().with_extension("audit-new");
+fn write_audit(process_config: &ProcessConfig, report: &AuditReport) -> std::io::Result<()> {
+    let new = process_config.history().with_extension("audit-new");
     std::fs::write(&new, serde_json::to_vec(report)?)?;
-    std::fs::rename(new, brief.history().with_extension("audit"))
+    std::fs::rename(new, process_config.history().with_extension("audit"))
 }
 
-async fn act_on<C: Cast>(cast: Arc<C>, phase: Arc<AtomicU8>, busy: Arc<AtomicU32>, mut rng: Rng) {
+async fn act_on<C: Workload>(
+    workload: Arc<C>,
+    phase: Arc<AtomicU8>,
+    busy: Arc<AtomicU32>,
+    mut rng: Rng,
+) {
     loop {
         if phase.load(Ordering::SeqCst) != Phase::Load as u8 {
             tokio::time::sleep(LOOK).await;
             continue;
         }
         busy.fetch_add(1, Ordering::SeqCst);
-        operation(&cast, &mut rng).await;
+        operation(&workload, &mut rng).await;
         busy.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// One operation in a task of its own, which may panic; it is given up at the deadline.
-async fn operation<C: Cast>(cast: &Arc<C>, rng: &mut Rng) {
+async fn operation<C: Workload>(workload: &Arc<C>, rng: &mut Rng) {
     let start = now();
-    let mut running = tokio::spawn(Arc::clone(cast).act(rng.fork()));
-    let common = cast.common();
+    let mut running = tokio::spawn(Arc::clone(workload).run_operation(rng.fork()));
+    let common = workload.common();
     match tokio::time::timeout(DEADLINE, &mut running).await {
         Ok(Ok(())) => {}
         Ok(Err(ended)) => {
@@ -325,9 +337,9 @@ async fn operation<C: Cast>(cast: &Arc<C>, rng: &mut Rng) {
     }
 }
 
-async fn say<C: Cast>(cast: &C, phase: &str) {
-    let common = cast.common();
-    let (connected, pending) = cast.standing().await;
+async fn say<C: Workload>(workload: &C, phase: &str) {
+    let common = workload.common();
+    let (connected, pending) = workload.standing().await;
     let figures = Figures {
         phase: phase.to_owned(),
         tasks: tokio::runtime::Handle::current()

@@ -14,7 +14,7 @@ use cache_tests::{Links, Postgres, Process, Proxy};
 use fastrand::Rng;
 
 use crate::aftermath::{self, Aftermath, Comparison};
-use crate::app::{Brief, DEADLINE, Figures, INTENT, Phase, TTL, UNCERTAINTY};
+use crate::app::{DEADLINE, Figures, INTENT, Phase, ProcessConfig, TTL, UNCERTAINTY};
 use crate::clock::now;
 use crate::context::IDS;
 use crate::faults::FaultInjector;
@@ -43,35 +43,35 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One of the four: its process now, and all it was before.
 pub(crate) struct App {
     pub(crate) process: Process,
-    pub(crate) brief: Brief,
+    pub(crate) process_config: ProcessConfig,
     pub(crate) lives: Vec<Life>,
 }
 
 impl App {
-    fn start(brief: Brief) -> Self {
+    fn start(process_config: ProcessConfig) -> Self {
         let from = now();
         let life = Life {
-            process: brief.process,
-            slot: brief.slot,
+            process: process_config.process,
+            slot: process_config.slot,
             from,
             killed: None,
         };
         Self {
-            process: spawn(&brief),
-            brief,
+            process: spawn(&process_config),
+            process_config,
             lives: vec![life],
         }
     }
 
     /// Has the writes that begin from now on stand between their commit and their invalidation.
     pub(crate) fn doom(&self) {
-        std::fs::write(self.brief.doom(), "").expect("the apps can be told");
+        std::fs::write(self.process_config.doom(), "").expect("the apps can be told");
     }
 
     /// Whether a crash-safe write stands between its commit and its invalidation, as far as its
     /// history says: nearly everything of the last moments.
     pub(crate) fn is_amid_a_write(&self) -> bool {
-        let events = last_events(&self.brief.history(), LAST_MOMENTS);
+        let events = last_events(&self.process_config.history(), LAST_MOMENTS);
         is_amid_a_write(events.unwrap_or_default())
     }
 
@@ -82,8 +82,8 @@ impl App {
         if let Some(life) = self.lives.last_mut() {
             life.killed = Some(now());
         }
-        self.brief.process += u32::try_from(self.brief.apps).unwrap_or_default();
-        let next = Self::start(self.brief.clone());
+        self.process_config.process += u32::try_from(self.process_config.apps).unwrap_or_default();
+        let next = Self::start(self.process_config.clone());
         self.process = next.process;
         self.lives.extend(next.lives);
     }
@@ -127,22 +127,22 @@ fn is_amid_a_write(events: Vec<Event>) -> bool {
     stand.any(|write| announced.contains(write))
 }
 
-fn spawn(brief: &Brief) -> Process {
+fn spawn(process_config: &ProcessConfig) -> Process {
     let program = std::env::current_exe().expect("this program has a path");
-    let words = serde_json::to_string(brief).expect("plain data");
+    let words = serde_json::to_string(process_config).expect("plain data");
     let mut command = Command::new(program);
-    command.args(&brief.program).arg(words);
+    command.args(&process_config.program).arg(words);
     Process::start(
         &mut command,
         rustix::process::Signal::KILL,
-        Some(&brief.directory),
+        Some(&process_config.directory),
     )
     .expect("this program can be started again")
 }
 
 /// Who plays.
 #[derive(Debug)]
-pub(crate) struct Company {
+pub(crate) struct Processes {
     /// By which words this program becomes one of its processes.
     pub(crate) program: Vec<String>,
     pub(crate) apps: usize,
@@ -154,25 +154,25 @@ pub(crate) struct Company {
 
 /// What a run has left.
 #[derive(Debug)]
-pub(crate) struct Played {
+pub(crate) struct RunResult {
     pub(crate) history: PathBuf,
     pub(crate) comparison: Comparison,
     pub(crate) loads: u64,
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let company = Company {
+    let processes = Processes {
         program: vec!["app".into()],
         apps: APPS,
         // The last asks Redis each time.
         with_copies: APPS - 1,
         notes_announcements: true,
     };
-    let Played {
+    let RunResult {
         history,
         comparison,
         ..
-    } = play(options, &company);
+    } = run_processes(options, &processes);
     let is_right = report::judge(&history, &comparison);
     if is_right && options.history.is_none() {
         let _ = std::fs::remove_file(&history);
@@ -184,33 +184,33 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
-pub(crate) fn play(options: &Options, company: &Company) -> Played {
+pub(crate) fn run_processes(options: &Options, processes: &Processes) -> RunResult {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let postgres = Postgres::start();
     let database = postgres.database();
     postgres.psql(&database, &tables());
     let mut servers = Servers::start(options.servers);
-    let links: Vec<Links> = (0..company.apps).map(|_| servers.links()).collect();
+    let links: Vec<Links> = (0..processes.apps).map(|_| servers.links()).collect();
 
-    let stage = Stage {
+    let phases = PhaseControl {
         directory: directory.path(),
         phase: Mutex::new((Phase::Rest, 0)),
     };
-    stage.tell(Phase::Rest);
-    let mut apps: Vec<App> = (0..company.apps)
+    phases.tell(Phase::Rest);
+    let mut apps: Vec<App> = (0..processes.apps)
         .map(|slot| {
-            App::start(Brief {
+            App::start(ProcessConfig {
                 process: u32::try_from(slot).unwrap_or_default(),
                 slot,
-                apps: company.apps,
+                apps: processes.apps,
                 seed: options.seed,
-                program: company.program.clone(),
+                program: processes.program.clone(),
                 tasks: TASKS,
                 redis: servers.address(&links[slot]),
                 postgres: database.clone(),
                 directory: directory.path().to_owned(),
                 mishaps: options.mishaps,
-                local_mb: if slot < company.with_copies {
+                local_mb: if slot < processes.with_copies {
                     options.local_mb
                 } else {
                     0
@@ -223,16 +223,16 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
             })
         })
         .collect();
-    stage.settled(&apps, PATIENCE);
-    stage.tell(Phase::Load);
+    phases.settled(&apps, PATIENCE);
+    phases.tell(Phase::Load);
     std::thread::sleep(WARM_UP);
-    stage.tell(Phase::Rest);
-    stage.settled(&apps, PATIENCE);
-    let before = Aftermath::measure(&apps, &stage.phase(), &servers, &postgres, &database);
+    phases.tell(Phase::Rest);
+    phases.settled(&apps, PATIENCE);
+    let before = Aftermath::measure(&apps, &phases.phase(), &servers, &postgres, &database);
 
-    stage.tell(Phase::Load);
+    phases.tell(Phase::Load);
     let injector = FaultInjector {
-        meets_writes: options.mishaps && company.notes_announcements,
+        meets_writes: options.mishaps && processes.notes_announcements,
         ..FaultInjector::new(&options.faults)
     };
     let began = Instant::now();
@@ -283,16 +283,16 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let lasted = began.elapsed();
 
     let over = Instant::now();
-    stage.tell(Phase::Rest);
-    let recovered = stage
+    phases.tell(Phase::Rest);
+    let recovered = phases
         .settled(&apps, aftermath::RECOVERY)
         .then(|| over.elapsed());
-    let after = Aftermath::measure(&apps, &stage.phase(), &servers, &postgres, &database);
+    let after = Aftermath::measure(&apps, &phases.phase(), &servers, &postgres, &database);
     for _ in 0..2 {
-        stage.tell(Phase::Sweep);
-        stage.settled(&apps, PATIENCE);
+        phases.tell(Phase::Sweep);
+        phases.settled(&apps, PATIENCE);
     }
-    stage.tell(Phase::End);
+    phases.tell(Phase::End);
     for app in &mut apps {
         app.process.wait(PATIENCE);
     }
@@ -340,7 +340,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         let early = "the servers could not be broken any more, so the run has ended early";
         comparison.complaints.push(early.to_owned());
     }
-    Played {
+    RunResult {
         history,
         comparison,
         loads: sum(directory.path(), "loads"),
@@ -348,12 +348,12 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
 }
 
 /// What the apps are told, and how they answer.
-struct Stage<'a> {
+struct PhaseControl<'a> {
     directory: &'a Path,
     phase: Mutex<(Phase, u32)>,
 }
 
-impl Stage<'_> {
+impl PhaseControl<'_> {
     fn tell(&self, phase: Phase) {
         let mut told = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         *told = (phase, told.1 + 1);

@@ -1,5 +1,5 @@
-//! The faults: four hands that each know what they break, and mend it before they break something
-//! else.
+//! The faults: four fault injectors, each of which repairs what it has broken before the next
+//! fault.
 
 use std::fs;
 use std::path::Path;

@@ -10,16 +10,13 @@
 //! come in a mix that the seed decides. What every read showed is then judged; `check.rs` has the
 //! rules. See `--help` for the options.
 
-mod act;
 mod aftermath;
 mod app;
 mod audited;
 mod check;
 mod clock;
-mod contestant;
 mod context;
 mod coordinator;
-mod course;
 mod faults;
 mod history;
 mod lasting;
@@ -30,37 +27,40 @@ mod options;
 mod planted;
 #[cfg(test)]
 mod planted_faults;
+mod reads;
 mod report;
+mod rival;
+mod rival_workload;
 mod score;
 mod servers;
 mod shards;
 mod shop;
-mod stage;
 mod untested;
 mod verdict;
 mod weaker;
+mod workload;
 mod writes;
 
 use std::process::ExitCode;
 
 pub use crate::app::TTL;
-pub use crate::contestant::{
-    Contestant, Failure, KINDS, Page, Row, commit, load_page, load_row, pages_with,
-};
 pub use crate::context::Trouble;
+pub use crate::rival::{
+    Failure, KINDS, Page, RivalCache, Row, commit, load_page, load_row, pages_with,
+};
 pub use crate::score::{Score, Setting, score};
-pub use crate::stage::config;
+pub use crate::workload::config;
 
-/// One process of a contestant; the last word that it was started with is its brief.
-pub fn process<C: Contestant>(brief: &str) -> ExitCode {
-    app::run::<course::Course<C>>(brief)
+/// One process of a rival; its last argument is its `ProcessConfig`.
+pub fn process<C: RivalCache>(process_config: &str) -> ExitCode {
+    app::run::<rival_workload::RivalWorkload<C>>(process_config)
 }
 
 /// What the program `chaos` does.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("app") => app::run::<act::Stage>(&arguments[1]),
+        Some("app") => app::run::<reads::FullWorkload>(&arguments[1]),
         Some("check") => report::check_file(&arguments[1..]),
         _ => match options::Options::read(&arguments) {
             Ok(Some(options)) => coordinator::run(&options),

@@ -48,11 +48,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Those of the course that rivals can take.
+    /// Those of the workload that other caches can take.
     pub(crate) fn of_course(
         setting: &Setting,
         history: PathBuf,
-        keeps_copies: bool,
+        has_local_entries: bool,
     ) -> Result<Self, String> {
         let (faults, mishaps) = match setting.faults.as_str() {
             "" => (FaultKind::common(), true),
@@ -62,7 +62,7 @@ impl Options {
             seed: setting.seed,
             seconds: setting.seconds,
             reads: 0,
-            local_mb: if keeps_copies { 16 } else { 0 },
+            local_mb: if has_local_entries { 16 } else { 0 },
             staleness: Duration::from_secs(1),
             faults,
             mishaps,

@@ -1,13 +1,13 @@
-//! What is said of a contestant.
+//! What is said of a rival.
 
 use std::collections::HashMap;
 
 use crate::check::{Verdict, Violation, World};
-use crate::coordinator::{Company, Played, play};
+use crate::coordinator::{Processes, RunResult, run_processes};
 use crate::history::{Event, Outcome, Read, Time, events};
 use crate::options::Options;
 
-/// What became of a contestant on the course.
+/// What became of a rival on the course.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Score {
@@ -45,16 +45,16 @@ pub struct Setting {
     pub seconds: u64,
     /// Names of faults with commas between them; empty for all.
     pub faults: String,
-    /// Of how many processes a contestant consists whose processes share what they keep.
+    /// Of how many processes a rival consists whose processes share what they keep.
     pub processes: usize,
 }
 
-/// Sends a contestant over the course. `program` are the words by which this program becomes one of
+/// Sends a rival over the course. `program` are the words by which this program becomes one of
 /// its processes, the last of which it is given then.
 ///
 /// # Errors
 /// A fault that there is none of; a history that can't be read.
-pub fn score<C: crate::Contestant>(
+pub fn score<C: crate::RivalCache>(
     setting: &Setting,
     program: &[&str],
 ) -> Result<Score, Box<dyn std::error::Error + Send + Sync>> {
@@ -64,13 +64,13 @@ pub fn score<C: crate::Contestant>(
         directory.path().join("history.jsonl"),
         C::HAS_LOCAL_ENTRIES || !C::SHARED,
     )?;
-    let company = Company {
+    let processes = Processes {
         program: program.iter().map(|word| (*word).to_owned()).collect(),
         apps: if C::SHARED { setting.processes } else { 1 },
         with_copies: setting.processes,
         notes_announcements: false,
     };
-    let Played { history, loads, .. } = play(&options, &company);
+    let RunResult { history, loads, .. } = run_processes(&options, &processes);
     let world = World::new(events(&history)?);
     let verdict = Verdict::of(&world, events(&history)?);
     let mut score = Score {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use cache_runtime::{Acknowledgement, BypassReason, Key, Outcomes, Status, observe};
 use fastrand::Rng;
 
-use crate::act::{Stage, get, id};
 use crate::app::{Common, UNCERTAINTY};
 use crate::clock::now;
 use crate::context::{IDS, Mishap, TEAMS, Trouble};
 use crate::history::{Begin, Event, Form, MILLISECOND, Outcome, Step, Time};
+use crate::reads::{FullWorkload, get, id};
 use crate::shop::{Kind, Shop, team_of};
 
 /// Steps of a wait that a process which was stopped meanwhile does not skip.
@@ -115,7 +115,7 @@ pub(crate) fn is_last(stage: &Common) -> bool {
 }
 
 /// Such a write.
-pub(crate) async fn write_last<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
+pub(crate) async fn write_last<K: Kind>(stage: &Arc<FullWorkload>, rng: &mut Rng) {
     let form = match rng.u32(..10) {
         0 => Form::CrashSafeWhole,
         _ => Form::CrashSafe,
@@ -134,7 +134,7 @@ enum Ended {
     Dropped,
 }
 
-pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
+pub(crate) async fn write<K: Kind>(stage: &Arc<FullWorkload>, rng: &mut Rng) {
     let form = form(rng);
     let (mishap, hang_up) = if form.is_manual() {
         // Nobody sees to it but the caller, who therefore goes through with it.
@@ -171,13 +171,13 @@ pub(crate) fn quiet_mishap(stage: &Common, kind: u8, rng: &mut Rng) -> (Mishap, 
 
 /// Of a row that nobody writes again soon, so that it shows what an outcome that is not known
 /// leaves behind.
-pub(crate) async fn write_quietly<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng, id: i64) {
+pub(crate) async fn write_quietly<K: Kind>(stage: &Arc<FullWorkload>, rng: &mut Rng, id: i64) {
     let (mishap, hang_up) = quiet_mishap(stage, K::NUMBER, rng);
     write_as::<K>(stage, Form::ById, mishap, hang_up, id).await;
 }
 
 async fn write_as<K: Kind>(
-    stage: &Arc<Stage>,
+    stage: &Arc<FullWorkload>,
     form: Form,
     mishap: Mishap,
     hang_up: Option<Duration>,
@@ -275,13 +275,13 @@ async fn write_as<K: Kind>(
     }
 }
 
-fn settled(stage: &Stage) {
+fn settled(stage: &FullWorkload) {
     stage.unsettled.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// Reads what was just written, as callers do; says whether this process holds an invalidation of
 /// it back.
-async fn is_pending<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> bool {
+async fn is_pending<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) -> bool {
     let outcomes = get(stage, &shop.calm(), id).await;
     let pending = Status::Bypass(BypassReason::Pending);
     outcomes.iter().any(|outcome| outcome.status == pending)
@@ -289,7 +289,7 @@ async fn is_pending<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> bool {
 
 /// Notes, in the background, when nothing waits in this process any more that was there after
 /// `wait`.
-fn settle<K: Kind>(stage: &Arc<Stage>, shop: Shop<K>, wait: Duration, is_announced: bool) {
+fn settle<K: Kind>(stage: &Arc<FullWorkload>, shop: Shop<K>, wait: Duration, is_announced: bool) {
     let stage = Arc::clone(stage);
     tokio::spawn(async move {
         if is_announced {
@@ -308,7 +308,7 @@ fn settle<K: Kind>(stage: &Arc<Stage>, shop: Shop<K>, wait: Duration, is_announc
 }
 
 /// Returns when the store has everything that this process had to deliver.
-async fn delivered(stage: &Stage) {
+async fn delivered(stage: &FullWorkload) {
     while stage.cache.get_stats().await.counters.pending > 0 {
         tokio::time::sleep(STEP).await;
     }

@@ -7,7 +7,7 @@ use ::amalgam::provider::{
     JsonSerializer, RedisBackplane, RedisDistributedCache, RedisDistributedLocker,
 };
 use ::amalgam::{Cache, EntryOptions};
-use cache_chaos::{Contestant, Failure, Page, Row, TTL, commit, load_page, load_row};
+use cache_chaos::{Failure, Page, RivalCache, Row, TTL, commit, load_page, load_row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -38,7 +38,7 @@ where
     builder.try_build_ready().await.map_err(failure)
 }
 
-impl<const STRICT: bool> Contestant for Amalgam<STRICT> {
+impl<const STRICT: bool> RivalCache for Amalgam<STRICT> {
     const NAME: &'static str = if STRICT {
         "amalgam-cache, strict"
     } else {

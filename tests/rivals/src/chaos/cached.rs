@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use ::cached::macros::concurrent_cached;
 use ::cached::{AsyncRedisCache, ConcurrentCachedAsync};
-use cache_chaos::{Contestant, Failure, Page, Row, TTL, commit, load_page, load_row, pages_with};
+use cache_chaos::{Failure, Page, RivalCache, Row, TTL, commit, load_page, load_row, pages_with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,7 +51,7 @@ async fn cached_page(kind: u8, skip: i64) -> Result<Page, Failure> {
 
 pub(super) struct Cached;
 
-impl Contestant for Cached {
+impl RivalCache for Cached {
     const NAME: &'static str = "cached";
     const SHARED: bool = true;
     const HAS_LOCAL_ENTRIES: bool = false;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cache_chaos::{
-    Contestant, Failure, Page, Row, TTL, Trouble, commit, load_page, load_row, pages_with,
+    Failure, Page, RivalCache, Row, TTL, Trouble, commit, load_page, load_row, pages_with,
 };
 use redis::AsyncCommands;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -43,7 +43,7 @@ impl HandWritten {
     }
 }
 
-impl Contestant for HandWritten {
+impl RivalCache for HandWritten {
     const NAME: &'static str = "hand-written";
     const SHARED: bool = true;
     const HAS_LOCAL_ENTRIES: bool = false;

@@ -1,7 +1,7 @@
 //! HydraCache: in the process. It comes with no store or transport that two processes could share.
 
 use ::hydracache::{CacheOptions, HydraCache};
-use cache_chaos::{Contestant, Failure, Page, Row, TTL, commit, load_page, load_row};
+use cache_chaos::{Failure, Page, RivalCache, Row, TTL, commit, load_page, load_row};
 
 use super::failure;
 
@@ -11,7 +11,7 @@ fn options(tag: String) -> CacheOptions {
     CacheOptions::new().ttl(TTL).tag(tag)
 }
 
-impl Contestant for Hydra {
+impl RivalCache for Hydra {
     const NAME: &'static str = "HydraCache";
     const SHARED: bool = false;
     const HAS_LOCAL_ENTRIES: bool = false;

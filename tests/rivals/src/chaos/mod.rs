@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use cache_chaos::{Contestant, Failure, Score, Setting};
+use cache_chaos::{Failure, RivalCache, Score, Setting};
 
 use crate::figures::{Row, Table};
 use crate::report::{count, time};
@@ -94,7 +94,7 @@ pub fn run(names: &[&str], setting: &Setting, say: impl Fn(&str)) -> Result<(Tab
     Ok((table(setting, rows), is_right))
 }
 
-fn title<C: Contestant>() -> String {
+fn title<C: RivalCache>() -> String {
     if C::SHARED {
         C::NAME.to_owned()
     } else {

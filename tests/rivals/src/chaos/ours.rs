@@ -1,6 +1,6 @@
 //! This project.
 
-use cache_chaos::{Contestant, Failure, Page, Row, commit, config, load_page, load_row};
+use cache_chaos::{Failure, Page, RivalCache, Row, commit, config, load_page, load_row};
 use cache_runtime::{BypassReason, Cache, Status, cached, invalidates, observe};
 
 /// The annotated functions.
@@ -31,7 +31,7 @@ macro_rules! ours {
         $(#[$doc])*
         pub(super) struct $type(Service);
 
-        impl Contestant for $type {
+        impl RivalCache for $type {
             const NAME: &'static str = $name;
             const SHARED: bool = $redis;
             const HAS_LOCAL_ENTRIES: bool = $redis && $local > 0;

@@ -1,5 +1,5 @@
-//! What a cache has to offer to take the course: rows, pages of rows, and a write that makes both
-//! stale.
+//! The operations that another cache needs for the workload: rows, pages of rows, and a write that
+//! makes both stale.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -35,7 +35,7 @@ pub struct Page {
     pub rows: Vec<(u32, u64)>,
 }
 
-/// Why a contestant did not answer.
+/// Why a rival did not answer.
 #[derive(Debug, Clone)]
 pub struct Failure(pub String);
 
@@ -62,7 +62,7 @@ impl std::error::Error for Failure {}
 
 /// A cache in front of the rows, as one process has it. Bodies are [`load_row`], [`load_page`] and
 /// [`commit`].
-pub trait Contestant: Sized + Send + Sync + 'static {
+pub trait RivalCache: Sized + Send + Sync + 'static {
     /// How the table calls it.
     const NAME: &'static str;
     /// Whether processes share what it keeps. If not, there is one process.
@@ -122,7 +122,7 @@ tokio::task_local! {
 
 static COMMON: OnceLock<Arc<Common>> = OnceLock::new();
 
-/// The process's own: the functions that some contestants annotate are free ones, whose parameters
+/// The process's own: the functions that some rivals annotate are free ones, whose parameters
 /// are all in the key.
 pub(crate) fn install(common: &Arc<Common>) {
     let _ = COMMON.set(Arc::clone(common));
@@ -130,7 +130,7 @@ pub(crate) fn install(common: &Arc<Common>) {
 
 fn context() -> Result<(CallContext, &'static Common), Trouble> {
     let common = COMMON.get().ok_or(Trouble::Database)?;
-    // A contestant may load in a task of its own, where nothing goes wrong by plan.
+    // A rival may load in a task of its own, where nothing goes wrong by plan.
     let usual = || CallContext::new(&common.pool, &common.recorder, 0, Mishap::None);
     let context = CONTEXT.try_with(CallContext::clone);
     Ok((context.unwrap_or_else(|_| usual()), common))

@@ -14,10 +14,10 @@ use crate::history::{Answer, Read, ReadKind, Time, WriteId};
 use crate::shop::{Kind, PLANTED_ROWS, Page, Planted, Row, Shop};
 
 /// What all tasks of a process share.
-pub(crate) struct Stage {
+pub(crate) struct FullWorkload {
     pub(crate) cache: Cache,
     /// Whether this process keeps local entries.
-    pub(crate) keeps_copies: bool,
+    pub(crate) has_local_entries: bool,
     /// Rows that somebody changes behind the cache's back.
     pub(crate) planted: Option<Planted>,
     /// Whether its hits are audited.
@@ -25,7 +25,7 @@ pub(crate) struct Stage {
     pub(crate) common: Common,
 }
 
-impl Deref for Stage {
+impl Deref for FullWorkload {
     type Target = Common;
 
     fn deref(&self) -> &Common {
@@ -33,7 +33,7 @@ impl Deref for Stage {
     }
 }
 
-impl Stage {
+impl FullWorkload {
     pub(crate) fn shop<K: Kind>(&self, write: WriteId, mishap: Mishap) -> Shop<K> {
         Shop {
             cache: self.cache.clone(),
@@ -109,12 +109,17 @@ fn answer(outcomes: &Outcomes) -> Answer {
 
 /// One read in the making.
 struct Looking<'a> {
-    stage: &'a Stage,
+    stage: &'a FullWorkload,
     read: Read,
 }
 
 impl<'a> Looking<'a> {
-    fn begin<K: Kind>(stage: &'a Stage, shop: &Shop<K>, read: ReadKind, argument: i64) -> Self {
+    fn begin<K: Kind>(
+        stage: &'a FullWorkload,
+        shop: &Shop<K>,
+        read: ReadKind,
+        argument: i64,
+    ) -> Self {
         let read = Read {
             process: stage.process,
             start: now(),
@@ -175,9 +180,9 @@ impl<'a> Looking<'a> {
 }
 
 /// One read of one of the forms; a read that fails shows nothing.
-pub(crate) async fn read<K: Kind>(stage: &Stage, rng: &mut Rng) {
+pub(crate) async fn read<K: Kind>(stage: &FullWorkload, rng: &mut Rng) {
     let mut shop = stage.shop::<K>(0, load_mishap(stage, rng));
-    if stage.keeps_copies && rng.u32(..100) < 10 {
+    if stage.has_local_entries && rng.u32(..100) < 10 {
         shop.strict = true;
         let asked = read_one(stage, &shop, rng);
         stage.cache.strict(asked).await;
@@ -186,7 +191,7 @@ pub(crate) async fn read<K: Kind>(stage: &Stage, rng: &mut Rng) {
     }
 }
 
-async fn read_one<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
+async fn read_one<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
     match rng.u32(..100) {
         0..30 => drop(get(stage, shop, id(rng)).await),
         30..34 => nested(stage, shop, rng.i64(1..IDS)).await,
@@ -217,7 +222,7 @@ pub(crate) async fn planted(planted: &Planted, rng: &mut Rng) {
 }
 
 /// Everything of a kind, once.
-pub(crate) async fn sweep<K: Kind>(stage: &Stage) {
+pub(crate) async fn sweep<K: Kind>(stage: &FullWorkload) {
     let shop = stage.shop::<K>(0, Mishap::None);
     for id in 1..=IDS {
         get(stage, &shop, id).await;
@@ -239,7 +244,7 @@ pub(crate) async fn sweep<K: Kind>(stage: &Stage) {
     }
 }
 
-pub(crate) async fn get<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> Outcomes {
+pub(crate) async fn get<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) -> Outcomes {
     let looking = Looking::begin(stage, shop, ReadKind::Get, id);
     let (row, outcomes) = observe(shop.get(id)).await;
     if let Ok(row) = row {
@@ -249,7 +254,7 @@ pub(crate) async fn get<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> Outc
     outcomes
 }
 
-async fn list<K: Kind>(stage: &Stage, shop: &Shop<K>, skip: i64) {
+async fn list<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, skip: i64) {
     let looking = Looking::begin(stage, shop, ReadKind::List, skip);
     let (page, outcomes) = observe(shop.list(skip, 4)).await;
     if let Ok(page) = page {
@@ -263,7 +268,7 @@ async fn list<K: Kind>(stage: &Stage, shop: &Shop<K>, skip: i64) {
     }
 }
 
-async fn filter<K: Kind>(stage: &Stage, shop: &Shop<K>, team: i64) {
+async fn filter<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, team: i64) {
     let looking = Looking::begin(stage, shop, ReadKind::Filter, team);
     let filter = crate::shop::Filter { team, from: 2 };
     let (page, outcomes) = observe(shop.filter(&filter)).await;
@@ -276,7 +281,7 @@ async fn filter<K: Kind>(stage: &Stage, shop: &Shop<K>, team: i64) {
     }
 }
 
-async fn board<K: Kind>(stage: &Stage, shop: &Shop<K>, team: i64) {
+async fn board<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, team: i64) {
     let looking = Looking::begin(stage, shop, ReadKind::Tagged, team);
     let (page, outcomes) = observe(shop.board(team)).await;
     if let Ok(page) = page {
@@ -288,7 +293,7 @@ async fn board<K: Kind>(stage: &Stage, shop: &Shop<K>, team: i64) {
     }
 }
 
-async fn total<K: Kind>(stage: &Stage, shop: &Shop<K>, half: i64) {
+async fn total<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, half: i64) {
     let looking = Looking::begin(stage, shop, ReadKind::Dependent, half);
     let (page, outcomes) = observe(shop.total(half)).await;
     if let Ok(page) = page {
@@ -300,7 +305,7 @@ async fn total<K: Kind>(stage: &Stage, shop: &Shop<K>, half: i64) {
     }
 }
 
-async fn nested<K: Kind>(stage: &Stage, shop: &Shop<K>, first: i64) {
+async fn nested<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, first: i64) {
     let looking = Looking::begin(stage, shop, ReadKind::Nested, first);
     let (page, outcomes) = observe(shop.nested(first)).await;
     if let Ok(page) = page {
@@ -310,7 +315,7 @@ async fn nested<K: Kind>(stage: &Stage, shop: &Shop<K>, first: i64) {
     }
 }
 
-async fn batch<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
+async fn batch<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
     let mut ids: Vec<i64> = (0..rng.usize(1..6)).map(|_| id(rng)).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -330,11 +335,11 @@ async fn batch<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
     let shown = shown.collect();
     let mut looking = looking.outcomes(&outcomes);
     // One outcome stands for all ids; some may have been answered here all the same.
-    looking.read.local |= stage.keeps_copies && !shop.strict;
+    looking.read.local |= stage.has_local_entries && !shop.strict;
     looking.end(end, shown);
 }
 
-async fn by_hand<K: Kind>(stage: &Stage, shop: &Shop<K>, first: i64) {
+async fn by_hand<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, first: i64) {
     let key = Key::args(K::RESOURCE, "by-hand", &(first,)).expect("a key");
     let looking = Looking::begin(stage, shop, ReadKind::ByHand, first);
     let load = async || shop.by_hand(first).await;
@@ -347,7 +352,7 @@ async fn by_hand<K: Kind>(stage: &Stage, shop: &Shop<K>, first: i64) {
     }
 }
 
-async fn lookup<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
+async fn lookup<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
     let key = Key::entity(K::RESOURCE, id).expect("a key");
     let mut looking = Looking::begin(stage, shop, ReadKind::Lookup, id);
     match shop.cache.lookup::<Row>(&key).await {
@@ -364,7 +369,7 @@ async fn lookup<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
     }
 }
 
-async fn peek<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
+async fn peek<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
     let key = Key::entity(K::RESOURCE, id).expect("a key");
     let looking = Looking::begin(stage, shop, ReadKind::Peek, id);
     if let Some(row) = shop.cache.get::<Row>(&key).await {
@@ -396,7 +401,7 @@ async fn vouch<K: Kind>(shop: &Shop<K>, id: i64) {
 }
 
 /// Two programs that keep different types under one key.
-async fn typed<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
+async fn typed<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
     let mut looking = Looking::begin(stage, shop, ReadKind::Typed, id);
     let (shown, outcomes) = if stage.slot.is_multiple_of(2) {
         let (value, outcomes) = observe(shop.one_type(id)).await;

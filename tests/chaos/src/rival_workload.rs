@@ -1,5 +1,5 @@
-//! The course that rivals can take, too: the same faults, processes and checker as the full mix,
-//! with what any cache has.
+//! The workload for other caches: the same faults, processes and checker as the full mix, with the
+//! operations that any cache has.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,46 +7,46 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::act::{id, load_mishap};
-use crate::app::{Brief, Cast, Common, UNCERTAINTY};
+use crate::app::{Common, ProcessConfig, UNCERTAINTY, Workload};
 use crate::clock::now;
-use crate::contestant::{CONTEXT, Contestant, Failure, KINDS, PAGES, install, name_of, wanted};
 use crate::context::{CallContext, IDS, Mishap};
 use crate::history::{Answer, Begin, Event, Failed, Form, Outcome, Read, ReadKind, Step};
-use crate::stage::again;
+use crate::reads::{id, load_mishap};
+use crate::rival::{CONTEXT, Failure, KINDS, PAGES, RivalCache, install, name_of, wanted};
+use crate::workload::again;
 use crate::writes::{GRACE, STEP, hang_up, mishap, quiet_mishap, quiet_turn, share};
 
 /// The kind whose rows are written once in a long while.
 const QUIET: u8 = KINDS - 1;
-/// How long a contestant may take to start before it is tried again.
+/// How long a rival may take to start before it is tried again.
 const START: Duration = Duration::from_secs(3);
 
-pub(crate) struct Course<C> {
-    contestant: C,
+pub(crate) struct RivalWorkload<C> {
+    rival: C,
     common: Arc<Common>,
 }
 
-impl<C: Contestant> Cast for Course<C> {
-    async fn begin(brief: &Brief, common: Common) -> Self {
+impl<C: RivalCache> Workload for RivalWorkload<C> {
+    async fn begin(process_config: &ProcessConfig, common: Common) -> Self {
         let common = Arc::new(common);
         install(&common);
-        let contestant = loop {
+        let rival = loop {
             // A panic is a start that has failed.
-            let mut start = tokio::spawn(C::start(brief.redis.port()));
-            if let Ok(Ok(Ok(contestant))) = tokio::time::timeout(START, &mut start).await {
-                break contestant;
+            let mut start = tokio::spawn(C::start(process_config.redis.port()));
+            if let Ok(Ok(Ok(rival))) = tokio::time::timeout(START, &mut start).await {
+                break rival;
             }
             start.abort();
             tokio::time::sleep(STEP).await;
         };
-        Self { contestant, common }
+        Self { rival, common }
     }
 
     fn common(&self) -> &Common {
         &self.common
     }
 
-    async fn act(self: Arc<Self>, mut rng: Rng) {
+    async fn run_operation(self: Arc<Self>, mut rng: Rng) {
         let rng = &mut rng;
         let kind = (rng.u8(..9) / 2).min(QUIET);
         let is_quiet = kind == QUIET;
@@ -83,15 +83,15 @@ impl<C: Contestant> Cast for Course<C> {
     }
 
     async fn standing(&self) -> (bool, u64) {
-        (true, self.contestant.waiting().await)
+        (true, self.rival.waiting().await)
     }
 
     async fn end(&self) {
-        self.contestant.end().await;
+        self.rival.end().await;
     }
 }
 
-impl<C: Contestant> Course<C> {
+impl<C: RivalCache> RivalWorkload<C> {
     fn failed(&self, failure: &Failure) {
         self.common.recorder.note(&Event::Failed(Failed {
             process: self.common.process,
@@ -116,12 +116,12 @@ impl<C: Contestant> Course<C> {
         let shown = CONTEXT
             .scope(context, async {
                 if read == ReadKind::Get {
-                    let row = self.contestant.row(kind, argument).await?;
+                    let row = self.rival.row(kind, argument).await?;
                     let is_right =
                         i64::from(row.id) == argument && row.of == name_of("row", kind, argument);
                     return Ok((is_right, vec![(row.id, row.version)]));
                 }
-                let page = self.contestant.page(kind, argument).await?;
+                let page = self.rival.page(kind, argument).await?;
                 let ids = page.rows.iter().map(|(id, _)| i64::from(*id));
                 let is_right =
                     page.of == name_of("page", kind, argument) && ids.eq(wanted(argument));
@@ -163,7 +163,7 @@ impl<C: Contestant> Course<C> {
         let running = {
             let (this, context) = (Arc::clone(self), context.clone());
             tokio::spawn(async move {
-                let writing = CONTEXT.scope(context, this.contestant.write(kind, id));
+                let writing = CONTEXT.scope(context, this.rival.write(kind, id));
                 match hang_up {
                     None => Some(writing.await),
                     Some(patience) => tokio::time::timeout(patience, writing).await.ok(),
@@ -184,7 +184,7 @@ impl<C: Contestant> Course<C> {
         context.mark(Step::Done(outcome));
         if outcome != Outcome::Returned {
             self.settle(context, UNCERTAINTY + GRACE);
-        } else if self.contestant.is_pending(kind, id).await {
+        } else if self.rival.is_pending(kind, id).await {
             context.mark(Step::Pending);
             self.settle(context, Duration::ZERO);
         } else {
@@ -203,7 +203,7 @@ impl<C: Contestant> Course<C> {
                 tokio::time::sleep(STEP).await;
                 waited += STEP;
             }
-            while this.contestant.waiting().await > 0 {
+            while this.rival.waiting().await > 0 {
                 tokio::time::sleep(STEP).await;
             }
             context.mark(Step::InForce);

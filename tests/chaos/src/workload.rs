@@ -6,11 +6,11 @@ use std::time::Duration;
 use cache_runtime::{AuditAction, AuditReport, Cache, CacheConfig, RedisConfig};
 use fastrand::Rng;
 
-use crate::act::{self, Stage};
-use crate::app::{Brief, Cast, Common, INTENT, LEASE, TTL, UNCERTAINTY, WAIT};
+use crate::app::{Common, INTENT, LEASE, ProcessConfig, TTL, UNCERTAINTY, WAIT, Workload};
 use crate::audited::CONFIRM_AFTER;
 use crate::clock::now;
 use crate::history::{Event, FoundStale, MILLISECOND};
+use crate::reads::{self, FullWorkload};
 use crate::shop::{Apples, Figs, Kind, Pears, Planted, Plums, Quinces};
 use crate::writes;
 
@@ -47,25 +47,25 @@ fn audited(config: CacheConfig, common: &Common) -> CacheConfig {
         })
 }
 
-impl Cast for Stage {
-    async fn begin(brief: &Brief, common: Common) -> Self {
+impl Workload for FullWorkload {
+    async fn begin(process_config: &ProcessConfig, common: Common) -> Self {
         let mut config = config(None)
-            .redis(brief.redis.config())
-            .local_mb(brief.local_mb)
-            .local_max_staleness(brief.staleness);
-        if brief.is_audited {
+            .redis(process_config.redis.config())
+            .local_mb(process_config.local_mb)
+            .local_max_staleness(process_config.staleness);
+        if process_config.is_audited {
             config = audited(config, &common);
         }
         let cache = Cache::new(config).await;
-        let planted = brief.planted_writer.then(|| Planted {
+        let planted = process_config.planted_writer.then(|| Planted {
             cache: cache.clone(),
             pool: common.pool.clone(),
         });
         Self {
             cache,
-            keeps_copies: brief.local_mb > 0,
+            has_local_entries: process_config.local_mb > 0,
             planted,
-            is_audited: brief.is_audited,
+            is_audited: process_config.is_audited,
             common,
         }
     }
@@ -78,11 +78,11 @@ impl Cast for Stage {
         &self.common
     }
 
-    async fn act(self: Arc<Self>, mut rng: Rng) {
+    async fn run_operation(self: Arc<Self>, mut rng: Rng) {
         if let Some(planted) = &self.planted
             && rng.u32(..100) < 15
         {
-            return act::planted(planted, &mut rng).await;
+            return reads::planted(planted, &mut rng).await;
         }
         match rng.u32(..9) {
             0..2 => one::<Apples>(self, rng).await,
@@ -94,11 +94,11 @@ impl Cast for Stage {
     }
 
     async fn sweep(&self) {
-        act::sweep::<Apples>(self).await;
-        act::sweep::<Pears>(self).await;
-        act::sweep::<Plums>(self).await;
-        act::sweep::<Figs>(self).await;
-        act::sweep::<Quinces>(self).await;
+        reads::sweep::<Apples>(self).await;
+        reads::sweep::<Pears>(self).await;
+        reads::sweep::<Plums>(self).await;
+        reads::sweep::<Figs>(self).await;
+        reads::sweep::<Quinces>(self).await;
     }
 
     async fn standing(&self) -> (bool, u64) {
@@ -111,7 +111,7 @@ impl Cast for Stage {
     }
 }
 
-async fn one<K: Kind>(stage: Arc<Stage>, mut rng: Rng) {
+async fn one<K: Kind>(stage: Arc<FullWorkload>, mut rng: Rng) {
     if writes::is_last(&stage) {
         writes::write_last::<K>(&stage, &mut rng).await;
     } else if rng.u32(..1_000) < writes::share(&stage, K::NUMBER) {
@@ -119,16 +119,16 @@ async fn one<K: Kind>(stage: Arc<Stage>, mut rng: Rng) {
     } else if stage.mishaps && rng.u32(..100) < 2 {
         // A caller who hangs up.
         let patience = Duration::from_micros(rng.u64(50..5_000));
-        let _ = tokio::time::timeout(patience, act::read::<K>(&stage, &mut rng)).await;
-    } else if stage.keeps_copies && rng.u32(..100) < 20 {
+        let _ = tokio::time::timeout(patience, reads::read::<K>(&stage, &mut rng)).await;
+    } else if stage.has_local_entries && rng.u32(..100) < 20 {
         // What is read again and again is answered by local entries, and some of them have just
         // been written.
         let again = again(&mut rng);
         for _ in again {
-            act::read::<K>(&stage, &mut rng.clone()).await;
+            reads::read::<K>(&stage, &mut rng.clone()).await;
         }
     } else {
-        act::read::<K>(&stage, &mut rng).await;
+        reads::read::<K>(&stage, &mut rng).await;
     }
 }
 
@@ -139,10 +139,10 @@ pub(crate) fn again(rng: &mut Rng) -> impl Iterator<Item = u32> + use<> {
 }
 
 /// The same with rows that are written once in a long while.
-async fn one_quiet(stage: Arc<Stage>, mut rng: Rng) {
+async fn one_quiet(stage: Arc<FullWorkload>, mut rng: Rng) {
     if let Some(id) = writes::quiet_turn(&stage.common) {
         writes::write_quietly::<Quinces>(&stage, &mut rng, id).await;
     } else {
-        act::read::<Quinces>(&stage, &mut rng).await;
+        reads::read::<Quinces>(&stage, &mut rng).await;
     }
 }
