@@ -37,8 +37,8 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const LOAD: Duration = Duration::from_secs(7);
 /// A statement of a killed process goes on until the database gives it up.
 const COMMIT_DELAY: Duration = Duration::from_millis(1_500);
-/// Apps that start, and those that come to rest.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For apps that start, and for those that come to rest.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One of the four: its process now, and all it was before.
 pub(crate) struct App {
@@ -140,7 +140,7 @@ fn spawn(process_config: &ProcessConfig) -> Process {
     .expect("this program can be started again")
 }
 
-/// Who plays.
+/// The processes of a run.
 #[derive(Debug)]
 pub(crate) struct Processes {
     /// By which words this program becomes one of its processes.
@@ -223,11 +223,11 @@ pub(crate) fn run_processes(options: &Options, processes: &Processes) -> RunResu
             })
         })
         .collect();
-    phases.settled(&apps, PATIENCE);
+    phases.settled(&apps, STEP_TIMEOUT);
     phases.tell(Phase::Load);
     std::thread::sleep(WARM_UP);
     phases.tell(Phase::Rest);
-    phases.settled(&apps, PATIENCE);
+    phases.settled(&apps, STEP_TIMEOUT);
     let before = Aftermath::measure(&apps, &phases.phase(), &servers, &postgres, &database);
 
     phases.tell(Phase::Load);
@@ -290,11 +290,11 @@ pub(crate) fn run_processes(options: &Options, processes: &Processes) -> RunResu
     let after = Aftermath::measure(&apps, &phases.phase(), &servers, &postgres, &database);
     for _ in 0..2 {
         phases.tell(Phase::Sweep);
-        phases.settled(&apps, PATIENCE);
+        phases.settled(&apps, STEP_TIMEOUT);
     }
     phases.tell(Phase::End);
     for app in &mut apps {
-        app.process.wait(PATIENCE);
+        app.process.wait(STEP_TIMEOUT);
     }
 
     let run = Run {
@@ -347,7 +347,7 @@ pub(crate) fn run_processes(options: &Options, processes: &Processes) -> RunResu
     }
 }
 
-/// What the apps are told, and how they answer.
+/// Tells the apps the phase of the run, and waits for their answers.
 struct PhaseControl<'a> {
     directory: &'a Path,
     phase: Mutex<(Phase, u32)>,
@@ -368,8 +368,8 @@ impl PhaseControl<'_> {
     }
 
     /// Waits until all rest, are connected, and hold nothing back; says whether they do in time.
-    fn settled(&self, apps: &[App], patience: Duration) -> bool {
-        let end = Instant::now() + patience;
+    fn settled(&self, apps: &[App], limit: Duration) -> bool {
+        let end = Instant::now() + limit;
         let phase = self.phase();
         let is_settled = |app: &App| {
             app.figures(&phase).is_some_and(|figures| {

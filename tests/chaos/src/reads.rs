@@ -109,19 +109,19 @@ fn answer(outcomes: &Outcomes) -> Answer {
 
 /// One read in the making.
 struct Looking<'a> {
-    stage: &'a FullWorkload,
+    workload: &'a FullWorkload,
     read: Read,
 }
 
 impl<'a> Looking<'a> {
     fn begin<K: Kind>(
-        stage: &'a FullWorkload,
+        workload: &'a FullWorkload,
         shop: &Shop<K>,
         read: ReadKind,
         argument: i64,
     ) -> Self {
         let read = Read {
-            process: stage.process,
+            process: workload.process,
             start: now(),
             end: 0,
             read,
@@ -133,7 +133,7 @@ impl<'a> Looking<'a> {
             rows: Vec::new(),
             wrong: None,
         };
-        Self { stage, read }
+        Self { workload, read }
     }
 
     /// What the cache did for it.
@@ -146,7 +146,7 @@ impl<'a> Looking<'a> {
     fn end(mut self, end: Time, rows: Vec<(u32, u64)>) {
         self.read.end = end;
         self.read.rows = rows;
-        self.stage.note(self.read);
+        self.workload.note(self.read);
     }
 
     fn complain_unless(&mut self, is_right: bool, shown: impl FnOnce() -> String) {
@@ -180,31 +180,31 @@ impl<'a> Looking<'a> {
 }
 
 /// One read of one of the forms; a read that fails shows nothing.
-pub(crate) async fn read<K: Kind>(stage: &FullWorkload, rng: &mut Rng) {
-    let mut shop = stage.shop::<K>(0, load_mishap(stage, rng));
-    if stage.has_local_entries && rng.u32(..100) < 10 {
+pub(crate) async fn read<K: Kind>(workload: &FullWorkload, rng: &mut Rng) {
+    let mut shop = workload.shop::<K>(0, load_mishap(workload, rng));
+    if workload.has_local_entries && rng.u32(..100) < 10 {
         shop.strict = true;
-        let asked = read_one(stage, &shop, rng);
-        stage.cache.strict(asked).await;
+        let asked = read_one(workload, &shop, rng);
+        workload.cache.strict(asked).await;
     } else {
-        read_one(stage, &shop, rng).await;
+        read_one(workload, &shop, rng).await;
     }
 }
 
-async fn read_one<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
+async fn read_one<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
     match rng.u32(..100) {
-        0..30 => drop(get(stage, shop, id(rng)).await),
-        30..34 => nested(stage, shop, rng.i64(1..IDS)).await,
-        34..52 => list(stage, shop, rng.i64(0..9)).await,
-        52..63 => filter(stage, shop, rng.i64(0..TEAMS)).await,
-        63..73 => batch(stage, shop, rng).await,
-        73..80 => board(stage, shop, rng.i64(0..TEAMS)).await,
-        80..85 => total(stage, shop, rng.i64(0..2)).await,
-        85..90 => lookup(stage, shop, id(rng)).await,
-        90..94 => by_hand(stage, shop, rng.i64(1..IDS)).await,
-        94..97 => peek(stage, shop, id(rng)).await,
+        0..30 => drop(get(workload, shop, id(rng)).await),
+        30..34 => nested(workload, shop, rng.i64(1..IDS)).await,
+        34..52 => list(workload, shop, rng.i64(0..9)).await,
+        52..63 => filter(workload, shop, rng.i64(0..TEAMS)).await,
+        63..73 => batch(workload, shop, rng).await,
+        73..80 => board(workload, shop, rng.i64(0..TEAMS)).await,
+        80..85 => total(workload, shop, rng.i64(0..2)).await,
+        85..90 => lookup(workload, shop, id(rng)).await,
+        90..94 => by_hand(workload, shop, rng.i64(1..IDS)).await,
+        94..97 => peek(workload, shop, id(rng)).await,
         97 => vouch(shop, id(rng)).await,
-        _ => typed(stage, shop, rng.i64(1..=3)).await,
+        _ => typed(workload, shop, rng.i64(1..=3)).await,
     }
 }
 
@@ -222,30 +222,30 @@ pub(crate) async fn planted(planted: &Planted, rng: &mut Rng) {
 }
 
 /// Everything of a kind, once.
-pub(crate) async fn sweep<K: Kind>(stage: &FullWorkload) {
-    let shop = stage.shop::<K>(0, Mishap::None);
+pub(crate) async fn sweep<K: Kind>(workload: &FullWorkload) {
+    let shop = workload.shop::<K>(0, Mishap::None);
     for id in 1..=IDS {
-        get(stage, &shop, id).await;
-        peek(stage, &shop, id).await;
+        get(workload, &shop, id).await;
+        peek(workload, &shop, id).await;
     }
     for skip in 0..9 {
-        list(stage, &shop, skip).await;
+        list(workload, &shop, skip).await;
     }
     for team in 0..TEAMS {
-        filter(stage, &shop, team).await;
-        board(stage, &shop, team).await;
+        filter(workload, &shop, team).await;
+        board(workload, &shop, team).await;
     }
     for half in 0..2 {
-        total(stage, &shop, half).await;
+        total(workload, &shop, half).await;
     }
     for first in 1..IDS {
-        by_hand(stage, &shop, first).await;
-        nested(stage, &shop, first).await;
+        by_hand(workload, &shop, first).await;
+        nested(workload, &shop, first).await;
     }
 }
 
-pub(crate) async fn get<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) -> Outcomes {
-    let looking = Looking::begin(stage, shop, ReadKind::Get, id);
+pub(crate) async fn get<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, id: i64) -> Outcomes {
+    let looking = Looking::begin(workload, shop, ReadKind::Get, id);
     let (row, outcomes) = observe(shop.get(id)).await;
     if let Ok(row) = row {
         let end = now();
@@ -254,8 +254,8 @@ pub(crate) async fn get<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) 
     outcomes
 }
 
-async fn list<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, skip: i64) {
-    let looking = Looking::begin(stage, shop, ReadKind::List, skip);
+async fn list<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, skip: i64) {
+    let looking = Looking::begin(workload, shop, ReadKind::List, skip);
     let (page, outcomes) = observe(shop.list(skip, 4)).await;
     if let Ok(page) = page {
         let end = now();
@@ -268,8 +268,8 @@ async fn list<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, skip: i64) {
     }
 }
 
-async fn filter<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, team: i64) {
-    let looking = Looking::begin(stage, shop, ReadKind::Filter, team);
+async fn filter<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, team: i64) {
+    let looking = Looking::begin(workload, shop, ReadKind::Filter, team);
     let filter = crate::shop::Filter { team, from: 2 };
     let (page, outcomes) = observe(shop.filter(&filter)).await;
     if let Ok(page) = page {
@@ -281,8 +281,8 @@ async fn filter<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, team: i64) {
     }
 }
 
-async fn board<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, team: i64) {
-    let looking = Looking::begin(stage, shop, ReadKind::Tagged, team);
+async fn board<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, team: i64) {
+    let looking = Looking::begin(workload, shop, ReadKind::Tagged, team);
     let (page, outcomes) = observe(shop.board(team)).await;
     if let Ok(page) = page {
         let wanted = (1..=IDS).filter(|id| id % TEAMS == team);
@@ -293,8 +293,8 @@ async fn board<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, team: i64) {
     }
 }
 
-async fn total<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, half: i64) {
-    let looking = Looking::begin(stage, shop, ReadKind::Dependent, half);
+async fn total<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, half: i64) {
+    let looking = Looking::begin(workload, shop, ReadKind::Dependent, half);
     let (page, outcomes) = observe(shop.total(half)).await;
     if let Ok(page) = page {
         let first = half * IDS / 2;
@@ -305,8 +305,8 @@ async fn total<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, half: i64) {
     }
 }
 
-async fn nested<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, first: i64) {
-    let looking = Looking::begin(stage, shop, ReadKind::Nested, first);
+async fn nested<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, first: i64) {
+    let looking = Looking::begin(workload, shop, ReadKind::Nested, first);
     let (page, outcomes) = observe(shop.nested(first)).await;
     if let Ok(page) = page {
         let end = now();
@@ -315,11 +315,11 @@ async fn nested<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, first: i64) {
     }
 }
 
-async fn batch<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
+async fn batch<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
     let mut ids: Vec<i64> = (0..rng.usize(1..6)).map(|_| id(rng)).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut looking = Looking::begin(stage, shop, ReadKind::Batch, ids[0]);
+    let mut looking = Looking::begin(workload, shop, ReadKind::Batch, ids[0]);
     let (rows, outcomes) = observe(shop.get_many(&ids)).await;
     let end = now();
     let Ok(rows) = rows else { return };
@@ -335,13 +335,13 @@ async fn batch<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, rng: &mut Rng) {
     let shown = shown.collect();
     let mut looking = looking.outcomes(&outcomes);
     // One outcome stands for all ids; some may have been answered here all the same.
-    looking.read.local |= stage.has_local_entries && !shop.strict;
+    looking.read.local |= workload.has_local_entries && !shop.strict;
     looking.end(end, shown);
 }
 
-async fn by_hand<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, first: i64) {
+async fn by_hand<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, first: i64) {
     let key = Key::args(K::RESOURCE, "by-hand", &(first,)).expect("a key");
-    let looking = Looking::begin(stage, shop, ReadKind::ByHand, first);
+    let looking = Looking::begin(workload, shop, ReadKind::ByHand, first);
     let load = async || shop.by_hand(first).await;
     let (page, outcomes) = observe(shop.cache.get_or_load(&key, 10, load)).await;
     if let Ok(page) = page {
@@ -352,9 +352,9 @@ async fn by_hand<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, first: i64) {
     }
 }
 
-async fn lookup<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
+async fn lookup<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, id: i64) {
     let key = Key::entity(K::RESOURCE, id).expect("a key");
-    let mut looking = Looking::begin(stage, shop, ReadKind::Lookup, id);
+    let mut looking = Looking::begin(workload, shop, ReadKind::Lookup, id);
     match shop.cache.lookup::<Row>(&key).await {
         Ok(Lookup::Hit(row)) => looking.row::<K>(now(), Some(row)),
         Ok(Lookup::Miss(lease)) => {
@@ -369,9 +369,9 @@ async fn lookup<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
     }
 }
 
-async fn peek<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
+async fn peek<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, id: i64) {
     let key = Key::entity(K::RESOURCE, id).expect("a key");
-    let looking = Looking::begin(stage, shop, ReadKind::Peek, id);
+    let looking = Looking::begin(workload, shop, ReadKind::Peek, id);
     if let Some(row) = shop.cache.get::<Row>(&key).await {
         looking.row::<K>(now(), Some(row));
     }
@@ -401,9 +401,9 @@ async fn vouch<K: Kind>(shop: &Shop<K>, id: i64) {
 }
 
 /// Two programs that keep different types under one key.
-async fn typed<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) {
-    let mut looking = Looking::begin(stage, shop, ReadKind::Typed, id);
-    let (shown, outcomes) = if stage.slot.is_multiple_of(2) {
+async fn typed<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, id: i64) {
+    let mut looking = Looking::begin(workload, shop, ReadKind::Typed, id);
+    let (shown, outcomes) = if workload.slot.is_multiple_of(2) {
         let (value, outcomes) = observe(shop.one_type(id)).await;
         (value.map(|value| (value.of, value.version)), outcomes)
     } else {

@@ -59,8 +59,8 @@ impl<C: RivalCache> Workload for RivalWorkload<C> {
             let hang_up = hang_up(&self.common, kind, rng);
             self.write(kind, id(rng), mishap, hang_up).await;
         } else if self.common.mishaps && rng.u32(..100) < 2 {
-            let patience = Duration::from_micros(rng.u64(50..5_000));
-            let _ = tokio::time::timeout(patience, self.read(kind, rng)).await;
+            let limit = Duration::from_micros(rng.u64(50..5_000));
+            let _ = tokio::time::timeout(limit, self.read(kind, rng)).await;
         } else if rng.u32(..100) < 20 {
             for _ in again(rng) {
                 self.read(kind, &mut rng.clone()).await;
@@ -166,7 +166,7 @@ impl<C: RivalCache> RivalWorkload<C> {
                 let writing = CONTEXT.scope(context, this.rival.write(kind, id));
                 match hang_up {
                     None => Some(writing.await),
-                    Some(patience) => tokio::time::timeout(patience, writing).await.ok(),
+                    Some(limit) => tokio::time::timeout(limit, writing).await.ok(),
                 }
             })
         };

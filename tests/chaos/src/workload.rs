@@ -111,24 +111,24 @@ impl Workload for FullWorkload {
     }
 }
 
-async fn one<K: Kind>(stage: Arc<FullWorkload>, mut rng: Rng) {
-    if writes::is_last(&stage) {
-        writes::write_last::<K>(&stage, &mut rng).await;
-    } else if rng.u32(..1_000) < writes::share(&stage, K::NUMBER) {
-        writes::write::<K>(&stage, &mut rng).await;
-    } else if stage.mishaps && rng.u32(..100) < 2 {
+async fn one<K: Kind>(workload: Arc<FullWorkload>, mut rng: Rng) {
+    if writes::is_last(&workload) {
+        writes::write_last::<K>(&workload, &mut rng).await;
+    } else if rng.u32(..1_000) < writes::share(&workload, K::NUMBER) {
+        writes::write::<K>(&workload, &mut rng).await;
+    } else if workload.mishaps && rng.u32(..100) < 2 {
         // A caller who hangs up.
-        let patience = Duration::from_micros(rng.u64(50..5_000));
-        let _ = tokio::time::timeout(patience, reads::read::<K>(&stage, &mut rng)).await;
-    } else if stage.has_local_entries && rng.u32(..100) < 20 {
+        let limit = Duration::from_micros(rng.u64(50..5_000));
+        let _ = tokio::time::timeout(limit, reads::read::<K>(&workload, &mut rng)).await;
+    } else if workload.has_local_entries && rng.u32(..100) < 20 {
         // What is read again and again is answered by local entries, and some of them have just
         // been written.
         let again = again(&mut rng);
         for _ in again {
-            reads::read::<K>(&stage, &mut rng.clone()).await;
+            reads::read::<K>(&workload, &mut rng.clone()).await;
         }
     } else {
-        reads::read::<K>(&stage, &mut rng).await;
+        reads::read::<K>(&workload, &mut rng).await;
     }
 }
 
@@ -139,10 +139,10 @@ pub(crate) fn again(rng: &mut Rng) -> impl Iterator<Item = u32> + use<> {
 }
 
 /// The same with rows that are written once in a long while.
-async fn one_quiet(stage: Arc<FullWorkload>, mut rng: Rng) {
-    if let Some(id) = writes::quiet_turn(&stage.common) {
-        writes::write_quietly::<Quinces>(&stage, &mut rng, id).await;
+async fn one_quiet(workload: Arc<FullWorkload>, mut rng: Rng) {
+    if let Some(id) = writes::quiet_turn(&workload.common) {
+        writes::write_quietly::<Quinces>(&workload, &mut rng, id).await;
     } else {
-        reads::read::<Quinces>(&stage, &mut rng).await;
+        reads::read::<Quinces>(&workload, &mut rng).await;
     }
 }

@@ -62,18 +62,18 @@ fn form(rng: &mut Rng) -> Form {
 }
 
 /// Long bypasses follow from what goes wrong with a write, so it goes wrong only now and then.
-pub(crate) fn mishap(stage: &Common, kind: u8, rng: &mut Rng) -> Mishap {
+pub(crate) fn mishap(common: &Common, kind: u8, rng: &mut Rng) -> Mishap {
     let pause = |ms: std::ops::Range<u64>, rng: &mut Rng| Duration::from_millis(rng.u64(ms));
-    if !stage.mishaps {
+    if !common.mishaps {
         return Mishap::None;
     }
-    if stage.doomed.load(Ordering::SeqCst) {
+    if common.doomed.load(Ordering::SeqCst) {
         return Mishap::Pause(pause(300..500, rng));
     }
     if rng.u32(..100) < 15 {
         return Mishap::Pause(pause(1..60, rng));
     }
-    if stage.weather(kind, 1, Duration::from_secs(2)) >= 15 {
+    if common.weather(kind, 1, Duration::from_secs(2)) >= 15 {
         return Mishap::None;
     }
     match rng.u32(..100) {
@@ -87,14 +87,14 @@ pub(crate) fn mishap(stage: &Common, kind: u8, rng: &mut Rng) -> Mishap {
 }
 
 /// When the caller hangs up, if it does.
-pub(crate) fn hang_up(stage: &Common, kind: u8, rng: &mut Rng) -> Option<Duration> {
-    let is_stormy = stage.mishaps && stage.weather(kind, 1, Duration::from_secs(2)) < 15;
+pub(crate) fn hang_up(common: &Common, kind: u8, rng: &mut Rng) -> Option<Duration> {
+    let is_stormy = common.mishaps && common.weather(kind, 1, Duration::from_secs(2)) < 15;
     (is_stormy && rng.u32(..100) < 10).then(|| Duration::from_micros(rng.u64(100..20_000)))
 }
 
 /// How many of a thousand operations write.
-pub(crate) fn share(stage: &Common, kind: u8) -> u32 {
-    match stage.weather(kind, 2, Duration::from_secs(1)) {
+pub(crate) fn share(common: &Common, kind: u8) -> u32 {
+    match common.weather(kind, 2, Duration::from_secs(1)) {
         0..30 => 3,
         30..60 => 12,
         60..90 => 40,
@@ -108,20 +108,20 @@ const LAST_WRITES: u32 = 8;
 
 /// Whether a process that is about to be killed writes once more what a crash must not undo.
 /// Otherwise hardly any such write would be met: most operations read.
-pub(crate) fn is_last(stage: &Common) -> bool {
-    stage.mishaps
-        && stage.doomed.load(Ordering::SeqCst)
-        && stage.unsettled.load(Ordering::SeqCst) < LAST_WRITES
+pub(crate) fn is_last(common: &Common) -> bool {
+    common.mishaps
+        && common.doomed.load(Ordering::SeqCst)
+        && common.unsettled.load(Ordering::SeqCst) < LAST_WRITES
 }
 
 /// Such a write.
-pub(crate) async fn write_last<K: Kind>(stage: &Arc<FullWorkload>, rng: &mut Rng) {
+pub(crate) async fn write_last<K: Kind>(workload: &Arc<FullWorkload>, rng: &mut Rng) {
     let form = match rng.u32(..10) {
         0 => Form::CrashSafeWhole,
         _ => Form::CrashSafe,
     };
-    let mishap = mishap(stage, K::NUMBER, rng);
-    write_as::<K>(stage, form, mishap, None, id(rng)).await;
+    let mishap = mishap(workload, K::NUMBER, rng);
+    write_as::<K>(workload, form, mishap, None, id(rng)).await;
 }
 
 /// What came of a write as far as its caller knows.
@@ -134,26 +134,26 @@ enum Ended {
     Dropped,
 }
 
-pub(crate) async fn write<K: Kind>(stage: &Arc<FullWorkload>, rng: &mut Rng) {
+pub(crate) async fn write<K: Kind>(workload: &Arc<FullWorkload>, rng: &mut Rng) {
     let form = form(rng);
     let (mishap, hang_up) = if form.is_manual() {
         // Nobody sees to it but the caller, who therefore goes through with it.
         (Mishap::None, None)
     } else {
         (
-            mishap(stage, K::NUMBER, rng),
-            hang_up(stage, K::NUMBER, rng),
+            mishap(workload, K::NUMBER, rng),
+            hang_up(workload, K::NUMBER, rng),
         )
     };
-    write_as::<K>(stage, form, mishap, hang_up, id(rng)).await;
+    write_as::<K>(workload, form, mishap, hang_up, id(rng)).await;
 }
 
 /// What goes wrong with a write of a quiet row, and when its caller hangs up.
-pub(crate) fn quiet_mishap(stage: &Common, kind: u8, rng: &mut Rng) -> (Mishap, Option<Duration>) {
+pub(crate) fn quiet_mishap(common: &Common, kind: u8, rng: &mut Rng) -> (Mishap, Option<Duration>) {
     let pause = Duration::from_millis(rng.u64(5..700));
     match rng.u32(..100) {
-        _ if !stage.mishaps => (Mishap::None, None),
-        _ if stage.doomed.load(Ordering::SeqCst) => (mishap(stage, kind, rng), None),
+        _ if !common.mishaps => (Mishap::None, None),
+        _ if common.doomed.load(Ordering::SeqCst) => (mishap(common, kind, rng), None),
         0..40 => (Mishap::CommitLater(pause), None),
         40..50 => (
             Mishap::CommitLater(pause),
@@ -171,37 +171,37 @@ pub(crate) fn quiet_mishap(stage: &Common, kind: u8, rng: &mut Rng) -> (Mishap, 
 
 /// Of a row that nobody writes again soon, so that it shows what an outcome that is not known
 /// leaves behind.
-pub(crate) async fn write_quietly<K: Kind>(stage: &Arc<FullWorkload>, rng: &mut Rng, id: i64) {
-    let (mishap, hang_up) = quiet_mishap(stage, K::NUMBER, rng);
-    write_as::<K>(stage, Form::ById, mishap, hang_up, id).await;
+pub(crate) async fn write_quietly<K: Kind>(workload: &Arc<FullWorkload>, rng: &mut Rng, id: i64) {
+    let (mishap, hang_up) = quiet_mishap(workload, K::NUMBER, rng);
+    write_as::<K>(workload, Form::ById, mishap, hang_up, id).await;
 }
 
 async fn write_as<K: Kind>(
-    stage: &Arc<FullWorkload>,
+    workload: &Arc<FullWorkload>,
     form: Form,
     mishap: Mishap,
     hang_up: Option<Duration>,
     id: i64,
 ) {
-    let write = stage.next_write();
-    let shop = stage.shop::<K>(write, mishap);
-    let process = stage.process;
+    let write = workload.next_write();
+    let shop = workload.shop::<K>(write, mishap);
+    let process = workload.process;
     let at = now();
-    stage.recorder.note(&Event::Begin(Begin {
+    workload.recorder.note(&Event::Begin(Begin {
         write,
         process,
         at,
         form,
     }));
-    stage.unsettled.fetch_add(1, Ordering::SeqCst);
+    workload.unsettled.fetch_add(1, Ordering::SeqCst);
     let running = {
         let shop = shop.clone();
         tokio::spawn(async move {
             let written = observe(run(&shop, form, id));
             match hang_up {
                 None => written.await,
-                Some(patience) => {
-                    let written = tokio::time::timeout(patience, written).await;
+                Some(limit) => {
+                    let written = tokio::time::timeout(limit, written).await;
                     written.unwrap_or((Ended::Dropped, Outcomes::default()))
                 }
             }
@@ -219,40 +219,40 @@ async fn write_as<K: Kind>(
             shop.mark(Step::Done(Outcome::Returned));
             let is_pending = match told {
                 Some(told) => told != Acknowledgement::Delivered,
-                None => is_pending(stage, &shop, id).await,
+                None => is_pending(workload, &shop, id).await,
             };
             if is_pending {
                 shop.mark(Step::Pending);
-                settle(stage, shop, Duration::ZERO, false);
+                settle(workload, shop, Duration::ZERO, false);
             } else {
                 shop.mark(Step::InForce);
-                settled(stage);
+                settled(workload);
             }
         }
         Ok(Ended::Told { delivered }) => {
             shop.mark(Step::Done(Outcome::Returned));
             if delivered {
                 shop.mark(Step::Delivered);
-                settled(stage);
+                settled(workload);
             } else {
                 shop.mark(Step::Pending);
-                settle(stage, shop, Duration::ZERO, false);
+                settle(workload, shop, Duration::ZERO, false);
             }
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if form.is_manual() => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settled(stage);
+            settled(workload);
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settle(stage, shop, UNCERTAINTY + GRACE, false);
+            settle(workload, shop, UNCERTAINTY + GRACE, false);
         }
         // Its caller hung up on the invalidation. The body had returned an error by then, and what
         // is promised is what is promised of an error: an invalidation at once, and one at the
         // deadline.
         Ok(Ended::Dropped) if shop.is_doubtful.load(Ordering::SeqCst) => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settle(stage, shop, UNCERTAINTY + GRACE, false);
+            settle(workload, shop, UNCERTAINTY + GRACE, false);
         }
         Ok(Ended::Dropped) => {
             shop.mark(Step::Done(Outcome::Dropped));
@@ -261,7 +261,7 @@ async fn write_as<K: Kind>(
             } else {
                 UNCERTAINTY + GRACE
             };
-            settle(stage, shop, wait, true);
+            settle(workload, shop, wait, true);
         }
         Err(_) => {
             shop.mark(Step::Done(Outcome::Panicked));
@@ -270,30 +270,35 @@ async fn write_as<K: Kind>(
             } else {
                 UNCERTAINTY + GRACE
             };
-            settle(stage, shop, wait, true);
+            settle(workload, shop, wait, true);
         }
     }
 }
 
-fn settled(stage: &FullWorkload) {
-    stage.unsettled.fetch_sub(1, Ordering::SeqCst);
+fn settled(workload: &FullWorkload) {
+    workload.unsettled.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// Reads what was just written, as callers do; says whether this process holds an invalidation of
 /// it back.
-async fn is_pending<K: Kind>(stage: &FullWorkload, shop: &Shop<K>, id: i64) -> bool {
-    let outcomes = get(stage, &shop.calm(), id).await;
+async fn is_pending<K: Kind>(workload: &FullWorkload, shop: &Shop<K>, id: i64) -> bool {
+    let outcomes = get(workload, &shop.calm(), id).await;
     let pending = Status::Bypass(BypassReason::Pending);
     outcomes.iter().any(|outcome| outcome.status == pending)
 }
 
 /// Notes, in the background, when nothing waits in this process any more that was there after
 /// `wait`.
-fn settle<K: Kind>(stage: &Arc<FullWorkload>, shop: Shop<K>, wait: Duration, is_announced: bool) {
-    let stage = Arc::clone(stage);
+fn settle<K: Kind>(
+    workload: &Arc<FullWorkload>,
+    shop: Shop<K>,
+    wait: Duration,
+    is_announced: bool,
+) {
+    let workload = Arc::clone(workload);
     tokio::spawn(async move {
         if is_announced {
-            delivered(&stage).await;
+            delivered(&workload).await;
             shop.mark(Step::Held);
         }
         let mut waited = Duration::ZERO;
@@ -301,15 +306,15 @@ fn settle<K: Kind>(stage: &Arc<FullWorkload>, shop: Shop<K>, wait: Duration, is_
             tokio::time::sleep(STEP).await;
             waited += STEP;
         }
-        delivered(&stage).await;
+        delivered(&workload).await;
         shop.mark(Step::InForce);
-        settled(&stage);
+        settled(&workload);
     });
 }
 
 /// Returns when the store has everything that this process had to deliver.
-async fn delivered(stage: &FullWorkload) {
-    while stage.cache.get_stats().await.counters.pending > 0 {
+async fn delivered(workload: &FullWorkload) {
+    while workload.cache.get_stats().await.counters.pending > 0 {
         tokio::time::sleep(STEP).await;
     }
 }

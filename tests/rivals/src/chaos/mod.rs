@@ -1,4 +1,4 @@
-//! The chaos course of `tests/chaos`, run by this project and by rivals, side by side: the same
+//! The chaos program of `tests/chaos`, run over this project and rivals, side by side: the same
 //! processes, faults, seeds and checker.
 
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ mod hand_written;
 mod hydracache;
 mod ours;
 
-/// The contestants, in the order of the table.
+/// The caches, in the order of the table.
 pub const NAMES: [&str; 8] = [
     "ours",
     "ours-local",
@@ -27,8 +27,8 @@ pub const NAMES: [&str; 8] = [
     "hydracache",
 ];
 
-/// Calls `$do!(Type)` for the contestant of that name, or evaluates to `None`.
-macro_rules! with_contestant {
+/// Calls `$do!(Type)` for the cache of that name, or evaluates to `None`.
+macro_rules! with_cache {
     ($name:expr, $do:ident) => {
         match $name {
             "ours" => Some($do!(ours::OverRedis)),
@@ -44,7 +44,7 @@ macro_rules! with_contestant {
     };
 }
 
-/// One process of a contestant: its name, and what the coordinator tells it.
+/// One process of the run over a cache: its name, and what the coordinator tells it.
 ///
 /// # Errors
 ///
@@ -53,34 +53,34 @@ pub fn process(arguments: &[String]) -> Result<ExitCode, Failed> {
     let [name, brief] = arguments else {
         return Err("`chaos-process NAME BRIEF`".into());
     };
-    macro_rules! play {
-        ($contestant:ty) => {
-            cache_chaos::process::<$contestant>(brief)
+    macro_rules! process {
+        ($cache:ty) => {
+            cache_chaos::process::<$cache>(brief)
         };
     }
-    with_contestant!(name.as_str(), play).ok_or_else(|| format!("no contestant `{name}`").into())
+    with_cache!(name.as_str(), process).ok_or_else(|| format!("no cache `{name}`").into())
 }
 
-/// Sends them over the course, one after the other; the table, and whether all is right with this
-/// project.
+/// Runs the chaos program over them, one after the other. Returns the table, and whether all is
+/// right with this project.
 ///
 /// # Errors
 ///
-/// When there is no such contestant or fault.
+/// When there is no such cache or fault.
 pub fn run(names: &[&str], setting: &Setting, say: impl Fn(&str)) -> Result<(Table, bool), Failed> {
     let (mut rows, mut is_right) = (Vec::new(), true);
     for name in names {
         let program = ["chaos-process", name];
         macro_rules! score {
-            ($contestant:ty) => {
+            ($cache:ty) => {
                 (
-                    title::<$contestant>(),
-                    cache_chaos::score::<$contestant>(setting, &program),
+                    title::<$cache>(),
+                    cache_chaos::score::<$cache>(setting, &program),
                 )
             };
         }
-        let (title, score) = with_contestant!(*name, score)
-            .ok_or_else(|| format!("no contestant `{name}`; there are {}", NAMES.join(", ")))?;
+        let (title, score) = with_cache!(*name, score)
+            .ok_or_else(|| format!("no cache `{name}`; there are {}", NAMES.join(", ")))?;
         let score = score?;
         if name.starts_with("ours") {
             is_right &= score.unexcused == 0 && score.wrong == 0 && score.stuck == 0;
@@ -154,7 +154,7 @@ fn url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}/")
 }
 
-/// What a contestant that can't start says.
+/// The failure of a cache that can't start.
 fn failure(error: impl std::fmt::Display) -> Failure {
     Failure::new(error)
 }

@@ -18,7 +18,7 @@ use crate::with_rival;
 use crate::worker::{now, until};
 
 /// A read that takes longer is stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database: a Redis of its own, in which each row is a version that writes count up.
 struct Truth {
@@ -162,11 +162,11 @@ impl<R: Rival> Node<R> {
             }
             if random.u8(0..100) == 0 {
                 // Hangs up; if it leads a load, others wait for that.
-                let patience = Duration::from_micros(random.u64(0..3_000));
-                drop(tokio::time::timeout(patience, self.rival.user(key)).await);
+                let limit = Duration::from_micros(random.u64(0..3_000));
+                drop(tokio::time::timeout(limit, self.rival.user(key)).await);
                 continue;
             }
-            match tokio::time::timeout(PATIENCE, self.rival.user(key)).await {
+            match tokio::time::timeout(READ_TIMEOUT, self.rival.user(key)).await {
                 Ok(Ok(row)) => {
                     assert_eq!(row.id, key, "another key's row");
                     reads.push(Read {
@@ -198,9 +198,9 @@ impl<R: Rival> Node<R> {
             if hangs_up && now() - last > 500_000_000 {
                 last = now();
                 // Around the commit: before it, after it, or while the invalidation is on its way.
-                let patience = Duration::from_micros(random.u64(0..4_000));
+                let limit = Duration::from_micros(random.u64(0..4_000));
                 let write = self.rival.write(self.keys + key);
-                if let Ok(Ok(version)) = tokio::time::timeout(patience, write).await {
+                if let Ok(Ok(version)) = tokio::time::timeout(limit, write).await {
                     acknowledged.push(Write {
                         key: (self.keys + key).unsigned_abs(),
                         at: now(),
