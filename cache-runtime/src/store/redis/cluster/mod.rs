@@ -22,6 +22,7 @@ mod leases;
 mod lookup;
 mod namespace;
 mod node;
+mod owners;
 mod repetition;
 mod routing;
 mod sending;

@@ -22,7 +22,7 @@ use super::super::connection::supervisor::{self, Connections, SupervisorSettings
 use super::super::failover::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY};
 use super::super::failover::fence::Fence;
 use super::super::reads::batcher::WORKERS;
-use super::super::slots::{ClusterView, NodeView, SLOTS, SlotSet};
+use super::super::slots::{ClusterView, NodeView, SlotSet};
 use super::super::tracking::Tracking;
 use super::super::tracking::heartbeat::send_heartbeats;
 use super::answers::{Answers, raise_epochs, read, view_at};
@@ -32,6 +32,7 @@ use super::former_slots::{slots_at_start, slots_that_left};
 use super::health_key::{key_of_named, key_of_owner};
 use super::late::Late;
 use super::node::{Node, SlotMap};
+use super::owners::Owners;
 use super::repetition::do_again;
 use super::state::Cluster;
 use super::unserved::UnservedLog;
@@ -279,60 +280,46 @@ impl Topology {
 
     /// Applies the answers of the nodes; returns whether they confirm the owners.
     async fn adopt(&mut self, answers: &Answers) -> bool {
-        let views = &answers.views[..];
         let before = self.cluster.map.load_full();
-        let owners = answers.named();
-        // Also those that are not used for any slot yet.
-        let mut primaries: Vec<&NodeView> = Vec::new();
-        let places: Vec<Option<usize>> = (0..SLOTS)
-            .zip(&owners)
-            .map(|(slot, owner)| {
-                let owner = (*owner)?;
-                let known = primaries.iter().position(|it| it.id == owner.id);
-                let place = known.unwrap_or_else(|| {
-                    primaries.push(owner);
-                    primaries.len() - 1
-                });
-                let was_its = before.owner(slot).is_some_and(|node| node.id == owner.id);
-                answers.may_be_used(owner, was_its).then_some(place)
-            })
-            .collect();
-        if primaries.is_empty() {
+        let owners = Owners::of(answers, &before);
+        if owners.primaries.is_empty() {
             let error = "its nodes have no slots: `redis-cli --cluster create` gives them some";
             self.unreachable(&Error::unavailable(error));
             return false;
         }
         let known = before.nodes().iter().map(|node| node.id.as_str());
-        let named = primaries.iter().map(|node| node.id.as_str());
+        let named = owners.primaries.iter().map(|node| node.id.as_str());
         let asked = answers.are_enough(known, named).then_some(answers.asked);
         // Not those of earlier answers: an address that has left may be that of another cluster.
-        let known = views.iter().flat_map(|view| &view.nodes);
+        let known = answers.views.iter().flat_map(|view| &view.nodes);
         self.known = known.map(|it| (self.host_of(it), it.port)).collect();
-        let node_of = |primary: &NodeView| {
-            let mut nodes = before.nodes().iter();
-            nodes.position(|node| self.is_at(node, primary))
-        };
-        let known: Vec<_> = primaries.iter().map(|primary| node_of(primary)).collect();
-        let is_unchanged = before.nodes().len() == primaries.len()
-            && known.iter().all(Option::is_some)
-            && (0..SLOTS).zip(&places).all(|(slot, place)| {
-                let node = place.and_then(|place| known[place]);
-                before.place_of(slot) == node
-            });
-        if is_unchanged {
+        let known = owners.known_in(&before, |node, primary| self.is_at(node, primary));
+        if owners.are_those_of(&before, &known) {
             self.confirm(asked);
-            let has_answered = |id: &str| views.iter().any(|view| view.id == id);
-            if self.is_repeated() && before.nodes().iter().all(|node| has_answered(&node.id)) {
-                self.cluster.recent.is_known();
-            }
-            return asked.is_some();
+            self.note_repeated(&before, answers);
+        } else {
+            let (map, new) = self.build_map(&before, &owners, &known);
+            raise_epochs(map.nodes(), &answers.views);
+            self.replace(&before, &map, &new, &owners, answers, asked).await;
         }
+        asked.is_some()
+    }
+
+    /// The map of these owners, and the nodes in it that were not known. `known` has the places in
+    /// `before` of those that were.
+    fn build_map(
+        &self,
+        before: &SlotMap,
+        owners: &Owners<'_>,
+        known: &[Option<usize>],
+    ) -> (Arc<SlotMap>, Vec<Arc<Node>>) {
         let mut new = Vec::new();
-        let nodes: Vec<_> = primaries
+        let nodes: Vec<_> = owners
+            .primaries
             .iter()
             .zip(known)
             .map(|(primary, known)| match known {
-                Some(known) => Arc::clone(&before.nodes()[known]),
+                Some(known) => Arc::clone(&before.nodes()[*known]),
                 None => {
                     let node = self.node(primary);
                     new.push(Arc::clone(&node));
@@ -340,28 +327,24 @@ impl Topology {
                 }
             })
             .collect();
-        raise_epochs(&nodes, views);
-        let map = Arc::new(SlotMap::new(nodes, places.iter().copied()));
-        let fences = match before.nodes().is_empty() {
-            true => slots_at_start(views, &owners)
-                .into_iter()
-                .map(|(node, slots)| self.fence(&self.host_of(node), node.port, slots))
-                .collect(),
-            false => slots_that_left(&before, &map)
-                .into_iter()
-                .map(|(node, slots)| self.fence(&node.host, node.port, slots))
-                .collect::<Vec<_>>(),
-        };
-        let space = &self.plan.space;
-        for node in map.nodes() {
-            let key = key_of_owner(space, &map, node);
-            let named = match key {
-                Some(_) => None,
-                None => key_of_named(space, &owners, node),
-            };
-            node.health.set_key(key, named);
-        }
-        self.cluster.map.store(Arc::clone(&map));
+        let map = SlotMap::new(nodes, owners.places.iter().copied());
+        (Arc::new(map), new)
+    }
+
+    /// Uses this map in place of the one before, and connects to its new nodes.
+    async fn replace(
+        &mut self,
+        before: &SlotMap,
+        map: &Arc<SlotMap>,
+        new: &[Arc<Node>],
+        owners: &Owners<'_>,
+        answers: &Answers,
+        asked: Option<Asked>,
+    ) {
+        // Before the map is used: nothing is acknowledged or read in slots that have a new owner.
+        let fences = self.fences_for(before, map, owners, &answers.views);
+        self.name_health_keys(map, owners);
+        self.cluster.map.store(Arc::clone(map));
         // Before connections to new nodes are waited for, which may take long.
         self.confirm(asked);
         // A node that only begins to be used is no change.
@@ -369,18 +352,10 @@ impl Topology {
         for (config, fence) in fences {
             tokio::spawn(look_after(config, fence));
         }
-        for node in &new {
+        for node in new {
             self.start(node);
         }
-        for node in before.nodes() {
-            let is_left = !map.nodes().iter().any(|it| Arc::ptr_eq(it, node));
-            if is_left && crate::base::mutation::is_active("former-primaries-kept") {
-                // Without the last reference to it, the node would end its tasks by itself.
-                std::mem::forget(Arc::clone(node));
-            } else if is_left {
-                node.closing.send_replace(true);
-            }
-        }
+        close_those_that_left(before, map);
         if !before.nodes().is_empty() {
             self.repeat();
         }
@@ -391,22 +366,54 @@ impl Topology {
         let _ = tokio::time::timeout(CONNECT_BUDGET, join_all(connected)).await;
         self.has_new = new.iter().any(|node| node.connections.is_connected());
         self.said = None;
+        self.log_owners(map, before.nodes().is_empty(), is_changed);
+    }
+
+    /// The fences in front of slots whose former owner may still answer for them.
+    fn fences_for(
+        &self,
+        before: &SlotMap,
+        map: &SlotMap,
+        owners: &Owners<'_>,
+        views: &[ClusterView],
+    ) -> Vec<(RedisConfig, Fence)> {
+        match before.nodes().is_empty() {
+            true => slots_at_start(views, &owners.named)
+                .into_iter()
+                .map(|(node, slots)| self.fence(&self.host_of(node), node.port, slots))
+                .collect(),
+            false => slots_that_left(before, map)
+                .into_iter()
+                .map(|(node, slots)| self.fence(&node.host, node.port, slots))
+                .collect(),
+        }
+    }
+
+    /// Has the health check of each node write a key in a slot of that node.
+    fn name_health_keys(&self, map: &SlotMap, owners: &Owners<'_>) {
+        let space = &self.plan.space;
+        for node in map.nodes() {
+            let key = key_of_owner(space, map, node);
+            let named = match key {
+                Some(_) => None,
+                None => key_of_named(space, &owners.named, node),
+            };
+            node.health.set_key(key, named);
+        }
+    }
+
+    fn log_owners(&self, map: &SlotMap, is_first: bool, is_changed: bool) {
         let names: Vec<_> = map.nodes().iter().map(|node| node.address()).collect();
         let names = names.join(", ");
-        match before.nodes().is_empty() {
-            true if self.cluster.is_connected() => {
-                tracing::info!(
-                    primaries = names,
-                    "✓ Redis cache enabled: a cluster of {} primaries, {names}",
-                    map.nodes().len()
-                );
-            }
-            false if is_changed => {
-                tracing::info!(primaries = names, "the cluster's slots have other owners");
-            }
-            _ => {}
+        if !is_first && is_changed {
+            tracing::info!(primaries = names, "the cluster's slots have other owners");
+        } else if is_first && self.cluster.is_connected() {
+            tracing::info!(
+                primaries = names,
+                "✓ Redis cache enabled: a cluster of {} primaries, {names}",
+                map.nodes().len()
+            );
         }
-        asked.is_some()
     }
 
     fn confirm(&self, asked: Option<Asked>) {
@@ -425,6 +432,15 @@ impl Topology {
         self.repeating = JoinSet::new();
         self.repeating
             .spawn(do_again(Arc::clone(&self.cluster), namespace));
+    }
+
+    /// Recent invalidations need not be kept any longer once all of them are repeated, and all
+    /// primaries have confirmed that there was no change since.
+    fn note_repeated(&mut self, nodes: &SlotMap, answers: &Answers) {
+        let has_answered = |node: &Arc<Node>| answers.views.iter().any(|view| view.id == node.id);
+        if self.is_repeated() && nodes.nodes().iter().all(has_answered) {
+            self.cluster.recent.is_known();
+        }
     }
 
     /// Whether everything was repeated after the last change.
@@ -516,6 +532,19 @@ impl Topology {
     fn fence(&self, host: &str, port: u16, slots: SlotSet) -> (RedisConfig, Fence) {
         let config = self.plan.supervisor.config.settings_at(host, port);
         (config, self.cluster.fences.put_up(slots))
+    }
+}
+
+/// Ends the connections to nodes that are in the map of before, and not in this one.
+fn close_those_that_left(before: &SlotMap, map: &SlotMap) {
+    for node in before.nodes() {
+        let is_left = !map.nodes().iter().any(|it| Arc::ptr_eq(it, node));
+        if is_left && crate::base::mutation::is_active("former-primaries-kept") {
+            // Without the last reference to it, the node would end its tasks by itself.
+            std::mem::forget(Arc::clone(node));
+        } else if is_left {
+            node.closing.send_replace(true);
+        }
     }
 }
 
