@@ -29,16 +29,46 @@ struct Parted {
 
 /// Two processes over a cluster, before anything happens.
 async fn whole(local: u32) -> Parted {
+    whole_as(local, &[]).await
+}
+
+/// The same, where the process that is to be cut off has a user of its own. The replica of the keys'
+/// primary gives the user these rights, and all others every right. Without rights it is the user
+/// of everybody.
+async fn whole_as(local: u32, rights_at_replica: &[&str]) -> Parted {
     let cluster = RedisCluster::of_islands(3, 1);
+    let primary = cluster.owner(cluster.slot("{shop}"));
     let ports: Vec<_> = (0..cluster.len())
         .map(|it| cluster.node(it).port())
         .collect();
     let links = Links::to(ports.iter().copied());
     let seeds = ports.iter().map(|port| ("127.0.0.1", *port));
-    let redis = RedisConfig::cluster(seeds).nat_map(links.nat_map());
+    let mut redis = RedisConfig::cluster(seeds).nat_map(links.nat_map());
+    if !rights_at_replica.is_empty() {
+        for node in 0..cluster.len() {
+            let is_replica = node == primary + 3;
+            let rights = if is_replica {
+                rights_at_replica
+            } else {
+                &["~*"]
+            };
+            let user = [
+                "ACL",
+                "SETUSER",
+                "app",
+                "on",
+                ">word",
+                "resetkeys",
+                "&*",
+                "+@all",
+            ];
+            assert_eq!(cluster.node(node).cli(&[&user, rights].concat()), "OK");
+        }
+        redis.username = Some("app".into());
+        redis.password = Some("word".into());
+    }
     let alone = Shop::over(pinned(&cluster).redis(redis).local_mb(local)).await;
     let other = alone.node(pinned(&cluster)).await;
-    let primary = cluster.owner(cluster.slot("{shop}"));
     for shop in [&alone, &other] {
         eventually(TEST_TIMEOUT, async || is_hit(shop, 1).await).await;
     }
@@ -147,7 +177,7 @@ async fn acknowledgements_of_a_replaced_primary_are_repeated() {
 /// The primary that takes over can't be reached for longer than an invalidation counts as recent,
 /// and by this process only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repetitions_are_not_given_up() {
+async fn invalidations_wait_until_the_new_primary_can_be_reached() {
     const LONG: Duration = Duration::from_secs(7);
     let parted = whole(0).await;
     let new = parted.cluster.node(parted.primary + 3).port();
@@ -166,5 +196,29 @@ async fn repetitions_are_not_given_up() {
     tokio::time::sleep(LONG).await;
     assert!(parted.other.user(1).await < row, "nobody has told it");
     parted.links.link(new).set(Mode::Pass);
+    eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
+}
+
+/// The primary that takes over is reached, and refuses the repetition for longer than an
+/// invalidation counts as recent. No later change of the cluster begins another repetition.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repetitions_are_not_given_up() {
+    const LONG: Duration = Duration::from_secs(7);
+    let parted = whole_as(0, &["%R~*", "~{shop}:@*"]).await;
+    let new = parted.cluster.node(parted.primary + 3);
+    parted.cluster.isolate(parted.primary);
+    let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    parted.wait_for_replacement();
+    eventually(TEST_TIMEOUT, async || {
+        let nodes = parted.alone.cache.get_stats().await.nodes;
+        nodes.iter().any(|it| it.port == new.port() && it.connected)
+    })
+    .await;
+    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
+    let row = parted.alone.commit();
+    tokio::time::sleep(LONG).await;
+    assert!(parted.other.user(1).await < row, "it was not refused");
+    assert_eq!(new.cli(&["ACL", "SETUSER", "app", "~*"]), "OK");
     eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
 }

@@ -300,7 +300,8 @@ impl Topology {
         } else {
             let (map, new) = self.build_map(&before, &owners, &known);
             raise_epochs(map.nodes(), &answers.views);
-            self.replace(&before, &map, &new, &owners, answers, asked).await;
+            self.replace(&before, &map, &new, &owners, answers, asked)
+                .await;
         }
         asked.is_some()
     }
