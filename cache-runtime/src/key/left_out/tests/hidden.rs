@@ -70,3 +70,20 @@ fn what_debug_shows_tells_values_apart() {
     };
     assert_apart(&of(1), &of(2));
 }
+
+#[test]
+fn a_lock_shows_what_is_in_it_and_not_what_is_beside_it() {
+    let beside = found!(Caller {
+        id: 1,
+        token: (Mutex::new(1), Token::<2>("a"))
+    });
+    assert!(matches!(beside, ArgumentCheck::Unknown(_)), "{beside:?}");
+    let lock = Mutex::new(1);
+    let held = lock.lock().expect("nobody has panicked");
+    let locked = found!(Caller {
+        id: 1,
+        token: &lock
+    });
+    drop(held);
+    assert!(matches!(locked, ArgumentCheck::Unknown(_)), "{locked:?}");
+}
