@@ -260,6 +260,50 @@ async fn what_is_used_stays_and_what_is_not_makes_room() {
     );
 }
 
+/// Longer rows than those that fill the slots and the memory, which are out of use.
+#[tokio::test]
+async fn a_full_thread_cache_starts_anew_for_other_rows() {
+    if Tiers::start().0.is_some() {
+        // The same entries are held with Redis, after ten thousand round trips.
+        return;
+    }
+    let config = CacheConfig::default().local_mb(64).advice(false);
+    let full = Full(Node::new(config).await);
+    for id in 0..Full::SHORT {
+        full.read(id).await;
+    }
+    let before = front_bytes(&full.0).await;
+    assert!(before > 3 << 20, "{before}");
+    for _ in 0..8 {
+        for id in Full::SHORT..2 * Full::SHORT {
+            full.read(id).await;
+            if id % 64 == 0 && front_bytes(&full.0).await < before / 2 {
+                return;
+            }
+        }
+    }
+    panic!("{before} bytes are kept, though none of them is used");
+}
+
+/// Many rows, of which the later ones are twice as long.
+struct Full(Node);
+
+impl Full {
+    const SHORT: i64 = 10_000;
+
+    #[cached(resource = "full", cache = self.0.cache)]
+    async fn text(&self, id: i64) -> Arc<str> {
+        "x".repeat(if id < Self::SHORT { 700 } else { 1_400 })
+            .into()
+    }
+
+    async fn read(&self, id: i64) {
+        for _ in 0..3 {
+            self.text(id).await;
+        }
+    }
+}
+
 /// Calls of each form: a number or a text that is compared as it was given, a text of the key, and
 /// hashed arguments.
 struct Forms(Node);

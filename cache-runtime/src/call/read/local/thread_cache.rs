@@ -341,7 +341,7 @@ impl ThreadCache {
         let held = self.slots.get(place.slot()).and_then(Option::as_ref);
         let total = self.bytes + entry.weight() - held.map_or(0, |held| held.entry.weight());
         if total > MOST_BYTES {
-            self.refused = 1;
+            self.refuse();
             return;
         }
         let Some(caller) = self.caller(wanted) else {
@@ -368,17 +368,24 @@ impl ThreadCache {
     /// there are too many bytes.
     fn is_refused(&mut self, place: SlotHash, wanted: &ThreadLookup<'_>) -> bool {
         let Some(held) = self.slots.get(place.slot()).and_then(Option::as_ref) else {
-            if self.refused > SLOTS {
-                *self = Self::default();
-            } else if self.refused > 0 {
-                self.refused += 1;
+            let is_full = self.refused > 0;
+            if is_full {
+                self.refuse();
             }
-            return self.refused > 0 || self.slots.is_empty();
+            return is_full;
         };
         // The entry that is held for this very call can't be served any more.
         let is_own = Some(held.caller) == self.number_of(wanted) && held.is_given(wanted);
         let last = self.last.get_mut(place.slot());
         !is_own && last.is_some_and(|last| last.is_refused(held))
+    }
+
+    /// Counts an entry that is not kept, since there are too many bytes.
+    fn refuse(&mut self) {
+        self.refused += 1;
+        if self.refused > SLOTS {
+            *self = Self::default();
+        }
     }
 
     /// The number of a call's function. `None` once there are no numbers any more.
