@@ -118,7 +118,7 @@ impl Worker {
             return self.take_over(number);
         }
         let waiters = self.shared.change(|queue| {
-            let waiters = queue.take_back_direct(number)?;
+            let waiters = queue.take_back_direct(number, is_away(&error))?;
             if !is_away(&error) {
                 queue.refuse(undone, &error);
             }

@@ -110,6 +110,16 @@ impl Queue {
         request: Option<InvalidationRequest>,
         sender: oneshot::Sender<Acknowledgement>,
     ) -> Result<RequestNumber, LostInvalidations> {
+        self.enter_among(request, sender, true)
+    }
+
+    /// As [`enter`](Self::enter). `has_others`: there may be other requests in its batch.
+    fn enter_among(
+        &mut self,
+        request: Option<InvalidationRequest>,
+        sender: oneshot::Sender<Acknowledgement>,
+        has_others: bool,
+    ) -> Result<RequestNumber, LostInvalidations> {
         if request.as_ref().is_some_and(InvalidationRequest::is_empty) {
             // An empty request is done at once. It must not wait behind batches that the store
             // refuses. The receiver may be gone.
@@ -130,8 +140,10 @@ impl Queue {
                 .as_ref()
                 .is_some_and(|request| !request.intents.is_empty()),
         };
-        // A batch may be done but for what is refused.
-        let is_done_in_parts = self.is_split || !self.refused.is_empty();
+        // A batch may be done but for what is refused, or for what another server has.
+        let knows_none = crate::base::mutation::is_active("told-of-parts-once-one-was-refused")
+            && self.refused.is_empty();
+        let is_done_in_parts = self.is_split || has_others && !knows_none;
         let waiter = Waiter::new(sender, request.as_ref(), is_done_in_parts);
         self.ready.add(request, clock::now() + self.intent);
         self.ready.last = request_number.number;
@@ -214,6 +226,13 @@ impl Queue {
         self.ready.forget_ended(now);
         if self.waiting() <= self.limit {
             return;
+        }
+        // The invalidation of everything stands for them. What is left of it may be refused again
+        // and again, while others come.
+        if self.refused.len() > self.limit
+            && !crate::base::mutation::is_active("refusals-not-bounded")
+        {
+            self.refused = Refused::default();
         }
         let mut longest = self.ready.collapse();
         // Each batch keeps its time: an early repetition must not wait for the last.

@@ -49,9 +49,10 @@ impl SharedQueue {
         self.is_elsewhere.then(|| PauseGuard::for_at_most(limit))
     }
 
-    /// Puts the batch in flight back and tells its callers `Pending`.
-    pub(super) fn take_back(&self) {
-        let waiters = self.change(Queue::take_back);
+    /// Puts the batch in flight back and tells its callers `Pending`. `is_away`: the store has not
+    /// answered.
+    pub(super) fn take_back(&self, is_away: bool) {
+        let waiters = self.change(|queue| queue.take_back(is_away));
         tell_pending(waiters);
     }
 

@@ -96,7 +96,7 @@ fn a_caller_that_was_told_pending_bypasses_the_cache() {
     let mut poll = || pending_ack.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(poll().is_pending());
     shared.change(|queue| queue.send(clock::now()));
-    shared.take_back();
+    shared.take_back(true);
     assert_eq!(poll(), Poll::Ready(Ok(Acknowledgement::Pending)));
     assert_eq!(*witness.saw_degraded.lock(), Some(true));
 }

@@ -82,6 +82,8 @@ impl Retry {
 /// Why ready invalidations are still waiting.
 struct Stopped {
     error: Error,
+    /// When the attempt began that has failed.
+    began: Instant,
     /// Until when callers wait for a connection. `None` if they were told `Pending`.
     until: Option<Instant>,
 }
@@ -90,7 +92,7 @@ impl Worker {
     pub(super) async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
         // A batch is still in flight if an earlier run of the worker panicked.
         if self.shared.queue.lock().is_sending() {
-            self.shared.take_back();
+            self.shared.take_back(true);
         }
         tokio::select! {
             () = self.deliver_for_ever() => {}
@@ -132,7 +134,11 @@ impl Worker {
                     if self.shared.queue.lock().waits_for_nobody()
                         || crate::base::mutation::is_active("refused-holds-up-others") =>
                 {
-                    Some(Stopped { error, until: None })
+                    Some(Stopped {
+                        error,
+                        began,
+                        until: None,
+                    })
                 }
                 // Others have come meanwhile, or everything has been sent.
                 _ => self.deliver_ready(with_refused).await.err(),
@@ -142,7 +148,7 @@ impl Worker {
             }
             kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
             // The retry may have become due while others were sent. It still is, then.
-            let next = |retry, error: &Error| match with_refused
+            let next = |retry, began, error: &Error| match with_refused
                 || crate::base::mutation::is_active("retries-put-off")
             {
                 true => Some(Retry::after(retry, began, error)),
@@ -160,7 +166,11 @@ impl Worker {
                     }
                     None
                 }
-                Some(Stopped { error, until: None }) => {
+                Some(Stopped {
+                    error,
+                    began,
+                    until: None,
+                }) => {
                     reported.pending(&self.shared);
                     for name in self.shared.queue.lock().waiting_of() {
                         if !warned.contains(&name) {
@@ -172,22 +182,32 @@ impl Worker {
                             warned.insert(name);
                         }
                     }
-                    next(retry, &error)
+                    next(retry, began, &error)
                 }
-                Some(Stopped { error, .. }) => retry.and_then(|retry| next(Some(retry), &error)),
+                Some(Stopped { error, began, .. }) => {
+                    retry.and_then(|retry| next(Some(retry), began, &error))
+                }
             };
         }
     }
 
     async fn deliver_ready(&self, with_refused: bool) -> Result<(), Stopped> {
+        let mut began = clock::now();
         loop {
+            if !crate::base::mutation::is_active("retries-put-off-by-what-was-sent") {
+                began = clock::now();
+            }
             // Checking the circuit first costs nothing, however many invalidations wait. A write in
             // an outage must not pay for all those before it.
             if self.store.circuit() != Circuit::Closed
                 && let Some(until) = self.shared.requeue(self.connection.as_ref())
             {
                 let error = Error::unavailable("the store is not connected");
-                return Err(Stopped { error, until });
+                return Err(Stopped {
+                    error,
+                    began,
+                    until,
+                });
             }
             let number = number_of(self.connection.as_ref());
             let Some(mut outgoing) = self.shared.change(|queue| queue.send(clock::now())) else {
@@ -213,9 +233,13 @@ impl Worker {
                     self.shared.requeue(self.connection.as_ref());
                 }
                 if until.is_none() {
-                    self.shared.take_back();
+                    self.shared.take_back(is_away(&error));
                 }
-                return Err(Stopped { error, until });
+                return Err(Stopped {
+                    error,
+                    began,
+                    until,
+                });
             }
         }
     }

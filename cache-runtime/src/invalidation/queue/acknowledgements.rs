@@ -83,12 +83,16 @@ impl Queue {
         self.is_degraded &= self.in_flight.is_some() || !self.ready.is_empty();
     }
 
-    /// Puts back the rest of the batch in flight, which the store refused. Returns the callers to
-    /// be told `Pending`, once reads can see that they must bypass.
+    /// Puts back the rest of the batch in flight, which the store has refused, or has not answered
+    /// (`is_away`). Returns the callers to be told `Pending`, once reads can see that they must
+    /// bypass.
     #[must_use]
-    pub(in crate::invalidation) fn take_back(&mut self) -> Waiters {
+    pub(in crate::invalidation) fn take_back(&mut self, is_away: bool) -> Waiters {
         self.is_degraded = true;
-        self.wait.give_up();
+        match is_away || crate::base::mutation::is_active("refusal-taken-for-an-outage") {
+            true => self.wait.give_up(),
+            false => self.wait.reset(),
+        }
         self.direct.forget();
         let Some(mut batch) = self.in_flight.take() else {
             return Waiters::new();

@@ -27,7 +27,7 @@ impl Queue {
             && self.in_flight.is_none()
             && !self.is_degraded
             && self.next_due().is_none_or(|due| now < due);
-        let request_number = self.enter(Some(request), sender)?;
+        let request_number = self.enter_among(Some(request), sender, !is_alone)?;
         if !is_alone || self.ready.everything.is_some() {
             return Ok((request_number, None));
         }
@@ -51,11 +51,15 @@ impl Queue {
         Some(DirectDone { batch, wakes })
     }
 
-    /// The store has refused what a caller's task has sent. As [`take_back`](Self::take_back).
+    /// The store has not taken what a caller's task has sent. As [`take_back`](Self::take_back).
     #[must_use]
-    pub(in crate::invalidation) fn take_back_direct(&mut self, number: u64) -> Option<Waiters> {
+    pub(in crate::invalidation) fn take_back_direct(
+        &mut self,
+        number: u64,
+        is_away: bool,
+    ) -> Option<Waiters> {
         self.direct.end(number)?;
-        Some(self.take_back())
+        Some(self.take_back(is_away))
     }
 
     /// The worker is to send it. Returns whether it has not begun to.

@@ -9,7 +9,7 @@ use crate::protocol::generation::Dep;
 use crate::store::Invalidation;
 
 /// The keys and generations that were refused last time. They wait in the queue like all others,
-/// and are forgotten here once everything is delivered.
+/// and are forgotten here once everything is delivered, or if they are too many.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     kills: HashSet<String>,
@@ -20,7 +20,11 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn is_empty(&self) -> bool {
-        self.kills.is_empty() && self.bumps.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kills.len() + self.bumps.len()
     }
 
     /// The store has answered, and has refused this.

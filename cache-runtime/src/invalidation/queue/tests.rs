@@ -114,7 +114,7 @@ fn refused_requests_concern_their_readers_until_delivered() {
     let mut queue = queue(10);
     let mut answer = enter(&mut queue, kill("users:1"));
     queue.send(clock::now());
-    assert_eq!(queue.take_back().len(), 1);
+    assert_eq!(queue.take_back(true).len(), 1);
     assert!(answer.try_recv().is_err(), "its owner is told later");
     assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
     assert!(!queue.concerns(&probe("users:2"), |_| 0));
@@ -275,7 +275,7 @@ fn an_invalidation_of_everything_absorbs_no_announcement_and_no_withdrawal() {
             assert_eq!(sent.intents.len(), 1);
             assert_eq!(sent.invalidation.withdraws.len(), 1);
             assert_eq!(sent.invalidation.kills, ["users:2"], "where it stands");
-            drop(queue.take_back());
+            drop(queue.take_back(true));
         }
     }
 }
@@ -299,7 +299,7 @@ fn withdrawn_intents_are_forgotten_once_they_have_ended() {
     drop(enter(&mut queue, withdrawal("users:1")));
     let sent = queue.send(clock::now()).expect("something to send");
     assert_eq!(sent.invalidation.withdraws.len(), 1);
-    drop(queue.take_back());
+    drop(queue.take_back(true));
     let sent = queue.send(clock::now() + INTENT).expect("still to be sent");
     assert_eq!(sent.invalidation.withdraws, []);
     assert_eq!(sent.invalidation.kills, ["users:1"]);
@@ -324,7 +324,7 @@ fn each_part_is_done_with_when_it_is_delivered() {
         .enter(Some(announcement("users:2")), sender)
         .expect("open");
     queue.send(clock::now());
-    assert_eq!(queue.take_back().len(), 1);
+    assert_eq!(queue.take_back(true).len(), 1);
     drop(one);
     let mut plain = enter(&mut queue, kill("users:1"));
     let mut other = enter(&mut queue, announcement("teams:1"));
@@ -337,7 +337,7 @@ fn each_part_is_done_with_when_it_is_delivered() {
     queue.defer_intent(sent.intents[0].token);
     queue.acknowledge_intent(sent.intents[1].token);
     assert!(other.try_recv().is_err(), "nobody knows which it was");
-    assert_eq!(queue.take_back().len(), 1);
+    assert_eq!(queue.take_back(true).len(), 1);
     assert!(queue.concerns(&probe("users:2"), |_| 0));
     assert!(!queue.concerns(&probe("users:1"), |_| 0) && !queue.concerns(&probe("teams:1"), |_| 0));
 
@@ -364,7 +364,7 @@ fn announcements_that_were_not_sent_become_one_that_nobody_can_withdraw() {
     drop(enter(&mut queue, alone));
     let sent = queue.send(clock::now()).expect("something to send");
     assert_eq!(sent.intents[0].token, name);
-    drop(queue.take_back());
+    drop(queue.take_back(true));
 
     let mut names = HashSet::from([name]);
     for id in 1..=600 {
@@ -420,7 +420,7 @@ async fn the_oldest_that_waits_is_known() {
     tokio::time::advance(SECOND).await;
     enter(&mut queue, kill("users:3"));
     assert_eq!(queue.oldest(), Some(first));
-    drop(queue.take_back());
+    drop(queue.take_back(true));
     assert_eq!(queue.oldest(), Some(first));
     assert!(queue.send(clock::now()).is_some());
     queue.acknowledge();
@@ -449,7 +449,7 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
     assert_eq!(began, Some(Millis(7)));
     queue.acknowledge_part(&sent.invalidation);
     assert!(absorbed.try_recv().is_err() && everything.try_recv().is_err());
-    drop(queue.take_back());
+    drop(queue.take_back(true));
     assert!(queue.concerns(&probe("users:1"), |_| 3));
     assert!(!queue.concerns(&probe("users:1"), |_| 4));
 
@@ -465,7 +465,7 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
     );
     queue.acknowledge_part(&sent.invalidation);
     assert_eq!(later.try_recv(), Ok(Acknowledgement::Delivered));
-    drop(queue.take_back());
+    drop(queue.take_back(true));
 
     // Again everything: all parts.
     enter_namespace(&mut queue);
@@ -473,7 +473,7 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
     assert_eq!(sent.parts, Parts::All);
     // It is done, and something else is not: it is not sent again, and its scan follows.
     queue.acknowledge_parts(some(&[]), Some(Millis(11)));
-    drop(queue.take_back());
+    drop(queue.take_back(true));
     let sent = queue
         .send(clock::now())
         .expect("it is not acknowledged yet");
@@ -526,7 +526,7 @@ fn a_caller_that_stops_is_not_waited_for() {
     assert_eq!(sent.invalidation.kills.len(), 2);
     // It goes on after all. What it has sent is only a part of what is in flight now.
     assert!(queue.acknowledge_direct(number).is_none());
-    assert!(queue.take_back_direct(number).is_none() && !queue.hand_back(number));
+    assert!(queue.take_back_direct(number, true).is_none() && !queue.hand_back(number));
     assert!(first.try_recv().is_err() && second.try_recv().is_err());
     queue.acknowledge();
     assert_eq!(first.try_recv(), Ok(Acknowledgement::Delivered));
@@ -545,9 +545,25 @@ fn a_batch_that_a_caller_hands_back_is_sent_again() {
     assert_eq!(told.try_recv(), Ok(Acknowledgement::Delivered));
 
     let (_told, number) = enter_direct(&mut queue, kill("users:1"));
-    let waiters = queue.take_back_direct(number.expect("nothing waits before it"));
+    let waiters = queue.take_back_direct(number.expect("nothing waits before it"), false);
     assert_eq!(waiters.map(|waiters| waiters.len()), Some(1));
     assert!(queue.is_degraded());
     let (_, none) = enter_direct(&mut queue, kill("users:2"));
     assert_eq!(none, None, "it would only be tried in vain once more");
+}
+
+/// In a cluster, what is left of an invalidation of everything replaces no smaller ones, which may
+/// be refused for ever.
+#[test]
+fn what_is_known_to_be_refused_is_bounded() {
+    let mut queue = queue(10);
+    queue.set_split(true);
+    for n in 0..100 {
+        drop(enter(&mut queue, kill(&format!("users:{n}"))));
+        let sent = queue.send(clock::now()).expect("something to send");
+        queue.refuse(&sent.invalidation, &Error::unavailable("forbidden"));
+        queue.acknowledge_parts(Parts::Only([1].into()), None);
+        drop(queue.take_back(false));
+    }
+    assert!(queue.refused.len() <= 25, "{}", queue.refused.len());
 }

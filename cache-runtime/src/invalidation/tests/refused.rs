@@ -159,3 +159,59 @@ fn assert_tags_came_with_theirs(store: &Held) {
         assert_eq!(names[names.len() - 1], "~~", "without: {names:?}");
     }
 }
+
+/// The task may have sent others for long before that, without a pause.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_a_refusal_puts_no_retry_off() {
+    let store = Held::open();
+    *store.takes.lock() = Duration::from_millis(10);
+    let invalidations = over(&store);
+    for _ in 0..500 {
+        drop(invalidations.enqueue(request("users")));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(got(&store, "users") > 200, "sent one after the other");
+    store.forbidden.lock().push("orders");
+    drop(invalidations.enqueue(request("orders")));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let tried = got(&store, "orders");
+    assert!(tried >= 5, "{tried}");
+}
+
+/// Nothing had been refused when they were enqueued.
+#[tokio::test(start_paused = true)]
+async fn others_in_the_batch_of_the_first_refusal_are_told_that_they_are_done() {
+    let store = Held::shut();
+    store.forbidden.lock().push("orders");
+    let invalidations = over(&store);
+    let teams = invalidations.send(request("teams"));
+    let [orders, users] = ["orders", "users"].map(|name| invalidations.enqueue(request(name)));
+    store.gate.add_permits(1_000);
+    let told = tokio::join!(
+        teams.acknowledged(LIMIT),
+        orders.acknowledged(LIMIT),
+        users.acknowledged(LIMIT)
+    );
+    let (delivered, pending) = (Acknowledgement::Delivered, Acknowledgement::Pending);
+    assert_eq!(told, (delivered, pending, delivered));
+}
+
+/// A refusal is an answer: the server is there.
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_waited_for_while_something_is_refused() {
+    let (store, _connection) = Held::connected();
+    store.forbidden.lock().push("orders");
+    let invalidations = over(&store);
+    let told = invalidations.send(request("orders")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Pending);
+    let told = invalidations.send(request("users")).acknowledged(LIMIT);
+    assert_eq!(told.await, Acknowledgement::Delivered);
+    store.lose_connection();
+    let users = invalidations.send(request("users"));
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        store.connect();
+    };
+    let (told, ()) = tokio::join!(users.acknowledged(LIMIT), back);
+    assert_eq!(told, Acknowledgement::Delivered);
+}
