@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::RedisStore;
-use super::connection::errors::is_forbidden;
+use super::connection::errors::{graver, is_forbidden};
 use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use super::scripts;
 use super::tracking::Tracker;
@@ -133,9 +133,7 @@ impl RedisStore {
                     }
                     Err(error) => {
                         outcome.undone.extend(part);
-                        // An outage is reported in preference to a missing permission.
-                        let known = outcome.fault.take();
-                        outcome.fault = known.filter(is_away).or(Some(error));
+                        outcome.fault = Some(graver(outcome.fault.take(), error));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::connection::errors::is_forbidden;
+use super::super::connection::errors::{graver, is_forbidden};
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;
@@ -92,7 +92,7 @@ impl Cluster {
                     invalidated.removed += removed;
                 }
                 Err(error) => {
-                    fault = Some(error);
+                    fault = Some(graver(fault.take(), error));
                     let kills = kills.iter().map(|at| invalidation.kills[*at].clone());
                     undone.kills.extend(kills);
                     let bumps = bumps.iter().map(|at| Arc::clone(&invalidation.bumps[*at]));

@@ -48,6 +48,20 @@ pub(crate) fn is_forbidden(error: &Error) -> bool {
     source.is_some_and(|source| source.code() == Some("NOPERM"))
 }
 
+/// The error that is reported if several keys could not be written: an outage in preference to
+/// others, and a missing permission last. An outage ends by itself, so nothing of it may be taken
+/// for refused.
+pub(crate) fn graver(known: Option<Error>, error: Error) -> Error {
+    let rank = |error: &Error| match error.kind() {
+        ErrorKind::Unavailable => 2,
+        _ => u8::from(!is_forbidden(error)),
+    };
+    known
+        .filter(|known| rank(known) >= rank(&error))
+        .filter(|_| !crate::base::mutation::is_active("last-error-is-reported"))
+        .unwrap_or(error)
+}
+
 /// The fix for a certificate that is not trusted.
 pub(crate) fn certificate_hint(text: &str) -> &'static str {
     if text.contains("CaUsedAsEndEntity") {
@@ -132,14 +146,34 @@ mod tests {
 
     use super::*;
 
+    fn error(text: &str) -> RedisError {
+        let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+        reply
+            .and_then(Value::extract_error)
+            .expect_err("an error was sent")
+    }
+
+    #[test]
+    fn an_outage_is_reported_in_preference_to_a_missing_permission() {
+        let refused = || described(error("NOPERM no permissions to access a key"));
+        let away = || Error::unavailable("away");
+        let busy = || described(error("BUSY Redis is busy running a script"));
+        for all in [
+            [refused(), busy(), away()],
+            [away(), refused(), busy()],
+            [busy(), away(), refused()],
+        ] {
+            let reported = all
+                .into_iter()
+                .fold(None, |known, error| Some(graver(known, error)));
+            assert_eq!(reported.expect("an error").kind(), ErrorKind::Unavailable);
+        }
+        assert!(!is_forbidden(&graver(Some(busy()), refused())));
+        assert!(is_forbidden(&graver(Some(refused()), refused())));
+    }
+
     #[test]
     fn a_replicas_refusal_is_known_in_each_form() {
-        let error = |text: &str| {
-            let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
-            reply
-                .and_then(Value::extract_error)
-                .expect_err("an error was sent")
-        };
         for refusal in [
             "READONLY You can't write against a read only replica.",
             "READONLY You can't write against a read only replica. script: 5fd0, on @user_script:32.",
