@@ -157,10 +157,14 @@ impl Call {
         }
     }
 
-    /// Tells the request around the call the result.
+    /// Tells the request around the call the result, of which later calls get clones.
     pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
-        if let Some(slot) = &self.memo {
-            slot.remember_returned(returned);
+        let Some(slot) = &self.memo else {
+            return;
+        };
+        match returned.loaded() {
+            Loaded::Value(value) if !self.may_be_cloned::<_, R::Compare>(value) => {}
+            _ => slot.remember_returned(returned),
         }
     }
 

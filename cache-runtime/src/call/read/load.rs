@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::audit::audited_hit::Audited;
 use super::audit::{Compared, answer, compare};
-use super::call::{load_result, restore};
+use super::call::restore;
 use super::dependencies::learnt::NamedLoad;
 use super::hit::{Fallback, Hit};
 use super::new_entry::NewEntry;
@@ -268,12 +268,12 @@ impl Load {
             LoadRole::Leader(permit) => {
                 let has_failed = matches!(returned.loaded(), Loaded::Failed);
                 let list = (!has_failed).then(|| call.names_anew()).flatten();
-                named = NamedLoad::hold(&permit, list, || load_result(returned));
+                named = NamedLoad::hold(&permit, list, || call.result_for_waiters(returned));
                 load.role = LoadRole::Leader(permit);
                 call.pack(returned, unless)
             }
             LoadRole::Runner(run) => {
-                run.complete(|| load_result(returned));
+                run.complete(|| call.result_for_waiters(returned));
                 load.role = LoadRole::Runner(run);
                 None
             }
@@ -281,7 +281,7 @@ impl Load {
                 let (run, token, stamp) = *kept;
                 // Before the waiters are told, so that a caller that arrives then finds the entry.
                 is_kept = Some(call.keep_loaded(returned, unless, token, stamp));
-                run.complete(|| load_result(returned));
+                run.complete(|| call.result_for_waiters(returned));
                 None
             }
             LoadRole::Alone => None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::call::Call;
+use super::call::{Call, load_result};
 use super::context::LoadContext;
 use super::new_entry::NewEntry;
 use super::store_filter::StoreFilter;
@@ -16,6 +16,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
 use crate::base::nonce::random_fraction;
 use crate::call::returns::{Loaded, Returns};
+use crate::coalesce::single_flight::LoadResult;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{self, Compare, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
@@ -166,6 +167,36 @@ impl Call {
         Err(Error::new(ErrorKind::Unstorable, text))
     }
 
+    /// The result for the callers that wait for this load. Each of them gets a clone. If that is
+    /// another value, or they would share what one of them changes, they load by themselves.
+    pub(super) fn result_for_waiters<R: Returns<S>, S>(&self, returned: &R) -> Option<LoadResult> {
+        match returned.loaded() {
+            Loaded::Value(value) if !self.may_be_cloned::<_, R::Compare>(value) => {
+                Some(LoadResult::Failure)
+            }
+            _ => load_result(returned),
+        }
+    }
+
+    /// Whether each caller may get a clone of this value. Asked of a function's first values, and
+    /// of some later ones.
+    pub(super) fn may_be_cloned<V: Cacheable, C: Compare<V>>(&self, value: &V) -> bool {
+        if V::is_verbatim() || mutation::is_active("waiters-get-any-clone") {
+            return true;
+        }
+        let codec = self.codec.plain();
+        let trust = self.resource.trust(self.site, TypeId::of::<V>(), codec);
+        if !trust.wants_clone() && !self.cache.config.verifies_all {
+            return true;
+        }
+        let check = || is_its_callers_own::<V, C>(codec, value, true);
+        let is_own = catch_unwind(AssertUnwindSafe(check)).is_ok_and(|checked| checked.is_ok());
+        if !is_own {
+            trust.loses_clones();
+        }
+        is_own
+    }
+
     /// Decodes the value again and compares, unless its function has already shown that the codec
     /// preserves such values.
     pub(super) fn verify<V: Cacheable, C: Compare<V>>(
@@ -190,7 +221,10 @@ impl Call {
         let is_asked = is_news || self.cache.config.verifies_all;
         let verified = verified
             .and_then(|()| is_comparable::<V, C>(value, is_asked))
-            .and_then(|()| is_its_callers_own::<V, C>(self.codec.plain(), value, is_asked));
+            .and_then(|()| {
+                let checked = is_its_callers_own::<V, C>(self.codec.plain(), value, is_asked);
+                checked.inspect_err(|_| trust.loses_clones())
+            });
         match verified {
             Ok(()) => {
                 trust.keeps(footprint);

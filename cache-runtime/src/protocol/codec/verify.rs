@@ -261,6 +261,9 @@ struct Record {
     fills: u64,
     verified: Footprint,
     has_lost: bool,
+    /// How many loads have had callers that waited for them.
+    waited_for: u64,
+    has_lost_clones: bool,
 }
 
 impl Trust {
@@ -289,6 +292,19 @@ impl Trust {
     pub(crate) fn is_news(&self, footprint: &Footprint) -> bool {
         let record = self.0.lock();
         record.fills == 1 || !footprint.is_within(&record.verified)
+    }
+
+    /// Whether a value should be compared with its clone, before others get one each.
+    pub(crate) fn wants_clone(&self) -> bool {
+        let mut record = self.0.lock();
+        let waited_for = record.waited_for;
+        record.waited_for += 1;
+        waited_for < AT_FIRST || waited_for.is_multiple_of(ONE_IN) || record.has_lost_clones
+    }
+
+    /// Notes that a clone was another value, or shares what its callers can change.
+    pub(crate) fn loses_clones(&self) {
+        self.0.lock().has_lost_clones = true;
     }
 
     /// Notes that a value did not come back unchanged, or may not have: every value is decoded

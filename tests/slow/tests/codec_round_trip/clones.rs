@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use cache_runtime::{Cache, cached};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::{NOT_STORED, STORED, Tiers, is_hit, status};
 
@@ -159,5 +160,92 @@ async fn what_clones_share_is_not_kept() {
             let found = value.expect("totals")[0].add_one();
             assert_eq!((kept, found), (NOT_STORED, 0), "{tier}");
         }
+    }
+}
+
+/// Its loads go on once the test lets them.
+struct Slow {
+    cache: Cache,
+    begun: Semaphore,
+    goes_on: Semaphore,
+}
+
+impl Slow {
+    fn new(cache: &Cache) -> Self {
+        Self {
+            cache: cache.clone(),
+            begun: Semaphore::new(0),
+            goes_on: Semaphore::new(0),
+        }
+    }
+
+    async fn takes_its_time(&self) {
+        self.begun.add_permits(1);
+        self.goes_on.acquire().await.expect("it is open").forget();
+    }
+
+    #[cached(resource = "slow-pages", cache = self.cache)]
+    async fn page(&self) -> Page {
+        self.takes_its_time().await;
+        page()
+    }
+
+    #[cached(resource = "slow-counters", cache = self.cache)]
+    async fn counter(&self) -> Option<Counter> {
+        self.takes_its_time().await;
+        Some(Counter(Arc::default()))
+    }
+
+    #[cached(resource = "slow-batches", batch = ids, cache = self.cache)]
+    async fn counters(&self, ids: Vec<u8>) -> BTreeMap<u8, Counter> {
+        self.takes_its_time().await;
+        let counters = ids.into_iter().map(|id| (id, Counter(Arc::default())));
+        counters.collect()
+    }
+
+    /// The results of three calls at the same time, two of which wait for the load of the first
+    /// one, if they may.
+    async fn three<T>(&self, call: impl AsyncFn() -> T) -> [T; 3] {
+        let open = async {
+            self.begun.acquire().await.expect("it is open").forget();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            self.goes_on.add_permits(100);
+        };
+        let (one, other, last, ()) = tokio::join!(call(), call(), call(), open);
+        let left = self.goes_on.available_permits();
+        self.goes_on.forget_permits(left);
+        self.begun.forget_permits(self.begun.available_permits());
+        [one, other, last]
+    }
+}
+
+#[tokio::test]
+async fn callers_that_wait_for_a_load_get_what_it_has_returned() {
+    for (tier, cache) in Tiers::verifying_a_few().await.all() {
+        let slow = Slow::new(&cache);
+        for _ in 0..2 {
+            let pages = slow.three(async || slow.page().await).await;
+            assert_eq!(pages, [page(), page(), page()], "{tier}");
+            for counter in slow.three(async || slow.counter().await).await {
+                let counter = counter.expect("a counter");
+                assert_eq!(counter.0.fetch_add(1, Ordering::SeqCst), 0, "{tier}");
+            }
+            for counters in slow.three(async || slow.counters(vec![1, 2]).await).await {
+                for counter in counters.values() {
+                    assert_eq!(counter.0.fetch_add(1, Ordering::SeqCst), 0, "{tier}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_remembers_what_the_function_has_returned() {
+    for (tier, cache) in Tiers::verifying_a_few().await.all() {
+        let twice = async { (pages(&cache).await, pages(&cache).await) };
+        let (one, other) = cache.request(twice).await;
+        assert_eq!((one, other), (vec![page()], vec![page()]), "{tier}");
     }
 }

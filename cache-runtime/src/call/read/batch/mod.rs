@@ -402,6 +402,7 @@ where
         }
         let value = returned.get(id);
         let named = NamedLoad::hold(&permit, call.names_anew(), || match value {
+            Some(value) if !call.may_be_cloned::<_, R::Compare>(value) => Some(LoadResult::Failure),
             Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
             None => Some(LoadResult::Absence),
         });
