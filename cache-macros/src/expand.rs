@@ -4,7 +4,7 @@
 //! Names: locals start with two underscores and are hygienic. Items are never hygienic, so the two
 //! items, `__crt` and `__CRT`, have names that are unlikely elsewhere. Paths are absolute, so that
 //! they mean the same whatever the user's module calls `core` or `Result`. A method that is found
-//! through a chain of `Deref`s (`__read`, `__known`) can't be named by a path, and a trait that the
+//! through a chain of `Deref`s (`__form`, `__read`, `__known`) can't be named by a path, and a trait that the
 //! user implements for all types comes before the chain; so its name starts with two underscores,
 //! too. Other methods belong to the receiver's own type, which comes before any trait.
 //!
@@ -39,8 +39,9 @@ use crate::model::{
 //     #[unsafe(link_section = "linkme_SITES")]
 //     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300", || ());
 //     __crt::Shape::<Result<Option<User>, DbError>>::OF
+//         .__form()
 //         .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
-//         .run(async move |__kind| {
+//         .run(move |__kind| async move {
 //             if __kind.unreached() {
 //                 return __kind.value();
 //             }
@@ -62,26 +63,26 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         reads_through,
         ..
     } = function;
-    let (ids, arguments, run) = match &key {
+    let (ids, run) = match &key {
         Key::Batch(batch) => {
-            let ids = &batch.ids.ident;
             let run = match batch.by {
                 BatchBy::Slice => "run",
                 BatchBy::Vec => "run_owned",
             };
-            (
-                Some(quote_spanned!(mixed()=> &#ids,)),
-                Some(quote!(, #ids)),
-                run,
-            )
+            (Some(&batch.ids.ident), run)
         }
-        _ => (None, None, "run"),
+        _ => (None, "run"),
     };
+    let given = ids.map(|ids| quote_spanned!(mixed()=> &#ids,));
     let shape = match &key {
         Key::Batch(_) => shape("BatchShape", &item),
         _ => shape("Shape", &item),
     };
     let (read, cache) = env.method("__read", &item);
+    let form = match &key {
+        Key::Batch(_) => None,
+        _ => Some(quote_spanned!(mixed().located_at(item.output_place())=> .__form())),
+    };
     // At the closure, which the compiler underlines if the closure takes another type.
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
@@ -93,12 +94,12 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let checks = reads_through.iter().map(|it| it.check("__committed"));
     let before = checks.chain(context).collect::<TokenStream>();
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #with_context
+        #shape #form.#read(#cache &__CRT, #resource, #given |__p| __p #plan) #unless #with_context
     };
     let run = match &detached {
         Some(detached) => detached.run(&item),
         None if item.form().is_none() => blocking(&item),
-        None => inline(&item, run, arguments),
+        None => inline(&item, run, ids),
     };
     if let Some(detached) = &detached {
         detached.without_mut(&mut item);
@@ -122,7 +123,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 //         .__write(&__CRT, |__p| __p.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
 //         .result(move |__p, result| __p.resource("users").id(&result.id).resource("teams"))
-//         .run(async move |__kind| { .. BODY })
+//         .run(move |__kind| async move { .. BODY })
 //         .await
 // }
 pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
@@ -198,12 +199,18 @@ impl ConnectionCandidate {
 
 /// `run(body)`, for a body that lives no longer than the call.
 ///
+/// An async block in a closure: an async closure is one more function, which the compiler checks for
+/// each annotated one. Only a body that borrows its argument, the ids of a batch, needs one.
+///
 /// `run` is at the return type: an unmet bound is reported for an argument, for the call and for
 /// its future, and the compiler shows only the first of several reports for one place.
-fn inline(item: &Item, run: &str, arguments: Option<TokenStream>) -> TokenStream {
+fn inline(item: &Item, run: &str, ids: Option<&syn::Ident>) -> TokenStream {
     let place = mixed().located_at(item.output_place());
     let (run, body) = (syn::Ident::new(run, place), body(item));
-    quote_spanned!(place=> #run(async move |__kind #arguments| #body))
+    match ids {
+        Some(ids) => quote_spanned!(place=> #run(async move |__kind, #ids| #body)),
+        None => quote_spanned!(place=> #run(move |__kind| async move #body)),
+    }
 }
 
 /// `run_sync(body)`, for a function that is not `async`.

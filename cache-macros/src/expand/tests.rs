@@ -67,8 +67,9 @@ pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     use ::cache_runtime::__private as __crt;
     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300", || ());
     __crt::Shape::<Result<Option<User>, DbError>>::OF
+        .__form()
         .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
-        .run(async move |__kind| {
+        .run(move |__kind| async move {
             if __kind.unreached() {
                 return __kind.value();
             }
@@ -98,7 +99,7 @@ fn an_invalidating_function_is_the_one_in_the_design() {
         .result(move |__p, result| {
             __p.resource("users").id(&result.id).resource("teams")
         })
-        .run(async move |__kind| {
+        .run(move |__kind| async move {
             if __kind.unreached() {
                 return __kind.value();
             }

@@ -47,7 +47,7 @@ impl<R, S> ReturnShape<R, S> {
     pub(crate) const OF: Self = Self(PhantomData);
 
     /// Returns false. A body starts with `if kind.unreached() { return kind.value(); }`. From
-    /// that line the compiler infers the return type of an async closure, because an expected type
+    /// that line the compiler infers the return type of an async block, because an expected type
     /// does not reach into one, even if it is declared.
     #[must_use]
     pub fn unreached(self) -> bool {

@@ -211,9 +211,18 @@ impl<R> LocalAnswer<R> {
         R: Returns<S>,
         P: FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     {
-        let Some(mut call) = PreparedCall::planned(&cache, site, resource, plan) else {
-            return Self::without_cache();
-        };
+        match PreparedCall::planned(&cache, site, resource, plan) {
+            Some(call) => Self::of_planned(cache, call),
+            None => Self::without_cache(),
+        }
+    }
+
+    // In debug builds compiled once for each return type, and not in each function.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn of_planned<S>(cache: EngineRef<'_>, mut call: Box<PreparedCall>) -> Self
+    where
+        R: Returns<S>,
+    {
         let returnable = Returnable {
             type_id: TypeId::of::<R::Value>,
             absence: R::from_absence().is_some(),

@@ -33,19 +33,17 @@ pub(super) enum KeyedCall<'a> {
 
 impl PreparedCall {
     /// Prepares a call of an annotated function. Returns `None` if the resource's name is invalid.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
         cache: &Engine,
         site: &'static Site,
         resource: &'static str,
         plan: P,
     ) -> Option<Box<Self>> {
-        let mut planned = ReadPlan::new(cache, site, resource)?;
-        planned.instance(Instance::of_closure::<P>());
-        let held_back = scope::hold_key_back();
+        let (mut planned, held_back) =
+            ReadPlan::begin(cache, site, resource, Instance::of_closure::<P>())?;
         plan(&mut planned);
-        drop(held_back);
-        Some(planned.finish())
+        Some(planned.end(held_back))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{Call, all_deps};
 use crate::base::nonce::hash128;
 use crate::base::policy::{IntoTtl, MAX_TTL};
 use crate::call::observe::BypassReason;
+use crate::call::scope::{self, KeyHeldBack};
 use crate::call::{ambient, enclosing, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
@@ -34,8 +35,8 @@ pub struct ReadPlan(Box<PreparedCall>);
 impl ReadPlan {
     /// Starts the plan of a call. Returns `None` if the resource's name is invalid.
     // Inlined, as what it calls for a function that was the thread's last one: to save and restore
-    // registers took a tenth of a hit.
-    #[inline(always)]
+    // registers took a tenth of a hit. Not in debug builds, where each function would have a copy.
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
         if let Some(known) = site.knows(cache.id, name) {
             return Some(Self(PreparedCall::of_known(site, name, known)));
@@ -52,6 +53,27 @@ impl ReadPlan {
             });
         }
         Some(Self(PreparedCall::begin(site, name, resource?)))
+    }
+
+    /// Starts the plan of an instance of a function. A request for the key is set aside meanwhile,
+    /// since the plan may call other functions.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn begin(
+        cache: &Engine,
+        site: &'static Site,
+        name: &'static str,
+        instance: Instance,
+    ) -> Option<(Self, KeyHeldBack)> {
+        let mut planned = Self::new(cache, site, name)?;
+        planned.instance(instance);
+        Some((planned, scope::hold_key_back()))
+    }
+
+    /// Ends the plan.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn end(self, held_back: KeyHeldBack) -> Box<PreparedCall> {
+        drop(held_back);
+        self.finish()
     }
 
     /// Identifies the instance of the function that is called. Separate from [`new`](Self::new),

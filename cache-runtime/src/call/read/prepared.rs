@@ -135,7 +135,7 @@ impl PreparedCall {
 
     /// The same for a function that has been called before. If it was this thread's last one, it
     /// sets the same options again.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn of_known(
         site: &'static Site,
         name: &'static str,

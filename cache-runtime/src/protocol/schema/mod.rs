@@ -40,15 +40,18 @@ pub(crate) use self::shape::Schema;
 
 /// The schema of `T`: probed once, then remembered. Also returns whether it was known already.
 pub(crate) fn find<T: DeserializeOwned + 'static>() -> (Schema, bool) {
+    find_by(TypeId::of::<T>(), probe::run::<T>)
+}
+
+fn find_by(id: TypeId, probe: fn() -> Schema) -> (Schema, bool) {
     static KNOWN: RwLock<BTreeMap<TypeId, Schema>> = RwLock::new(BTreeMap::new());
 
-    let id = TypeId::of::<T>();
     let known = KNOWN.read().get(&id).copied();
     // No lock is held here: the type's own code runs.
     match known {
         Some(known) => (known, true),
         None => {
-            let schema = probe::run::<T>();
+            let schema = probe();
             (*KNOWN.write().entry(id).or_insert(schema), false)
         }
     }

@@ -132,6 +132,22 @@ impl Plan {
         take_errors();
     }
 
+    /// A part of this type is read.
+    pub(super) fn begins_part(&mut self, ty: &'static str, path: PathHash) {
+        self.active.push(ty);
+        self.within.push(path);
+    }
+
+    /// The part has been read, or not.
+    pub(super) fn ends_part(&mut self, path: PathHash, is_ok: bool) {
+        self.active.pop();
+        self.within.pop();
+        match is_ok {
+            true => self.listen(path),
+            false => self.blame(path),
+        }
+    }
+
     /// A part takes any value, and looks at it later.
     pub(super) fn takes_any(&mut self, path: PathHash, flat: Option<PathHash>) {
         if self.question.is_none() && self.takers.iter().all(|taker| taker.path != path) {

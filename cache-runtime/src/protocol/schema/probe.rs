@@ -26,17 +26,19 @@ const QUESTIONS: usize = 6_000;
 /// Reads `T` until a reading finds nothing new, first as from a text format, then as from a binary
 /// one: many types have two forms.
 pub(super) fn run<T: DeserializeOwned + 'static>() -> Schema {
-    on_own_stack(cfg!(panic = "unwind"), readings::<T>)
+    all_readings(cfg!(panic = "unwind"), reading::<T>)
 }
 
 /// The same as where panics abort.
 #[cfg(test)]
 pub(super) fn run_without_unwinding<T: DeserializeOwned + 'static>() -> Schema {
-    on_own_stack(false, readings::<T>)
+    all_readings(false, reading::<T>)
 }
 
-/// One reading. A type's own code may panic at a value that no program would write.
-fn reading<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) -> thread::Result<()> {
+/// One reading of a type. What calls it is compiled once, and not in each program for each type.
+type Reading = fn(&RefCell<Plan>, bool);
+
+fn reading<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) {
     let probe = Probe {
         plan,
         path: step(0, if is_readable { "text" } else { "binary" }),
@@ -49,15 +51,21 @@ fn reading<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) -> thre
         is_tag: false,
         tag: None,
     };
-    catch_unwind(AssertUnwindSafe(|| {
-        let path = probe.path;
-        // The plan knows more than whether it was read.
-        let _ = probe.attempt(path, |probe| T::deserialize(probe));
-    }))
+    // The plan knows more than whether it was read.
+    let _ = probe.attempt(probe.path, |probe| T::deserialize(probe));
+}
+
+/// A type's own code may panic at a value that no program would write.
+fn guarded(reading: Reading, plan: &RefCell<Plan>, is_readable: bool) -> thread::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| reading(plan, is_readable)))
+}
+
+fn all_readings(unwinds: bool, reading: Reading) -> Schema {
+    on_own_stack(unwinds, move || readings(reading))
 }
 
 /// Asks the parts that take any value, as from a text format.
-fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
+fn ask_takers(reading: Reading, plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
     if mutation::is_active("buffered-fields-unseen") {
         return;
     }
@@ -66,7 +74,7 @@ fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
         let mut ask = |value: &SampleValue| {
             left.set(left.get().checked_sub(1)?);
             plan.borrow_mut().begin_question(taker, value)?;
-            let read = reading::<T>(plan, true);
+            let read = guarded(reading, plan, true);
             let errors = plan.borrow_mut().end_question();
             read.ok().and(errors)
         };
@@ -76,7 +84,7 @@ fn ask_takers<T: DeserializeOwned>(plan: &RefCell<Plan>, takers: &[Rc<Taker>]) {
     }
 }
 
-fn readings<T: DeserializeOwned>() -> Schema {
+fn readings(reading: Reading) -> Schema {
     let shared = Rc::new(RefCell::new(Plan::default()));
     let found = Rc::clone(&shared);
     // The plan is not borrowed while the type's code runs.
@@ -86,7 +94,7 @@ fn readings<T: DeserializeOwned>() -> Schema {
         loop {
             plan.borrow_mut().begin();
             let before = plan.borrow().before();
-            let read = reading::<T>(plan, is_readable);
+            let read = guarded(reading, plan, is_readable);
             if let Err(thrown) = &read {
                 let given_up = GivenUp::of(&**thrown);
                 let is_endless = given_up.is_some_and(|it| it.is_endless);
@@ -99,7 +107,7 @@ fn readings<T: DeserializeOwned>() -> Schema {
         }
         if is_readable {
             let takers = plan.borrow().takers();
-            ask_takers::<T>(plan, &takers);
+            ask_takers(reading, plan, &takers);
         }
     }
     plan.borrow().schema()
@@ -189,19 +197,9 @@ impl<'p> Probe<'p> {
         path: PathHash,
         read: impl FnOnce(Self) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
-        {
-            let mut plan = self.plan.borrow_mut();
-            plan.active.push(self.ty);
-            plan.within.push(path);
-        }
+        self.plan.borrow_mut().begins_part(self.ty, path);
         let read = read(self);
-        let mut plan = self.plan.borrow_mut();
-        plan.active.pop();
-        plan.within.pop();
-        match &read {
-            Ok(_) => plan.listen(path),
-            Err(Stop) => plan.blame(path),
-        }
+        self.plan.borrow_mut().ends_part(path, read.is_ok());
         read
     }
 
