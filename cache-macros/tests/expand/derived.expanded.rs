@@ -8,6 +8,7 @@ impl Users {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::cached("list", "users:list", || ());
         __crt::Shape::<Vec<String>>::OF
+            .__form()
             .__read(
                 &__CRT,
                 "users",
@@ -18,7 +19,7 @@ impl Users {
                         .arg_of(__crt::argument(&self.tenant).__known())
                 },
             )
-            .run(async move |__kind| {
+            .run(move |__kind| async move {
                 if __kind.unreached() {
                     return __kind.value();
                 }

@@ -10,8 +10,9 @@ impl Users {
             || (),
         );
         __crt::Shape::<Result<Option<String>, std::fmt::Error>>::OF
+            .__form()
             .__read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
-            .run(async move |__kind| {
+            .run(move |__kind| async move {
                 if __kind.unreached() {
                     return __kind.value();
                 }

@@ -9,6 +9,7 @@ impl Prices {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::cached("price", "prices:in", || ());
         __crt::Shape::<Result<u32, String>>::OF
+            .__form()
             .__read(
                 &__CRT,
                 "prices",
@@ -33,9 +34,10 @@ impl Prices {
         static __CRT: __crt::Site = __crt::cached("rate", "prices:{id: i64}", || ());
         let load = __crt::LoadContext::new();
         __crt::Shape::<Result<u32, String>>::OF
+            .__form()
             .__read(&__CRT, "prices", |__p| __p.id(&id).early(1.0).jitter(0.1f64))
             .context(&load)
-            .run(async move |__kind| {
+            .run(move |__kind| async move {
                 if __kind.unreached() {
                     return __kind.value();
                 }

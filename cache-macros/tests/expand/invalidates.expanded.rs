@@ -5,7 +5,7 @@ pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Erro
     static __CRT: __crt::Site = __crt::invalidates("rename", "users:{id: i64}, teams");
     __crt::Shape::<Result<String, std::fmt::Error>>::OF
         .__write(&__CRT, |__p| __p.resource("users").id(&id).resource("teams"))
-        .run(async move |__kind| {
+        .run(move |__kind| async move {
             if __kind.unreached() {
                 return __kind.value();
             }

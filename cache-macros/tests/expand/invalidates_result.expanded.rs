@@ -7,7 +7,7 @@ impl Users {
         __crt::Shape::<Result<String, String>>::OF
             .__write(&__CRT, |__p| __p.resource("users"))
             .result(move |__p, result| __p.resource("users").id(&result.len()))
-            .run(async move |__kind| {
+            .run(move |__kind| async move {
                 if __kind.unreached() {
                     return __kind.value();
                 }

@@ -13,13 +13,14 @@ impl Users {
             || (),
         );
         __crt::Shape::<Option<String>>::OF
+            .__form()
             .__read_in(
                 &self.cache,
                 &__CRT,
                 "users",
                 |__p| __p.id_of(__crt::argument(&(&self.tenant, &user)).__known()),
             )
-            .run(async move |__kind| {
+            .run(move |__kind| async move {
                 if __kind.unreached() {
                     return __kind.value();
                 }
