@@ -336,7 +336,10 @@ mod tests {
             restore(Shape::<Arc<u8>>::OF.__form().kind(), Some(1)),
             Some(Arc::new(1))
         );
-        assert_eq!(restore(Shape::<Option<u8>>::OF.__form().kind(), None), Some(None));
+        assert_eq!(
+            restore(Shape::<Option<u8>>::OF.__form().kind(), None),
+            Some(None)
+        );
         assert_eq!(
             restore(Shape::<Option<Arc<u8>>>::OF.__form().kind(), Some(1)),
             Some(Some(Arc::new(1)))
@@ -350,7 +353,10 @@ mod tests {
             None
         );
         assert_eq!(
-            restore(Shape::<Result<Arc<u8>, NoTraits>>::OF.__form().kind(), Some(1)),
+            restore(
+                Shape::<Result<Arc<u8>, NoTraits>>::OF.__form().kind(),
+                Some(1)
+            ),
             Some(Ok(Arc::new(1)))
         );
         assert_eq!(
@@ -388,7 +394,10 @@ mod tests {
             assert_eq!(loaded(of, &failed), Loaded::Failed);
         }
         assert_eq!(
-            loaded(Shape::<Limited<Option<u8>>>::OF.__form().kind(), &Ok(Ok(None))),
+            loaded(
+                Shape::<Limited<Option<u8>>>::OF.__form().kind(),
+                &Ok(Ok(None))
+            ),
             Loaded::Absent
         );
         assert_eq!(
