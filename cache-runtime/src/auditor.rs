@@ -13,7 +13,7 @@ use crate::base::clock::{self, Instant, Millis};
 use crate::base::nonce::random;
 use crate::coalesce::single_flight::LoadResult;
 use crate::protocol::entry::Stamp;
-use crate::telemetry::audit::Finding;
+use crate::telemetry::audit::AuditFinding;
 
 /// How many suspects are remembered.
 const SUSPECTS: usize = 256;
@@ -84,7 +84,7 @@ pub(crate) struct Auditor {
     limit: Mutex<Limit>,
     places: Arc<Semaphore>,
     logged: Mutex<HashMap<Box<str>, Instant>>,
-    kept: Mutex<VecDeque<Finding>>,
+    kept: Mutex<VecDeque<AuditFinding>>,
 }
 
 impl fmt::Debug for Auditor {
@@ -247,7 +247,7 @@ impl Auditor {
     }
 
     /// Keeps a finding for the report.
-    pub(crate) fn keep(&self, finding: Finding) {
+    pub(crate) fn keep(&self, finding: AuditFinding) {
         let mut kept = self.kept.lock();
         if kept.len() >= KEPT {
             kept.pop_front();
@@ -256,7 +256,7 @@ impl Auditor {
     }
 
     /// The most recent findings.
-    pub(crate) fn kept(&self) -> Vec<Finding> {
+    pub(crate) fn kept(&self) -> Vec<AuditFinding> {
         self.kept.lock().iter().cloned().collect()
     }
 }

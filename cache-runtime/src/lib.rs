@@ -136,16 +136,16 @@ pub use crate::base::counters::CounterSnapshot;
 pub use crate::base::error::{Error, ErrorKind};
 pub use crate::base::policy::IntoTtl;
 pub use crate::cache::{
-    Cache, FunctionFigures, Latency, Lease, Loader, Lookup, SwitchedOff, cache, init,
+    Cache, FunctionStats, Latency, Lease, Loader, Lookup, SwitchedOff, cache, init,
 };
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
-pub use crate::call::read::{AuditFigures, AuditReport, LoadContext};
+pub use crate::call::read::{AuditReport, AuditStats, LoadContext};
 pub use crate::call::scope::{bypass, key_of, refresh};
 pub use crate::call::tag::IntoTag;
 pub use crate::config::{
     CacheConfig, ConfigError, MemcachedConfig, RedisConfig, ResourceConfig, SentinelConfig,
 };
-pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
+pub use crate::diagnostics::{Diagnostic, DiagnosticKind, DoctorReport};
 #[cfg(feature = "actix")]
 pub use crate::integrations::actix;
 #[cfg(feature = "admin")]
@@ -161,13 +161,14 @@ pub use crate::integrations::sqlx;
 pub use crate::integrations::tower;
 pub use crate::invalidation::Acknowledgement;
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
-pub use crate::local::LocalFigures;
+pub use crate::local::LocalStats;
 pub use crate::protocol::cacheable::Cacheable;
 #[cfg(feature = "map")]
 pub use crate::registry::catalog::{
-    CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map,
+    CachedFunction, Catalog, InvalidatingFunction, InvalidationTarget, Lint, LintKind,
+    SourceLocation, catalog,
 };
-pub use crate::stats::{Figures, OutboxStats, Stats, UnservedStats};
+pub use crate::stats::{OutboxStats, StatCounters, Stats, UnservedStats};
 pub use crate::store::Circuit;
-pub use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, Verdict as AuditVerdict};
+pub use crate::telemetry::audit::{AuditAction, AuditFinding, Verdict as AuditVerdict};
 pub use crate::telemetry::events::{Event, EventKind, Events};

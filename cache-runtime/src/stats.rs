@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::base::counters::CounterSnapshot;
-use crate::local::LocalFigures;
-use crate::store::{Circuit, NodeFacts};
+use crate::local::LocalStats;
+use crate::store::{Circuit, NodeInfo};
 
 /// The cache's state and counters. They serialise in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,7 +35,7 @@ pub struct Stats {
     pub default_ttl: u64,
     /// The counters of all resources together.
     #[serde(flatten)]
-    pub counters: Figures,
+    pub counters: StatCounters,
     /// The counters per resource.
     pub resources: BTreeMap<String, CounterSnapshot>,
     /// The state of the circuit breaker; `None` with the cache off.
@@ -53,7 +53,7 @@ pub struct Stats {
     /// them again without a table. At most 4 MiB for each thread.
     pub front_bytes: u64,
     /// The local tier in front of Redis; `None` unless both tiers are on.
-    pub local: Option<LocalFigures>,
+    pub local: Option<LocalStats>,
     /// The relay of the database's outbox; `None` unless one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxStats>,
@@ -64,7 +64,7 @@ pub struct Stats {
     /// The primaries of a cluster; the server's values above are their sums. Left out of the JSON
     /// if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<NodeFacts>,
+    pub nodes: Vec<NodeInfo>,
 }
 
 /// Cached calls that ran without the cache although Redis was connected, since it was not certain
@@ -137,7 +137,7 @@ pub struct OutboxStats {
 /// The counters of [`Stats`] in their documented order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Figures {
+pub struct StatCounters {
     /// See [`CounterSnapshot::hits`].
     pub hits: u64,
     /// See [`CounterSnapshot::misses`].
@@ -164,7 +164,7 @@ pub struct Figures {
     pub local_hits: u64,
 }
 
-impl Figures {
+impl StatCounters {
     pub(crate) fn new(sum: CounterSnapshot, pending: u64) -> Self {
         Self {
             hits: sum.hits,

@@ -29,7 +29,7 @@ pub mod sql;
 pub mod tag;
 pub mod users;
 
-use cache_runtime::CacheMap;
+use cache_runtime::Catalog;
 
 use crate::products::Product;
 use crate::resource::Resource;
@@ -38,8 +38,8 @@ use crate::users::User;
 /// The map of the annotated functions. The service is written once, for every resource, so the map
 /// needs the names that its constant stands for.
 #[must_use]
-pub fn cache_map() -> CacheMap {
-    cache_runtime::map()
+pub fn cache_map() -> Catalog {
+    cache_runtime::catalog()
         .bind("R::RESOURCE", resources::RESOURCES)
         .bind("User::RESOURCE", [User::RESOURCE])
         .bind("Product::RESOURCE", [Product::RESOURCE])

@@ -98,10 +98,10 @@ fn with_runtime(
 /// Prints the settings that should be changed, and what was checked.
 async fn doctor() -> Result<ExitCode, Failure> {
     let cache = Cache::new(cache_config()?.advice(false)).await;
-    let checkup = cache.checkup().await;
+    let report = cache.doctor().await;
     cache.shutdown().await;
-    print(&checkup.to_string())?;
-    Ok(if checkup.advice.is_empty() {
+    print(&report.to_string())?;
+    Ok(if report.advice.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

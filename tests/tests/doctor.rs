@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use cache_runtime::{Advice, AdviceKind, Cache, CacheConfig, Checkup, RedisConfig};
+use cache_runtime::{Cache, CacheConfig, Diagnostic, DiagnosticKind, DoctorReport, RedisConfig};
 use cache_runtime::{cached, invalidates};
 use cache_tests::{Demo, RedisOptions, RedisServer, demo_program, eventually, free_port};
 
@@ -46,26 +46,26 @@ fn over(server: &RedisServer) -> CacheConfig {
         .command_budget(Duration::from_secs(5))
 }
 
-async fn checkup(config: CacheConfig) -> Checkup {
+async fn report_of(config: CacheConfig) -> DoctorReport {
     loop {
         let cache = Cache::new(config.clone()).await;
-        let checkup = cache.checkup().await;
+        let report = cache.doctor().await;
         cache.shutdown().await;
         // A machine that is busy enough keeps a connection waiting for a second.
-        if !checkup.to_string().contains("no answer within") {
-            return checkup;
+        if !report.to_string().contains("no answer within") {
+            return report;
         }
     }
 }
 
-fn one(checkup: Checkup, kind: AdviceKind, parts: &[&str]) {
+fn one(report: DoctorReport, kind: DiagnosticKind, parts: &[&str]) {
     let [
-        Advice {
+        Diagnostic {
             kind: found, text, ..
         },
-    ] = &checkup.advice[..]
+    ] = &report.advice[..]
     else {
-        panic!("{checkup}");
+        panic!("{report}");
     };
     assert_eq!((*found, text.lines().count()), (kind, 1), "{text}");
     for part in parts {
@@ -76,7 +76,7 @@ fn one(checkup: Checkup, kind: AdviceKind, parts: &[&str]) {
 #[tokio::test]
 async fn a_server_that_is_set_up_well_gets_none_in_use_or_not() {
     let server = well().start();
-    let found = checkup(over(&server)).await;
+    let found = report_of(over(&server)).await;
     assert_eq!(found.advice, [], "{found}");
     assert_eq!(found.not_checked, Vec::<String>::new());
 
@@ -91,7 +91,7 @@ async fn a_server_that_is_set_up_well_gets_none_in_use_or_not() {
         shop.rename(1).await;
         // Entries, generations, and what is nobody's business.
         server.cli(&["SET", "session:1", "theirs"]);
-        let found = cache.checkup().await;
+        let found = cache.doctor().await;
         assert_eq!(found.advice, [], "{found}");
         let seen = found
             .checked
@@ -108,26 +108,26 @@ async fn a_server_that_is_set_up_well_gets_none_in_use_or_not() {
 async fn memory_that_is_not_limited_or_not_evicted() {
     let server = RedisServer::start();
     one(
-        checkup(over(&server)).await,
-        AdviceKind::NoMemoryLimit,
+        report_of(over(&server)).await,
+        DiagnosticKind::NoMemoryLimit,
         &["`maxmemory`"],
     );
     server.cli(&["CONFIG", "SET", "maxmemory", "64mb"]);
-    let found = checkup(over(&server)).await;
+    let found = report_of(over(&server)).await;
     one(
         found,
-        AdviceKind::NoEviction,
+        DiagnosticKind::NoEviction,
         &["`maxmemory-policy noeviction`", "allkeys-lru"],
     );
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
-    let found = checkup(over(&server)).await;
+    let found = report_of(over(&server)).await;
     one(
         found,
-        AdviceKind::EvictsIntents,
+        DiagnosticKind::EvictsIntents,
         &["volatile-ttl", "`crash_safe`", "volatile-lru"],
     );
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
-    assert_eq!(checkup(over(&server)).await.advice, []);
+    assert_eq!(report_of(over(&server)).await.advice, []);
 }
 
 #[tokio::test]
@@ -136,17 +136,17 @@ async fn entries_kept_for_a_day_and_never_invalidated() {
     let day = Duration::from_secs(24 * 3600);
     let config = over(&server).ttl_of("rates", day).ttl_of("users", day);
     one(
-        checkup(config.clone()).await,
-        AdviceKind::LongTtl,
+        report_of(config.clone()).await,
+        DiagnosticKind::LongTtl,
         &["`rates`", "CACHE_TTL_RATES"],
     );
-    let by_hand = cache_runtime::map().invalidated_by_hand("rates");
-    assert_eq!(checkup(config.map(by_hand)).await.advice, []);
+    let by_hand = cache_runtime::catalog().invalidated_by_hand("rates");
+    assert_eq!(report_of(config.map(by_hand)).await.advice, []);
     // It needs no Redis.
     let local = CacheConfig::default().local_mb(1).ttl_of("rates", day);
     one(
-        checkup(local).await,
-        AdviceKind::LongTtl,
+        report_of(local).await,
+        DiagnosticKind::LongTtl,
         &["CACHE_TTL_RATES"],
     );
 }
@@ -175,26 +175,26 @@ async fn no_password_beyond_this_machine() {
     };
     let config = |server: &RedisServer| RedisConfig::at(&host, server.port());
     let server = open().start();
-    let found = checkup(over(&server).redis(config(&server))).await;
+    let found = report_of(over(&server).redis(config(&server))).await;
     one(
         found,
-        AdviceKind::NoPassword,
+        DiagnosticKind::NoPassword,
         &[&host, "`requirepass`", "REDIS_PASSWORD"],
     );
     let server = open().password("s3cret-word").start();
     let login = config(&server).login(None, "s3cret-word");
-    assert_eq!(checkup(over(&server).redis(login)).await.advice, []);
+    assert_eq!(report_of(over(&server).redis(login)).await.advice, []);
 }
 
 const PERMISSIONS: &str = "user app on >app-word resetchannels -@all \
                            +hello +info +time +mget +scan +dbsize +evalsha +script|load \
                            +get +getrange +exists +pttl +set +setrange +pexpire +del +unlink";
 
-async fn as_app(changes: &str, config: impl FnOnce(CacheConfig) -> CacheConfig) -> Checkup {
+async fn as_app(changes: &str, config: impl FnOnce(CacheConfig) -> CacheConfig) -> DoctorReport {
     let user = format!("{PERMISSIONS} {changes}");
     let server = well().password("admin-word").config(&user).start();
     let redis = RedisConfig::at("127.0.0.1", server.port()).login(Some("app"), "app-word");
-    let found = checkup(config(over(&server)).redis(redis)).await;
+    let found = report_of(config(over(&server)).redis(redis)).await;
     assert!(!format!("{found}").contains("app-word"));
     found
 }
@@ -216,12 +216,12 @@ async fn missing_permissions() {
     ] {
         let fix = format!("`ACL SETUSER app +{}`", named.replace(", ", " +"));
         let found = as_app(changes, |config| config).await;
-        one(found, AdviceKind::Permissions, &["`app`", named, &fix]);
+        one(found, DiagnosticKind::Permissions, &["`app`", named, &fix]);
     }
     let found = as_app("~users:* ~@gen:*", |config| config).await;
     one(
         found,
-        AdviceKind::Permissions,
+        DiagnosticKind::Permissions,
         &["rates:*", "`ACL SETUSER app ~rates:*`"],
     );
     // Without these there is no connection, or nothing is served from it, since it takes no
@@ -238,7 +238,7 @@ async fn missing_permissions() {
         let found = as_app(changes, |config| config).await;
         one(
             found,
-            AdviceKind::Unreachable,
+            DiagnosticKind::Unreachable,
             &["NOPERM", named, "Deploying and securing Redis"],
         );
     }
@@ -265,10 +265,10 @@ async fn values_of_another_program() {
     ] {
         let server = well().start();
         server.cli(command);
-        let found = checkup(over(&server)).await;
+        let found = report_of(over(&server)).await;
         let key = format!("`{key}`");
-        one(found, AdviceKind::Foreign, &[&key, "CACHE_NAMESPACE"]);
-        let apart = checkup(over(&server).namespace("shop")).await;
+        one(found, DiagnosticKind::Foreign, &[&key, "CACHE_NAMESPACE"]);
+        let apart = report_of(over(&server).namespace("shop")).await;
         assert_eq!(apart.advice, [], "{command:?}");
     }
 }
@@ -292,9 +292,9 @@ async fn the_look_is_bounded_in_a_big_database() {
     };
     let cache = Cache::new(over(&server).advice(false)).await;
     let before = commands();
-    let found = cache.checkup().await;
+    let found = cache.doctor().await;
     let spent = commands() - before;
-    one(found, AdviceKind::Foreign, &["`users:"]);
+    one(found, DiagnosticKind::Foreign, &["`users:"]);
     // What is done inside of scripts counts, too.
     assert!(spent < 1_000, "{spent} commands");
 }
@@ -302,25 +302,25 @@ async fn the_look_is_bounded_in_a_big_database() {
 #[tokio::test]
 async fn a_server_that_cannot_be_used() {
     let nobody = RedisConfig::at("127.0.0.1", free_port());
-    let found = checkup(CacheConfig::default().redis(nobody)).await;
+    let found = report_of(CacheConfig::default().redis(nobody)).await;
     one(
         found,
-        AdviceKind::Unreachable,
+        DiagnosticKind::Unreachable,
         &["Connection refused", "REDIS_PORT"],
     );
 
     let server = well().password("s3cret-word").start();
     one(
-        checkup(over(&server)).await,
-        AdviceKind::Unreachable,
+        report_of(over(&server)).await,
+        DiagnosticKind::Unreachable,
         &["NOAUTH", "REDIS_PASSWORD"],
     );
     let wrong = RedisConfig::at("127.0.0.1", server.port()).login(None, "wr0ng-word");
-    let found = checkup(over(&server).redis(wrong)).await;
+    let found = report_of(over(&server).redis(wrong)).await;
     assert!(!found.to_string().contains("wr0ng-word"), "{found}");
     one(
         found,
-        AdviceKind::Unreachable,
+        DiagnosticKind::Unreachable,
         &["WRONGPASS", "REDIS_PASSWORD"],
     );
 }
@@ -366,8 +366,12 @@ fn aged(server: u16) -> u16 {
 async fn a_server_that_is_too_old() {
     let server = well().start();
     let old = RedisConfig::at("127.0.0.1", aged(server.port()));
-    let found = checkup(over(&server).redis(old)).await;
-    one(found, AdviceKind::OldServer, &["6.0.", "6.2", "upgrade"]);
+    let found = report_of(over(&server).redis(old)).await;
+    one(
+        found,
+        DiagnosticKind::OldServer,
+        &["6.0.", "6.2", "upgrade"],
+    );
 }
 
 fn doctor(environment: &[(&str, &str)]) -> (Option<i32>, String) {

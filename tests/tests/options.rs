@@ -221,7 +221,7 @@ async fn functions_share_a_key_if_all_of_them_say_so() {
     let (key, first) = miss(shop.all_offers(1)).await;
     assert_eq!(op_of(&key), "offers:all");
     assert_eq!(hit(shop.every_offer(1)).await, (key, first));
-    let claimed = Status::Bypass(BypassReason::Claimed);
+    let claimed = Status::Bypass(BypassReason::KeyConflict);
     assert_eq!(status(shop.offers_of_its_own(1)).await, (claimed, 101));
 }
 
@@ -360,7 +360,7 @@ async fn calls_without_a_key_are_errors_and_do_not_run() {
     for (found, says) in [
         (key_of(till.close(till.of)), "under `#[invalidates]`"),
         (key_of(till.totals(&[1])), "each of its ids has one"),
-        (key_of(till.sum(&[1], f64::NAN)), "unkeyable"),
+        (key_of(till.sum(&[1], f64::NAN)), "invalid-key"),
         (key_of(off.total(off.of)), "its cache is off"),
         (key_of(std::future::ready(1)), "not one of a function"),
         (
@@ -389,7 +389,7 @@ async fn a_key_that_is_asked_for_says_nothing_of_the_next_call() {
 async fn a_caller_may_go_past_the_cache_or_renew_it() {
     let shop = shop().await;
     miss(shop.stock(1)).await;
-    let asked = Status::Bypass(BypassReason::Asked);
+    let asked = Status::Bypass(BypassReason::Requested);
     assert_eq!(status(bypass(shop.stock(1))).await, (asked, 101));
     assert_eq!(hit(shop.stock(1)).await.1, 100);
 

@@ -20,7 +20,7 @@ async fn redis() {
     let config = CacheConfig::default().command_budget(std::time::Duration::from_secs(5));
     let store = RedisStore::connect(&redis, &config, &Handle::current()).await;
     check_store(&store).await;
-    let word = store.listen("users:1").await.expect("Redis answers");
+    let word = store.watch_key("users:1").await.expect("Redis answers");
     assert!(word.is_some(), "the server tells of changes");
     // Scripts that the server has forgotten are loaded again.
     server.cli(&["SCRIPT", "FLUSH"]);

@@ -122,7 +122,7 @@ impl<E: Entry> EntryMap<E> {
     /// Shows the entry under a key in place; returns whether there is one. Writers of the same
     /// shard wait for `see`, so it has to be short and must not use the map.
     #[inline]
-    pub(crate) fn look(&self, key: &[u8], see: impl Fn(&Arc<E>)) -> bool {
+    pub(crate) fn lookup(&self, key: &[u8], see: impl Fn(&Arc<E>)) -> bool {
         // `quick_cache` returns clones of entries, but compares keys in place. So the comparison of
         // keys is where an entry can be read without a clone.
         let predicate = |entry: &Arc<E>| {
@@ -134,7 +134,7 @@ impl<E: Entry> EntryMap<E> {
 
     pub(crate) fn get(&self, key: &str) -> Option<Arc<E>> {
         let seen = Cell::new(None);
-        self.look(key.as_bytes(), |entry| seen.set(Some(Arc::clone(entry))));
+        self.lookup(key.as_bytes(), |entry| seen.set(Some(Arc::clone(entry))));
         seen.take()
     }
 
@@ -194,7 +194,7 @@ mod tests {
         for value in [1, 2] {
             map.insert(Arc::new(Text("a", value)));
             let seen = Cell::new(None);
-            assert!(map.look(b"a", |entry| {
+            assert!(map.lookup(b"a", |entry| {
                 seen.set(Some((entry.1, Arc::strong_count(entry))));
             }));
             assert_eq!(seen.get(), Some((value, 1)), "looked at where it lies");

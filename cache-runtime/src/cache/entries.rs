@@ -20,7 +20,7 @@ use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, InvalidationRequest};
 use crate::key::{EntryKind, IntoKey};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
-use crate::store::{Filled, Invalidation, LeaseReply, Seen};
+use crate::store::{Expected, Filled, Invalidation, LeaseReply};
 
 /// How a manual read is logged that has found nothing.
 const NOT_THERE: Status = Status::Miss {
@@ -77,7 +77,7 @@ impl<T: Cacheable> Lease<T> {
 
 /// Why a manual read must not be answered from the cache.
 fn barred(call: &Call) -> Option<BypassReason> {
-    let is_pending = || call.cache.invalidations.is_pending(call.probe());
+    let is_pending = || call.cache.invalidations.is_pending(call.entry_ref());
     call.problem
         .or_else(|| call.is_behind())
         .or_else(|| is_pending().then_some(BypassReason::Pending))
@@ -92,7 +92,7 @@ fn barred_from_filling(call: &Call) -> Option<BypassReason> {
     if transaction::is_open(&call.cache) {
         return Some(BypassReason::Transaction);
     }
-    enclosing::bars(&call.cache, call.probe())
+    enclosing::bars(&call.cache, call.entry_ref())
 }
 
 /// The result of a fill for whoever has asked for it by hand.
@@ -144,7 +144,7 @@ impl Cache {
     /// Safe: dropping the future changes nothing.
     pub async fn get<T: Cacheable>(&self, key: impl IntoKey) -> Option<T> {
         let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
-        let looked = Self::look::<T>(&call).await;
+        let looked = Self::find_entry::<T>(&call).await;
         let counters = &call.resource.counters;
         match looked {
             Ok(Some(_)) => counters.hits.add_one(),
@@ -160,19 +160,21 @@ impl Cache {
     }
 
     /// The value that is stored, and how long it is fresh.
-    async fn look<T: Cacheable>(call: &Call) -> Result<Option<(Arc<T>, Duration)>, BypassReason> {
-        let look = loop {
+    async fn find_entry<T: Cacheable>(
+        call: &Call,
+    ) -> Result<Option<(Arc<T>, Duration)>, BypassReason> {
+        let lookup = loop {
             if let Some(reason) = barred(call) {
                 return Err(reason);
             }
             let knew = call.has_learnt();
-            let look = call.look().await;
-            let look = look.map_err(|error| BypassReason::of(&error))?;
+            let lookup = call.lookup_in_store().await;
+            let lookup = lookup.map_err(|error| BypassReason::of(&error))?;
             if call.has_learnt() == knew {
-                break look;
+                break lookup;
             }
         };
-        let found = Hit::of(*look, call.fingerprint::<T>()).and_then(|hit| {
+        let found = Hit::of(*lookup, call.fingerprint::<T>()).and_then(|hit| {
             let value = value_of::<T>(hit.codec, &hit.payload)?;
             Some((value, hit.ttl))
         });
@@ -218,7 +220,7 @@ impl Cache {
         if let Some(problem) = call.problem {
             let text = format!(
                 "`{}` is not a key of this resource ({})",
-                call.probe().key,
+                call.entry_ref().key,
                 problem.as_str()
             );
             return Err(Error::new(ErrorKind::InvalidKey, text));
@@ -237,20 +239,20 @@ impl Cache {
         }
         let new_entry =
             call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
-        if call.cache.invalidations.is_pending(call.probe()) {
+        if call.cache.invalidations.is_pending(call.entry_ref()) {
             return Err(Error::unavailable(
                 "an invalidation of this entry is still waiting for the store; try again later",
             ));
         }
-        let look = call.look_at_all().await?;
-        if look.intended.is_some() {
+        let lookup = call.look_at_all().await?;
+        if lookup.intents_until.is_some() {
             return Err(Error::new(
                 ErrorKind::Superseded,
                 "a write that concerns this entry is in progress; call `set` again when it has ended",
             ));
         }
-        let permit = Permit::new(call, look.stamp, call.fingerprint::<T>());
-        match permit.take(call, Seen::Anything).await? {
+        let permit = Permit::new(call, lookup.stamp, call.fingerprint::<T>());
+        match permit.take(call, Expected::Anything).await? {
             LeaseReply::Granted => filled(permit.fill(call, new_entry).await),
             LeaseReply::Foreign => {
                 permit.forget();
@@ -258,11 +260,11 @@ impl Cache {
                     ErrorKind::Foreign,
                     format!(
                         "`{}` holds a value of another program; delete it, or set another namespace",
-                        call.probe().key
+                        call.entry_ref().key
                     ),
                 ))
             }
-            LeaseReply::Taken(_) | LeaseReply::Intended => {
+            LeaseReply::Taken(_) | LeaseReply::WriteInProgress => {
                 permit.forget();
                 Err(Error::new(
                     ErrorKind::Superseded,
@@ -291,10 +293,10 @@ impl Cache {
         };
         let _writing = memo::begin_write();
         let call = Call::manual(handle, &key, None);
-        if let Some(problem @ (BypassReason::NoContext | BypassReason::Unkeyable)) = call.problem {
+        if let Some(problem @ (BypassReason::NoContext | BypassReason::InvalidKey)) = call.problem {
             let text = format!(
                 "`{}` is not the whole key of an entry ({}); set with `with_key` what the resource's keys need, or name the whole key",
-                call.probe().key,
+                call.entry_ref().key,
                 problem.as_str()
             );
             return Err(Error::new(ErrorKind::InvalidKey, text));
@@ -302,19 +304,19 @@ impl Cache {
         call.resource.counters.invalidations.add_one();
         // An entry that another process keeps only for itself (`in_process`) is not in the store.
         // It depends on the generation of its row.
-        let row = call.resource.row_of(&call.probe().key);
-        let bumps: Vec<_> = row
+        let row = call.resource.row_of(&call.entry_ref().key);
+        let rotates: Vec<_> = row
             .filter(|_| key.kind() == EntryKind::Entity)
             .into_iter()
             .collect();
         let invalidation = Invalidation {
-            kills: vec![call.probe().key.clone()],
-            bumps,
+            deletes: vec![call.entry_ref().key.clone()],
+            rotates,
             ..Invalidation::default()
         };
         let request = InvalidationRequest {
-            kills: invalidation.kills.clone(),
-            bumps: invalidation.bumps.clone(),
+            deletes: invalidation.deletes.clone(),
+            rotates: invalidation.rotates.clone(),
             ..InvalidationRequest::default()
         };
         // In a transaction another caller may load the old row again before the commit. So the

@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::Cache;
 use crate::base::counters::Counter;
 use crate::registry::Resource;
-use crate::telemetry::function::FunctionStats;
+use crate::telemetry::function::FunctionCounters;
 use crate::telemetry::histogram::HistogramSnapshot;
 
 /// The figures of one annotated function on one resource, since the cache was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct FunctionFigures {
+pub struct FunctionStats {
     /// The resource.
     pub resource: String,
     /// The attribute's `op`, or the function's name.
@@ -77,8 +77,8 @@ impl Latency {
     }
 }
 
-impl FunctionFigures {
-    fn new(resource: &Resource, stats: &FunctionStats) -> Self {
+impl FunctionStats {
+    fn new(resource: &Resource, stats: &FunctionCounters) -> Self {
         let sum = |counters: &[Counter]| counters.iter().map(Counter::get).sum();
         let local_hits = stats.local_hits.get();
         Self {
@@ -114,23 +114,19 @@ impl Cache {
     /// let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
     /// rate(&cache, 1).await;
     /// rate(&cache, 1).await;
-    /// let figures = &cache.functions()[0];
-    /// assert_eq!((figures.op.as_str(), figures.hits, figures.misses), ("rate", 1, 1));
+    /// let stats = &cache.functions()[0];
+    /// assert_eq!((stats.op.as_str(), stats.hits, stats.misses), ("rate", 1, 1));
     /// # }
     /// ```
     #[must_use]
-    pub fn functions(&self) -> Vec<FunctionFigures> {
+    pub fn functions(&self) -> Vec<FunctionStats> {
         let Some(cache) = self.handle() else {
             return Vec::new();
         };
         let mut all = Vec::new();
         for resource in cache.registry.all() {
             let functions = resource.functions();
-            all.extend(
-                functions
-                    .iter()
-                    .map(|it| FunctionFigures::new(&resource, it)),
-            );
+            all.extend(functions.iter().map(|it| FunctionStats::new(&resource, it)));
         }
         all.sort_by(|a, b| (&a.resource, &a.op).cmp(&(&b.resource, &b.op)));
         all

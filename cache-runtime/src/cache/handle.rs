@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::unserved::unserved;
 use crate::base::background::Background;
 use crate::config::CacheConfig;
-use crate::diagnostics::{self, Checkup};
+use crate::diagnostics::{self, DoctorReport};
 use crate::engine::{Engine, EngineRef, Handle, StripedEngine};
 use crate::local::Local;
-use crate::stats::{Figures, Stats};
+use crate::stats::{StatCounters, Stats};
 use crate::store::{MemoryStore, Store};
 
 /// A handle to a cache. It is cheap to clone, and all clones share one cache.
@@ -164,12 +164,12 @@ impl Cache {
     /// Safe: dropping the future changes nothing.
     pub async fn get_stats(&self) -> Stats {
         let Inner { config, engine } = &*self.0;
-        let facts = match self.handle() {
-            Some(cache) => cache.store.facts().await.ok(),
+        let server_info = match self.handle() {
+            Some(cache) => cache.store.server_info().await.ok(),
             None => None,
         };
-        let connected = facts.is_some();
-        let facts = facts.unwrap_or_default();
+        let connected = server_info.is_some();
+        let server_info = server_info.unwrap_or_default();
         let redis = config.redis.as_ref();
         let memcached = config.memcached.as_ref();
         let resources: std::collections::BTreeMap<_, _> = engine
@@ -182,13 +182,13 @@ impl Cache {
         let pending = engine
             .as_ref()
             .map_or(0, |engine| engine.invalidations.pending());
-        let counters = Figures::new(resources.values().copied().chain(others).sum(), pending);
+        let counters = StatCounters::new(resources.values().copied().chain(others).sum(), pending);
         let local = engine
             .as_ref()
             .and_then(|engine| engine.local.as_ref())
-            .map(|local| crate::local::LocalFigures {
+            .map(|local| crate::local::LocalStats {
                 hits: counters.local_hits,
-                ..local.figures()
+                ..local.stats()
             });
         Stats {
             enabled: engine.is_some(),
@@ -200,10 +200,10 @@ impl Cache {
                 .map(|redis| redis.port)
                 .or(memcached.map(|memcached| memcached.port)),
             db: redis.map(|redis| redis.db),
-            total_keys: facts.total_keys,
-            used_memory: facts.used_memory,
-            uptime_seconds: facts.uptime_seconds,
-            connected_clients: facts.connected_clients,
+            total_keys: server_info.total_keys,
+            used_memory: server_info.used_memory,
+            uptime_seconds: server_info.uptime_seconds,
+            connected_clients: server_info.connected_clients,
             default_ttl: config.default_ttl.as_secs(),
             counters,
             resources,
@@ -223,7 +223,7 @@ impl Cache {
             unserved: engine
                 .as_ref()
                 .and_then(|engine| unserved(&engine.registry)),
-            nodes: facts.nodes,
+            nodes: server_info.nodes,
         }
     }
 
@@ -248,20 +248,20 @@ impl Cache {
     /// use cache_runtime::{Cache, CacheConfig};
     ///
     /// let cache = Cache::new(CacheConfig::default().local_mb(16)).await;
-    /// let checkup = cache.checkup().await;
-    /// assert!(checkup.advice.is_empty(), "{checkup}");
+    /// let report = cache.doctor().await;
+    /// assert!(report.advice.is_empty(), "{report}");
     /// # }
     /// ```
     ///
     /// # Cancel safety
     /// Safe: dropping the future changes nothing.
-    pub async fn checkup(&self) -> Checkup {
+    pub async fn doctor(&self) -> DoctorReport {
         match self.handle() {
             Some(cache) => {
                 let outbox = cache.outbox_stats();
-                diagnostics::checkup(&cache.config, &*cache.store, outbox.as_ref()).await
+                diagnostics::doctor(&cache.config, &*cache.store, outbox.as_ref()).await
             }
-            None => Checkup::of_nothing(),
+            None => DoctorReport::of_nothing(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::call::{ambient, memo, observe, scope};
 use crate::engine::Handle;
 use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, InvalidationRequest};
 use crate::key::{KeyPart, is_resource};
-use crate::store::{Invalidation, Matching};
+use crate::store::{Invalidation, ScanFilter};
 
 impl Cache {
     /// Invalidates one row, and everything derived from its resource. An invalid resource name
@@ -241,11 +241,11 @@ impl Cache {
             return invalidate_around(&cache, pattern).await;
         }
         let pattern = within_context(&cache, pattern);
-        let matching = Matching::all(&cache.space.namespace, &pattern);
-        let walk = || cache.store.remove_matching(&matching);
+        let filter = ScanFilter::all(&cache.space.namespace, &pattern);
+        let walk = || cache.store.remove_matching(&filter);
         let began = clock::now();
         let done = Invalidation {
-            kills: vec![format!("{}{pattern}", cache.space.namespace)],
+            deletes: vec![format!("{}{pattern}", cache.space.namespace)],
             ..Invalidation::default()
         };
         let span = cache.invalidations.direct_span(&done);

@@ -12,7 +12,7 @@ mod switches;
 mod unserved;
 
 pub use self::entries::{Lease, Lookup};
-pub use self::functions::{FunctionFigures, Latency};
+pub use self::functions::{FunctionStats, Latency};
 pub use self::handle::Cache;
 pub use self::loader::Loader;
 pub(crate) use self::process::process;

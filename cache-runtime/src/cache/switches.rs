@@ -142,7 +142,7 @@ impl Cache {
         #[cfg(feature = "map")]
         {
             let map = self.handle().and_then(|cache| cache.config.map.clone());
-            let map = map.map_or_else(crate::map, |map| (*map).clone());
+            let map = map.map_or_else(crate::catalog, |map| (*map).clone());
             for reader in map.readers() {
                 let name = reader.function.rsplit("::").next().unwrap_or_default();
                 let op = reader.key.split(['{', ':']).next().unwrap_or_default();

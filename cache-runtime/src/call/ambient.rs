@@ -67,7 +67,7 @@ fn innermost<'a>(all: &'a Ambient, name: &str) -> Option<&'a Option<String>> {
 pub(crate) enum AmbientValue {
     Text(String),
     /// It can't be part of a key.
-    Unkeyable,
+    InvalidKey,
     /// It is not set.
     Absent,
 }
@@ -76,7 +76,7 @@ pub(crate) enum AmbientValue {
 pub(crate) fn find(name: &str) -> AmbientValue {
     let find = |all: &Arc<Ambient>| match innermost(all, name) {
         Some(Some(text)) => AmbientValue::Text(text.clone()),
-        Some(None) => AmbientValue::Unkeyable,
+        Some(None) => AmbientValue::InvalidKey,
         None => AmbientValue::Absent,
     };
     INNERMOST.try_with(find).unwrap_or(AmbientValue::Absent)

@@ -10,7 +10,7 @@
 //! A load may also wait for itself through another task: one task loads `a` and needs `b`, another
 //! loads `b` and needs `a`. So loads that wait for others in the same process are recorded, and a
 //! load that would close a cycle runs its body at once. The loads may be in several processes: then
-//! the store records them, by their leases ([`Store::closes_circle`](crate::store::Store)).
+//! the store records them, by their leases ([`Store::closes_cycle`](crate::store::Store)).
 //!
 //! The frame is set only while a body is polled. So two bodies that one task polls in turn, as with
 //! `join!`, don't see each other, and a dropped body leaves nothing behind. Tasks that a body
@@ -26,9 +26,9 @@ use crate::call::ambient::{self, AmbientId};
 use crate::call::observe::BypassReason;
 use crate::coalesce::waits::WaitDecision;
 use crate::engine::Engine;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::registry::{CallSite, Mistake};
-use crate::store::Probe;
+use crate::store::EntryRef;
 
 tokio::task_local! {
     static INNERMOST: Arc<Frame>;
@@ -70,7 +70,7 @@ enum Body {
     /// Loads these entries.
     Load(Loads),
     /// Invalidates these entries, and everything that depends on these generations.
-    Write(Box<[String]>, Box<[Arc<Dep>]>),
+    Write(Box<[String]>, Box<[Arc<Dependency>]>),
 }
 
 impl Frame {
@@ -84,7 +84,7 @@ impl Frame {
     pub(crate) fn write(
         cache: &Engine,
         keys: impl Into<Box<[String]>>,
-        deps: impl Into<Box<[Arc<Dep>]>>,
+        deps: impl Into<Box<[Arc<Dependency>]>>,
     ) -> Arc<Self> {
         Self::inside(cache, Body::Write(keys.into(), deps.into()))
     }
@@ -148,15 +148,15 @@ impl Frame {
         }
     }
 
-    fn bars(&self, probe: &Probe) -> Option<BypassReason> {
+    fn bars(&self, entry_ref: &EntryRef) -> Option<BypassReason> {
         match &self.body {
             Body::Load(load) => {
-                let is_own = load.keys.contains(&probe.key);
+                let is_own = load.keys.contains(&entry_ref.key);
                 is_own.then_some(BypassReason::OwnLoad)
             }
             Body::Write(keys, deps) => {
-                let concerns =
-                    keys.contains(&probe.key) || probe.deps.iter().any(|dep| deps.contains(dep));
+                let concerns = keys.contains(&entry_ref.key)
+                    || entry_ref.deps.iter().any(|dep| deps.contains(dep));
                 concerns.then_some(BypassReason::OwnWrite)
             }
         }
@@ -165,12 +165,12 @@ impl Frame {
 
 /// Returns why a call of this entry must bypass the cache, if an enclosing body demands it. A write
 /// wins over a load, because nothing may be stored past a write.
-pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
+pub(crate) fn bars(cache: &Engine, entry_ref: &EntryRef) -> Option<BypassReason> {
     let around = INNERMOST.try_with(Arc::clone).ok()?;
     let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
     let mut barred = None;
     for frame in frames.filter(|frame| frame.cache == cache.id) {
-        match frame.bars(probe) {
+        match frame.bars(entry_ref) {
             Some(BypassReason::OwnWrite) if !mutation::is_active("own-write-not-bypassed") => {
                 frame.is_seen_by(&around);
                 return Some(BypassReason::OwnWrite);
@@ -186,7 +186,7 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
 
 /// The load that is running learns that its value depends on these. If a write around it
 /// invalidates one of them, the value must not be kept: what it read may never be committed.
-pub(crate) fn learns(cache: &Engine, learnt: &[Arc<Dep>]) {
+pub(crate) fn learns(cache: &Engine, learnt: &[Arc<Dependency>]) {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return;
     };

@@ -37,13 +37,13 @@ pub enum BypassReason {
     /// An invalidation of this process has not reached the store yet.
     Pending,
     /// A write is announced by an intent, and its outcome is not known.
-    Intended,
+    WriteInProgress,
     /// A value of another program is stored under the key.
     Foreign,
     /// The key belongs to another function, or the resource's ids have another form.
-    Claimed,
+    KeyConflict,
     /// An argument can't be part of a key.
-    Unkeyable,
+    InvalidKey,
     /// The entry is being loaded as a value of another type.
     OtherType,
     /// Another caller was loading the value for longer than the wait limit.
@@ -56,7 +56,7 @@ pub enum BypassReason {
     /// [`Cache::after_commit`](crate::Cache::after_commit).
     Transaction,
     /// The caller asked for it, with [`bypass`](crate::bypass).
-    Asked,
+    Requested,
     /// The call is inside the body of a write that invalidates it. Only that body may see what it
     /// has written.
     OwnWrite,
@@ -90,16 +90,16 @@ impl BypassReason {
         Self::Disabled,
         Self::Unavailable,
         Self::Pending,
-        Self::Intended,
+        Self::WriteInProgress,
         Self::Foreign,
-        Self::Claimed,
-        Self::Unkeyable,
+        Self::KeyConflict,
+        Self::InvalidKey,
         Self::OtherType,
         Self::WaitLimit,
         Self::LoadFailed,
         Self::Condition,
         Self::Transaction,
-        Self::Asked,
+        Self::Requested,
         Self::OwnWrite,
         Self::OwnLoad,
         Self::Strict,
@@ -126,16 +126,16 @@ impl BypassReason {
             Self::Disabled => "disabled",
             Self::Unavailable => "unavailable",
             Self::Pending => "pending",
-            Self::Intended => "intended",
+            Self::WriteInProgress => "write-in-progress",
             Self::Foreign => "foreign",
-            Self::Claimed => "claimed",
-            Self::Unkeyable => "unkeyable",
+            Self::KeyConflict => "key-conflict",
+            Self::InvalidKey => "invalid-key",
             Self::OtherType => "other-type",
             Self::WaitLimit => "wait-limit",
             Self::LoadFailed => "load-failed",
             Self::Condition => "condition",
             Self::Transaction => "transaction",
-            Self::Asked => "asked",
+            Self::Requested => "requested",
             Self::OwnWrite => "own-write",
             Self::OwnLoad => "own-load",
             Self::Strict => "strict",
@@ -488,7 +488,7 @@ mod tests {
     async fn so_many_outcomes_are_kept_and_the_others_counted() {
         let calls = |count| async move {
             for _ in 0..count {
-                record(|| outcome(Status::Bypass(BypassReason::Asked)));
+                record(|| outcome(Status::Bypass(BypassReason::Requested)));
             }
             record_invalidation(Acknowledgement::Delivered);
         };

@@ -161,7 +161,7 @@ impl Collected {
         if self.everything && ending == TransactionOutcome::Unknown {
             cache
                 .invalidations
-                .enqueue_at(clock::now() + cache.config.uncertainty, None);
+                .enqueue_at(clock::now() + cache.config.in_doubt_window, None);
         }
         let mut now = self
             .withdrawals
@@ -181,7 +181,7 @@ impl Collected {
             if in_doubt == InDoubt::Dropped {
                 // In the same order, so that the end of the block also waits until the intent
                 // stands.
-                let intent = write.intent(Nonce::fresh(), cache.config.uncertainty);
+                let intent = write.intent(Nonce::fresh(), cache.config.in_doubt_window);
                 now.intents.push(intent);
             }
             let request = write.into_request();
@@ -201,7 +201,7 @@ impl Collected {
 /// Enqueues a request for the time by which a commit that was sent must have arrived.
 fn repeat(cache: &Handle, request: InvalidationRequest) {
     if !request.is_empty() {
-        let deadline = clock::now() + cache.config.uncertainty;
+        let deadline = clock::now() + cache.config.in_doubt_window;
         cache.invalidations.enqueue_at(deadline, request);
     }
 }
@@ -375,7 +375,7 @@ impl Drop for OpenScope {
         }
         // The intents last until the end of the in-doubt window. Nothing withdraws them.
         for intent in collected.intents.drain(..) {
-            let length = cache.config.uncertainty;
+            let length = cache.config.in_doubt_window;
             drop(announce(cache, Intent { length, ..intent }, Vec::new()));
         }
         collected.withdrawals.clear();
@@ -386,9 +386,9 @@ impl Drop for OpenScope {
 
 /// Puts an intent for a write in doubt until the end of the in-doubt window, and enqueues one more
 /// invalidation for that deadline. The acknowledgement is that of the intent.
-pub(crate) fn leave_uncertain(cache: &Handle, write: PlannedWrite, token: Nonce) -> PendingAck {
-    let uncertainty = cache.config.uncertainty;
-    let intent = write.intent(token, uncertainty);
+pub(crate) fn leave_in_doubt(cache: &Handle, write: PlannedWrite, token: Nonce) -> PendingAck {
+    let in_doubt_window = cache.config.in_doubt_window;
+    let intent = write.intent(token, in_doubt_window);
     let request = write.into_request();
     let pending_ack = if crate::base::mutation::is_active("guard-without-intent") {
         cache.invalidations.enqueue(request.clone())
@@ -397,7 +397,7 @@ pub(crate) fn leave_uncertain(cache: &Handle, write: PlannedWrite, token: Nonce)
     };
     cache
         .invalidations
-        .enqueue_at(clock::now() + uncertainty, request);
+        .enqueue_at(clock::now() + in_doubt_window, request);
     pending_ack
 }
 

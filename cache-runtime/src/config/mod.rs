@@ -29,7 +29,7 @@ use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{MAX_TTL, StalePolicy};
 use crate::key::is_resource;
-use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, OnStale, threshold};
+use crate::telemetry::audit::{AuditAction, AuditFinding, OnStale, threshold};
 
 /// The bounds of settings. The store counts in milliseconds, so shorter times mean nothing; longer
 /// ones overflow clocks.
@@ -67,7 +67,7 @@ pub struct CacheConfig {
     pub(crate) stale_policy: StalePolicy,
     pub(crate) lease: Duration,
     pub(crate) wait: Duration,
-    pub(crate) uncertainty: Duration,
+    pub(crate) in_doubt_window: Duration,
     pub(crate) intent: Duration,
     pub(crate) value_limit: usize,
     /// Settings made in code that can't be used.
@@ -82,7 +82,7 @@ pub struct CacheConfig {
     pub(crate) audit_confirm_after: Duration,
     pub(crate) on_stale: Option<OnStale>,
     #[cfg(feature = "map")]
-    pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::CacheMap>>,
+    pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::Catalog>>,
     #[cfg(feature = "outbox-postgres")]
     pub(crate) outbox: Option<outbox::OutboxConfig>,
 }
@@ -137,7 +137,7 @@ impl Default for CacheConfig {
             stale_policy: StalePolicy::default(),
             lease: Duration::from_secs(3),
             wait: Duration::from_secs(2),
-            uncertainty: Duration::from_secs(5),
+            in_doubt_window: Duration::from_secs(5),
             intent: Duration::from_secs(10),
             value_limit: 1 << 20,
             problems: SettingProblems::default(),
@@ -376,10 +376,10 @@ impl CacheConfig {
     /// by default. After this time it is invalidated once more. 1 ms to 24 hours; see
     /// [`check`](Self::check).
     #[must_use]
-    pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
-        self.uncertainty = self
-            .problems
-            .in_range("uncertainty", uncertainty, SHORTEST..=LONGEST);
+    pub fn in_doubt_window(mut self, in_doubt_window: Duration) -> Self {
+        self.in_doubt_window =
+            self.problems
+                .in_range("uncertainty", in_doubt_window, SHORTEST..=LONGEST);
         self
     }
 
@@ -398,7 +398,7 @@ impl CacheConfig {
 
     /// The longest that an announcement of this process lasts.
     pub(crate) fn longest_intent(&self) -> Duration {
-        self.intent.max(self.uncertainty)
+        self.intent.max(self.in_doubt_window)
     }
 
     /// The largest encoded value that is stored, in bytes; `CACHE_VALUE_LIMIT`, such as `512k`. The
@@ -499,7 +499,7 @@ impl CacheConfig {
         self
     }
 
-    /// Whether the cache runs a [checkup](crate::Cache::checkup) once after its first connection,
+    /// Whether the cache runs a [checkup](crate::Cache::doctor) once after its first connection,
     /// and logs the advice; on by default.
     #[must_use]
     pub fn advice(mut self, wanted: bool) -> Self {
@@ -519,11 +519,11 @@ impl CacheConfig {
         self
     }
 
-    /// The catalog for the advice, in place of [`map`](crate::map()): with its constants
-    /// [bound](crate::CacheMap::bind), and with the resources that are invalidated by hand.
+    /// The catalog for the advice, in place of [`map`](crate::catalog()): with its constants
+    /// [bound](crate::Catalog::bind), and with the resources that are invalidated by hand.
     #[cfg(feature = "map")]
     #[must_use]
-    pub fn map(mut self, map: crate::CacheMap) -> Self {
+    pub fn map(mut self, map: crate::Catalog) -> Self {
         self.map = Some(std::sync::Arc::new(map));
         self
     }

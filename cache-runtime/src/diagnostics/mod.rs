@@ -11,11 +11,11 @@ mod rules;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::report::{Advice, AdviceKind, Checkup};
+pub use self::report::{Diagnostic, DiagnosticKind, DoctorReport};
 use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::stats::OutboxStats;
-use crate::store::{Circuit, Inquiry, Store};
+use crate::store::{Circuit, DiagnosticsRequest, Store};
 
 /// How long after the start, or after the last attempt, the store is asked. A starting program has
 /// more urgent requests.
@@ -25,34 +25,34 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 3;
 
 /// Asks the store, then applies all rules.
-pub(crate) async fn checkup(
+pub(crate) async fn doctor(
     config: &CacheConfig,
     store: &dyn Store,
     outbox: Option<&OutboxStats>,
-) -> Checkup {
+) -> DoctorReport {
     let program = program::Program::of(config);
-    let inquiry = Inquiry {
+    let request = DiagnosticsRequest {
         namespace: config.namespace.clone(),
         resources: program.resources(),
     };
-    let mut checkup = Checkup::default();
-    match (&config.redis, store.survey(&inquiry).await) {
+    let mut report = DoctorReport::default();
+    match (&config.redis, store.diagnose(&request).await) {
         (Some(redis), Ok(survey)) => {
-            rules::server(&mut checkup, &program, config, redis, &survey);
+            rules::server(&mut report, &program, config, redis, &survey);
         }
-        (Some(redis), Err(error)) => rules::unreachable(&mut checkup, redis, &error.to_string()),
+        (Some(redis), Err(error)) => rules::unreachable(&mut report, redis, &error.to_string()),
         (None, survey) if config.memcached.is_some() => {
-            rules::memcached(&mut checkup, &program, config, &survey);
+            rules::memcached(&mut report, &program, config, &survey);
         }
-        (None, _) => checkup.not_checked.push("Redis, because it is off".into()),
+        (None, _) => report.not_checked.push("Redis, because it is off".into()),
     }
     if let Some(outbox) = outbox {
-        rules::outbox(&mut checkup, outbox);
+        rules::outbox(&mut report, outbox);
     }
-    program.ttls(&mut checkup, config);
-    program.ops(&mut checkup);
-    checkup.advice.sort_by_key(|advice| advice.kind);
-    checkup
+    program.ttls(&mut report, config);
+    program.ops(&mut report);
+    report.advice.sort_by_key(|advice| advice.kind);
+    report
 }
 
 /// Logs advice once the store has been reached for the first time.
@@ -69,8 +69,10 @@ pub(crate) fn advise_once(engine: &Engine) {
                 tokio::time::sleep(PAUSE).await;
             }
             // Events of the outbox are logged when they happen.
-            let Checkup { advice, .. } = checkup(&config, &*store, None).await;
-            let is_whole = advice.iter().all(|it| it.kind != AdviceKind::Unreachable);
+            let DoctorReport { advice, .. } = doctor(&config, &*store, None).await;
+            let is_whole = advice
+                .iter()
+                .all(|it| it.kind != DiagnosticKind::Unreachable);
             if is_whole {
                 advice.iter().for_each(log);
                 return;
@@ -79,7 +81,7 @@ pub(crate) fn advise_once(engine: &Engine) {
     });
 }
 
-fn log(Advice { kind, text }: &Advice) {
+fn log(Diagnostic { kind, text }: &Diagnostic) {
     if kind.is_a_hint() {
         tracing::info!(advice = kind.as_str(), "{text}");
     } else {

@@ -1,7 +1,7 @@
 //! Stands in for the annotated functions if the feature `map` is off. The settings tell which
 //! resources there are.
 
-use super::report::Checkup;
+use super::report::DoctorReport;
 use crate::config::CacheConfig;
 use crate::key::is_resource;
 
@@ -21,10 +21,10 @@ impl<'a> Program<'a> {
         false
     }
 
-    pub(super) fn ops(&self, _: &mut Checkup) {}
+    pub(super) fn ops(&self, _: &mut DoctorReport) {}
 
-    pub(super) fn ttls(&self, checkup: &mut Checkup, _: &CacheConfig) {
+    pub(super) fn ttls(&self, report: &mut DoctorReport, _: &CacheConfig) {
         let functions = "the annotated functions, because the feature `map` is off";
-        checkup.not_checked.push(functions.into());
+        report.not_checked.push(functions.into());
     }
 }

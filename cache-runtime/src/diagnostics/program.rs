@@ -4,22 +4,22 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::report::{AdviceKind, Checkup};
+use super::report::{DiagnosticKind, DoctorReport};
 use crate::config::CacheConfig;
 use crate::key::is_resource;
-use crate::registry::catalog::{CacheMap, Reader, is_constant};
+use crate::registry::catalog::{CachedFunction, Catalog, is_constant};
 
 /// From this TTL on, a value without an invalidation is most likely a mistake.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The annotated functions.
-pub(super) struct Program<'a>(Cow<'a, CacheMap>);
+pub(super) struct Program<'a>(Cow<'a, Catalog>);
 
 impl<'a> Program<'a> {
     pub(super) fn of(config: &'a CacheConfig) -> Self {
         Self(match &config.map {
             Some(map) => Cow::Borrowed(map),
-            None => Cow::Owned(crate::registry::catalog::map()),
+            None => Cow::Owned(crate::registry::catalog::catalog()),
         })
     }
 
@@ -36,7 +36,7 @@ impl<'a> Program<'a> {
 
     /// Reports values that are kept long and never invalidated: one line for each resource and
     /// setting.
-    pub(super) fn ttls(&self, checkup: &mut Checkup, config: &CacheConfig) {
+    pub(super) fn ttls(&self, report: &mut DoctorReport, config: &CacheConfig) {
         let mut found: BTreeMap<(&str, String), Duration> = BTreeMap::new();
         for reader in self.0.readers() {
             let (ttl, setting) = ttl(reader, config);
@@ -47,8 +47,8 @@ impl<'a> Program<'a> {
         }
         for ((resource, setting), ttl) in found {
             let days = ttl.as_secs_f64() / DAY.as_secs_f64();
-            checkup.advise(
-                AdviceKind::LongTtl,
+            report.advise(
+                DiagnosticKind::LongTtl,
                 format!(
                     "`{resource}` is kept for {} ({setting}) and no function invalidates it; lower that, or put `#[invalidates(\"{resource}\")]` on what writes it",
                     if days < 2.0 { "a day".to_owned() } else { format!("{days:.0} days") },
@@ -56,20 +56,20 @@ impl<'a> Program<'a> {
             );
         }
         let functions = self.0.readers().len() + self.0.writers().len();
-        checkup
+        report
             .checked
             .push(format!("{functions} annotated functions"));
     }
 
     /// Reports writes that invalidate an `op` which no function has: they invalidate nothing by it.
-    pub(super) fn ops(&self, checkup: &mut Checkup) {
+    pub(super) fn ops(&self, report: &mut DoctorReport) {
         for finding in self.0.ops_never_cached() {
-            checkup.advise(AdviceKind::NoSuchOp, finding.to_string());
+            report.advise(DiagnosticKind::NoSuchOp, finding.to_string());
         }
     }
 
     /// An unresolved constant may name any resource, so it counts as invalidating.
-    fn may_be_invalidated(&self, reader: &Reader) -> bool {
+    fn may_be_invalidated(&self, reader: &CachedFunction) -> bool {
         let mut targets = self.0.writers().iter().flat_map(|writer| &writer.targets);
         self.0.reaches(reader)
             || targets.any(|target| is_constant(&target.resource) || is_constant(&reader.resource))
@@ -78,7 +78,7 @@ impl<'a> Program<'a> {
 
 /// Returns how long a function's values are kept, and which setting says so. The TTL is `None` if
 /// only the running program knows it.
-fn ttl(reader: &Reader, config: &CacheConfig) -> (Option<Duration>, String) {
+fn ttl(reader: &CachedFunction, config: &CacheConfig) -> (Option<Duration>, String) {
     if let Some(ttl) = config.operator_ttl(&reader.resource) {
         let name = reader.resource.to_ascii_uppercase().replace('-', "_");
         return (Some(ttl), format!("CACHE_TTL_{name}"));

@@ -6,23 +6,23 @@ use std::fmt;
 /// and never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Advice {
+pub struct Diagnostic {
     /// The kind of advice, for code that acts on it.
-    pub kind: AdviceKind,
+    pub kind: DiagnosticKind,
     /// The fault, and the fix.
     pub text: String,
 }
 
-impl fmt::Display for Advice {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// The subject of an [`Advice`].
+/// The subject of an [`Diagnostic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum AdviceKind {
+pub enum DiagnosticKind {
     /// Redis can't be reached, or refuses the login.
     Unreachable,
     /// The host name of Redis resolves to several servers.
@@ -53,7 +53,7 @@ pub enum AdviceKind {
     NoSuchOp,
 }
 
-impl AdviceKind {
+impl DiagnosticKind {
     /// The name of the kind, as used in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -85,20 +85,20 @@ impl AdviceKind {
     }
 }
 
-/// The result of [`Cache::checkup`](crate::Cache::checkup). Prints the advice line by line, then
+/// The result of [`Cache::doctor`](crate::Cache::doctor). Prints the advice line by line, then
 /// what was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Checkup {
+pub struct DoctorReport {
     /// The changes to make. Empty if all is well.
-    pub advice: Vec<Advice>,
+    pub advice: Vec<Diagnostic>,
     /// The parts that were checked.
     pub checked: Vec<String>,
     /// The parts that could not be checked, and why.
     pub not_checked: Vec<String>,
 }
 
-impl Checkup {
+impl DoctorReport {
     /// The report for a cache that is off.
     pub(crate) fn of_nothing() -> Self {
         Self {
@@ -107,12 +107,12 @@ impl Checkup {
         }
     }
 
-    pub(super) fn advise(&mut self, kind: AdviceKind, text: String) {
-        self.advice.push(Advice { kind, text });
+    pub(super) fn advise(&mut self, kind: DiagnosticKind, text: String) {
+        self.advice.push(Diagnostic { kind, text });
     }
 }
 
-impl fmt::Display for Checkup {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for advice in &self.advice {
             writeln!(f, "{advice}")?;

@@ -3,17 +3,17 @@
 use std::net::IpAddr;
 
 use super::program::Program;
-use super::report::{AdviceKind, Checkup};
+use super::report::{DiagnosticKind, DoctorReport};
 use crate::base::error::Error;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::stats::OutboxStats;
-use crate::store::Survey;
+use crate::store::ServerDiagnostics;
 
 /// The oldest version of Redis that the protocol was tested with.
 const OLDEST: (u32, u32) = (6, 2);
 
 /// The rule for a server that did not answer, or refused to.
-pub(super) fn unreachable(checkup: &mut Checkup, redis: &RedisConfig, reason: &str) {
+pub(super) fn unreachable(report: &mut DoctorReport, redis: &RedisConfig, reason: &str) {
     let fix = if reason.contains("NOPERM") {
         "permit its user what the book lists under \"Deploying and securing Redis\""
     } else if ["WRONGPASS", "NOAUTH", "AUTH"]
@@ -25,43 +25,43 @@ pub(super) fn unreachable(checkup: &mut Checkup, redis: &RedisConfig, reason: &s
         "start it, or correct REDIS_HOST and REDIS_PORT"
     };
     let RedisConfig { host, port, .. } = redis;
-    checkup.advise(
-        AdviceKind::Unreachable,
+    report.advise(
+        DiagnosticKind::Unreachable,
         format!("Redis at {host}:{port} can't be used ({reason}); {fix}"),
     );
-    checkup
+    report
         .not_checked
         .push("how Redis is set up, because it can't be asked".into());
 }
 
 /// The rules for a server that answered.
 pub(super) fn server(
-    checkup: &mut Checkup,
+    report: &mut DoctorReport,
     program: &Program,
     config: &CacheConfig,
     redis: &RedisConfig,
-    survey: &Survey,
+    server: &ServerDiagnostics,
 ) {
-    password(checkup, redis);
-    several_servers(checkup, redis, survey);
-    match &survey.version {
-        Some(version) => old_server(checkup, version),
-        None => checkup
+    password(report, redis);
+    several_servers(report, redis, server);
+    match &server.version {
+        Some(version) => old_server(report, version),
+        None => report
             .not_checked
             .push("Redis's version and memory, because its user may not run INFO".into()),
     }
-    capabilities(checkup, survey);
-    memory(checkup, program, survey);
-    permissions(checkup, redis, survey);
-    foreign(checkup, config, survey);
+    capabilities(report, server);
+    memory(report, program, server);
+    permissions(report, redis, server);
+    foreign(report, config, server);
 }
 
-fn password(checkup: &mut Checkup, redis: &RedisConfig) {
+fn password(report: &mut DoctorReport, redis: &RedisConfig) {
     let RedisConfig { host, port, .. } = redis;
-    checkup.checked.push("the password".into());
+    report.checked.push("the password".into());
     if redis.password.is_none() && !is_loopback(host) {
-        checkup.advise(
-            AdviceKind::NoPassword,
+        report.advise(
+            DiagnosticKind::NoPassword,
             format!(
                 "Redis at {host}:{port} is not on this machine and asks for no password; set `requirepass`, or an ACL user, there and REDIS_PASSWORD here"
             ),
@@ -69,21 +69,21 @@ fn password(checkup: &mut Checkup, redis: &RedisConfig) {
     }
 }
 
-fn several_servers(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
+fn several_servers(report: &mut DoctorReport, redis: &RedisConfig, server: &ServerDiagnostics) {
     let RedisConfig { host, .. } = redis;
-    let Some(address) = &survey.address else {
+    let Some(address) = &server.address else {
         return;
     };
-    checkup.checked.push("the addresses of Redis".into());
-    for silent in &survey.silent_addresses {
-        checkup.not_checked.push(format!(
+    report.checked.push("the addresses of Redis".into());
+    for silent in &server.silent_addresses {
+        report.not_checked.push(format!(
             "which server is at {silent}, because it did not answer or does not say"
         ));
     }
-    if !survey.other_servers.is_empty() {
-        let others = survey.other_servers.join(", ");
-        checkup.advise(
-            AdviceKind::SeveralServers,
+    if !server.other_servers.is_empty() {
+        let others = server.other_servers.join(", ");
+        report.advise(
+            DiagnosticKind::SeveralServers,
             format!(
                 "`{host}` leads to several servers: {address}, which is in use here, and {others}; a process that uses another one than the rest hears of none of their invalidations: take a name that leads to the primary alone"
             ),
@@ -99,16 +99,16 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-fn old_server(checkup: &mut Checkup, version: &str) {
-    checkup
+fn old_server(report: &mut DoctorReport, version: &str) {
+    report
         .checked
         .push(format!("the version of Redis ({version})"));
     let mut numbers = version.split('.').map(str::parse::<u32>);
     if let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next())
         && (major, minor) < OLDEST
     {
-        checkup.advise(
-            AdviceKind::OldServer,
+        report.advise(
+            DiagnosticKind::OldServer,
             format!("Redis is of version {version}, and the cache needs 6.2 or later; upgrade the server"),
         );
     }
@@ -116,55 +116,55 @@ fn old_server(checkup: &mut Checkup, version: &str) {
 
 /// Capabilities that are missing for want of a permission are reported with that permission
 /// instead.
-fn capabilities(checkup: &mut Checkup, survey: &Survey) {
-    checkup.checked.push("what the server can do".into());
-    for missing in &survey.missing {
-        let is_refused = survey
+fn capabilities(report: &mut DoctorReport, server: &ServerDiagnostics) {
+    report.checked.push("what the server can do".into());
+    for missing in &server.missing {
+        let is_refused = server
             .refused_commands
             .iter()
             .any(|command| missing.starts_with(&command.to_ascii_uppercase()));
         if !is_refused {
-            checkup.advise(
-                AdviceKind::MissingCapability,
+            report.advise(
+                DiagnosticKind::MissingCapability,
                 format!("Redis lacks {missing}"),
             );
         }
     }
 }
 
-fn memory(checkup: &mut Checkup, program: &Program, survey: &Survey) {
-    let Some(policy) = survey.eviction.as_deref() else {
+fn memory(report: &mut DoctorReport, program: &Program, server: &ServerDiagnostics) {
+    let Some(policy) = server.eviction.as_deref() else {
         return;
     };
-    checkup.checked.push("its memory limit and eviction".into());
+    report.checked.push("its memory limit and eviction".into());
     let replacement =
         "`maxmemory-policy allkeys-lru`, or `volatile-lru` where it also holds data without a ttl";
-    if survey.memory_limit == Some(0) {
-        checkup.advise(
-            AdviceKind::NoMemoryLimit,
+    if server.memory_limit == Some(0) {
+        report.advise(
+            DiagnosticKind::NoMemoryLimit,
             format!("Redis has no memory limit and may take all of its machine; set `maxmemory`, such as 256mb, and {replacement}"),
         );
     } else if policy == "noeviction" {
-        checkup.advise(
-            AdviceKind::NoEviction,
+        report.advise(
+            DiagnosticKind::NoEviction,
             format!("Redis has `maxmemory-policy noeviction`, so once full it stores nothing new, and what is not stored yet is loaded each time; set {replacement}"),
         );
     }
     if policy == "volatile-ttl" && program.has_crash_safe() {
-        checkup.advise(
-            AdviceKind::EvictsIntents,
+        report.advise(
+            DiagnosticKind::EvictsIntents,
             "Redis has `maxmemory-policy volatile-ttl`, which evicts the announcements of `crash_safe` writes first; set `maxmemory-policy volatile-lru` or `allkeys-lru`".into(),
         );
     }
 }
 
-fn permissions(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
-    checkup.checked.push("permissions".into());
+fn permissions(report: &mut DoctorReport, redis: &RedisConfig, server: &ServerDiagnostics) {
+    report.checked.push("permissions".into());
     let user = redis.username.as_deref().unwrap_or("default");
-    let commands = &survey.refused_commands;
+    let commands = &server.refused_commands;
     if !commands.is_empty() {
-        checkup.advise(
-            AdviceKind::Permissions,
+        report.advise(
+            DiagnosticKind::Permissions,
             format!(
                 "the Redis user `{user}` may not run {}; permit it: `ACL SETUSER {user} +{}`",
                 commands.join(", "),
@@ -172,10 +172,10 @@ fn permissions(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
             ),
         );
     }
-    let keys = &survey.refused_keys;
+    let keys = &server.refused_keys;
     if !keys.is_empty() {
-        checkup.advise(
-            AdviceKind::Permissions,
+        report.advise(
+            DiagnosticKind::Permissions,
             format!(
                 "the Redis user `{user}` may not use the keys {}; permit it: `ACL SETUSER {user} ~{}`",
                 keys.join(", "),
@@ -185,23 +185,23 @@ fn permissions(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
     }
 }
 
-fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
-    match survey.keys_seen {
-        Some(keys) => checkup.checked.push(format!("{keys} of the cache's keys")),
-        None => checkup.not_checked.push(
+fn foreign(report: &mut DoctorReport, config: &CacheConfig, server: &ServerDiagnostics) {
+    match server.keys_seen {
+        Some(keys) => report.checked.push(format!("{keys} of the cache's keys")),
+        None => report.not_checked.push(
             "whether other programs use the namespace, because permissions are missing".into(),
         ),
     }
-    if survey.foreign.is_empty() {
+    if server.foreign.is_empty() {
         return;
     }
-    let names: Vec<String> = survey.foreign.iter().map(|key| printable(key)).collect();
+    let names: Vec<String> = server.foreign.iter().map(|key| printable(key)).collect();
     let place = match config.namespace.trim_end_matches(':') {
         "" => "this database without a namespace".to_owned(),
         name => format!("the namespace `{name}`"),
     };
-    checkup.advise(
-        AdviceKind::Foreign,
+    report.advise(
+        DiagnosticKind::Foreign,
         format!(
             "another program uses {place}: {} {} not of this cache; set CACHE_NAMESPACE to a name of its own",
             names.join(", "),
@@ -212,51 +212,54 @@ fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
 
 /// The rules about a Memcached.
 pub(super) fn memcached(
-    checkup: &mut Checkup,
+    report: &mut DoctorReport,
     program: &Program,
     config: &CacheConfig,
-    survey: &Result<Survey, Error>,
+    server: &Result<ServerDiagnostics, Error>,
 ) {
     let Some(address) = &config.memcached else {
         return;
     };
-    let survey = match survey {
-        Ok(survey) => survey,
+    let server = match server {
+        Ok(server) => server,
         Err(error) => {
-            checkup.advise(
-                AdviceKind::Unreachable,
+            report.advise(
+                DiagnosticKind::Unreachable,
                 format!(
                     "Memcached at {address} can't be used ({error}); start it, or correct MEMCACHED_URL"
                 ),
             );
             let what = "how Memcached is set up, because it can't be asked";
-            checkup.not_checked.push(what.into());
+            report.not_checked.push(what.into());
             return;
         }
     };
-    checkup.checked.push("the addresses of Memcached".into());
-    if let (Some(used), Some(others)) = (&survey.address, survey.other_servers.first()) {
-        checkup.advise(
-            AdviceKind::SeveralServers,
+    report.checked.push("the addresses of Memcached".into());
+    if let (Some(used), Some(others)) = (&server.address, server.other_servers.first()) {
+        report.advise(
+            DiagnosticKind::SeveralServers,
             format!(
                 "`{}` leads to several addresses: {used}, which is in use here, and {others}; a process that uses another server than the rest hears of none of their invalidations: name one server",
                 address.host
             ),
         );
     }
-    if let Some(version) = &survey.version {
+    if let Some(version) = &server.version {
         let what = format!("the version of Memcached ({version})");
-        checkup.checked.push(what);
+        report.checked.push(what);
     }
     if program.has_crash_safe() {
-        checkup.advise(
-            AdviceKind::EvictsIntents,
+        report.advise(
+            DiagnosticKind::EvictsIntents,
             "Memcached may evict the announcement of a `crash_safe` write when its memory is full, and then forgets it; give it enough memory (`-m`), or use Redis".into(),
         );
     }
-    checkup.checked.push("what the server can do".into());
-    for missing in &survey.missing {
-        checkup.advise(AdviceKind::StoreLimit, format!("Memcached lacks {missing}"));
+    report.checked.push("what the server can do".into());
+    for missing in &server.missing {
+        report.advise(
+            DiagnosticKind::StoreLimit,
+            format!("Memcached lacks {missing}"),
+        );
     }
 }
 
@@ -270,10 +273,10 @@ const LONGEST_TRANSACTION_MS: u64 = 60 * 60_000;
 const MOST_DEAD: u64 = 500_000;
 
 /// The rules about the outbox of a database.
-pub(super) fn outbox(checkup: &mut Checkup, outbox: &OutboxStats) {
+pub(super) fn outbox(report: &mut DoctorReport, outbox: &OutboxStats) {
     let OutboxStats { table, .. } = outbox;
-    checkup.checked.push("the outbox".into());
-    let mut advise = |text: String| checkup.advise(AdviceKind::Outbox, text);
+    report.checked.push("the outbox".into());
+    let mut advise = |text: String| report.advise(DiagnosticKind::Outbox, text);
     if !outbox.connected {
         advise(format!(
             "this process does not read the outbox {table}; its log says why: the database is away, a replica, without the table, or the user lacks a right"

@@ -11,8 +11,8 @@ use super::Acknowledgement;
 use crate::base::clock::{Instant, Millis};
 use crate::base::counters::Counters;
 use crate::base::nonce::Nonce;
-use crate::protocol::generation::Dep;
-use crate::store::{Intent, IntentRow, Invalidation, Parts, Probe};
+use crate::protocol::generation::Dependency;
+use crate::store::{EntryRef, Intent, IntentRow, Invalidation, Parts};
 
 /// The most rows, and the most dependencies, in one intent that is sent to the store.
 const STEP: usize = 256;
@@ -27,11 +27,11 @@ pub(crate) struct Sweep {
 /// One invalidation, as it is enqueued.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InvalidationRequest {
-    pub(crate) kills: Vec<String>,
-    pub(crate) bumps: Vec<Arc<Dep>>,
+    pub(crate) deletes: Vec<String>,
+    pub(crate) rotates: Vec<Arc<Dependency>>,
     pub(crate) sweeps: Vec<Sweep>,
     /// Intents of this process that end with the invalidation.
-    pub(crate) withdraws: Vec<Nonce>,
+    pub(crate) ends: Vec<Nonce>,
     /// Intents for writes whose outcome is not known.
     pub(crate) intents: Vec<Intent>,
     /// The statistics that count it when it is enqueued.
@@ -43,10 +43,10 @@ pub(crate) struct InvalidationRequest {
 impl InvalidationRequest {
     /// Combines two requests into one.
     pub(crate) fn and(mut self, other: Self) -> Self {
-        self.kills.extend(other.kills);
-        self.bumps.extend(other.bumps);
+        self.deletes.extend(other.deletes);
+        self.rotates.extend(other.rotates);
         self.sweeps.extend(other.sweeps);
-        self.withdraws.extend(other.withdraws);
+        self.ends.extend(other.ends);
         self.intents.extend(other.intents);
         self.counted.extend(other.counted);
         self.spans.extend(other.spans);
@@ -55,7 +55,7 @@ impl InvalidationRequest {
 
     pub(crate) fn is_empty(&self) -> bool {
         let is_nothing = |intent: &Intent| intent.rows.is_empty() && intent.deps.is_empty();
-        self.kills.is_empty() && self.bumps.is_empty() && self.intents.iter().all(is_nothing)
+        self.deletes.is_empty() && self.rotates.is_empty() && self.intents.iter().all(is_nothing)
     }
 }
 
@@ -66,8 +66,8 @@ impl InvalidationRequest {
 struct MergedIntents {
     /// The token, while all parts share one.
     token: Option<Nonce>,
-    rows: HashMap<String, Arc<Dep>>,
-    deps: HashSet<Arc<Dep>>,
+    rows: HashMap<String, Arc<Dependency>>,
+    deps: HashSet<Arc<Dependency>>,
     length: Duration,
 }
 
@@ -119,9 +119,9 @@ impl MergedIntents {
         parts.collect()
     }
 
-    fn concerns(&self, probe: &Probe) -> bool {
-        self.rows.contains_key(probe.key.as_str())
-            || probe.deps.iter().any(|dep| self.deps.contains(dep))
+    fn concerns(&self, entry_ref: &EntryRef) -> bool {
+        self.rows.contains_key(entry_ref.key.as_str())
+            || entry_ref.deps.iter().any(|dep| self.deps.contains(dep))
     }
 }
 
@@ -143,8 +143,8 @@ pub(super) struct Waiter {
 /// The entries and generations that a request names.
 #[derive(Debug)]
 struct WaitsFor {
-    kills: Vec<String>,
-    bumps: Vec<Arc<Dep>>,
+    deletes: Vec<String>,
+    rotates: Vec<Arc<Dependency>>,
 }
 
 impl Waiter {
@@ -158,8 +158,8 @@ impl Waiter {
             sender,
             waits_for: request.map(|it| {
                 Box::new(WaitsFor {
-                    kills: it.kills.clone(),
-                    bumps: it.bumps.clone(),
+                    deletes: it.deletes.clone(),
+                    rotates: it.rotates.clone(),
                 })
             }),
         }
@@ -179,8 +179,8 @@ impl Waiter {
     /// of `undone` are not.
     fn is_done_without(&self, undone: &Batch) -> bool {
         self.waits_for.as_ref().is_some_and(|it| {
-            !it.kills.iter().any(|key| undone.kills.contains(key))
-                && !it.bumps.iter().any(|dep| undone.bumps.contains(dep))
+            !it.deletes.iter().any(|key| undone.deletes.contains(key))
+                && !it.rotates.iter().any(|dep| undone.rotates.contains(dep))
         })
     }
 }
@@ -218,12 +218,12 @@ impl WholeNamespace {
 /// Several requests merged into one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) kills: HashSet<String>,
-    pub(super) bumps: HashSet<Arc<Dep>>,
+    pub(super) deletes: HashSet<String>,
+    pub(super) rotates: HashSet<Arc<Dependency>>,
     /// Generations of single rows. Each goes with the kill of its row, so none is counted.
-    pub(super) rows: HashSet<Arc<Dep>>,
+    pub(super) rows: HashSet<Arc<Dependency>>,
     /// Intents of this process that end with the batch, and when each expires by itself.
-    pub(super) withdraws: HashMap<Nonce, Instant>,
+    pub(super) ends: HashMap<Nonce, Instant>,
     /// Intents that were never sent. They are kept apart from the bumps, because a bump can't
     /// replace an intent.
     unsent: MergedIntents,
@@ -250,9 +250,9 @@ impl Batch {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.kills.len()
-            + self.bumps.len()
-            + self.withdraws.len()
+        self.deletes.len()
+            + self.rotates.len()
+            + self.ends.len()
             + self.unsent.len()
             + self.intents.iter().map(keys_of).sum::<usize>()
             + usize::from(self.everything.is_some())
@@ -260,16 +260,16 @@ impl Batch {
 
     /// The generations to replace. Those of tags and of rows last: a load that names one of them
     /// goes by what is replaced before it.
-    pub(super) fn bumps_in_order(&self) -> Vec<Arc<Dep>> {
-        let mut bumps: Vec<_> = self.bumps.iter().cloned().collect();
-        bumps.sort_by_key(|dep| dep.has_window());
-        bumps.extend(self.rows.iter().cloned());
-        bumps
+    pub(super) fn rotates_in_order(&self) -> Vec<Arc<Dependency>> {
+        let mut rotates: Vec<_> = self.rotates.iter().cloned().collect();
+        rotates.sort_by_key(|dep| dep.has_window());
+        rotates.extend(self.rows.iter().cloned());
+        rotates
     }
 
     /// Returns true if it contains more than intents.
     pub(super) fn invalidates(&self) -> bool {
-        self.everything.is_some() || !(self.kills.is_empty() && self.bumps.is_empty())
+        self.everything.is_some() || !(self.deletes.is_empty() && self.rotates.is_empty())
     }
 
     /// Takes out everything but the intents.
@@ -289,25 +289,25 @@ impl Batch {
     /// sweeps of resources whose generations are all replaced.
     pub(super) fn remove(&mut self, done: &Invalidation) -> (Waiters, HashMap<Box<str>, bool>) {
         if crate::base::mutation::is_active("undone-remainder-dropped") {
-            self.kills = HashSet::new();
-            self.bumps = HashSet::new();
+            self.deletes = HashSet::new();
+            self.rotates = HashSet::new();
             return (std::mem::take(&mut self.waiters), HashMap::new());
         }
         if done.is_empty() {
             return (Waiters::new(), HashMap::new());
         }
-        for key in &done.kills {
-            self.kills.remove(key);
+        for key in &done.deletes {
+            self.deletes.remove(key);
         }
         // Those of rows too: their kills may be done, so now they are counted.
-        self.bumps.extend(std::mem::take(&mut self.rows));
-        for dep in &done.bumps {
-            self.bumps.remove(dep);
+        self.rotates.extend(std::mem::take(&mut self.rows));
+        for dep in &done.rotates {
+            self.rotates.remove(dep);
         }
-        if self.kills.is_empty() && self.bumps.is_empty() {
-            self.withdraws = HashMap::new();
+        if self.deletes.is_empty() && self.rotates.is_empty() {
+            self.ends = HashMap::new();
         }
-        let left: HashSet<&str> = self.bumps.iter().map(|dep| dep.owner()).collect();
+        let left: HashSet<&str> = self.rotates.iter().map(|dep| dep.owner()).collect();
         let sweeps = std::mem::take(&mut self.sweeps).into_iter();
         let (left, swept) = sweeps.partition(|(resource, _)| left.contains(&**resource));
         self.sweeps = left;
@@ -357,13 +357,13 @@ impl Batch {
             return self.absorb();
         };
         self.spans.extend(request.spans);
-        self.kills.extend(request.kills);
-        let (rows, bumps): (Vec<_>, Vec<_>) =
-            request.bumps.into_iter().partition(|dep| dep.is_of_row());
-        self.bumps.extend(bumps);
+        self.deletes.extend(request.deletes);
+        let (rows, rotates): (Vec<_>, Vec<_>) =
+            request.rotates.into_iter().partition(|dep| dep.is_of_row());
+        self.rotates.extend(rotates);
         self.rows.extend(rows);
-        let withdraws = request.withdraws.into_iter().map(|token| (token, end));
-        self.withdraws.extend(withdraws);
+        let ends = request.ends.into_iter().map(|token| (token, end));
+        self.ends.extend(ends);
         for intent in request.intents {
             self.unsent.add(intent);
         }
@@ -388,10 +388,10 @@ impl Batch {
             (it, other) => it.or(other),
         };
         self.since = self.since.into_iter().chain(other.since).min();
-        unite(&mut self.kills, other.kills);
-        unite(&mut self.bumps, other.bumps);
+        unite(&mut self.deletes, other.deletes);
+        unite(&mut self.rotates, other.rotates);
         unite(&mut self.rows, other.rows);
-        self.withdraws.extend(other.withdraws);
+        self.ends.extend(other.ends);
         self.unsent.merge(other.unsent);
         self.intents.extend(other.intents);
         for (resource, derived_only) in other.sweeps {
@@ -407,9 +407,9 @@ impl Batch {
         if !self.is_of_everything() {
             return;
         }
-        if self.withdraws.is_empty() {
-            self.kills = HashSet::new();
-            self.bumps = HashSet::new();
+        if self.ends.is_empty() {
+            self.deletes = HashSet::new();
+            self.rotates = HashSet::new();
             self.rows = HashSet::new();
         }
         self.sweeps = HashMap::new();
@@ -418,7 +418,7 @@ impl Batch {
     /// Drops the withdrawals of intents that have expired. The invalidations that came with them
     /// stay.
     pub(super) fn forget_ended(&mut self, now: Instant) {
-        self.withdraws.retain(|_, end| now < *end);
+        self.ends.retain(|_, end| now < *end);
         self.absorb();
     }
 
@@ -426,7 +426,7 @@ impl Batch {
     /// longest time that any of the dropped intents would have stood.
     pub(super) fn collapse(&mut self) -> Option<Duration> {
         // An intent that is not withdrawn expires by itself.
-        self.withdraws = HashMap::new();
+        self.ends = HashMap::new();
         self.seal();
         let intents = std::mem::take(&mut self.intents);
         self.everything = Some(WholeNamespace::all());
@@ -446,9 +446,9 @@ impl Batch {
 
     /// Returns the names for a log message: dependencies, and keys for the case that there are no
     /// dependencies.
-    pub(super) fn names(mut self) -> (HashSet<Arc<Dep>>, Vec<String>) {
+    pub(super) fn names(mut self) -> (HashSet<Arc<Dependency>>, Vec<String>) {
         self.seal();
-        let (mut deps, mut keys) = (self.bumps, Vec::from_iter(self.kills));
+        let (mut deps, mut keys) = (self.rotates, Vec::from_iter(self.deletes));
         for intent in self.intents {
             deps.extend(intent.deps);
             keys.extend(intent.rows.into_iter().map(|row| row.key));
@@ -470,21 +470,25 @@ impl Batch {
 
     /// Returns true if it concerns this entry. `part_of` is the part of the store that holds a
     /// generation.
-    pub(super) fn concerns(&self, probe: &Probe, part_of: impl Fn(&Dep) -> u16) -> bool {
+    pub(super) fn concerns(
+        &self,
+        entry_ref: &EntryRef,
+        part_of: impl Fn(&Dependency) -> u16,
+    ) -> bool {
         let is_left = |everything: &WholeNamespace| match &everything.parts {
             Parts::All => true,
-            parts => probe.deps.iter().any(|dep| parts.has(part_of(dep))),
+            parts => entry_ref.deps.iter().any(|dep| parts.has(part_of(dep))),
         };
         self.everything.as_ref().is_some_and(is_left)
-            || self.kills.contains(probe.key.as_str())
-            || probe
+            || self.deletes.contains(entry_ref.key.as_str())
+            || entry_ref
                 .deps
                 .iter()
-                .any(|dep| self.bumps.contains(dep) || self.rows.contains(dep))
-            || self.unsent.concerns(probe)
+                .any(|dep| self.rotates.contains(dep) || self.rows.contains(dep))
+            || self.unsent.concerns(entry_ref)
             || self.intents.iter().any(|intent| {
-                intent.rows.iter().any(|row| row.key == probe.key)
-                    || intent.deps.iter().any(|dep| probe.deps.contains(dep))
+                intent.rows.iter().any(|row| row.key == entry_ref.key)
+                    || intent.deps.iter().any(|dep| entry_ref.deps.contains(dep))
             })
     }
 }

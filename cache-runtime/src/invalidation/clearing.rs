@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::base::background::{Background, supervised};
 use crate::base::error::{Error, ErrorKind};
-use crate::store::{Matching, Store};
+use crate::store::{ScanFilter, Store};
 
 /// How long paused time is held for a caller that waits for a scan.
 pub(super) const HELD: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ pub(super) const HELD: Duration = Duration::from_secs(60);
 /// The scans of one cache, one at a time.
 #[derive(Debug)]
 pub(super) struct Clearing {
-    pub(super) everything: Matching,
+    pub(super) everything: ScanFilter,
     waiting: Mutex<WaitingCallers>,
     wake: Notify,
 }
@@ -47,7 +47,7 @@ impl Clearing {
         background: &Background,
     ) -> Arc<Self> {
         let clearing = Arc::new(Self {
-            everything: Matching::all(namespace, "*"),
+            everything: ScanFilter::all(namespace, "*"),
             waiting: Mutex::default(),
             wake: Notify::new(),
         });

@@ -21,7 +21,7 @@ use super::worker::{CLOSING_BUDGET, Worker};
 use crate::base::background::{Background, supervised};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::store::{Circuit, ConnectionWatch, Invalidation, Probe, Store};
+use crate::store::{Circuit, ConnectionWatch, EntryRef, Invalidation, Store};
 use crate::telemetry::Telemetry;
 
 /// How long a manual invalidation waits for its acknowledgement. The store may take many slow
@@ -147,7 +147,7 @@ impl InvalidationQueue {
     }
 
     /// Reports that the store has taken an invalidation of this resource from a caller who did not
-    /// use the queue. Its `kills` may be a pattern.
+    /// use the queue. Its `deletes` may be a pattern.
     pub(crate) fn done_directly(&self, resource: &str, done: &Invalidation, took: Duration) {
         let telemetry = &self.shared.telemetry;
         telemetry.invalidating([resource]);
@@ -222,9 +222,9 @@ impl InvalidationQueue {
 
     /// Returns true if an invalidation of this entry was reported as `Pending` and is not delivered
     /// yet.
-    pub(crate) fn is_pending(&self, probe: &Probe) -> bool {
+    pub(crate) fn is_pending(&self, entry_ref: &EntryRef) -> bool {
         self.is_degraded()
-            && self.concerns(probe)
+            && self.concerns(entry_ref)
             && !crate::base::mutation::is_active("pending-not-bypassed")
     }
 
@@ -236,9 +236,9 @@ impl InvalidationQueue {
             && !crate::base::mutation::is_active("required-asks-for-any-key")
     }
 
-    fn concerns(&self, probe: &Probe) -> bool {
+    fn concerns(&self, entry_ref: &EntryRef) -> bool {
         let queue = self.shared.queue.lock();
-        queue.concerns(probe, |dep| self.store.part_of(dep))
+        queue.concerns(entry_ref, |dep| self.store.part_of(dep))
     }
 
     /// How many invalidations the store has not acknowledged, including lost ones.

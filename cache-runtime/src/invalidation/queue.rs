@@ -27,8 +27,8 @@ use super::batch::{Batch, InvalidationRequest, Waiter, Waiters};
 use super::reconnect::ReconnectWait;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::protocol::generation::Dep;
-use crate::store::{ConnectionStatus, Invalidation, Parts, Probe};
+use crate::protocol::generation::Dependency;
+use crate::store::{ConnectionStatus, EntryRef, Invalidation, Parts};
 
 /// Due times are rounded up to this step, and batches that are due together are merged. That bounds
 /// their number.
@@ -68,7 +68,7 @@ pub(super) struct Queue {
     /// How many invalidations were lost.
     lost: usize,
     /// The lost dependencies that were logged already.
-    reported: HashSet<Arc<Dep>>,
+    reported: HashSet<Arc<Dependency>>,
 }
 
 impl Queue {
@@ -343,9 +343,9 @@ impl Queue {
             return None;
         }
         let mut invalidation = Invalidation {
-            kills: batch.kills.iter().cloned().collect(),
-            bumps: batch.bumps_in_order(),
-            withdraws: batch.withdraws.keys().copied().collect(),
+            deletes: batch.deletes.iter().cloned().collect(),
+            rotates: batch.rotates_in_order(),
+            ends: batch.ends.keys().copied().collect(),
         };
         let refused = self.refused.taken_out_of(&mut invalidation);
         let intents = batch.intents.clone();
@@ -391,12 +391,16 @@ impl Queue {
 
     /// Returns true if an unacknowledged invalidation concerns this entry. `part_of` is the part of
     /// the store that holds a generation.
-    pub(super) fn concerns(&self, probe: &Probe, part_of: impl Fn(&Dep) -> u16) -> bool {
-        self.ready.concerns(probe, &part_of)
+    pub(super) fn concerns(
+        &self,
+        entry_ref: &EntryRef,
+        part_of: impl Fn(&Dependency) -> u16,
+    ) -> bool {
+        self.ready.concerns(entry_ref, &part_of)
             || self
                 .in_flight
                 .as_ref()
-                .is_some_and(|batch| batch.concerns(probe, &part_of))
+                .is_some_and(|batch| batch.concerns(entry_ref, &part_of))
     }
 
     /// Returns names for a log message: the resources whose invalidations are waiting.

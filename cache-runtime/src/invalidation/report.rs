@@ -104,7 +104,7 @@ fn invalidation_span(
         db.namespace = server.namespace.as_deref(),
         server.address = server.host.as_deref(),
         server.port = server.port,
-        cache.keys = ?names(&invalidation.kills),
+        cache.keys = ?names(&invalidation.deletes),
         cache.dependencies = ?dependencies(invalidation),
         cache.everything = everything,
     )
@@ -135,7 +135,7 @@ fn invalidated(telemetry: &Telemetry, done: &Invalidation, everything: bool, too
     if is_on() {
         tracing::debug!(
             target: "cache_runtime::invalidation",
-            keys = ?names(&done.kills),
+            keys = ?names(&done.deletes),
             dependencies = ?dependencies(done),
             everything,
             took_us,
@@ -143,7 +143,7 @@ fn invalidated(telemetry: &Telemetry, done: &Invalidation, everything: bool, too
         );
     }
     telemetry.events.publish(|| EventKind::Invalidated {
-        keys: names(&done.kills).to_vec(),
+        keys: names(&done.deletes).to_vec(),
         dependencies: dependencies(done),
         everything,
         took_us,
@@ -181,7 +181,7 @@ impl PendingReport {
 
 /// The first dependencies by the names that stand behind `@gen:` in their keys.
 fn dependencies(invalidation: &Invalidation) -> Vec<String> {
-    let deps = invalidation.bumps.iter().take(NAMED);
+    let deps = invalidation.rotates.iter().take(NAMED);
     deps.map(|dep| dep.name().to_owned()).collect()
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::base::clock::{self, Millis};
-use crate::store::{Matching, Store, glob_literal};
+use crate::store::{ScanFilter, Store, glob_literal};
 use crate::telemetry::Telemetry;
 
 /// At most one round in this time, whatever the number of requests.
@@ -88,20 +88,20 @@ impl Sweeper {
                     Some(resource) => format!("{namespace}{resource}:*"),
                     None => format!("{namespace}*"),
                 };
-                let matching = Matching {
+                let filter = ScanFilter {
                     pattern,
                     derived_only,
                     stored_before: Some(before),
                     unless_larger_than: Some(LIMIT),
-                    is_leisurely: true,
+                    is_low_priority: true,
                 };
                 let began = clock::now();
-                let removed = store.remove_matching(&matching).await;
+                let removed = store.remove_matching(&filter).await;
                 let stats = &self.telemetry.invalidations;
                 stats.sweeps.record_duration(began.elapsed());
                 stats.swept.add(removed.as_ref().copied().unwrap_or(0));
                 if let Err(error) = removed {
-                    tracing::debug!(pattern = matching.pattern, %error, "a sweep was not finished");
+                    tracing::debug!(pattern = filter.pattern, %error, "a sweep was not finished");
                 }
                 // A store in this process may not yield at all, and this thread also delivers
                 // invalidations.

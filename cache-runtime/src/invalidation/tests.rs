@@ -24,8 +24,8 @@ use crate::engine::Engine;
 use crate::invalidation::queue::Queue;
 use crate::invalidation::shared::SharedQueue;
 use crate::invalidation::worker::CLOSING_BUDGET;
-use crate::protocol::generation::Dep;
-use crate::store::{Intent, Probe, Store};
+use crate::protocol::generation::Dependency;
+use crate::store::{EntryRef, Intent, Store};
 
 /// A test that hangs has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -43,16 +43,16 @@ fn engine(store: &Arc<Held>, background: Background) -> Engine {
 
 fn request(resource: &str) -> InvalidationRequest {
     InvalidationRequest {
-        bumps: vec![Dep::new(format!("@gen:{resource}"))],
+        rotates: vec![Dependency::new(format!("@gen:{resource}"))],
         ..InvalidationRequest::default()
     }
 }
 
-fn probe(resource: &str) -> Probe {
-    Probe {
+fn entry_ref(resource: &str) -> EntryRef {
+    EntryRef {
         key: format!("{resource}:1"),
         kind: crate::EntryKind::Entity,
-        deps: request(resource).bumps.into(),
+        deps: request(resource).rotates.into(),
     }
 }
 
@@ -114,14 +114,15 @@ async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
         );
     }
     assert!(
-        invalidations.is_pending(&probe("teams")) && !invalidations.is_pending(&probe("posts"))
+        invalidations.is_pending(&entry_ref("teams"))
+            && !invalidations.is_pending(&entry_ref("posts"))
     );
     a_while_later().await;
     assert_eq!(store.attempts.load(Ordering::SeqCst), 0);
     store.is_away.store(false, Ordering::SeqCst);
     // The timer checks; no write is needed.
     store.takes_one().await;
-    assert!(!invalidations.is_pending(&probe("teams")));
+    assert!(!invalidations.is_pending(&entry_ref("teams")));
     assert_eq!(store.attempts.load(Ordering::SeqCst), 1);
 }
 
@@ -138,7 +139,7 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
         intents: vec![Intent {
             token: Nonce::fresh(),
             rows: Vec::new(),
-            deps: request("teams").bumps,
+            deps: request("teams").rotates,
             length: LIMIT,
         }],
         ..InvalidationRequest::default()
@@ -156,11 +157,12 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
         Acknowledgement::Pending
     );
     assert!(
-        invalidations.is_pending(&probe("teams")) && !invalidations.is_pending(&probe("users"))
+        invalidations.is_pending(&entry_ref("teams"))
+            && !invalidations.is_pending(&entry_ref("users"))
     );
     store.refuses_intents.store(false, Ordering::SeqCst);
     a_while_later().await;
-    assert!(!invalidations.is_pending(&probe("teams")));
+    assert!(!invalidations.is_pending(&entry_ref("teams")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,14 +179,14 @@ async fn a_server_that_refuses_delays_no_announcement_at_another() {
         intents: vec![Intent {
             token: Nonce::fresh(),
             rows: Vec::new(),
-            deps: request("teams").bumps,
+            deps: request("teams").rotates,
             length: LIMIT,
         }],
         ..InvalidationRequest::default()
     };
     drop(invalidations.enqueue(announcement));
     store.takes_one().await;
-    assert!(invalidations.is_pending(&probe("users")));
+    assert!(invalidations.is_pending(&entry_ref("users")));
 }
 
 /// Another server takes what has come while one that is away was asked.

@@ -7,7 +7,7 @@ use super::IdForm;
 
 /// One more thing an entry depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Dependency {
+pub(crate) enum NamedDependency {
     /// Everything of another resource.
     Resource(Cow<'static, str>),
     /// One row of another resource.

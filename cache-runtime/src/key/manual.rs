@@ -16,7 +16,7 @@ use super::names::{is_op, is_resource};
 use super::space::KeySpace;
 use super::writer::KeyWriter;
 use crate::base::error::{Error, ErrorKind, shortened};
-use crate::key::Dependency;
+use crate::key::NamedDependency;
 
 /// A value that can be part of a cache key: anything that implements serde's `Serialize`.
 ///
@@ -58,7 +58,7 @@ enum Rest {
 pub struct Key {
     resource: String,
     rest: Rest,
-    extras: Vec<Dependency>,
+    extras: Vec<NamedDependency>,
     version: u32,
     /// What the id or the arguments don't show, of those that are hashed.
     disambiguator: Disambiguator,
@@ -134,7 +134,7 @@ impl Key {
     /// entry must name the same tags.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.extras.push(Dependency::Tag(tag.into()));
+        self.extras.push(NamedDependency::Tag(tag.into()));
         self
     }
 
@@ -143,7 +143,7 @@ impl Key {
     #[must_use]
     pub fn depends(mut self, resource: impl Into<String>) -> Self {
         self.extras
-            .push(Dependency::Resource(Cow::Owned(resource.into())));
+            .push(NamedDependency::Resource(Cow::Owned(resource.into())));
         self
     }
 
@@ -159,7 +159,7 @@ impl Key {
         resource: &str,
         rest: &str,
         kind: EntryKind,
-        extras: Vec<Dependency>,
+        extras: Vec<NamedDependency>,
         version: u32,
     ) -> Self {
         let text = rest.to_owned();
@@ -203,7 +203,7 @@ impl Key {
         }
     }
 
-    pub(crate) fn extras(&self) -> &[Dependency] {
+    pub(crate) fn extras(&self) -> &[NamedDependency] {
         &self.extras
     }
 

@@ -20,7 +20,7 @@ mod names;
 mod space;
 mod writer;
 
-pub(crate) use self::dependency::{Dependency, RowOf};
+pub(crate) use self::dependency::{NamedDependency, RowOf};
 pub(crate) use self::error::{ElementOrder, KeyError};
 #[cfg(any(test, feature = "testing", feature = "outbox-postgres"))]
 pub(crate) use self::id::render as render_id;

@@ -42,17 +42,17 @@ impl LocalCounters {
         }
     }
 
-    pub(super) fn snapshot(&self) -> LocalFigures {
+    pub(super) fn snapshot(&self) -> LocalStats {
         let ages: Vec<u64> = self.ages.iter().map(Counter::get).collect();
         let oldest = self.oldest.0.load(Ordering::Relaxed) / MILLI;
-        LocalFigures {
+        LocalStats {
             kept: self.kept.get(),
             poisoned: self.poisoned.get(),
             pushes: self.pushes.get(),
             age_p50_ms: quantile(&ages, 0.5).min(oldest),
             age_p99_ms: quantile(&ages, 0.99).min(oldest),
             age_max_ms: oldest,
-            ..LocalFigures::default()
+            ..LocalStats::default()
         }
     }
 }
@@ -72,7 +72,7 @@ fn quantile(buckets: &[u64], part: f64) -> u64 {
 /// Statistics of the local tier with Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct LocalFigures {
+pub struct LocalStats {
     /// Whether local entries are served now: the connection tracks the keys it reads, and its last
     /// heartbeat is recent.
     pub serving: bool,
@@ -122,6 +122,6 @@ mod tests {
         let snapshot = counters.snapshot();
         assert_eq!((snapshot.age_p50_ms, snapshot.age_max_ms), (3, 200));
         assert_eq!(snapshot.age_p99_ms, 200);
-        assert_eq!(LocalCounters::default().snapshot(), LocalFigures::default());
+        assert_eq!(LocalCounters::default().snapshot(), LocalStats::default());
     }
 }

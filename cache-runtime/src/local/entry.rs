@@ -8,7 +8,7 @@ use super::ReadToken;
 use super::coarse_clock::CoarseInstant;
 use super::flags::InvalidationFlag;
 use crate::base::entry_map;
-use crate::key::Dependency;
+use crate::key::NamedDependency;
 use crate::protocol::entry::Stamp;
 
 /// Bytes of an entry besides its key and value: the struct, its flags with their map slots, its
@@ -24,7 +24,7 @@ pub(crate) struct NewLocalEntry {
     pub(crate) value: Option<AnyValue>,
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
-    pub(crate) extras: Box<[Dependency]>,
+    pub(crate) extras: Box<[NamedDependency]>,
     /// How long the value stays fresh.
     pub(crate) ttl: Duration,
     /// How long the local tier may serve it.
@@ -36,10 +36,10 @@ pub(crate) struct NewLocalEntry {
 }
 
 /// The value that a caller expects. Another type, version or list of tags means another value.
-pub(crate) struct Expected<'a> {
+pub(crate) struct ExpectedEntry<'a> {
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
-    pub(crate) extras: &'a [Dependency],
+    pub(crate) extras: &'a [NamedDependency],
 }
 
 /// A local entry that may be served.
@@ -58,7 +58,7 @@ pub(super) struct Entry {
     pub(super) value: Option<AnyValue>,
     type_id: TypeId,
     version: u32,
-    extras: Box<[Dependency]>,
+    extras: Box<[NamedDependency]>,
     pub(super) flags: Box<[Arc<InvalidationFlag>]>,
     /// Boxed, since few entries have one: it would be a tenth of the others.
     stamp: Option<Box<Stamp>>,
@@ -108,13 +108,13 @@ impl Entry {
 
     /// Returns true if it has not expired and is the value that the caller expects.
     #[inline]
-    pub(super) fn fits(&self, expected: &Expected<'_>, now: CoarseInstant) -> bool {
+    pub(super) fn fits(&self, expected: &ExpectedEntry<'_>, now: CoarseInstant) -> bool {
         now < self.until && self.is_for(expected)
     }
 
     /// Whether it is the value that the caller expects.
     #[inline]
-    pub(super) fn is_for(&self, expected: &Expected<'_>) -> bool {
+    pub(super) fn is_for(&self, expected: &ExpectedEntry<'_>) -> bool {
         self.version == expected.version
             && self.type_id == expected.type_id
             && same_extras(&self.extras, expected.extras)
@@ -129,7 +129,7 @@ impl Entry {
 
 /// Checks for empty lists first, because most are empty.
 #[inline]
-fn same_extras(a: &[Dependency], b: &[Dependency]) -> bool {
+fn same_extras(a: &[NamedDependency], b: &[NamedDependency]) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }
 

@@ -18,8 +18,8 @@ mod tests;
 mod tier;
 
 pub(crate) use self::coarse_clock::{ClockReading, CoarseInstant};
-pub use self::counters::LocalFigures;
-pub(crate) use self::entry::{AnyValue, Expected, NewLocalEntry};
+pub use self::counters::LocalStats;
+pub(crate) use self::entry::{AnyValue, ExpectedEntry, NewLocalEntry};
 pub(crate) use self::flags::{InvalidationFlag, InvalidationFlags};
 #[cfg(any(feature = "redis", feature = "outbox-postgres"))]
 pub(crate) use self::freshness::ConnectionId;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::freshness::ConnectionId;
 use super::*;
-use crate::key::{Dependency, EntryKind};
-use crate::protocol::generation::Dep;
-use crate::store::Probe;
+use crate::key::{EntryKind, NamedDependency};
+use crate::protocol::generation::Dependency;
+use crate::store::EntryRef;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -19,11 +19,11 @@ fn covered(max_bytes: u64) -> (Local, ConnectionId) {
     (local, connection_id)
 }
 
-fn probe(key: &str) -> Probe {
-    Probe {
+fn entry_ref(key: &str) -> EntryRef {
+    EntryRef {
         key: key.into(),
         kind: EntryKind::Entity,
-        deps: [Dep::new("@gen:users".into())].into(),
+        deps: [Dependency::new("@gen:users".into())].into(),
     }
 }
 
@@ -41,7 +41,7 @@ fn copy(value: u32) -> NewLocalEntry {
 }
 
 fn find(local: &Local, key: &str) -> Option<u32> {
-    let expected = Expected {
+    let expected = ExpectedEntry {
         type_id: TypeId::of::<u32>(),
         version: 0,
         extras: &[],
@@ -51,7 +51,7 @@ fn find(local: &Local, key: &str) -> Option<u32> {
 }
 
 fn keep(local: &Local, key: &str, value: u32) {
-    let read_token = local.read_token(&probe(key)).expect("covered");
+    let read_token = local.read_token(&entry_ref(key)).expect("covered");
     local.keep(read_token, copy(value));
 }
 
@@ -65,7 +65,7 @@ fn local_entries_are_served_until_a_change_is_reported() {
         assert_eq!(find(&local, "users:1"), Some(7));
         local.pushed(word.as_bytes());
         assert_eq!(find(&local, "users:1"), None, "{word}");
-        assert_eq!(local.figures().entries, 0, "{word}");
+        assert_eq!(local.stats().entries, 0, "{word}");
     }
 }
 
@@ -73,19 +73,19 @@ fn local_entries_are_served_until_a_change_is_reported() {
 fn word_before_the_answer_is_handled_poisons_the_read() {
     let (local, _) = covered(1 << 20);
     for word in ["users:1", "@gen:users"] {
-        let read_token = local.read_token(&probe("users:1")).expect("covered");
+        let read_token = local.read_token(&entry_ref("users:1")).expect("covered");
         local.forget([word]);
         local.keep(read_token, copy(7));
         assert_eq!(find(&local, "users:1"), None, "{word}");
     }
-    assert_eq!((local.figures().poisoned, local.figures().kept), (2, 0));
+    assert_eq!((local.stats().poisoned, local.stats().kept), (2, 0));
 }
 
 #[test]
 fn a_lost_connection_or_a_flush_forgets_everything() {
     let (local, connection_id) = covered(1 << 20);
     keep(&local, "users:1", 7);
-    let on_its_way = local.read_token(&probe("users:2")).expect("covered");
+    let on_its_way = local.read_token(&entry_ref("users:2")).expect("covered");
     local.pushed_all();
     local.keep(on_its_way, copy(7));
     assert_eq!(find(&local, "users:1"), None);
@@ -94,7 +94,7 @@ fn a_lost_connection_or_a_flush_forgets_everything() {
     assert_eq!(find(&local, "users:1"), Some(8));
     local.close(connection_id);
     assert_eq!(find(&local, "users:1"), None);
-    assert!(local.read_token(&probe("users:1")).is_none());
+    assert!(local.read_token(&entry_ref("users:1")).is_none());
     let again = local.announce();
     local.open(again);
     let heartbeat = local.start_heartbeat(again).expect("open");
@@ -108,30 +108,30 @@ fn nothing_is_served_before_the_first_heartbeat() {
     local.open(local.announce());
     keep(&local, "users:1", 7);
     assert_eq!(find(&local, "users:1"), None);
-    assert!(!local.figures().serving);
+    assert!(!local.stats().serving);
 }
 
 #[test]
 fn another_type_version_or_list_of_tags_is_another_value() {
     let (local, _) = covered(1 << 20);
     keep(&local, "users:1", 7);
-    let right = Expected {
+    let right = ExpectedEntry {
         type_id: TypeId::of::<u32>(),
         version: 0,
         extras: &[],
     };
     assert!(local.find("users:1", &right).is_some());
-    let tags = [Dependency::Tag("red".into())];
+    let tags = [NamedDependency::Tag("red".into())];
     for wrong in [
-        Expected {
+        ExpectedEntry {
             type_id: TypeId::of::<i32>(),
             ..right
         },
-        Expected {
+        ExpectedEntry {
             version: 1,
             ..right
         },
-        Expected {
+        ExpectedEntry {
             extras: &tags,
             ..right
         },
@@ -144,7 +144,7 @@ fn another_type_version_or_list_of_tags_is_another_value() {
 fn a_local_entry_has_its_own_end() {
     let (local, _) = covered(1 << 20);
     for (ttl, local_ttl) in [(MINUTE, Duration::ZERO), (Duration::ZERO, MINUTE)] {
-        let read_token = local.read_token(&probe("users:1")).expect("covered");
+        let read_token = local.read_token(&entry_ref("users:1")).expect("covered");
         local.keep(
             read_token,
             NewLocalEntry {
@@ -163,7 +163,7 @@ fn the_tier_is_bounded_by_bytes() {
     for n in 0..1000 {
         keep(&local, &format!("users:{n}"), n);
     }
-    let counters = local.figures();
+    let counters = local.stats();
     assert!(
         counters.bytes <= 100 * (100 + entry::OVERHEAD),
         "{counters:?}"

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::coarse_clock::{ClockReading, CoarseInstant};
-use super::counters::{LocalCounters, LocalFigures};
-use super::entry::{Entry, Expected, LocalHit, NewLocalEntry};
+use super::counters::{LocalCounters, LocalStats};
+use super::entry::{Entry, ExpectedEntry, LocalHit, NewLocalEntry};
 use super::flags::InvalidationFlags;
 use super::freshness::{ConnectionId, FreshnessBound, HeartbeatId, NO_EPOCH};
 use super::kept::{EntrySource, KeptEntry, KeptHit, ServableEntry};
@@ -16,7 +16,7 @@ use super::read_token::ReadToken;
 use crate::base::entry_map::EntryMap;
 use crate::base::nonce::{Nonce, hash128};
 use crate::protocol::entry::Stamp;
-use crate::store::Probe;
+use crate::store::EntryRef;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
@@ -64,14 +64,14 @@ impl Local {
 
     /// Returns the entry under a key, if it may be served now.
     #[inline]
-    pub(crate) fn find(&self, key: &str, expected: &Expected<'_>) -> Option<LocalHit> {
+    pub(crate) fn find(&self, key: &str, expected: &ExpectedEntry<'_>) -> Option<LocalHit> {
         let now = ClockReading::now();
         #[cfg(cache_mutations)]
         let now = super::coarse_clock::told_by_a_task(now);
         // Checked first: without a connection there is no need for a lookup.
         let age = self.freshness.age_nanos(now)?;
         let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
-        self.entries.look(key.as_bytes(), |entry| {
+        self.entries.lookup(key.as_bytes(), |entry| {
             if !self.is_alive(entry) {
                 is_dead.set(true);
             } else if entry.fits(expected, now.monotonic) {
@@ -94,7 +94,7 @@ impl Local {
     pub(crate) fn kept(
         &self,
         key: &str,
-        expected: &Expected<'_>,
+        expected: &ExpectedEntry<'_>,
         beside: u64,
     ) -> Option<KeptEntry> {
         let entry = self.entries.get(key)?;
@@ -126,19 +126,19 @@ impl Local {
 
     /// Takes the flags of a read that is about to be sent. Returns `None` if its value could not be
     /// stored here.
-    pub(crate) fn read_token(&self, probe: &Probe) -> Option<ReadToken> {
+    pub(crate) fn read_token(&self, entry_ref: &EntryRef) -> Option<ReadToken> {
         let epoch = self.freshness.epoch();
         if epoch == NO_EPOCH {
             return None;
         }
-        let deps = probe.deps.iter().map(|dep| dep.key());
-        let flags = std::iter::once(probe.key.as_str())
+        let deps = entry_ref.deps.iter().map(|dep| dep.key());
+        let flags = std::iter::once(entry_ref.key.as_str())
             .chain(deps)
             .map(|key| self.flags.take(self.hash(key.as_bytes())))
             .collect();
         Some(ReadToken {
             flags,
-            key: probe.key.as_str().into(),
+            key: entry_ref.key.as_str().into(),
             epoch,
             at: CoarseInstant::now(),
         })
@@ -155,12 +155,12 @@ impl Local {
     pub(crate) fn find_under(
         &self,
         key: &str,
-        expected: &Expected<'_>,
+        expected: &ExpectedEntry<'_>,
         stamp: Stamp,
     ) -> Option<LocalHit> {
         let now = ClockReading::now();
         let (ttl, value) = (Cell::new(None), OnceCell::new());
-        self.entries.look(key.as_bytes(), |entry| {
+        self.entries.lookup(key.as_bytes(), |entry| {
             if entry.is_under(stamp) && entry.fits(expected, now.monotonic) {
                 ttl.set(Some(entry.ttl(now.monotonic)));
                 let _ = value.set(entry.value.clone());
@@ -296,9 +296,9 @@ impl Local {
     }
 
     /// The statistics without the hits, which are counted per resource.
-    pub(crate) fn figures(&self) -> LocalFigures {
+    pub(crate) fn stats(&self) -> LocalStats {
         let age = self.freshness.age(ClockReading::now());
-        LocalFigures {
+        LocalStats {
             serving: age.is_some(),
             heartbeat_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             evictions: self.entries.evictions(),
@@ -329,7 +329,7 @@ impl EntrySource for Local {
     #[inline(never)]
     fn is_current(&self, kept: &KeptEntry) -> bool {
         let is_it = Cell::new(false);
-        self.entries.look(kept.key().as_bytes(), |entry| {
+        self.entries.lookup(kept.key().as_bytes(), |entry| {
             is_it.set(kept.is_of(entry));
         });
         is_it.get()

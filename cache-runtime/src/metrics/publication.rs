@@ -313,15 +313,15 @@ impl Publication<'_> {
             self.counter(EVICTIONS, &at, usage.evictions);
         }
         if let Some(local) = &engine.local {
-            let (figures, at) = (local.figures(), [("tier", "local")]);
-            self.gauge(ENTRIES, &at, figures.entries as f64);
-            self.gauge(BYTES, &at, figures.bytes as f64);
-            self.counter(EVICTIONS, &at, figures.evictions);
-            self.counter(LOCAL_INSERTIONS, &[], figures.kept);
-            self.counter(LOCAL_DISCARDED, &[], figures.poisoned);
-            self.counter(LOCAL_PUSHES, &[], figures.pushes);
-            self.counter(LOCAL_FLUSHES, &[], figures.epochs);
-            let age = figures.heartbeat_age_ms;
+            let (stats, at) = (local.stats(), [("tier", "local")]);
+            self.gauge(ENTRIES, &at, stats.entries as f64);
+            self.gauge(BYTES, &at, stats.bytes as f64);
+            self.counter(EVICTIONS, &at, stats.evictions);
+            self.counter(LOCAL_INSERTIONS, &[], stats.kept);
+            self.counter(LOCAL_DISCARDED, &[], stats.poisoned);
+            self.counter(LOCAL_PUSHES, &[], stats.pushes);
+            self.counter(LOCAL_FLUSHES, &[], stats.epochs);
+            let age = stats.heartbeat_age_ms;
             let age = age.map_or(f64::INFINITY, |millis| millis as f64 / 1000.0);
             self.gauge(HEARTBEAT_AGE, &[], age);
         }

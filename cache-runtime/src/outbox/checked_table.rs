@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::table::Table;
 use crate::base::error::{Error, ErrorKind, shortened};
 use crate::key::is_resource;
-use crate::registry::catalog::{CacheMap, Reader, blanked, is_constant, nearest};
+use crate::registry::catalog::{CachedFunction, Catalog, blanked, is_constant, nearest};
 
 /// A table whose options have been checked.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ pub(super) enum TagPart {
 }
 
 impl Followed {
-    pub(super) fn of(table: Table, catalog: &CacheMap) -> Result<Self, Error> {
+    pub(super) fn of(table: Table, catalog: &Catalog) -> Result<Self, Error> {
         let refuse = |what: String| {
             let name = shortened(&table.name);
             Error::new(ErrorKind::InvalidConfig, format!("table `{name}`: {what}"))
@@ -207,9 +207,9 @@ fn may_be_one(one: &str, other: &str) -> bool {
 }
 
 /// The resources of the functions that have a tag.
-fn carriers_of(tag: &str, catalog: &CacheMap) -> Result<BTreeSet<String>, String> {
+fn carriers_of(tag: &str, catalog: &Catalog) -> Result<BTreeSet<String>, String> {
     let blank = blanked(tag);
-    let carries = |reader: &&Reader| {
+    let carries = |reader: &&CachedFunction| {
         let mut tags = reader.tags.iter();
         tags.any(|tag| may_be_one(&blanked(tag), &blank))
     };
@@ -238,7 +238,7 @@ fn carriers_of(tag: &str, catalog: &CacheMap) -> Result<BTreeSet<String>, String
     Ok(carriers)
 }
 
-fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(), String> {
+fn check_resource(resource: &str, id: &[String], catalog: &Catalog) -> Result<(), String> {
     let shown = shortened(resource);
     if !is_resource(resource) {
         return Err(format!(
@@ -246,7 +246,7 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
         ));
     }
     let readers = catalog.readers();
-    let reads = |reader: &&Reader| {
+    let reads = |reader: &&CachedFunction| {
         reader.resource == resource || reader.depends.iter().any(|it| it == resource)
     };
     if !readers.iter().any(|reader| reads(&reader))
@@ -288,7 +288,7 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
 /// The type of a resource's ids, if all functions that read its rows take them as a type whose
 /// text in a key is known. Of any other only a process that has called such a function knows what
 /// it looks like.
-fn plain_ids(resource: &str, catalog: &CacheMap) -> Option<IdKind> {
+fn plain_ids(resource: &str, catalog: &Catalog) -> Option<IdKind> {
     if catalog.readers().iter().any(|it| is_constant(&it.resource)) {
         return None;
     }

@@ -19,7 +19,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! // Once, in a migration:
 //! let tables = [table("users").resource("users").id("id"), table("memberships").tag("team:{team_id}")];
-//! let triggers = outbox::triggers(&cache_runtime::map(), tables)?;
+//! let triggers = outbox::triggers(&cache_runtime::catalog(), tables)?;
 //! println!("{}\n{}", outbox::migration(outbox::DEFAULT_TABLE)?, triggers);
 //!
 //! // In each process:

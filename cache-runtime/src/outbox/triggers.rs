@@ -23,7 +23,7 @@ use super::migration::LOCK;
 use super::table::Table;
 use crate::base::error::{Error, ErrorKind, shortened};
 use crate::config::outbox::{DEFAULT_TABLE, OutboxTable, quote_text};
-use crate::registry::catalog::CacheMap;
+use crate::registry::catalog::Catalog;
 
 /// The triggers of some tables, as SQL; see [`triggers`]. Prints as the SQL that installs them.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ impl fmt::Display for Triggers {
     }
 }
 
-/// Triggers for these tables. The catalog, [`map()`](crate::map()), tells which resources and tags
+/// Triggers for these tables. The catalog, [`map()`](crate::catalog()), tells which resources and tags
 /// are cached, so that a typo is found. It also tells which resources have a tag: with more than
 /// 1,000 tags, and at a TRUNCATE, these are invalidated as a whole.
 ///
@@ -122,7 +122,7 @@ impl fmt::Display for Triggers {
 /// cached by no function, an id has another number of columns than that of the function, or a tag's
 /// braces don't match.
 pub fn triggers(
-    catalog: &CacheMap,
+    catalog: &Catalog,
     tables: impl IntoIterator<Item = Table>,
 ) -> Result<Triggers, Error> {
     let mut followed: Vec<Followed> = Vec::new();
@@ -148,7 +148,7 @@ mod tests {
     use crate::registry::catalog::test_map;
     use crate::registry::{Role, Site};
 
-    fn catalog() -> CacheMap {
+    fn catalog() -> Catalog {
         test_map(&[
             Site::new(Role::Reads, "get", "users:{id: i64}, ttl 300"),
             Site::new(

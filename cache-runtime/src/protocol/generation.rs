@@ -13,7 +13,7 @@ use crate::protocol::entry::Stamp;
 
 /// Something that entries depend on: `users`, `users~derived`, a tag.
 #[derive(Debug)]
-pub struct Dep {
+pub struct Dependency {
     key: String,
     is_of_row: bool,
     /// Its key in a cluster, and that key's slot.
@@ -24,33 +24,33 @@ pub struct Dep {
     routed: OnceLock<(String, u16)>,
 }
 
-impl PartialEq for Dep {
+impl PartialEq for Dependency {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
     }
 }
 
-impl Eq for Dep {}
+impl Eq for Dependency {}
 
-impl Hash for Dep {
+impl Hash for Dependency {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.key.hash(state);
     }
 }
 
-impl PartialOrd for Dep {
+impl PartialOrd for Dependency {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Dep {
+impl Ord for Dependency {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key.cmp(&other.key)
     }
 }
 
-impl Dep {
+impl Dependency {
     /// The dependency whose generation lies under `key`.
     #[must_use]
     pub fn new(key: String) -> Arc<Self> {
@@ -138,7 +138,7 @@ pub struct Generation {
     pub nonce: Nonce,
     /// The last deadline of the intents. While there is one, readers bypass the store and store
     /// nothing.
-    pub intended: Option<Millis>,
+    pub intents_until: Option<Millis>,
 }
 
 impl Generation {
@@ -147,12 +147,15 @@ impl Generation {
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
         let nonce = Nonce::parse(nonce)?;
-        let intended = match intents {
+        let intents_until = match intents {
             [] => None,
             [b' ', ..] => Some(last_deadline(intents)?),
             _ => return None,
         };
-        Some(Self { nonce, intended })
+        Some(Self {
+            nonce,
+            intents_until,
+        })
     }
 }
 
@@ -258,16 +261,16 @@ mod tests {
             Generation::parse(plain.as_bytes()),
             Some(Generation {
                 nonce,
-                intended: None
+                intents_until: None
             })
         );
         let (one, other) = (Nonce::fresh(), Nonce::fresh());
-        let intended = format!("{plain} {one}@1700000000002 {other}@1700000000001");
+        let intents_until = format!("{plain} {one}@1700000000002 {other}@1700000000001");
         assert_eq!(
-            Generation::parse(intended.as_bytes()),
+            Generation::parse(intents_until.as_bytes()),
             Some(Generation {
                 nonce,
-                intended: Some(Millis(1_700_000_000_002))
+                intents_until: Some(Millis(1_700_000_000_002))
             })
         );
         for other in [

@@ -17,18 +17,18 @@ use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::key::EntryKind;
 use crate::protocol::entry::{Content, Header, MAX_TOOK, Stamp};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 
 /// An entry's key and what the entry depends on.
 #[derive(Debug, Clone)]
-pub struct Probe {
+pub struct EntryRef {
     /// The full key, with its namespace.
     pub key: String,
     /// Entity or derived.
     pub kind: EntryKind,
     /// The generations the entry depends on: without duplicates, in one order for all readers and
     /// writers.
-    pub deps: Arc<[Arc<Dep>]>,
+    pub deps: Arc<[Arc<Dependency>]>,
 }
 
 /// The content of an entry, in the form the store asks for.
@@ -65,7 +65,7 @@ impl fmt::Debug for Payload {
 
 /// The form in which a store keeps values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Representation {
     /// As bytes, encoded by the caller.
     Encoded,
     /// As they are.
@@ -74,7 +74,7 @@ pub enum Form {
 
 /// The answer to [`Store::look`](crate::store::Store::look).
 #[derive(Debug)]
-pub struct Look {
+pub struct LookupReply {
     /// The entry under the key.
     pub found: Found,
     /// The stamp of the key under the current generations. An entry with another stamp is dead.
@@ -82,26 +82,26 @@ pub struct Look {
     /// The last deadline of the write intents on the entry or a dependency, in the store's time.
     /// While there is one, past or not, nothing is served and nothing is stored. Only
     /// [`Store::prune`](crate::store::Store::prune) decides that a deadline is past.
-    pub intended: Option<Millis>,
+    pub intents_until: Option<Millis>,
     /// The store's time.
     pub now: Millis,
 }
 
-impl Look {
+impl LookupReply {
     /// Whether the last intent has expired, as far as this process knows the store's clock. A
     /// deadline further ahead than an intent lasts was set before that clock was set back; it
     /// counts as expired too.
     pub(crate) fn has_expired_intents(&self, longest: Duration) -> bool {
         !crate::base::mutation::is_active("intents-not-pruned")
-            && self.intended.is_some_and(|until| {
+            && self.intents_until.is_some_and(|until| {
                 until < self.now || until > self.now.after(longest + CLOCK_ERROR)
             })
     }
 }
 
-/// The callback to which [`Store::glance`](crate::store::Store::glance) shows an entry in place,
+/// The callback to which [`Store::try_lookup`](crate::store::Store::try_lookup) shows an entry in place,
 /// with the store's time. The store may be locked during the call.
-pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
+pub type OnEntry<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
 /// The value under a key.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ pub enum Found {
 
 /// The state of the key that a lease may replace.
 #[derive(Debug, Clone)]
-pub enum Seen {
+pub enum Expected {
     /// Nothing was there.
     Nothing,
     /// This header was there, with a useless stamp or content. Its deadline may have moved since.
@@ -135,7 +135,7 @@ pub enum Seen {
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
     /// The state that may be replaced.
-    pub seen: Seen,
+    pub expected: Expected,
     /// The lease's id, fresh for each request.
     pub token: Nonce,
     /// The generations as the caller read them.
@@ -176,12 +176,12 @@ pub enum LeaseReply {
     /// A value of another program is there.
     Foreign,
     /// A write intent is there.
-    Intended,
+    WriteInProgress,
 }
 
 /// An announced write: it is not known yet whether the write takes place.
 ///
-/// Until the intent is [withdrawn](Invalidation::withdraws) or expires, readers of the entries it
+/// Until the intent is [withdrawn](Invalidation::ends) or expires, readers of the entries it
 /// concerns bypass the store. Each intent has an id and a deadline of its own, so a late or
 /// repeated message about one does not affect another.
 #[derive(Debug, Clone)]
@@ -191,7 +191,7 @@ pub struct Intent {
     /// Entries of single rows.
     pub rows: Vec<IntentRow>,
     /// Generations.
-    pub deps: Vec<Arc<Dep>>,
+    pub deps: Vec<Arc<Dependency>>,
     /// How long the intent lasts, counted from when the store accepts it.
     pub length: Duration,
 }
@@ -202,12 +202,12 @@ pub struct IntentRow {
     /// The entity's key.
     pub key: String,
     /// The whole resource. If a foreign value lies under the key, the intent is set here instead.
-    pub whole: Arc<Dep>,
+    pub whole: Arc<Dependency>,
 }
 
 /// The answer to an [`Intent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Intended {
+pub struct IntentReply {
     /// When it took effect, in the store's time. Entries stored earlier are dead.
     pub at: Millis,
     /// Whether it was set on the whole resource of a row, because a foreign value lies under the
@@ -226,7 +226,7 @@ pub struct Fill {
     pub fingerprint: Fingerprint,
     /// Value or absence.
     pub content: Content,
-    /// The value, in the store's [`Form`].
+    /// The value, in the store's [`Representation`].
     pub payload: Payload,
     /// The codec of the payload.
     pub codec: CodecId,
@@ -278,18 +278,18 @@ pub enum Filled {
 #[derive(Debug, Clone, Default)]
 pub struct Invalidation {
     /// Keys of entries to delete, with their leases. Foreign values stay.
-    pub kills: Vec<String>,
+    pub deletes: Vec<String>,
     /// Generations that get a new nonce: all at once, or in this order.
-    pub bumps: Vec<Arc<Dep>>,
+    pub rotates: Vec<Arc<Dependency>>,
     /// Intents that end with this, wherever among the keys above they are or were set. Other
     /// intents stay.
-    pub withdraws: Vec<Nonce>,
+    pub ends: Vec<Nonce>,
 }
 
 impl Invalidation {
     /// How many entries and generations it names.
     pub(crate) fn len(&self) -> usize {
-        self.kills.len() + self.bumps.len()
+        self.deletes.len() + self.rotates.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -299,30 +299,33 @@ impl Invalidation {
     /// Adds the entries and generations of another one.
     #[cfg(feature = "redis")]
     pub(crate) fn extend(&mut self, other: &Self) {
-        self.kills.extend(other.kills.iter().cloned());
-        self.bumps.extend(other.bumps.iter().cloned());
+        self.deletes.extend(other.deletes.iter().cloned());
+        self.rotates.extend(other.rotates.iter().cloned());
     }
 
     /// These of its entries and generations, with all that it withdraws.
-    pub(crate) fn part(&self, kills: Vec<String>, bumps: Vec<Arc<Dep>>) -> Self {
+    pub(crate) fn part(&self, deletes: Vec<String>, rotates: Vec<Arc<Dependency>>) -> Self {
         Self {
-            kills,
-            bumps,
-            withdraws: self.withdraws.clone(),
+            deletes,
+            rotates,
+            ends: self.ends.clone(),
         }
     }
 
     /// Its entries and generations without those of a part.
     pub(crate) fn without(&self, part: &Self) -> Self {
-        let kills: HashSet<&str> = part.kills.iter().map(String::as_str).collect();
-        let bumps: HashSet<&str> = part.bumps.iter().map(|dep| dep.key()).collect();
+        let deletes: HashSet<&str> = part.deletes.iter().map(String::as_str).collect();
+        let rotates: HashSet<&str> = part.rotates.iter().map(|dep| dep.key()).collect();
         let kept = self
-            .kills
+            .deletes
             .iter()
-            .filter(|key| !kills.contains(key.as_str()));
-        let kills = kept.cloned().collect();
-        let kept = self.bumps.iter().filter(|dep| !bumps.contains(dep.key()));
-        self.part(kills, kept.cloned().collect())
+            .filter(|key| !deletes.contains(key.as_str()));
+        let deletes = kept.cloned().collect();
+        let kept = self
+            .rotates
+            .iter()
+            .filter(|dep| !rotates.contains(dep.key()));
+        self.part(deletes, kept.cloned().collect())
     }
 }
 
@@ -434,7 +437,7 @@ impl NamespaceInvalidated {
 /// The filter of [`Store::remove_matching`](crate::store::Store::remove_matching). It never removes
 /// values of other programs.
 #[derive(Debug, Clone)]
-pub struct Matching {
+pub struct ScanFilter {
     /// A pattern in the syntax of Redis's `SCAN MATCH`, namespace included.
     pub pattern: String,
     /// Only derived entries.
@@ -444,10 +447,10 @@ pub struct Matching {
     /// Remove nothing if the store holds more keys than this.
     pub unless_larger_than: Option<u64>,
     /// Low priority: no caller waits for it, so other requests go first.
-    pub is_leisurely: bool,
+    pub is_low_priority: bool,
 }
 
-impl Matching {
+impl ScanFilter {
     /// Every entry of the namespace whose key matches `pattern` after the namespace.
     pub(crate) fn all(namespace: &str, pattern: &str) -> Self {
         Self {
@@ -455,7 +458,7 @@ impl Matching {
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
-            is_leisurely: false,
+            is_low_priority: false,
         }
     }
 }
@@ -473,7 +476,7 @@ pub struct StoreUsage {
 
 /// The server's report about itself; `None` for figures that it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct ServerFacts {
+pub struct ServerInfo {
     /// The number of keys in the database, those of other programs included.
     pub total_keys: Option<u64>,
     /// Memory in use, in the server's human-readable form.
@@ -483,13 +486,13 @@ pub struct ServerFacts {
     /// The number of connections to the server.
     pub connected_clients: Option<u64>,
     /// Each primary of a cluster; the fields above are their sums. Empty without a cluster.
-    pub nodes: Vec<NodeFacts>,
+    pub nodes: Vec<NodeInfo>,
 }
 
 /// The report of a cluster's primary about itself; `None` for figures that it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct NodeFacts {
+pub struct NodeInfo {
     /// Its host.
     pub host: String,
     /// Its port.

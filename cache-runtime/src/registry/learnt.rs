@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 
 use crate::base::entry_map::{self, EntryMap};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 
 /// The bytes that the lists of all keys may take. Of keys whose list had to make room, the next
 /// read costs a round trip more, or in a store in memory a load.
@@ -45,7 +45,7 @@ impl Named {
     }
 
     /// Of what these dependencies are.
-    pub(crate) fn of<'d>(deps: impl IntoIterator<Item = &'d Arc<Dep>>) -> Self {
+    pub(crate) fn of<'d>(deps: impl IntoIterator<Item = &'d Arc<Dependency>>) -> Self {
         let mut named = Self::default();
         for dep in deps {
             match dep.name().split_once('~') {
@@ -66,7 +66,7 @@ impl Named {
 /// The dependencies of the entry under a key that its last load has named.
 struct LearntList {
     key: Box<str>,
-    deps: Arc<[Arc<Dep>]>,
+    deps: Arc<[Arc<Dependency>]>,
 }
 
 impl entry_map::Entry for LearntList {
@@ -98,7 +98,7 @@ impl Learnt {
     /// The dependencies of the entry under a key beside those that its function names, as far as
     /// known.
     #[inline]
-    pub(crate) fn list(&self, key: &str) -> Option<Arc<[Arc<Dep>]>> {
+    pub(crate) fn list(&self, key: &str) -> Option<Arc<[Arc<Dependency>]>> {
         if !self.is_in_use() {
             return None;
         }
@@ -107,7 +107,7 @@ impl Learnt {
     }
 
     /// Remembers the list of an entry; an empty one is forgotten.
-    pub(crate) fn remember(&self, key: &str, deps: &Arc<[Arc<Dep>]>) {
+    pub(crate) fn remember(&self, key: &str, deps: &Arc<[Arc<Dependency>]>) {
         let lists = self.lists.get_or_init(|| EntryMap::new(LISTS));
         self.in_use.store(true, Ordering::Relaxed);
         if deps.is_empty() {
@@ -146,8 +146,10 @@ impl Learnt {
 mod tests {
     use super::*;
 
-    fn deps(keys: &[&str]) -> Arc<[Arc<Dep>]> {
-        keys.iter().map(|key| Dep::new((*key).into())).collect()
+    fn deps(keys: &[&str]) -> Arc<[Arc<Dependency>]> {
+        keys.iter()
+            .map(|key| Dependency::new((*key).into()))
+            .collect()
     }
 
     #[test]

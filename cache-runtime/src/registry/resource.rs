@@ -15,8 +15,8 @@ use crate::base::policy::StalePolicy;
 use crate::key::{EntryKind, IdForm, KeySpace};
 use crate::protocol::codec::Trust;
 use crate::protocol::codec_id::CodecId;
-use crate::protocol::generation::Dep;
-use crate::telemetry::function::FunctionStats;
+use crate::protocol::generation::Dependency;
+use crate::telemetry::function::FunctionCounters;
 
 /// The configuration of one resource.
 #[derive(Debug, Clone, Default)]
@@ -40,12 +40,12 @@ pub(crate) struct Resource {
     /// The secret key of the hashes in its keys.
     pub(crate) hash_key: [u8; 16],
     /// `users`: every entry depends on it.
-    pub(crate) whole: Arc<Dep>,
+    pub(crate) whole: Arc<Dependency>,
     /// `users~derived`: every derived entry depends on it too.
-    pub(crate) derived: Arc<Dep>,
-    entity_deps: Arc<[Arc<Dep>]>,
+    pub(crate) derived: Arc<Dependency>,
+    entity_deps: Arc<[Arc<Dependency>]>,
     /// `users~ops`: replaced by writes that name single ops.
-    any_op: Arc<Dep>,
+    any_op: Arc<Dependency>,
     /// The prefixes of its ops' and its rows' generation keys.
     op_prefix: Box<str>,
     row_prefix: Box<str>,
@@ -60,7 +60,7 @@ pub(crate) struct Resource {
     claims: RwLock<HashMap<&'static str, Claim>>,
     /// The counters of each function, by its address and op. The op may differ if a macro wrote
     /// several functions.
-    functions: RwLock<HashMap<(usize, &'static str), Arc<FunctionStats>>>,
+    functions: RwLock<HashMap<(usize, &'static str), Arc<FunctionCounters>>>,
     /// The first instance of each function of one name, by function and types, and the type or
     /// trait it belongs to.
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
@@ -86,14 +86,14 @@ const ENTITY: &str = "";
 impl Resource {
     pub(super) fn new(name: &str, settings: ResourceSettings, counters: Arc<Counters>) -> Self {
         let space = settings.space;
-        let whole = Dep::new(space.generation(name));
-        let derived = Dep::new(space.generation(&format!("{name}~derived")));
+        let whole = Dependency::new(space.generation(name));
+        let derived = Dependency::new(space.generation(&format!("{name}~derived")));
         Self {
             name: name.into(),
             prefix: space.prefix(name).into(),
             hash_key: space.hash_key,
             entity_deps: [Arc::clone(&whole)].into(),
-            any_op: Dep::new(space.generation(&format!("{name}~ops"))),
+            any_op: Dependency::new(space.generation(&format!("{name}~ops"))),
             op_prefix: space.generation(&format!("{name}~op:")).into(),
             row_prefix: space.generation(&format!("{name}~row:")).into(),
             whole,
@@ -129,19 +129,19 @@ impl Resource {
         &self,
         site: &'static CallSite,
         op: Option<&'static str>,
-    ) -> Arc<FunctionStats> {
+    ) -> Arc<FunctionCounters> {
         let op = op.unwrap_or(site.function());
         let key = (address(Some(site)), op);
         let known = self.functions.read().get(&key).cloned();
         known.unwrap_or_else(|| {
             let mut functions = self.functions.write();
-            let new = || Arc::new(FunctionStats::new(op, site.function()));
+            let new = || Arc::new(FunctionCounters::new(op, site.function()));
             Arc::clone(functions.entry(key).or_insert_with(new))
         })
     }
 
     /// The counters of all functions that were called.
-    pub(crate) fn functions(&self) -> Vec<Arc<FunctionStats>> {
+    pub(crate) fn functions(&self) -> Vec<Arc<FunctionCounters>> {
         self.functions.read().values().cloned().collect()
     }
 
@@ -158,7 +158,11 @@ impl Resource {
 
     /// The dependencies of an entry of this kind. The order is fixed, since the stamp depends on
     /// it.
-    pub(crate) fn deps(&self, kind: EntryKind, op: Option<&str>) -> Cow<'_, Arc<[Arc<Dep>]>> {
+    pub(crate) fn deps(
+        &self,
+        kind: EntryKind,
+        op: Option<&str>,
+    ) -> Cow<'_, Arc<[Arc<Dependency>]>> {
         match kind {
             EntryKind::Entity => Cow::Borrowed(&self.entity_deps),
             EntryKind::Derived => {
@@ -169,23 +173,23 @@ impl Resource {
     }
 
     /// `users~op:list`: every entry that is derived by this `op` depends on it as well.
-    pub(crate) fn op(&self, op: &str) -> Arc<Dep> {
-        Dep::new(format!("{}{op}", self.op_prefix))
+    pub(crate) fn op(&self, op: &str) -> Arc<Dependency> {
+        Dependency::new(format!("{}{op}", self.op_prefix))
     }
 
     /// `users~ops`: entries that depend on everything of the resource depend on it. Most writes
     /// replace `users~derived`; a write that names single ops replaces this instead.
-    pub(crate) fn any_op(&self) -> Arc<Dep> {
+    pub(crate) fn any_op(&self) -> Arc<Dependency> {
         Arc::clone(&self.any_op)
     }
 
     /// `users~row:1`: entries that depend on this row. The row's own entry has a key of its own.
-    pub(crate) fn row(&self, id: &str) -> Arc<Dep> {
-        Dep::of_row(format!("{}{id}", self.row_prefix))
+    pub(crate) fn row(&self, id: &str) -> Arc<Dependency> {
+        Dependency::of_row(format!("{}{id}", self.row_prefix))
     }
 
     /// The same of the row whose entry has this key.
-    pub(crate) fn row_of(&self, entity: &str) -> Option<Arc<Dep>> {
+    pub(crate) fn row_of(&self, entity: &str) -> Option<Arc<Dependency>> {
         entity.strip_prefix(&*self.prefix).map(|id| self.row(id))
     }
 

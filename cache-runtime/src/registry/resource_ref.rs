@@ -11,15 +11,15 @@ use super::resource::Resource;
 use crate::base::counters::Striped;
 use crate::key::EntryKind;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::protocol::generation::Dep;
-use crate::telemetry::function::FunctionStats;
+use crate::protocol::generation::Dependency;
+use crate::telemetry::function::FunctionCounters;
 
 /// A reference to a resource, which costs no reference count if the function remembers it.
 #[derive(Debug, Clone)]
 pub(crate) enum ResourceRef {
     Known(&'static KnownResource),
     /// Includes the counters of the function, once they are known; not for manual operations.
-    Own(Arc<Resource>, Option<Arc<FunctionStats>>),
+    Own(Arc<Resource>, Option<Arc<FunctionCounters>>),
 }
 
 impl ResourceRef {
@@ -67,7 +67,7 @@ impl ResourceRef {
         &self,
         kind: EntryKind,
         op: Option<&'static str>,
-    ) -> Cow<'_, Arc<[Arc<Dep>]>> {
+    ) -> Cow<'_, Arc<[Arc<Dependency>]>> {
         if kind == EntryKind::Derived
             && let Self::Known(known) = self
             && same_op(known.op, op)
@@ -91,7 +91,7 @@ impl ResourceRef {
 
     /// The counters of the function; `None` for a manual operation.
     #[inline]
-    pub(crate) fn function(&self) -> Option<&Arc<FunctionStats>> {
+    pub(crate) fn function(&self) -> Option<&Arc<FunctionCounters>> {
         match self {
             Self::Known(known) => Some(&known.function),
             Self::Own(_, function) => function.as_ref(),
@@ -162,8 +162,8 @@ pub(crate) struct KnownResource {
     pub(super) shared: bool,
     pub(super) resource: Arc<Resource>,
     /// The dependencies of its derived entries.
-    pub(super) deps: Arc<[Arc<Dep>]>,
-    pub(super) function: Arc<FunctionStats>,
+    pub(super) deps: Arc<[Arc<Dependency>]>,
+    pub(super) function: Arc<FunctionCounters>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
     /// Its first instance: a hash of the types in the key, its type, its version.
     pub(super) instance: OnceLock<(u64, TypeId, u32)>,
@@ -172,7 +172,7 @@ pub(crate) struct KnownResource {
 impl KnownResource {
     /// The counters of the function.
     #[inline]
-    pub(crate) fn function(&self) -> &FunctionStats {
+    pub(crate) fn function(&self) -> &FunctionCounters {
         &self.function
     }
 

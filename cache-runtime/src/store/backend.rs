@@ -10,17 +10,17 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::connection::ConnectionWatch;
-use super::survey::{Inquiry, Survey};
-use super::word::Word;
+use super::diagnostics::{DiagnosticsRequest, ServerDiagnostics};
+use super::key_change::KeyChange;
 use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::protocol::circuit::Circuit;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::protocol::messages::{
-    Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
-    Look, Matching, NamespaceInvalidated, PartlyInvalidated, Parts, Probe, See, ServerFacts,
-    StoreUsage,
+    EntryRef, Fill, Filled, Intent, IntentReply, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, LookupReply, NamespaceInvalidated, OnEntry, PartlyInvalidated, Parts,
+    Representation, ScanFilter, ServerInfo, StoreUsage,
 };
 
 /// A store of entries and generations.
@@ -33,7 +33,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The form in which values are kept.
-    fn form(&self) -> Form;
+    fn representation(&self) -> Representation;
 
     /// Whether the values are kept in this process, so that a request never waits for anything
     /// outside of it.
@@ -63,61 +63,65 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Shows what [`look`](Store::look) would return now, if that is an entry with the stamp of the
+    /// Shows what [`lookup`](Store::lookup) would return now, if that is an entry with the stamp of the
     /// current generations and without an intent. It must take no longer than a call without the
     /// cache, since a call tries this before it waits for anything. If nothing is shown, that says
     /// nothing about the entry.
     ///
-    /// `see` must be called at most once. An
+    /// `on_entry` must be called at most once. An
     /// [`Encoded`](crate::protocol::messages::Payload::Encoded) value is skipped, since decoding
-    /// takes time: the call then uses `look`.
-    fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
-        let _ = (key, deps, see);
+    /// takes time: the call then uses `lookup`.
+    fn try_lookup(&self, key: &str, deps: &[Arc<Dependency>], on_entry: OnEntry<'_>) {
+        let _ = (key, deps, on_entry);
     }
 
     /// Reads an entry and the generations that it depends on, in any order. Missing generations are
     /// created, so that the stamp is always complete. Entry and generations come from one server.
-    async fn look(&self, probe: &Probe) -> Result<Look, Error>;
+    async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error>;
 
-    /// [`look`](Store::look) with its result on the heap. An answer passes through about a dozen
+    /// [`lookup`](Store::lookup) with its result on the heap. An answer passes through about a dozen
     /// functions and is too large to be copied by each. The default suffices, unless a store has
     /// its answers on the heap already.
     #[doc(hidden)]
-    async fn look_boxed(&self, probe: &Probe) -> Result<Box<Look>, Error> {
-        self.look(probe).await.map(Box::new)
+    async fn lookup_boxed(&self, entry_ref: &EntryRef) -> Result<Box<LookupReply>, Error> {
+        self.lookup(entry_ref).await.map(Box::new)
     }
 
-    /// Reads as [`look`](Store::look) does, for a caller that only inspects the entry: it creates
+    /// Reads as [`lookup`](Store::lookup) does, for a caller that only inspects the entry: it creates
     /// nothing. A missing generation counts as one that no entry has, so the stamp matches no
     /// entry.
     ///
     /// The default looks, and so may create generations.
-    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
-        self.look(probe).await
+    async fn examine(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+        self.lookup(entry_ref).await
     }
 
     /// Reads many entries and the generations that they depend on, which are the same for all of
-    /// them, as if each were [looked](Store::look) up, in fewer round trips.
-    async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
-        let mut looks = Vec::with_capacity(probes.len());
-        for probe in probes {
-            looks.push(self.look(probe).await?);
+    /// them, as if each were [looked](Store::lookup) up, in fewer round trips.
+    async fn lookup_many(&self, entry_refs: &[EntryRef]) -> Result<Vec<LookupReply>, Error> {
+        let mut lookups = Vec::with_capacity(entry_refs.len());
+        for entry_ref in entry_refs {
+            lookups.push(self.lookup(entry_ref).await?);
         }
-        Ok(looks)
+        Ok(lookups)
     }
 
     /// Takes a lease on the entry, by compare-and-set. An expired lease can always be replaced.
-    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error>;
+    async fn lease(
+        &self,
+        entry_ref: &EntryRef,
+        request: &LeaseRequest,
+    ) -> Result<LeaseReply, Error>;
 
     /// Takes leases on many entries, as if each were [leased](Store::lease), in fewer round trips.
     /// After an error, some of them may be leased.
     async fn lease_many(
         &self,
-        requests: &[(&Probe, LeaseRequest)],
+        requests: &[(&EntryRef, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
         let mut replies = Vec::with_capacity(requests.len());
-        for (probe, request) in requests {
-            replies.push(self.lease(probe, request).await?);
+        for (entry_ref, request) in requests {
+            replies.push(self.lease(entry_ref, request).await?);
         }
         Ok(replies)
     }
@@ -125,7 +129,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// Asks for a notification of a key's next change, for a caller that waits for another process.
     /// A caller that looks up the entry after this has returned misses no change. `None` if the
     /// store does not notify; the caller then polls.
-    async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+    async fn watch_key(&self, key: &str) -> Result<Option<KeyChange>, Error> {
         let _ = key;
         Ok(None)
     }
@@ -133,7 +137,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// Records for `length` that the loads under the leases in `loads` wait for the load under
     /// `lease`. Returns whether that load waits for one of them, directly or through others: then
     /// none of them would continue before a wait limit. `false` if the store does not know.
-    async fn closes_circle(
+    async fn closes_cycle(
         &self,
         loads: &[Nonce],
         lease: Nonce,
@@ -158,15 +162,15 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error>;
 
     /// Stores a value, by compare-and-set on the lease.
-    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error>;
+    async fn fill(&self, entry_ref: &EntryRef, fill: Fill) -> Result<Filled, Error>;
 
     /// Stores many values whose entries depend on the same generations, as if each were
     /// [filled](Store::fill), in fewer round trips. A value that can't be stored is refused, and
     /// the others are stored all the same.
-    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+    async fn fill_many(&self, fills: Vec<(&EntryRef, Fill)>) -> Result<Vec<Filled>, Error> {
         let mut filled = Vec::with_capacity(fills.len());
-        for (probe, fill) in fills {
-            filled.push(match self.fill(probe, fill).await {
+        for (entry_ref, fill) in fills {
+            filled.push(match self.fill(entry_ref, fill).await {
                 Err(error) if error.kind() == ErrorKind::Unstorable => Filled::Refused,
                 answer => answer?,
             });
@@ -176,15 +180,15 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
 
     /// Announces a write: adds its intent to those of others, removes the rows' entries, replaces
     /// the generations.
-    async fn intend(&self, intent: &Intent) -> Result<Intended, Error>;
+    async fn intend(&self, intent: &Intent) -> Result<IntentReply, Error>;
 
     /// Extends an intent, and changes nothing else if it still exists. If not, it acts like
     /// [`intend`](Store::intend).
-    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error>;
+    async fn renew_intent(&self, intent: &Intent) -> Result<IntentReply, Error>;
 
     /// Removes the expired intents on an entry and its dependencies; each key that had one gets a
     /// new generation.
-    async fn prune(&self, probe: &Probe) -> Result<(), Error>;
+    async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error>;
 
     /// Removes entries and replaces generations. Repeating it is harmless. Intents that are not
     /// withdrawn stay until they expire.
@@ -216,7 +220,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     }
 
     /// Removes entries of this framework by pattern, in bounded steps; returns how many.
-    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error>;
+    async fn remove_matching(&self, filter: &ScanFilter) -> Result<u64, Error>;
 
     /// Replaces every generation of the namespace, which makes all entries in it dead. Returns
     /// when, in the store's time.
@@ -234,7 +238,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     }
 
     /// The number of the part that holds a generation, if the store is [split](Store::is_split).
-    fn part_of(&self, dep: &Dep) -> u16 {
+    fn part_of(&self, dep: &Dependency) -> u16 {
         let _ = dep;
         0
     }
@@ -243,14 +247,14 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     async fn ping(&self) -> Result<(), Error>;
 
     /// Asks the server for its statistics.
-    async fn facts(&self) -> Result<ServerFacts, Error>;
+    async fn server_info(&self) -> Result<ServerInfo, Error>;
 
     /// Checks how the server is set up, without changing anything and in bounded time however much
-    /// it holds; for [`Cache::checkup`](crate::Cache::checkup). A store without a server returns
+    /// it holds; for [`Cache::doctor`](crate::Cache::doctor). A store without a server returns
     /// nothing.
-    async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
-        let _ = inquiry;
-        Ok(Survey::default())
+    async fn diagnose(&self, request: &DiagnosticsRequest) -> Result<ServerDiagnostics, Error> {
+        let _ = request;
+        Ok(ServerDiagnostics::default())
     }
 
     /// The reads that operators have switched off for all processes, as a watched value: resources,

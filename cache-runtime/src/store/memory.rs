@@ -18,8 +18,9 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
-    Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, StoreUsage,
+    EntryRef, Expected, Fill, Filled, Found, Intent, IntentReply, Invalidated, Invalidation,
+    LeaseReply, LeaseRequest, LookupReply, OnEntry, Payload, Representation, ScanFilter,
+    ServerInfo, Store, StoreUsage,
 };
 use crate::base::clock::{self, Millis};
 use crate::base::entry_map::EntryMap;
@@ -27,7 +28,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
 use crate::local::InvalidationFlags;
 use crate::protocol::entry::{Content, Header, Stamp};
-use crate::protocol::generation::{Dep, StampBase};
+use crate::protocol::generation::{Dependency, StampBase};
 
 use self::intents::IntentTable;
 pub(crate) use self::kept::InMemory;
@@ -67,7 +68,7 @@ pub struct MemoryStore {
     started: Millis,
     /// By how many milliseconds a test has moved this store's clock.
     ahead: Arc<AtomicU64>,
-    form: Form,
+    representation: Representation,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -96,14 +97,14 @@ impl MemoryStore {
             server: Nonce::fresh(),
             started: clock::wall(),
             ahead: Arc::default(),
-            form: Form::Decoded,
+            representation: Representation::Decoded,
         }
     }
 
     /// A store that keeps values encoded, like one on a server.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn encoded(mut self) -> Self {
-        self.form = Form::Encoded;
+        self.representation = Representation::Encoded;
         self
     }
 
@@ -168,62 +169,62 @@ impl MemoryStore {
         self.end_kept(&stored.key);
     }
 
-    fn stamp(&self, probe: &Probe) -> Stamp {
-        let mut nonces = Vec::with_capacity(probe.deps.len());
+    fn stamp(&self, entry_ref: &EntryRef) -> Stamp {
+        let mut nonces = Vec::with_capacity(entry_ref.deps.len());
         {
             let generations = self.generations.read();
             nonces.extend(
-                probe
+                entry_ref
                     .deps
                     .iter()
                     .map_while(|dep| generations.get(dep.key()).map(|last| last.nonce)),
             );
         }
-        if nonces.len() < probe.deps.len() {
+        if nonces.len() < entry_ref.deps.len() {
             let mut generations = self.generations.write();
-            if generations.len() + probe.deps.len() > MAX_GENERATIONS {
+            if generations.len() + entry_ref.deps.len() > MAX_GENERATIONS {
                 generations.clear();
             }
             nonces.clear();
-            nonces.extend(probe.deps.iter().map(|dep| {
+            nonces.extend(entry_ref.deps.iter().map(|dep| {
                 let last = generations.entry(dep.key().into());
                 last.or_insert_with(CurrentGeneration::fresh).nonce
             }));
         }
-        StampBase::of(self.server, nonces).stamp(&probe.key)
+        StampBase::of(self.server, nonces).stamp(&entry_ref.key)
     }
 
-    fn look_under(&self, probe: &Probe, stamp: Stamp) -> Look {
-        let found = match self.get(&probe.key) {
+    fn look_under(&self, entry_ref: &EntryRef, stamp: Stamp) -> LookupReply {
+        let found = match self.get(&entry_ref.key) {
             Some(stored) => Found::Entry(stored.header.get(), stored.payload.clone()),
             None => Found::Nothing,
         };
-        Look {
+        LookupReply {
             found,
             stamp,
             // After the generations, because an announcement adds the intent before it replaces
             // them.
-            intended: self.intents.last_deadline(probe_keys(probe)),
+            intents_until: self.intents.last_deadline(probe_keys(entry_ref)),
             now: self.now(),
         }
     }
 
     /// The generations that belong to this stamp, if they are current.
-    fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<UsedGenerations>> {
+    fn under(&self, entry_ref: &EntryRef, stamp: Stamp) -> Option<Arc<UsedGenerations>> {
         let generations = self.generations.read();
-        let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
+        let last = entry_ref.deps.iter().map(|dep| generations.get(dep.key()));
         let last: Vec<_> = last.collect::<Option<_>>()?;
         let nonces = last.iter().map(|last| last.nonce);
-        if Stamp::of(self.server, &probe.key, nonces) != stamp {
+        if Stamp::of(self.server, &entry_ref.key, nonces) != stamp {
             return None;
         }
         let mut used = last.first()?.used.lock();
         let known = used
             .upgrade()
-            .filter(|known| *known.deps == *probe.deps && known.is_current());
+            .filter(|known| *known.deps == *entry_ref.deps && known.is_current());
         Some(known.unwrap_or_else(|| {
             let new = Arc::new(UsedGenerations {
-                deps: Arc::clone(&probe.deps),
+                deps: Arc::clone(&entry_ref.deps),
                 flags: last.iter().map(|last| Arc::clone(&last.flag)).collect(),
             });
             *used = Arc::downgrade(&new);
@@ -235,21 +236,21 @@ impl MemoryStore {
     fn announce<'i>(&self, intent: &'i Intent) -> Vec<&'i str> {
         // Like a reader that finds an expired intent does. The key of a row has no generation.
         self.intents
-            .announce(intent, self.now(), |key| self.bump(key))
+            .announce(intent, self.now(), |key| self.rotate(key))
     }
 
-    fn kill(&self, key: &str) -> bool {
+    fn delete_entry(&self, key: &str) -> bool {
         let _guard = self.lock(key);
         self.remove(key)
     }
 
     /// Removes the entry if it is one of these; it may have been replaced.
-    fn remove_if(&self, key: &str, matching: &Matching) -> bool {
+    fn remove_if(&self, key: &str, filter: &ScanFilter) -> bool {
         let _guard = self.lock(key);
         let held = self.holds_content(key);
         let removed = self
             .entries
-            .remove_if(key.as_bytes(), |stored| stored.fits(matching));
+            .remove_if(key.as_bytes(), |stored| stored.fits(filter));
         self.end_kept(key);
         held && removed
     }
@@ -268,7 +269,7 @@ impl MemoryStore {
     }
 
     /// A missing generation is unknown: the next caller that needs it creates one with a new nonce.
-    fn bump(&self, key: &str) {
+    fn rotate(&self, key: &str) {
         self.generations.write().remove(key);
     }
 }
@@ -279,8 +280,8 @@ impl Store for MemoryStore {
         "local"
     }
 
-    fn form(&self) -> Form {
-        self.form
+    fn representation(&self) -> Representation {
+        self.representation
     }
 
     fn is_in_process(&self) -> bool {
@@ -288,56 +289,64 @@ impl Store for MemoryStore {
     }
 
     #[inline]
-    fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
-        self.entries.look(key.as_bytes(), |stored| {
+    fn try_lookup(&self, key: &str, deps: &[Arc<Dependency>], on_entry: OnEntry<'_>) {
+        self.entries.lookup(key.as_bytes(), |stored| {
             // If a write is announced, there is no entry under the current generations: the
             // announcement ended those before it, and nothing is stored under those after it.
             if stored.is_under(deps) {
-                see(&stored.header.get(), &stored.payload, self.now_or_later());
+                on_entry(&stored.header.get(), &stored.payload, self.now_or_later());
             }
         });
     }
 
-    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        Ok(self.look_under(probe, self.stamp(probe)))
+    async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+        Ok(self.look_under(entry_ref, self.stamp(entry_ref)))
     }
 
-    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+    async fn examine(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         let nonces: Vec<_> = {
             let generations = self.generations.read();
-            let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
+            let last = entry_ref.deps.iter().map(|dep| generations.get(dep.key()));
             last.map(|last| last.map_or_else(Nonce::fresh, |last| last.nonce))
                 .collect()
         };
-        let stamp = StampBase::of(self.server, nonces).stamp(&probe.key);
-        Ok(self.look_under(probe, stamp))
+        let stamp = StampBase::of(self.server, nonces).stamp(&entry_ref.key);
+        Ok(self.look_under(entry_ref, stamp))
     }
 
-    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        let _guard = self.lock(&probe.key);
-        if self.intents.last_deadline([probe.key.as_str()]).is_some() {
-            return Ok(LeaseReply::Intended);
+    async fn lease(
+        &self,
+        entry_ref: &EntryRef,
+        request: &LeaseRequest,
+    ) -> Result<LeaseReply, Error> {
+        let _guard = self.lock(&entry_ref.key);
+        if self
+            .intents
+            .last_deadline([entry_ref.key.as_str()])
+            .is_some()
+        {
+            return Ok(LeaseReply::WriteInProgress);
         }
         let now = self.now();
-        if let Some(stored) = self.get(&probe.key) {
+        if let Some(stored) = self.get(&entry_ref.key) {
             let there = stored.header.get();
             let is_over = there.is_leased() && there.deadline < now;
             let gives_way = is_over
-                || match &request.seen {
-                    Seen::Anything => true,
+                || match &request.expected {
+                    Expected::Anything => true,
                     // The holder of the lease may have renewed it since.
-                    Seen::Entry(seen) | Seen::Past(seen) => {
+                    Expected::Entry(expected) | Expected::Past(expected) => {
                         Header {
                             deadline: there.deadline,
-                            ..*seen
+                            ..*expected
                         } == there
                     }
-                    Seen::Nothing | Seen::Leased => false,
+                    Expected::Nothing | Expected::Leased => false,
                 };
             if !gives_way {
                 return Ok(LeaseReply::Taken(there));
             }
-            let keeps = matches!(request.seen, Seen::Past(_) | Seen::Leased)
+            let keeps = matches!(request.expected, Expected::Past(_) | Expected::Leased)
                 && there.stays_under(request.stamp, request.fingerprint);
             if keeps {
                 let header = Header {
@@ -349,8 +358,8 @@ impl Store for MemoryStore {
                 return Ok(LeaseReply::Granted);
             }
         }
-        let header = request.header(probe.kind, now);
-        self.put(&probe.key, header, (Payload::Empty, 0), None);
+        let header = request.header(entry_ref.kind, now);
+        self.put(&entry_ref.key, header, (Payload::Empty, 0), None);
         Ok(LeaseReply::Granted)
     }
 
@@ -384,17 +393,17 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
-        let _guard = self.lock(&probe.key);
+    async fn fill(&self, entry_ref: &EntryRef, fill: Fill) -> Result<Filled, Error> {
+        let _guard = self.lock(&entry_ref.key);
         if self
-            .get(&probe.key)
+            .get(&entry_ref.key)
             .is_none_or(|stored| stored.header.token() != fill.token)
         {
             return Ok(Filled::Refused);
         }
         let limit = self.entries.max_entry_weight();
         if fill.size as u64 > limit {
-            self.remove(&probe.key);
+            self.remove(&entry_ref.key);
             let size = fill.size;
             return Err(Error::new(
                 ErrorKind::Unstorable,
@@ -404,63 +413,63 @@ impl Store for MemoryStore {
                 ),
             ));
         }
-        let header = fill.header(probe.kind, self.now());
-        let under = self.under(probe, fill.stamp);
+        let header = fill.header(entry_ref.kind, self.now());
+        let under = self.under(entry_ref, fill.stamp);
         let value = (fill.payload, fill.size);
-        self.put(&probe.key, header, value, under);
+        self.put(&entry_ref.key, header, value, under);
         Ok(Filled::Stored)
     }
 
-    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn intend(&self, intent: &Intent) -> Result<IntentReply, Error> {
         // In this order, so that a reader of the new generations sees the intent.
         self.announce(intent);
         for row in &intent.rows {
-            self.kill(&row.key);
+            self.delete_entry(&row.key);
         }
         for dep in &intent.deps {
-            self.bump(dep.key());
+            self.rotate(dep.key());
         }
         Ok(intended_at(self.now()))
     }
 
-    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn renew_intent(&self, intent: &Intent) -> Result<IntentReply, Error> {
         for key in self.announce(intent) {
             // Only one of the two matches the kind of key; the other does nothing.
-            self.kill(key);
-            self.bump(key);
+            self.delete_entry(key);
+            self.rotate(key);
         }
         Ok(intended_at(self.now()))
     }
 
-    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+    async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error> {
         let now = self.now();
         let is_over = |_, deadline| deadline <= now;
-        for dep in probe.deps.iter() {
+        for dep in entry_ref.deps.iter() {
             if self.intents.has_expired(dep.key(), now) {
-                self.bump(dep.key());
+                self.rotate(dep.key());
             }
         }
-        self.intents.end(probe_keys(probe), is_over);
+        self.intents.end(probe_keys(entry_ref), is_over);
         Ok(())
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let removed = invalidation
-            .kills
+            .deletes
             .iter()
-            .filter(|key| self.kill(key))
+            .filter(|key| self.delete_entry(key))
             .count();
-        for dep in &invalidation.bumps {
-            self.bump(dep.key());
+        for dep in &invalidation.rotates {
+            self.rotate(dep.key());
         }
         if !self.intents.is_empty() {
             // Also expired intents, since perhaps nobody reads their keys again. This comes last:
             // until then nothing is stored that depends on the new generations.
-            let kills = invalidation.kills.iter().map(String::as_str);
-            let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
+            let deletes = invalidation.deletes.iter().map(String::as_str);
+            let keys = deletes.chain(invalidation.rotates.iter().map(|dep| dep.key()));
             let now = self.now();
             self.intents.end(keys, |token, deadline| {
-                deadline <= now || invalidation.withdraws.contains(&token)
+                deadline <= now || invalidation.ends.contains(&token)
             });
         }
         Ok(Invalidated {
@@ -469,8 +478,8 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
-        if matching
+    async fn remove_matching(&self, filter: &ScanFilter) -> Result<u64, Error> {
+        if filter
             .unless_larger_than
             .is_some_and(|limit| self.entries.len() as u64 > limit)
         {
@@ -480,12 +489,12 @@ impl Store for MemoryStore {
         let mut walk = self.entries.iter();
         loop {
             let step: Vec<_> = walk.by_ref().take(STEP).collect();
-            let fitting = step.iter().filter(|stored| stored.fits(matching));
+            let fitting = step.iter().filter(|stored| stored.fits(filter));
             removed += fitting
-                .filter(|stored| self.remove_if(&stored.key, matching))
+                .filter(|stored| self.remove_if(&stored.key, filter))
                 .count() as u64;
             if step.len() < STEP {
-                self.end_all_kept(matching);
+                self.end_all_kept(filter);
                 return Ok(removed);
             }
             // Other tasks have waited: on the cache's own thread these are the invalidations.
@@ -515,8 +524,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn facts(&self) -> Result<ServerFacts, Error> {
-        Ok(ServerFacts {
+    async fn server_info(&self) -> Result<ServerInfo, Error> {
+        Ok(ServerInfo {
             total_keys: Some(self.entries.len() as u64),
             used_memory: Some(human_bytes(self.entries.weight())),
             uptime_seconds: Some(self.now().since(self.started).as_secs()),
@@ -526,12 +535,12 @@ impl Store for MemoryStore {
     }
 }
 
-fn probe_keys(probe: &Probe) -> impl Iterator<Item = &str> {
-    std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()))
+fn probe_keys(entry_ref: &EntryRef) -> impl Iterator<Item = &str> {
+    std::iter::once(entry_ref.key.as_str()).chain(entry_ref.deps.iter().map(|dep| dep.key()))
 }
 
-fn intended_at(at: Millis) -> Intended {
-    Intended {
+fn intended_at(at: Millis) -> IntentReply {
+    IntentReply {
         at,
         // Nobody else keeps anything here.
         on_whole: false,

@@ -6,6 +6,8 @@
 
 mod backend;
 mod connection;
+mod diagnostics;
+mod key_change;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
@@ -14,12 +16,12 @@ mod redis;
 #[cfg(all(test, cache_shuttle))]
 #[path = "redis/under_shuttle.rs"]
 mod redis;
-mod survey;
-mod word;
 
 pub use self::backend::Store;
 pub(crate) use self::connection::ConnectionStatus;
 pub use self::connection::ConnectionWatch;
+pub use self::diagnostics::{DiagnosticsRequest, ServerDiagnostics};
+pub use self::key_change::KeyChange;
 #[cfg(feature = "memcached")]
 pub use self::memcached::MemcachedStore;
 pub(crate) use self::memory::InMemory;
@@ -28,18 +30,16 @@ pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
 #[cfg(all(feature = "redis", feature = "testing"))]
 pub(crate) use self::redis::given as given_names;
-pub use self::survey::{Inquiry, Survey};
-pub use self::word::Word;
 pub use crate::base::clock::Millis;
 pub use crate::base::nonce::Nonce;
 pub use crate::protocol::circuit::Circuit;
 pub use crate::protocol::codec_id::CodecId;
 pub use crate::protocol::entry::{Content, Header, Stamp};
 pub use crate::protocol::fingerprint::Fingerprint;
-pub use crate::protocol::generation::{Dep, Generation, StampBase};
+pub use crate::protocol::generation::{Dependency, Generation, StampBase};
 pub(crate) use crate::protocol::glob::literal as glob_literal;
 pub use crate::protocol::messages::{
-    Fill, Filled, Form, Found, Intended, Intent, IntentRow, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, NamespaceInvalidated, NodeFacts, PartlyInvalidated, Parts,
-    Payload, Probe, See, Seen, ServerFacts, StoreUsage,
+    EntryRef, Expected, Fill, Filled, Found, Intent, IntentReply, IntentRow, Invalidated,
+    Invalidation, LeaseReply, LeaseRequest, LookupReply, NamespaceInvalidated, NodeInfo, OnEntry,
+    PartlyInvalidated, Parts, Payload, Representation, ScanFilter, ServerInfo, StoreUsage,
 };

@@ -11,7 +11,7 @@ use crate::base::counters::Counter;
 /// One hit whose value differed from what its function returned right after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Finding {
+pub struct AuditFinding {
     /// The entry's key.
     pub key: String,
     /// The resource.
@@ -55,11 +55,11 @@ pub enum AuditAction {
 
 /// The program's callback for stale entries.
 #[derive(Clone)]
-pub(crate) struct OnStale(pub(crate) Arc<dyn Fn(&Finding) -> AuditAction + Send + Sync>);
+pub(crate) struct OnStale(pub(crate) Arc<dyn Fn(&AuditFinding) -> AuditAction + Send + Sync>);
 
 impl OnStale {
     /// Runs the callback. If it panics, the entry is kept.
-    pub(crate) fn ask(&self, finding: &Finding) -> AuditAction {
+    pub(crate) fn ask(&self, finding: &AuditFinding) -> AuditAction {
         let asked = catch_unwind(AssertUnwindSafe(|| (self.0)(finding)));
         asked.unwrap_or_else(|_| {
             tracing::error!(
@@ -80,7 +80,7 @@ impl fmt::Debug for OnStale {
 /// The counters of the audit of one function. Second looks at suspects are not included: they are
 /// taken because a hit differed, so they say nothing about hits in general.
 #[derive(Debug, Default)]
-pub(crate) struct AuditStats {
+pub(crate) struct AuditCounters {
     /// Hits that were drawn at random and compared.
     pub(crate) checked: Counter,
     /// How many of these differed and became suspects, and how many of those have a verdict by now.
@@ -95,7 +95,7 @@ pub(crate) struct AuditStats {
     pub(crate) suspected: Counter,
 }
 
-impl AuditStats {
+impl AuditCounters {
     pub(crate) fn count(&self, verdict: Verdict) {
         match verdict {
             Verdict::Stale => &self.stale,
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_callback_that_panics_has_nothing_done() {
-        let finding = Finding {
+        let finding = AuditFinding {
             key: "users:1".into(),
             resource: "users".into(),
             op: "get".into(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use super::audit::Finding;
+use super::audit::AuditFinding;
 use super::function::STALE_REASONS;
 use crate::base::clock::{self, Instant};
 use crate::protocol::circuit::Circuit;
@@ -99,7 +99,7 @@ pub enum EventKind {
         everywhere: bool,
     },
     /// The auditor compared a hit with the current result of its function.
-    Audited(Finding),
+    Audited(AuditFinding),
 }
 
 fn unix_millis<S: serde::Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::audit::AuditStats;
+use super::audit::AuditCounters;
 use super::histogram::{Histogram, StripedHistogram};
 use crate::base::counters::{Counter, Striped};
 
@@ -16,7 +16,7 @@ pub(crate) const STALE_REASONS: usize = 4;
 /// A hit is counted here and not at the resource, so it still costs one addition. The figures of a
 /// resource are the sums over its functions.
 #[derive(Debug)]
-pub(crate) struct FunctionStats {
+pub(crate) struct FunctionCounters {
     /// The attribute's `op`, or the function's name.
     pub(crate) op: Box<str>,
     /// The function's name.
@@ -48,10 +48,10 @@ pub(crate) struct FunctionStats {
     pub(crate) fill: Histogram,
     /// Sizes of the values that were stored, in bytes.
     pub(crate) sizes: Histogram,
-    pub(crate) audit: AuditStats,
+    pub(crate) audit: AuditCounters,
 }
 
-impl FunctionStats {
+impl FunctionCounters {
     pub(crate) fn new(op: &str, function: &'static str) -> Self {
         Self {
             op: op.into(),
@@ -72,7 +72,7 @@ impl FunctionStats {
             load: Histogram::default(),
             fill: Histogram::default(),
             sizes: Histogram::default(),
-            audit: AuditStats::default(),
+            audit: AuditCounters::default(),
         }
     }
 }
@@ -89,10 +89,10 @@ impl Gauge {
 
 /// A body that runs, counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Loading(Option<Arc<FunctionStats>>);
+pub(crate) struct Loading(Option<Arc<FunctionCounters>>);
 
 impl Loading {
-    pub(crate) fn new(function: Option<&Arc<FunctionStats>>) -> Self {
+    pub(crate) fn new(function: Option<&Arc<FunctionCounters>>) -> Self {
         if let Some(stats) = function {
             stats.loading.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -110,10 +110,10 @@ impl Drop for Loading {
 
 /// A caller that waits for another caller's load, counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiting(Option<Arc<FunctionStats>>);
+pub(crate) struct Waiting(Option<Arc<FunctionCounters>>);
 
 impl Waiting {
-    pub(crate) fn new(function: Option<&Arc<FunctionStats>>) -> Self {
+    pub(crate) fn new(function: Option<&Arc<FunctionCounters>>) -> Self {
         if let Some(stats) = function {
             stats.waiting.0.fetch_add(1, Ordering::Relaxed);
         }

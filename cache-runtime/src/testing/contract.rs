@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use crate::EntryKind;
 use crate::store::{
-    CodecId, Content, Dep, Fill, Filled, Fingerprint, Form, Found, Header, Intent, IntentRow,
-    Invalidation, LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen,
-    Stamp, Store,
+    CodecId, Content, Dependency, EntryRef, Expected, Fill, Filled, Fingerprint, Found, Header,
+    Intent, IntentRow, Invalidation, LeaseReply, LeaseRequest, LookupReply, Millis, Nonce, Payload,
+    Representation, ScanFilter, Stamp, Store,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -86,122 +86,127 @@ fn fingerprint() -> Fingerprint {
 }
 
 impl Case<'_> {
-    fn probe(&self, name: &str, kind: EntryKind) -> Probe {
-        let dep = |name: &str| Dep::new(format!("{}@gen:{name}", self.namespace));
+    fn entry_ref(&self, name: &str, kind: EntryKind) -> EntryRef {
+        let dep = |name: &str| Dependency::new(format!("{}@gen:{name}", self.namespace));
         let deps = match kind {
             EntryKind::Entity => [dep("users")].into(),
             EntryKind::Derived => [dep("users"), dep("users~derived")].into(),
         };
-        Probe {
+        EntryRef {
             key: format!("{}{name}", self.namespace),
             kind,
             deps,
         }
     }
 
-    fn entity(&self) -> Probe {
-        self.probe("users:1", EntryKind::Entity)
+    fn entity(&self) -> EntryRef {
+        self.entry_ref("users:1", EntryKind::Entity)
     }
 
     fn ok<T>(&self, result: Result<T, crate::Error>) -> T {
         result.unwrap_or_else(|error| panic!("{}: the store failed: {error}", self.name))
     }
 
-    async fn look(&self, probe: &Probe) -> Look {
-        let glance = Cell::new(None);
+    async fn lookup(&self, entry_ref: &EntryRef) -> LookupReply {
+        let try_lookup = Cell::new(None);
         self.store
-            .glance(&probe.key, &probe.deps, &|header, payload, now| {
-                glance.set(Some((*header, text(payload), now)));
+            .try_lookup(&entry_ref.key, &entry_ref.deps, &|header, payload, now| {
+                try_lookup.set(Some((*header, text(payload), now)));
             });
-        let look = self.ok(self.store.look(probe).await);
-        self.agree(glance.take(), &look);
-        look
+        let lookup = self.ok(self.store.lookup(entry_ref).await);
+        self.agree(try_lookup.take(), &lookup);
+        lookup
     }
 
     /// A glance sees the same as a look, or nothing.
-    fn agree(&self, glance: Option<(Header, Option<String>, Millis)>, look: &Look) {
+    fn agree(&self, try_lookup: Option<(Header, Option<String>, Millis)>, lookup: &LookupReply) {
         /// An entry that ends between the two does not matter.
         const MOMENT: Duration = Duration::from_millis(20);
 
-        let Some((header, shown, now)) = glance else {
+        let Some((header, shown, now)) = try_lookup else {
             return;
         };
         if header.fresh.since(now) > MOMENT {
             let is_there = matches!(
-                &look.found,
+                &lookup.found,
                 Found::Entry(there, payload) if *there == header && text(payload) == shown
             );
             assert!(
-                is_there && header.stamp == look.stamp && look.intended.is_none(),
-                "{}: {look:?}",
+                is_there && header.stamp == lookup.stamp && lookup.intents_until.is_none(),
+                "{}: {lookup:?}",
                 self.name
             );
         }
     }
 
     /// The entry's text and header, if there is one.
-    async fn read(&self, probe: &Probe) -> Option<(Header, Option<String>)> {
-        match self.look(probe).await.found {
+    async fn read(&self, entry_ref: &EntryRef) -> Option<(Header, Option<String>)> {
+        match self.lookup(entry_ref).await.found {
             Found::Nothing => None,
             Found::Foreign => panic!("{}: an entry was read as foreign", self.name),
             Found::Entry(header, payload) => Some((header, text(&payload))),
         }
     }
 
-    async fn header(&self, probe: &Probe) -> Header {
-        self.read(probe)
+    async fn header(&self, entry_ref: &EntryRef) -> Header {
+        self.read(entry_ref)
             .await
             .unwrap_or_else(|| panic!("{}: the entry is not there", self.name))
             .0
     }
 
-    async fn lease(&self, probe: &Probe, seen: Seen, length: Duration) -> (Nonce, LeaseReply) {
-        let stamp = self.look(probe).await.stamp;
+    async fn lease(
+        &self,
+        entry_ref: &EntryRef,
+        expected: Expected,
+        length: Duration,
+    ) -> (Nonce, LeaseReply) {
+        let stamp = self.lookup(entry_ref).await.stamp;
         let token = Nonce::fresh();
         let request = LeaseRequest {
-            seen,
+            expected,
             token,
             stamp,
             fingerprint: fingerprint(),
             length,
         };
-        (token, self.ok(self.store.lease(probe, &request).await))
+        (token, self.ok(self.store.lease(entry_ref, &request).await))
     }
 
-    async fn granted(&self, probe: &Probe, seen: Seen, length: Duration) -> Nonce {
-        let (token, reply) = self.lease(probe, seen, length).await;
+    async fn granted(&self, entry_ref: &EntryRef, expected: Expected, length: Duration) -> Nonce {
+        let (token, reply) = self.lease(entry_ref, expected, length).await;
         assert_eq!(reply, LeaseReply::Granted, "{}", self.name);
         token
     }
 
-    async fn fill(&self, probe: &Probe, token: Nonce, value: &str, ttl: Duration) -> Filled {
-        let stamp = self.look(probe).await.stamp;
-        self.fill_stamped(probe, token, stamp, Some(value), ttl)
+    async fn fill(&self, entry_ref: &EntryRef, token: Nonce, value: &str, ttl: Duration) -> Filled {
+        let stamp = self.lookup(entry_ref).await.stamp;
+        self.fill_stamped(entry_ref, token, stamp, Some(value), ttl)
             .await
     }
 
     async fn fill_stamped(
         &self,
-        probe: &Probe,
+        entry_ref: &EntryRef,
         token: Nonce,
         stamp: Stamp,
         value: Option<&str>,
         ttl: Duration,
     ) -> Filled {
-        self.fill_kept(probe, token, stamp, value, (ttl, Duration::ZERO))
+        self.fill_kept(entry_ref, token, stamp, value, (ttl, Duration::ZERO))
             .await
     }
 
     async fn fill_kept(
         &self,
-        probe: &Probe,
+        entry_ref: &EntryRef,
         token: Nonce,
         stamp: Stamp,
         value: Option<&str>,
         kept: (Duration, Duration),
     ) -> Filled {
         let fill = self.fill_with(token, stamp, value, kept);
-        self.ok(self.store.fill(probe, fill).await)
+        self.ok(self.store.fill(entry_ref, fill).await)
     }
 
     fn fill_with(
@@ -211,10 +216,10 @@ impl Case<'_> {
         value: Option<&str>,
         (fresh_for, stale_for): (Duration, Duration),
     ) -> Fill {
-        let payload = match (value, self.store.form()) {
+        let payload = match (value, self.store.representation()) {
             (None, _) => Payload::Empty,
-            (Some(value), Form::Encoded) => Payload::Encoded(value.to_owned().into()),
-            (Some(value), Form::Decoded) => Payload::Decoded(Arc::new(value.to_owned())),
+            (Some(value), Representation::Encoded) => Payload::Encoded(value.to_owned().into()),
+            (Some(value), Representation::Decoded) => Payload::Decoded(Arc::new(value.to_owned())),
         };
         Fill {
             token,
@@ -235,47 +240,47 @@ impl Case<'_> {
         }
     }
 
-    async fn stored(&self, probe: &Probe, value: &str) {
-        let seen = match self.read(probe).await {
-            Some((header, _)) => Seen::Entry(header),
-            None => Seen::Nothing,
+    async fn stored(&self, entry_ref: &EntryRef, value: &str) {
+        let expected = match self.read(entry_ref).await {
+            Some((header, _)) => Expected::Entry(header),
+            None => Expected::Nothing,
         };
-        let token = self.granted(probe, seen, LONG).await;
+        let token = self.granted(entry_ref, expected, LONG).await;
         assert_eq!(
-            self.fill(probe, token, value, LONG).await,
+            self.fill(entry_ref, token, value, LONG).await,
             Filled::Stored,
             "{}",
             self.name
         );
     }
 
-    async fn kill(&self, probe: &Probe) -> u64 {
+    async fn delete_entry(&self, entry_ref: &EntryRef) -> u64 {
         let invalidation = Invalidation {
-            kills: vec![probe.key.clone()],
+            deletes: vec![entry_ref.key.clone()],
             ..Invalidation::default()
         };
         self.ok(self.store.invalidate(&invalidation).await).removed
     }
 
-    async fn bump(&self, dep: &str) -> Millis {
-        let bumps = vec![Dep::new(format!("{}@gen:{dep}", self.namespace))];
+    async fn rotate(&self, dep: &str) -> Millis {
+        let rotates = vec![Dependency::new(format!("{}@gen:{dep}", self.namespace))];
         self.ok(self
             .store
             .invalidate(&Invalidation {
-                bumps,
+                rotates,
                 ..Invalidation::default()
             })
             .await)
             .at
     }
 
-    async fn is_gone(&self, probe: &Probe) -> bool {
-        self.read(probe).await.is_none()
+    async fn is_gone(&self, entry_ref: &EntryRef) -> bool {
+        self.read(entry_ref).await.is_none()
     }
 
-    async fn until_gone(&self, probe: &Probe) {
+    async fn until_gone(&self, entry_ref: &EntryRef) {
         let gone = async {
-            while !self.is_gone(probe).await {
+            while !self.is_gone(entry_ref).await {
                 tokio::time::sleep(SHORT / 4).await;
             }
         };

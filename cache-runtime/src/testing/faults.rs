@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::store::{
-    Circuit, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Millis, Probe, ServerFacts, Store, StoreUsage,
+    Circuit, EntryRef, Fill, Filled, Intent, IntentReply, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, LookupReply, Millis, Representation, ScanFilter, ServerInfo, Store, StoreUsage,
 };
 
 /// The ways in which the store of a [`TestCache`](super::TestCache) can fail.
@@ -111,8 +111,8 @@ macro_rules! verbs {
         self.store.is_in_process()
     }
 
-    fn form(&self) -> Form {
-                self.store.form()
+    fn representation(&self) -> Representation {
+                self.store.representation()
             }
 
             fn lists_keys(&self) -> bool {
@@ -143,18 +143,18 @@ macro_rules! verbs {
 
 // `true` marks the requests that add something to the store.
 verbs! {
-    false look(probe: &Probe) -> Look;
-    false examine(probe: &Probe) -> Look;
-    true lease(probe: &Probe, request: &LeaseRequest) -> LeaseReply;
+    false lookup(entry_ref: &EntryRef) -> LookupReply;
+    false examine(entry_ref: &EntryRef) -> LookupReply;
+    true lease(entry_ref: &EntryRef, request: &LeaseRequest) -> LeaseReply;
     true renew(key: &str, token: Nonce, length: Duration) -> bool;
     false release(key: &str, token: Nonce) -> ();
-    true fill(probe: &Probe, fill: Fill) -> Filled;
-    false intend(intent: &Intent) -> Intended;
-    false renew_intent(intent: &Intent) -> Intended;
-    false prune(probe: &Probe) -> ();
+    true fill(entry_ref: &EntryRef, fill: Fill) -> Filled;
+    false intend(intent: &Intent) -> IntentReply;
+    false renew_intent(intent: &Intent) -> IntentReply;
+    false prune(entry_ref: &EntryRef) -> ();
     false invalidate(invalidation: &Invalidation) -> Invalidated;
-    false remove_matching(matching: &Matching) -> u64;
+    false remove_matching(filter: &ScanFilter) -> u64;
     false invalidate_namespace(namespace: &str) -> Millis;
     false ping() -> ();
-    false facts() -> ServerFacts;
+    false server_info() -> ServerInfo;
 }

@@ -275,12 +275,12 @@ impl World {
             Some((done, outcome)) => {
                 let is_late = write
                     .committed
-                    .is_some_and(|committed| committed > done + self.run.uncertainty);
+                    .is_some_and(|committed| committed > done + self.run.in_doubt_window);
                 let held = match outcome {
                     Outcome::Dropped | Outcome::Panicked => write.held,
                     _ => None,
                 };
-                let end = held.unwrap_or_default() + self.run.uncertainty + 1_000 * MILLISECOND;
+                let end = held.unwrap_or_default() + self.run.in_doubt_window + 1_000 * MILLISECOND;
                 let held = held.filter(|held| !self.may_lose_intents(*held, end));
                 match write.in_force {
                     _ if is_late => Duty::Excused(Reason::LateCommit, Some(self.expired(known))),

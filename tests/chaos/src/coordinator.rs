@@ -303,7 +303,7 @@ pub(crate) fn run_processes(options: &Options, processes: &Processes) -> RunResu
         ttl: nanos(TTL),
         load: nanos(LOAD),
         commit_delay: nanos(COMMIT_DELAY),
-        uncertainty: nanos(UNCERTAINTY),
+        in_doubt_window: nanos(UNCERTAINTY),
         intent: nanos(INTENT),
         deadline: nanos(DEADLINE),
         staleness: nanos(options.staleness),

@@ -53,7 +53,7 @@ pub(crate) struct Run {
     /// For how long a load may take, and a commit whose process was killed.
     pub(crate) load: Time,
     pub(crate) commit_delay: Time,
-    pub(crate) uncertainty: Time,
+    pub(crate) in_doubt_window: Time,
     pub(crate) intent: Time,
     pub(crate) deadline: Time,
     /// How old local entries may be that follow other processes' writes.

@@ -98,7 +98,7 @@ pub(crate) fn world(form: Form, killed: Option<Time>, more: &[Event]) -> Vec<Eve
             ttl: ms(10 * SECOND),
             load: ms(6 * SECOND),
             commit_delay: ms(1_500),
-            uncertainty: ms(3 * SECOND),
+            in_doubt_window: ms(3 * SECOND),
             intent: ms(4 * SECOND),
             deadline: ms(10 * SECOND),
             staleness: ms(SECOND),

@@ -75,10 +75,10 @@ const REASONS: [(BypassReason, Answer); 8] = [
     (BypassReason::Fenced, Answer::Fenced),
     (BypassReason::Unconfirmed, Answer::Unconfirmed),
     (BypassReason::Pending, Answer::Pending),
-    (BypassReason::Intended, Answer::Intended),
+    (BypassReason::WriteInProgress, Answer::Intended),
     (BypassReason::LoadFailed, Answer::NotJoined),
     (BypassReason::WaitLimit, Answer::NotJoined),
-    (BypassReason::Asked, Answer::Asked),
+    (BypassReason::Requested, Answer::Asked),
 ];
 
 fn answer(outcomes: &Outcomes) -> Answer {

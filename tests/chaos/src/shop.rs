@@ -312,7 +312,9 @@ impl<K: Kind> Shop<K> {
     /// whether it was. In a task of its own, since a read inside the body of a write that concerns
     /// it does not ask Redis.
     async fn look_for_announcement(&self, id: i64) {
-        use cache_runtime::BypassReason::{Fenced, Intended, Pending, Unavailable, Unconfirmed};
+        use cache_runtime::BypassReason::{
+            Fenced, Pending, Unavailable, Unconfirmed, WriteInProgress,
+        };
         use cache_runtime::{Status, observe};
         let calm = self.calm();
         let look = async move { observe(calm.cache.strict(calm.get(id))).await.1 };
@@ -321,7 +323,7 @@ impl<K: Kind> Shop<K> {
         };
         for outcome in outcomes {
             match outcome.status {
-                Status::Bypass(Intended) => self.mark(Step::Announced),
+                Status::Bypass(WriteInProgress) => self.mark(Step::Announced),
                 Status::Bypass(Unavailable | Fenced | Unconfirmed | Pending) => {
                     self.mark(Step::Away)
                 }

@@ -25,7 +25,7 @@ pub fn config(redis: Option<u16>) -> CacheConfig {
         .default_ttl(TTL)
         .lease(LEASE)
         .wait_limit(WAIT)
-        .uncertainty(UNCERTAINTY)
+        .in_doubt_window(UNCERTAINTY)
         .intent(INTENT)
 }
 

@@ -21,7 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cache_runtime::{
-    Cache, CacheConfig, LocalFigures, RedisConfig, Status, cached, invalidates, observe,
+    Cache, CacheConfig, LocalStats, RedisConfig, Status, cached, invalidates, observe,
 };
 use cache_tests::{Proxy, RedisServer, eventually};
 
@@ -163,7 +163,7 @@ impl Node {
         eventually(TEST_TIMEOUT, async || tier(self.get(id)).await == "local").await;
     }
 
-    async fn figures(&self) -> LocalFigures {
+    async fn figures(&self) -> LocalStats {
         self.cache
             .get_stats()
             .await

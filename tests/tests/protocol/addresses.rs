@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cache_runtime::testing::internals::resolve;
-use cache_runtime::{AdviceKind, Cache, CacheConfig, RedisConfig, Status, observe};
+use cache_runtime::{Cache, CacheConfig, DiagnosticKind, RedisConfig, Status, observe};
 use cache_tests::{RedisServer, eventually, free_port};
 
 use crate::shop::Shop;
@@ -105,26 +105,26 @@ async fn the_doctor_names_all_servers_behind_a_name() {
         let all = vec![address(&first), address(&second), silent];
         resolve("several.test", all);
         let cache = Cache::new(named("several.test")).await;
-        let checkup = cache.checkup().await;
+        let report = cache.doctor().await;
         let of_servers =
-            |advice: &&cache_runtime::Advice| advice.kind == AdviceKind::SeveralServers;
-        let found: Vec<_> = checkup.advice.iter().filter(of_servers).collect();
-        assert_eq!(found.len(), 1, "{checkup}");
+            |advice: &&cache_runtime::Diagnostic| advice.kind == DiagnosticKind::SeveralServers;
+        let found: Vec<_> = report.advice.iter().filter(of_servers).collect();
+        assert_eq!(found.len(), 1, "{report}");
         for named in [
             "several.test",
             &first.port().to_string(),
             &second.port().to_string(),
         ] {
-            assert!(found[0].text.contains(named), "{checkup}");
+            assert!(found[0].text.contains(named), "{report}");
         }
-        let not_checked = checkup.not_checked.join("\n");
-        assert!(not_checked.contains(&silent.to_string()), "{checkup}");
+        let not_checked = report.not_checked.join("\n");
+        assert!(not_checked.contains(&silent.to_string()), "{report}");
 
         // Two addresses of one server, as of `localhost`, are one server.
         let itself = SocketAddr::from(([127, 0, 0, 2], first.port()));
         resolve("one.test", vec![address(&first), itself]);
-        let checkup = Cache::new(named("one.test")).await.checkup().await;
-        assert_eq!(checkup.advice.iter().find(of_servers), None, "{checkup}");
+        let report = Cache::new(named("one.test")).await.doctor().await;
+        assert_eq!(report.advice.iter().find(of_servers), None, "{report}");
     })
     .await;
 }

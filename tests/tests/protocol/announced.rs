@@ -9,7 +9,7 @@ use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{Pair, over, over_each_store, patient};
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
-const ANNOUNCED: Status = Status::Bypass(BypassReason::Intended);
+const ANNOUNCED: Status = Status::Bypass(BypassReason::WriteInProgress);
 
 over_each_store! {
     while_an_announced_write_runs_nothing_it_concerns_is_served_or_stored;
@@ -308,7 +308,7 @@ async fn an_announcement_spares_what_somebody_else_keeps_under_the_rows_key() {
 #[tokio::test]
 async fn an_announcement_that_waits_is_not_lost_in_a_clearing() {
     let mut server = RedisServer::start();
-    let cache = Cache::new(over(&server).uncertainty(Duration::from_secs(60))).await;
+    let cache = Cache::new(over(&server).in_doubt_window(Duration::from_secs(60))).await;
     let shop = Shop::new(&cache);
     let other = shop.node(&Cache::new(over(&server)).await);
     server.stop();
@@ -355,7 +355,7 @@ async fn announced_writes_in_an_outage_leave_no_more_than_others() {
 #[tokio::test]
 async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
     let server = RedisServer::start();
-    let cache = Cache::new(over(&server).uncertainty(Duration::ZERO)).await;
+    let cache = Cache::new(over(&server).in_doubt_window(Duration::ZERO)).await;
     let shop = Shop::new(&cache);
     let (_gate, write) = held(&shop, |shop| async move { shop.rename(1, "new").await }).await;
     write.abort();
@@ -373,7 +373,7 @@ async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
 #[tokio::test]
 async fn writes_that_are_dropped_at_once_are_announced_together() {
     let mut server = RedisServer::start();
-    let cache = Cache::new(over(&server).uncertainty(Duration::from_secs(60))).await;
+    let cache = Cache::new(over(&server).in_doubt_window(Duration::from_secs(60))).await;
     let shop = Shop::new(&cache);
     server.stop();
     let gate = Gate::new();

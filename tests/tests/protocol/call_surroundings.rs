@@ -308,7 +308,7 @@ async fn a_call_without_its_tenant_bypasses(pair: Pair) {
         let (_, outcomes) = observe(cache.with_key("region", 7, orders.list(1))).await;
         assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::NoContext));
         let (_, outcomes) = observe(cache.with_key("tenant", f64::NAN, orders.list(1))).await;
-        assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::Unkeyable));
+        assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::InvalidKey));
     }
     assert_eq!(orders.loads(), 6);
 

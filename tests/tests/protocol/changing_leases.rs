@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cache_runtime::store::{
-    Fill, Filled, Fingerprint, Form, Found, Intended, Intent, Invalidated, Invalidation,
-    LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, ServerFacts,
-    Stamp, Store, Word,
+    EntryRef, Expected, Fill, Filled, Fingerprint, Found, Intent, IntentReply, Invalidated,
+    Invalidation, KeyChange, LeaseReply, LeaseRequest, LookupReply, Millis, Nonce, Payload,
+    Representation, ScanFilter, ServerInfo, Stamp, Store,
 };
 use cache_runtime::{BypassReason, Cache, CacheConfig, Error, ErrorKind, Status, observe};
 
@@ -23,7 +23,7 @@ const NOW: Millis = Millis(1_700_000_000_000);
 
 #[derive(Debug, Default)]
 struct Restless {
-    looks: AtomicUsize,
+    lookups: AtomicUsize,
     /// The lease that stands, if one does. Word of its change comes at once, though it does not
     /// change.
     standing: Option<LeaseRequest>,
@@ -44,7 +44,7 @@ impl Restless {
 
 fn lease(fingerprint: Fingerprint) -> LeaseRequest {
     LeaseRequest {
-        seen: Seen::Nothing,
+        expected: Expected::Nothing,
         token: Nonce::fresh(),
         stamp: stamp(),
         fingerprint,
@@ -66,38 +66,38 @@ impl Store for Restless {
         "restless"
     }
 
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn representation(&self) -> Representation {
+        Representation::Decoded
     }
 
-    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
+    async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         tokio::time::sleep(self.takes).await;
         let lease = match &self.standing {
             Some(lease) => lease.clone(),
             None => lease(Fingerprint::of::<()>(0)),
         };
-        let found = if self.looks.fetch_add(1, Ordering::SeqCst) < LOOKS {
-            Found::Entry(lease.header(probe.kind, NOW), Payload::Empty)
+        let found = if self.lookups.fetch_add(1, Ordering::SeqCst) < LOOKS {
+            Found::Entry(lease.header(entry_ref.kind, NOW), Payload::Empty)
         } else {
             Found::Nothing
         };
-        Ok(Look {
+        Ok(LookupReply {
             found,
             stamp: match &self.standing {
                 Some(lease) => lease.stamp,
                 None => stamp(),
             },
-            intended: None,
+            intents_until: None,
             now: NOW,
         })
     }
 
-    async fn listen(&self, _: &str) -> Result<Option<Word>, Error> {
+    async fn watch_key(&self, _: &str) -> Result<Option<KeyChange>, Error> {
         tokio::time::sleep(self.takes).await;
-        Ok(Some(Word::new(async {})))
+        Ok(Some(KeyChange::new(async {})))
     }
 
-    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
+    async fn lease(&self, _: &EntryRef, _: &LeaseRequest) -> Result<LeaseReply, Error> {
         absent()
     }
 
@@ -109,19 +109,19 @@ impl Store for Restless {
         absent()
     }
 
-    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
+    async fn fill(&self, _: &EntryRef, _: Fill) -> Result<Filled, Error> {
         absent()
     }
 
-    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+    async fn intend(&self, _: &Intent) -> Result<IntentReply, Error> {
         absent()
     }
 
-    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
+    async fn renew_intent(&self, _: &Intent) -> Result<IntentReply, Error> {
         absent()
     }
 
-    async fn prune(&self, _: &Probe) -> Result<(), Error> {
+    async fn prune(&self, _: &EntryRef) -> Result<(), Error> {
         absent()
     }
 
@@ -129,7 +129,7 @@ impl Store for Restless {
         absent()
     }
 
-    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
+    async fn remove_matching(&self, _: &ScanFilter) -> Result<u64, Error> {
         absent()
     }
 
@@ -141,7 +141,7 @@ impl Store for Restless {
         absent()
     }
 
-    async fn facts(&self) -> Result<ServerFacts, Error> {
+    async fn server_info(&self) -> Result<ServerInfo, Error> {
         absent()
     }
 }
@@ -168,14 +168,14 @@ async fn wait_for(store: Restless) -> (Status, usize) {
     let cache = Cache::with_store(config, Arc::clone(&store) as _).expect("a thread");
     let (read, outcomes) = observe(Shop::new(&cache).get(1)).await;
     assert!(read.expect("read").is_some());
-    (outcomes[0].status, store.looks.load(Ordering::SeqCst))
+    (outcomes[0].status, store.lookups.load(Ordering::SeqCst))
 }
 
 #[tokio::test(start_paused = true)]
 async fn word_without_a_change_is_not_followed_without_a_pause() {
-    let (status, looks) = wait_for(Restless::standing()).await;
+    let (status, lookups) = wait_for(Restless::standing()).await;
     assert_eq!(status, Status::Bypass(BypassReason::WaitLimit));
-    assert!(looks < LOOKS / 5, "{looks} looks in a second");
+    assert!(lookups < LOOKS / 5, "{lookups} looks in a second");
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,11 +114,11 @@ async fn an_intent_blocks_its_keys_no_longer_than_it_lasts() {
     for _ in 0..3 {
         assert_eq!(
             status(other.get(1)).await,
-            Status::Bypass(BypassReason::Intended)
+            Status::Bypass(BypassReason::WriteInProgress)
         );
         assert_eq!(
             status(other.list(0, 1)).await,
-            Status::Bypass(BypassReason::Intended)
+            Status::Bypass(BypassReason::WriteInProgress)
         );
     }
     set_intents_back(&server, "users:1");
@@ -146,7 +146,7 @@ async fn an_intent_of_unknown_length_does_not_stand_for_an_hour() {
         .expect("a number");
     let nonce = "0123456789abcdef".repeat(2);
     for (ahead, expected) in [
-        (60_000, Status::Bypass(BypassReason::Intended)),
+        (60_000, Status::Bypass(BypassReason::WriteInProgress)),
         (HOUR, STORED),
     ] {
         let ends = seconds * 1_000 + ahead;

@@ -294,7 +294,7 @@ async fn a_long_error_of_the_server_stays_on_its_line_and_short() {
         let stats = cache.get_stats().await;
         let texts = [
             stats.reason.expect("it is not used"),
-            cache.checkup().await.to_string(),
+            cache.doctor().await.to_string(),
         ];
         for text in texts {
             let control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';

@@ -363,7 +363,7 @@ async fn two_functions_do_not_share_a_key(pair: Pair) {
     assert_eq!(second(&pair.a, 1).await, "second 1");
     assert_eq!(
         status(second(&pair.a, 1)).await,
-        Status::Bypass(BypassReason::Claimed)
+        Status::Bypass(BypassReason::KeyConflict)
     );
     assert!(matches!(
         status(first(&pair.a, 1)).await,

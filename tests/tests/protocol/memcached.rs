@@ -463,14 +463,14 @@ async fn limits_of_memcached_are_reported_and_made_up_for() {
 
     let refused = cache.disable_everywhere("users").await;
     assert_eq!(refused.map_err(|it| it.kind()), Err(ErrorKind::Unsupported));
-    let checkup = cache.checkup().await.to_string();
+    let report = cache.doctor().await.to_string();
     for said in [
         "Memcached lacks a list of its keys",
         "pushes",
         "scripts",
         "evicted",
     ] {
-        assert!(checkup.contains(said), "{said}: {checkup}");
+        assert!(report.contains(said), "{said}: {report}");
     }
     let stats = cache.get_stats().await;
     assert!(stats.connected && stats.total_keys.is_some(), "{stats:?}");

@@ -184,7 +184,8 @@ async fn a_damaged_payload_is_a_miss_and_replaced() {
 async fn a_process_that_dies_while_it_loads_is_succeeded() {
     use cache_runtime::EntryKind;
     use cache_runtime::store::{
-        Dep, Fingerprint, LeaseReply, LeaseRequest, Nonce, Probe, RedisStore, Seen, Store,
+        Dependency, EntryRef, Expected, Fingerprint, LeaseReply, LeaseRequest, Nonce, RedisStore,
+        Store,
     };
 
     let server = RedisServer::start();
@@ -192,21 +193,21 @@ async fn a_process_that_dies_while_it_loads_is_succeeded() {
     // The lease of a process that will neither fill nor give it back.
     let redis = RedisConfig::at("127.0.0.1", server.port());
     let store = RedisStore::connect(&redis, &patient(), &tokio::runtime::Handle::current()).await;
-    let deps = [Dep::new("@gen:users".into())].into();
-    let probe = Probe {
+    let deps = [Dependency::new("@gen:users".into())].into();
+    let entry_ref = EntryRef {
         key: "users:1".into(),
         kind: EntryKind::Entity,
         deps,
     };
     let request = LeaseRequest {
-        seen: Seen::Nothing,
+        expected: Expected::Nothing,
         token: Nonce::fresh(),
-        stamp: store.look(&probe).await.expect("reached").stamp,
+        stamp: store.lookup(&entry_ref).await.expect("reached").stamp,
         fingerprint: Fingerprint::of::<crate::shop::User>(0),
         length: Duration::from_millis(200),
     };
     assert_eq!(
-        store.lease(&probe, &request).await.expect("reached"),
+        store.lease(&entry_ref, &request).await.expect("reached"),
         LeaseReply::Granted
     );
     assert_eq!(

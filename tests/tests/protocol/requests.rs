@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cache_runtime::store::{
-    Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
-    Look, Matching, MemoryStore, Millis, Nonce, Probe, ServerFacts, Store,
+    EntryRef, Fill, Filled, Intent, IntentReply, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, LookupReply, MemoryStore, Millis, Nonce, Representation, ScanFilter, ServerInfo,
+    Store,
 };
 use cache_runtime::testing::{Fault, TestCache};
 use cache_runtime::{Cache, Error, Status, cached, invalidates, observe, refresh};
@@ -144,16 +145,20 @@ impl Store for Held {
         "held"
     }
 
-    fn form(&self) -> Form {
-        self.store.form()
+    fn representation(&self) -> Representation {
+        self.store.representation()
     }
 
-    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        self.store.look(probe).await
+    async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+        self.store.lookup(entry_ref).await
     }
 
-    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        self.store.lease(probe, request).await
+    async fn lease(
+        &self,
+        entry_ref: &EntryRef,
+        request: &LeaseRequest,
+    ) -> Result<LeaseReply, Error> {
+        self.store.lease(entry_ref, request).await
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
@@ -164,20 +169,20 @@ impl Store for Held {
         self.store.release(key, token).await
     }
 
-    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
-        self.store.fill(probe, fill).await
+    async fn fill(&self, entry_ref: &EntryRef, fill: Fill) -> Result<Filled, Error> {
+        self.store.fill(entry_ref, fill).await
     }
 
-    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn intend(&self, intent: &Intent) -> Result<IntentReply, Error> {
         self.store.intend(intent).await
     }
 
-    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn renew_intent(&self, intent: &Intent) -> Result<IntentReply, Error> {
         self.store.renew_intent(intent).await
     }
 
-    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
-        self.store.prune(probe).await
+    async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error> {
+        self.store.prune(entry_ref).await
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
@@ -185,9 +190,9 @@ impl Store for Held {
         self.store.invalidate(invalidation).await
     }
 
-    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
+    async fn remove_matching(&self, filter: &ScanFilter) -> Result<u64, Error> {
         self.gate.pass().await;
-        self.store.remove_matching(matching).await
+        self.store.remove_matching(filter).await
     }
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
@@ -199,8 +204,8 @@ impl Store for Held {
         self.store.ping().await
     }
 
-    async fn facts(&self) -> Result<ServerFacts, Error> {
-        self.store.facts().await
+    async fn server_info(&self) -> Result<ServerInfo, Error> {
+        self.store.server_info().await
     }
 }
 

@@ -137,7 +137,7 @@ async fn a_block_that_is_dropped_may_have_committed(pair: Pair) {
     gate.arrival().await;
     block.abort();
     block.await.expect_err("aborted");
-    let announced = Status::Bypass(BypassReason::Intended);
+    let announced = Status::Bypass(BypassReason::WriteInProgress);
     eventually(TEST_TIMEOUT, async || {
         status(other.get(1)).await == announced
     })
@@ -165,7 +165,7 @@ async fn writes_dropped_inside_are_handed_outward(pair: Pair) {
     block.await.expect("ends");
     assert_eq!(name(&other, 1).await, "newer");
     // On a connection of its own, the commit may still be on its way.
-    let announced = Status::Bypass(BypassReason::Intended);
+    let announced = Status::Bypass(BypassReason::WriteInProgress);
     assert_eq!(status(other.get(1)).await, announced);
 }
 
@@ -259,7 +259,7 @@ async fn outside_a_block_the_write_is_announced_instead(pair: Pair) {
     let other = shop.node(&pair.b);
     name(&other, 1).await;
     shop.rename_in_transaction(1).await.expect("written");
-    let announced = Status::Bypass(BypassReason::Intended);
+    let announced = Status::Bypass(BypassReason::WriteInProgress);
     eventually(TEST_TIMEOUT, async || {
         status(other.get(1)).await == announced
     })
@@ -296,7 +296,7 @@ async fn an_announcement_stands_until_the_block_ends(pair: Pair) {
         shop.rename_all_in_transaction_crash_safe().await?;
         let reader = other.clone();
         let seen = elsewhere(async move { status(reader.get(1)).await }).await;
-        assert_eq!(seen, Status::Bypass(BypassReason::Intended));
+        assert_eq!(seen, Status::Bypass(BypassReason::WriteInProgress));
         shop.commit(1, "new");
         Ok::<_, DbError>(())
     });

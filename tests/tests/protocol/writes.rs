@@ -101,13 +101,14 @@ const UNCERTAINTY: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn an_error_whose_commit_comes_later_is_invalidated_again_in_memory() {
-    a_commit_after_an_error(Cache::new(patient().local_mb(4).uncertainty(UNCERTAINTY)).await).await;
+    a_commit_after_an_error(Cache::new(patient().local_mb(4).in_doubt_window(UNCERTAINTY)).await)
+        .await;
 }
 
 #[tokio::test]
 async fn an_error_whose_commit_comes_later_is_invalidated_again_in_redis() {
     let server = RedisServer::start();
-    a_commit_after_an_error(Cache::new(over(&server).uncertainty(UNCERTAINTY)).await).await;
+    a_commit_after_an_error(Cache::new(over(&server).in_doubt_window(UNCERTAINTY)).await).await;
 }
 
 async fn a_caller_that_hangs_up_after_the_commit_leaves_nothing_stale(pair: Pair) {

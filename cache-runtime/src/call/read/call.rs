@@ -30,23 +30,23 @@ use crate::call::returns::{Loaded, Returns};
 use crate::call::{ambient, memo};
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::{Engine, Handle};
-pub(crate) use crate::key::Dependency;
 use crate::key::Key;
+pub(crate) use crate::key::NamedDependency;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{CallSite, Resource, ResourceRef};
-use crate::store::{Look, Payload, Probe};
+use crate::store::{EntryRef, LookupReply, Payload};
 
 /// A call with its key.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) cache: Handle,
     pub(crate) resource: ResourceRef,
-    /// The key, and the dependencies that the function names; see [`probe`](Self::probe).
-    pub(super) own: Probe,
+    /// The key, and the dependencies that the function names; see [`entry_ref`](Self::entry_ref).
+    pub(super) own: EntryRef,
     /// Further dependencies, as this process knew them when the call began.
     pub(super) remembered: Option<Box<KnownDependencies>>,
     /// Further dependencies, as the entry itself lists them.
@@ -58,7 +58,7 @@ pub(crate) struct Call {
     pub(crate) stale_policy: StalePolicy,
     pub(super) local_options: LocalOptions,
     pub(super) context: Option<LoadContext>,
-    pub(super) extras: Vec<Dependency>,
+    pub(super) extras: Vec<NamedDependency>,
     /// The names of the values that are set around the call and that the function adds to its key,
     /// besides those of its resource.
     pub(super) included: Box<[Box<str>]>,
@@ -87,29 +87,29 @@ impl Call {
         let fits = key
             .id_form()
             .is_none_or(|form| resource.fits(form, TypeId::of::<()>(), None));
-        let probe = Probe {
+        let entry_ref = EntryRef {
             key: key.render(&cache.space),
             kind: key.kind(),
             deps: all_deps(&cache, &resource.deps(key.kind(), key.op()), key.extras()),
         };
-        let mut problem = (!fits).then_some(BypassReason::Claimed);
+        let mut problem = (!fits).then_some(BypassReason::KeyConflict);
         if key.is_ambiguous() {
-            problem = Some(BypassReason::Unkeyable);
+            problem = Some(BypassReason::InvalidKey);
         }
-        let mut probe = probe;
+        let mut entry_ref = entry_ref;
         if !resource.contexts.is_empty() {
-            problem = problem.or(add_contexts(&mut probe.key, &resource));
+            problem = problem.or(add_contexts(&mut entry_ref.key, &resource));
         }
         let by_hand = resource.version_by_hand(key.op());
         let ttl = TtlRequest {
             value: ttl,
             ..TtlRequest::default()
         };
-        let remembered = remembered(&cache, &probe);
+        let remembered = remembered(&cache, &entry_ref);
         Self {
             cache,
             resource: ResourceRef::by_hand(resource),
-            own: probe,
+            own: entry_ref,
             remembered,
             learnt: OnceLock::new(),
             window: OnceLock::new(),
@@ -200,11 +200,11 @@ impl Call {
 
     /// Looks up the entry. Ends expired intents first: their writers are gone, so the readers that
     /// find them must prune them.
-    pub(crate) async fn look(&self) -> Result<Box<Look>, Error> {
-        match self.look_once().await {
+    pub(crate) async fn lookup_in_store(&self) -> Result<Box<LookupReply>, Error> {
+        match self.lookup_once().await {
             // The result is dropped before the next await, which would otherwise hold it. All calls
             // look up, but few find expired intents.
-            Ok(look) if look.has_expired_intents(self.cache.config.longest_intent()) => {}
+            Ok(lookup) if lookup.has_expired_intents(self.cache.config.longest_intent()) => {}
             seen => return seen,
         }
         Box::pin(self.prune_and_look()).await
@@ -212,41 +212,43 @@ impl Call {
 
     /// Looks up the entry, and measures the time. Not an `async fn`, since many calls may wait
     /// here, and each would hold its locals.
-    fn look_once(&self) -> impl Future<Output = Result<Box<Look>, Error>> + Send + use<'_> {
-        let look = match log::is_on() {
+    fn lookup_once(
+        &self,
+    ) -> impl Future<Output = Result<Box<LookupReply>, Error>> + Send + use<'_> {
+        let lookup = match log::is_on() {
             true => self.traced_look(),
-            false => self.cache.store.look_boxed(self.probe()),
+            false => self.cache.store.lookup_boxed(self.entry_ref()),
         };
         self.begins_to_look();
-        look.map(|mut looked| {
+        lookup.map(|mut looked| {
             self.has_looked();
-            if let Ok(look) = &mut looked {
-                self.reads_list(look);
+            if let Ok(lookup) = &mut looked {
+                self.reads_list(lookup);
             }
             looked
         })
     }
 
     #[cold]
-    fn traced_look(&self) -> BoxFuture<'_, Result<Box<Look>, Error>> {
-        let look = self.cache.store.look_boxed(self.probe());
-        Box::pin(in_span(self.lookup_span(), look))
+    fn traced_look(&self) -> BoxFuture<'_, Result<Box<LookupReply>, Error>> {
+        let lookup = self.cache.store.lookup_boxed(self.entry_ref());
+        Box::pin(in_span(self.lookup_span(), lookup))
     }
 
     /// Looks up generations for the call, under another key than its own. Prunes expired intents on
-    /// them first, as [`look`](Self::look) does.
-    pub(super) async fn look_at(&self, probe: &Probe) -> Result<Look, Error> {
+    /// them first, as [`lookup`](Self::lookup) does.
+    pub(super) async fn look_at(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         let store = &self.cache.store;
-        let look = async {
-            let look = store.look(probe).await?;
-            if !look.has_expired_intents(self.cache.config.longest_intent()) {
-                return Ok(look);
+        let lookup = async {
+            let lookup = store.lookup(entry_ref).await?;
+            if !lookup.has_expired_intents(self.cache.config.longest_intent()) {
+                return Ok(lookup);
             }
-            store.prune(probe).await?;
-            store.look(probe).await
+            store.prune(entry_ref).await?;
+            store.lookup(entry_ref).await
         };
         let mut budget = CallBudget::new(self.cache.config.command_budget);
-        budget.spend(look).await
+        budget.spend(lookup).await
     }
 
     /// Why the store must not be asked for the entry now, if so.
@@ -258,52 +260,52 @@ impl Call {
         if let Some(reason) = self.is_behind() {
             return Some(reason);
         }
-        let is_pending = self.cache.invalidations.is_pending(self.probe());
+        let is_pending = self.cache.invalidations.is_pending(self.entry_ref());
         is_pending.then_some(BypassReason::Pending)
     }
 
-    pub(super) async fn prune_and_look(&self) -> Result<Box<Look>, Error> {
+    pub(super) async fn prune_and_look(&self) -> Result<Box<LookupReply>, Error> {
         let store = &self.cache.store;
-        store.prune(self.probe()).await?;
-        let mut look = store.look_boxed(self.probe()).await?;
-        self.reads_list(&mut look);
-        Ok(look)
+        store.prune(self.entry_ref()).await?;
+        let mut lookup = store.lookup_boxed(self.entry_ref()).await?;
+        self.reads_list(&mut lookup);
+        Ok(lookup)
     }
 
     /// Looks up the entry, and once more if it lists unknown dependencies.
-    pub(crate) async fn look_at_all(&self) -> Result<Box<Look>, Error> {
+    pub(crate) async fn look_at_all(&self) -> Result<Box<LookupReply>, Error> {
         let knew = self.has_learnt();
-        let look = self.look().await?;
+        let lookup = self.lookup_in_store().await?;
         match self.has_learnt() == knew {
-            true => Ok(look),
-            false => self.look().await,
+            true => Ok(lookup),
+            false => self.lookup_in_store().await,
         }
     }
 
     /// Looks at the entry for somebody who only wants to see it: creates no generation, and prunes
     /// no intent.
     #[cfg(feature = "admin")]
-    pub(crate) async fn examine(&self) -> Result<Box<Look>, Error> {
+    pub(crate) async fn examine(&self) -> Result<Box<LookupReply>, Error> {
         if mutation::is_active("looking-at-an-entry-writes") {
             return self.look_at_all().await;
         }
         let knew = self.has_learnt();
-        let mut look = self.examine_once().await?;
+        let mut lookup = self.examine_once().await?;
         if self.has_learnt() != knew {
-            look = self.examine_once().await?;
+            lookup = self.examine_once().await?;
         }
         // Their writers are gone. The next reader prunes them.
-        if look.has_expired_intents(self.cache.config.longest_intent()) {
-            look.intended = None;
+        if lookup.has_expired_intents(self.cache.config.longest_intent()) {
+            lookup.intents_until = None;
         }
-        Ok(look)
+        Ok(lookup)
     }
 
     #[cfg(feature = "admin")]
-    async fn examine_once(&self) -> Result<Box<Look>, Error> {
-        let mut look = Box::new(self.cache.store.examine(self.probe()).await?);
-        self.reads_list(&mut look);
-        Ok(look)
+    async fn examine_once(&self) -> Result<Box<LookupReply>, Error> {
+        let mut lookup = Box::new(self.cache.store.examine(self.entry_ref()).await?);
+        self.reads_list(&mut lookup);
+        Ok(lookup)
     }
 
     /// Returns the value of an entry, and reports and counts the hit. `None` if it does not decode.
@@ -374,9 +376,9 @@ impl Call {
 
 /// The further dependencies of the entry that this process knows.
 #[inline]
-pub(super) fn remembered(cache: &Engine, probe: &Probe) -> Option<Box<KnownDependencies>> {
-    let list = cache.learnt.list(&probe.key)?;
-    Some(Box::new(KnownDependencies::new(probe, list)))
+pub(super) fn remembered(cache: &Engine, entry_ref: &EntryRef) -> Option<Box<KnownDependencies>> {
+    let list = cache.learnt.list(&entry_ref.key)?;
+    Some(Box::new(KnownDependencies::new(entry_ref, list)))
 }
 
 /// Adds the values that are set around a manual call to its key; returns an error if one is not

@@ -13,7 +13,7 @@ use crate::call::tag::IntoTag;
 use crate::call::{ambient, enclosing};
 use crate::engine::Handle;
 use crate::key::{KeyPart, KeyWriter};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::registry::{CallSite, Mistake};
 
 /// Lets the body of a function under `#[cached(.., context = name)]` decide about its value, where
@@ -51,7 +51,7 @@ struct LoadSettings {
     ttl: Option<Duration>,
     no_store: bool,
     /// In the order of their keys, like those of all readers of the entry.
-    deps: BTreeSet<Arc<Dep>>,
+    deps: BTreeSet<Arc<Dependency>>,
     /// The cache and the function that the body runs for; `None` if nothing is stored anyway.
     load: Option<(Handle, Option<&'static CallSite>)>,
 }
@@ -174,7 +174,7 @@ impl LoadContext {
 
     /// The dependencies that the body has named.
     #[expect(clippy::mutable_key_type, reason = "ordered by their keys, which stay")]
-    pub(super) fn named(&self) -> BTreeSet<Arc<Dep>> {
+    pub(super) fn named(&self) -> BTreeSet<Arc<Dependency>> {
         self.0.lock().deps.clone()
     }
 
@@ -190,7 +190,7 @@ impl LoadContext {
 }
 
 impl LoadSettings {
-    fn adds(&mut self, deps: impl IntoIterator<Item = Arc<Dep>>) {
+    fn adds(&mut self, deps: impl IntoIterator<Item = Arc<Dependency>>) {
         self.deps.extend(deps);
         if self.deps.len() > MOST {
             self.no_store = true;

@@ -6,7 +6,7 @@ use crate::base::clock::Millis;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Found, Look, Payload};
+use crate::store::{Found, LookupReply, Payload};
 
 /// An entry that may be served. It is boxed when it is made, since it passes through several
 /// functions.
@@ -37,15 +37,15 @@ impl Hit {
 
     /// Returns the entry of a lookup, if it may be served by a caller that only reads.
     #[inline]
-    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Box<Self>> {
-        let Found::Entry(header, payload) = look.found else {
+    pub(crate) fn of(lookup: LookupReply, fingerprint: Fingerprint) -> Option<Box<Self>> {
+        let Found::Entry(header, payload) = lookup.found else {
             return None;
         };
-        let may_be_served = header.stays_under(look.stamp, fingerprint)
-            && look.intended.is_none()
-            && look.now < header.fresh
-            && !header.is_ahead_of(look.now);
-        may_be_served.then(|| Self::new(header, payload, look.now))
+        let may_be_served = header.stays_under(lookup.stamp, fingerprint)
+            && lookup.intents_until.is_none()
+            && lookup.now < header.fresh
+            && !header.is_ahead_of(lookup.now);
+        may_be_served.then(|| Self::new(header, payload, lookup.now))
     }
 }
 

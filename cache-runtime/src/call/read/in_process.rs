@@ -30,11 +30,11 @@ use crate::coalesce::load_gate::{self, GateLeader, GateResult, GateRole};
 use crate::coalesce::single_flight::LoadResult;
 use crate::coalesce::waits::WaitDecision;
 use crate::key::EntryKind;
-use crate::local::{Expected, Local, ReadToken};
+use crate::local::{ExpectedEntry, Local, ReadToken};
 use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::Mistake;
-use crate::store::Probe;
+use crate::store::EntryRef;
 
 /// How often the flags are taken before the value is not kept. Creating a missing generation is a
 /// change as well.
@@ -91,7 +91,7 @@ impl Call {
         };
         // Another caller may have loaded it meanwhile. Inside a body only a certain answer counts.
         if scope::mode() == Mode::Usual {
-            let asked = Expected {
+            let asked = ExpectedEntry {
                 type_id: TypeId::of::<R::Value>(),
                 version: self.version,
                 extras: &self.extras,
@@ -128,10 +128,10 @@ impl Call {
             return Some(BypassReason::Transaction);
         }
         let mode = match scope::mode() {
-            Mode::Bypass => Some(BypassReason::Asked),
+            Mode::Bypass => Some(BypassReason::Requested),
             Mode::Usual | Mode::Refresh => None,
         };
-        enclosing::bars(&self.cache, self.probe())
+        enclosing::bars(&self.cache, self.entry_ref())
             .or(mode)
             .or(self.problem)
             .or_else(|| self.barred_from_asking())
@@ -164,33 +164,33 @@ impl Call {
 
     /// The flags, taken before the generations were read, and the stamp of these generations.
     async fn token_and_stamp(&self, local: &Local) -> Result<(ReadToken, Stamp), BypassReason> {
-        let probe = Probe {
+        let entry_ref = EntryRef {
             key: self
                 .cache
                 .space
                 .generation(&format!("{}~in-process", self.resource.name)),
             kind: EntryKind::Derived,
-            deps: Arc::clone(&self.probe().deps),
+            deps: Arc::clone(&self.entry_ref().deps),
         };
-        let look = async || {
-            self.look_at(&probe).await.map_err(|error| {
+        let lookup = async || {
+            self.look_at(&entry_ref).await.map_err(|error| {
                 self.fault(&error);
                 BypassReason::of(&error)
             })
         };
         // Missing generations are created by this process.
-        look().await?;
+        lookup().await?;
         let mut attempt = 1;
         loop {
             let token = local
-                .read_token(self.probe())
+                .read_token(self.entry_ref())
                 .ok_or(BypassReason::Unavailable)?;
-            let look = look().await?;
-            if look.intended.is_some() {
-                return Err(BypassReason::Intended);
+            let lookup = lookup().await?;
+            if lookup.intents_until.is_some() {
+                return Err(BypassReason::WriteInProgress);
             }
             if attempt == ATTEMPTS || local.is_valid(&token) {
-                return Ok((token, look.stamp));
+                return Ok((token, lookup.stamp));
             }
             attempt += 1;
         }

@@ -110,7 +110,7 @@ impl KeyedCall<'_> {
     pub(super) fn key(&self) -> Result<Key, Error> {
         let lookup = self.lookup();
         match lookup.problem {
-            Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
+            Some(problem @ (BypassReason::InvalidKey | BypassReason::KeyConflict)) => {
                 let text = format!("this call has no key of its own ({})", problem.as_str());
                 Err(Error::new(ErrorKind::InvalidKey, text))
             }
@@ -238,7 +238,7 @@ impl KeyedCall<'_> {
         let lookup = self.lookup();
         match &lookup.cache.local {
             Some(local) => lookup.local_entry(local, wanted),
-            None => lookup.glance(wanted, || match self {
+            None => lookup.try_lookup(wanted, || match self {
                 Self::PreparedCall(_, call) => call.fingerprint(wanted.type_id, wanted.fingerprint),
                 Self::Call(call) => (wanted.fingerprint)(call.version),
             }),

@@ -332,13 +332,13 @@ impl Call {
             return None;
         }
         let mut budget = CallBudget::new(cache.config.command_budget);
-        let look = budget.spend(self.look_at_all()).await.ok()?;
+        let lookup = budget.spend(self.look_at_all()).await.ok()?;
         // The entry may have listed further dependencies.
-        let is_pending = cache.invalidations.is_pending(self.probe());
-        if is_pending || enclosing::bars(cache, self.probe()).is_some() {
+        let is_pending = cache.invalidations.is_pending(self.entry_ref());
+        if is_pending || enclosing::bars(cache, self.entry_ref()).is_some() {
             return None;
         }
-        let hit = Hit::of(*look, self.fingerprint::<R::Value>())?;
+        let hit = Hit::of(*lookup, self.fingerprint::<R::Value>())?;
         restore(hit.content, hit.codec, &hit.payload)
     }
 

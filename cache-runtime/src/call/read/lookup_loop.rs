@@ -29,7 +29,7 @@ use crate::local::ReadToken;
 use crate::protocol::circuit::Circuit;
 use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{LeaseReply, Look, Seen};
+use crate::store::{Expected, LeaseReply, LookupReply};
 
 /// The lookup loop of one reader. Nothing here depends on the types of the function.
 #[derive(Debug)]
@@ -121,14 +121,14 @@ impl<'a> LookupLoop<'a> {
         }
         match scope::mode() {
             Mode::Usual => self.next_action().await,
-            Mode::Bypass => Action::Bypass(BypassReason::Asked),
+            Mode::Bypass => Action::Bypass(BypassReason::Requested),
             Mode::Refresh => Box::pin(self.take()).await,
         }
     }
 
     /// Returns why an enclosing body forces a bypass, if it does.
     pub(crate) fn barred(&self) -> Option<BypassReason> {
-        enclosing::bars(&self.call.cache, self.call.probe())
+        enclosing::bars(&self.call.cache, self.call.entry_ref())
     }
 
     /// Looks up the entry and returns what the caller should do. Waits for another caller's load if
@@ -147,8 +147,12 @@ impl<'a> LookupLoop<'a> {
             self.read_token = call.read_token();
             let knew = call.has_learnt();
             let began = call.timing.begins_to_look();
-            let look = match self.call_budget.spend_running(began, call.look()).await {
-                Ok(look) => look,
+            let lookup = match self
+                .call_budget
+                .spend_running(began, call.lookup_in_store())
+                .await
+            {
+                Ok(lookup) => lookup,
                 Err(error) => return call.fault(&error),
             };
             if call.has_learnt() != knew {
@@ -161,7 +165,7 @@ impl<'a> LookupLoop<'a> {
             if mutation::is_active("marked-after-the-read") {
                 self.read_token = call.read_token();
             }
-            let step = match self.decide(look) {
+            let step = match self.decide(lookup) {
                 NextStep::Action(action) => return action,
                 NextStep::LookAgain => continue,
                 NextStep::Step(step) => step,
@@ -174,19 +178,19 @@ impl<'a> LookupLoop<'a> {
 
     /// Decides after a lookup.
     #[expect(clippy::boxed_local, reason = "unboxed, it would be copied once more")]
-    fn decide(&mut self, look: Box<Look>) -> NextStep<'_> {
-        let (stamp, now) = (look.stamp, look.now);
-        let state = self.classify(*look);
+    fn decide(&mut self, lookup: Box<LookupReply>) -> NextStep<'_> {
+        let (stamp, now) = (lookup.stamp, lookup.now);
+        let state = self.classify(*lookup);
         if !matches!(state, EntryState::Hit(_)) {
             self.call_budget.stop();
         }
-        let (past, seen) = match state {
+        let (past, expected) = match state {
             EntryState::Hit(hit) => return NextStep::Action(Action::Hit(hit)),
             EntryState::Past(hit, None) => {
                 return NextStep::Action(Action::Stale(hit, StaleReason::Revalidating));
             }
-            EntryState::Past(hit, Some(seen)) => (Some(hit), seen),
-            EntryState::Vacant(seen) => (None, seen),
+            EntryState::Past(hit, Some(expected)) => (Some(hit), expected),
+            EntryState::Vacant(expected) => (None, expected),
             EntryState::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
             EntryState::Leased(header) => match self.on_lease(header, stamp, now) {
                 LeaseDecision::Joins(waiter, noted) if self.may_close_cycle(header.token) => {
@@ -196,7 +200,7 @@ impl<'a> LookupLoop<'a> {
                 LeaseDecision::Polls if self.may_close_cycle(header.token) => {
                     return NextStep::Step(Box::pin(self.wait_in_load(header.token, None)));
                 }
-                LeaseDecision::GivesWay(seen) => (None, seen),
+                LeaseDecision::GivesWay(expected) => (None, expected),
                 LeaseDecision::LookAgain => return NextStep::LookAgain,
                 LeaseDecision::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
                 LeaseDecision::Joins(waiter, noted) => {
@@ -207,7 +211,7 @@ impl<'a> LookupLoop<'a> {
                 }
             },
         };
-        NextStep::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
+        NextStep::Step(Box::pin(self.ask_for_lease(stamp, expected, past)))
     }
 
     /// Requests the lease for the state that was seen. Returns `None` if another caller was faster;
@@ -215,13 +219,13 @@ impl<'a> LookupLoop<'a> {
     async fn ask_for_lease(
         &mut self,
         stamp: Stamp,
-        seen: Seen,
+        expected: Expected,
         past: Option<Box<Hit>>,
     ) -> Option<Action> {
         let call = self.call;
         let mut permit = Permit::new(call, stamp, self.fingerprint);
         permit.call_budget = self.call_budget;
-        let reply = permit.take_within(call, seen).await;
+        let reply = permit.take_within(call, expected).await;
         self.call_budget = permit.call_budget;
         if let Some(hit) = past {
             if let Ok(LeaseReply::Granted) = reply {
@@ -239,9 +243,9 @@ impl<'a> LookupLoop<'a> {
                 permit.forget();
                 Action::Bypass(BypassReason::Foreign)
             }
-            Ok(LeaseReply::Intended) => {
+            Ok(LeaseReply::WriteInProgress) => {
                 permit.forget();
-                Action::Bypass(BypassReason::Intended)
+                Action::Bypass(BypassReason::WriteInProgress)
             }
             Ok(LeaseReply::Taken(_)) => {
                 permit.forget();
@@ -284,22 +288,24 @@ impl<'a> LookupLoop<'a> {
         if let Some(reason) = call.problem.or_else(|| call.barred_from_asking()) {
             return Action::Bypass(reason);
         }
-        let look = match self.call_budget.spend(call.look_at_all()).await {
-            Ok(look) if look.intended.is_some() => return Action::Bypass(BypassReason::Intended),
-            Ok(look) => look,
+        let lookup = match self.call_budget.spend(call.look_at_all()).await {
+            Ok(lookup) if lookup.intents_until.is_some() => {
+                return Action::Bypass(BypassReason::WriteInProgress);
+            }
+            Ok(lookup) => lookup,
             Err(error) => return call.fault(&error),
         };
-        let mut permit = Permit::new(call, look.stamp, self.fingerprint);
+        let mut permit = Permit::new(call, lookup.stamp, self.fingerprint);
         permit.call_budget = self.call_budget;
-        match permit.take_within(call, Seen::Anything).await {
+        match permit.take_within(call, Expected::Anything).await {
             Ok(LeaseReply::Granted) => Action::Lead(permit),
             Ok(LeaseReply::Foreign) => {
                 permit.forget();
                 Action::Bypass(BypassReason::Foreign)
             }
-            Ok(LeaseReply::Taken(_) | LeaseReply::Intended) => {
+            Ok(LeaseReply::Taken(_) | LeaseReply::WriteInProgress) => {
                 permit.forget();
-                Action::Bypass(BypassReason::Intended)
+                Action::Bypass(BypassReason::WriteInProgress)
             }
             Err(error) => call.fault(&error),
         }

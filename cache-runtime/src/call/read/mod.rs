@@ -33,7 +33,7 @@ mod store_filter;
 mod tests;
 mod timing;
 
-pub use self::audit::audit_report::{AuditFigures, AuditReport};
+pub use self::audit::audit_report::{AuditReport, AuditStats};
 pub use self::batch::Batch;
 pub(crate) use self::call::{Call, value_of};
 pub use self::context::LoadContext;

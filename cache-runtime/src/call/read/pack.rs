@@ -22,7 +22,7 @@ use crate::protocol::codec::{self, Compare, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
 use crate::registry;
-use crate::store::{Form, Payload};
+use crate::store::{Payload, Representation};
 
 impl Call {
     /// Returns the entry for a return value, if it may be stored.
@@ -115,16 +115,16 @@ impl Call {
         share: impl FnOnce() -> Option<Arc<V>>,
         fresh_for: Duration,
     ) -> Result<NewEntry, Error> {
-        let form = match self.is_kept_here_only() {
-            true => Form::Decoded,
-            false => self.cache.store.form(),
+        let representation = match self.is_kept_here_only() {
+            true => Representation::Decoded,
+            false => self.cache.store.representation(),
         };
         if V::schema().is_endless && !V::is_verbatim() {
             return Err(self.loses::<V>(endless()));
         }
         let plain = self.codec.plain();
-        let (codec, payload, size) = match form {
-            Form::Encoded => {
+        let (codec, payload, size) = match representation {
+            Representation::Encoded => {
                 let encoded = value.to_bytes(plain);
                 let (bytes, footprint) = encoded.map_err(|it| self.loses::<V>(it))?;
                 self.within_limit(bytes.len())?;
@@ -137,7 +137,7 @@ impl Call {
                 let size = bytes.len();
                 (codec, Payload::Encoded(bytes), size)
             }
-            Form::Decoded => {
+            Representation::Decoded => {
                 let measured = value.measure(plain);
                 let (size, footprint) = measured.map_err(|it| self.loses::<V>(it))?;
                 let size = self.within_limit(size)?;

@@ -13,7 +13,7 @@ use crate::coalesce::single_flight::Leader;
 use crate::engine::Handle;
 use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Fill, Filled, Form, LeaseReply, LeaseRequest, Payload, Seen};
+use crate::store::{Expected, Fill, Filled, LeaseReply, LeaseRequest, Payload, Representation};
 
 /// The right and the duty to load: a lease in the store, and a single-flight load in the process.
 ///
@@ -79,22 +79,26 @@ impl Permit {
     pub(super) async fn take_within(
         &mut self,
         call: &Call,
-        seen: Seen,
+        expected: Expected,
     ) -> Result<LeaseReply, crate::Error> {
         let mut call_budget = self.call_budget;
-        let reply = call_budget.spend(self.take(call, seen)).await;
+        let reply = call_budget.spend(self.take(call, expected)).await;
         self.call_budget = call_budget;
         reply
     }
 
-    pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
-        let request = self.request(seen);
-        self.cache.store.lease(call.probe(), &request).await
+    pub(crate) async fn take(
+        &self,
+        call: &Call,
+        expected: Expected,
+    ) -> Result<LeaseReply, crate::Error> {
+        let request = self.request(expected);
+        self.cache.store.lease(call.entry_ref(), &request).await
     }
 
-    pub(super) fn request(&self, seen: Seen) -> LeaseRequest {
+    pub(super) fn request(&self, expected: Expected) -> LeaseRequest {
         LeaseRequest {
-            seen,
+            expected,
             token: self.token,
             stamp: self.stamp,
             fingerprint: self.fingerprint,
@@ -131,16 +135,18 @@ impl Permit {
         verified: Option<Verified>,
     ) -> Option<Filled> {
         let mut fill = self.to_fill(call, new_entry, verified.as_ref());
-        let probe = verified.as_ref().map_or(call.probe(), Verified::probe);
+        let entry_ref = verified
+            .as_ref()
+            .map_or(call.entry_ref(), Verified::entry_ref);
         if crate::base::mutation::is_active("stamp-read-at-fill")
-            && let Ok(look) = self.cache.store.look(probe).await
+            && let Ok(lookup) = self.cache.store.lookup(entry_ref).await
         {
-            fill.stamp = look.stamp;
+            fill.stamp = lookup.stamp;
         }
         // A shutdown waits for the fill.
         let _running = call.cache.invalidations.begin();
         let (size, began) = (fill.size, clock::now());
-        let filling = call.cache.store.fill(probe, fill);
+        let filling = call.cache.store.fill(entry_ref, fill);
         let filled = self.call_budget.spend(filling).await;
         call.filled_for(began.elapsed(), size, &filled);
         match filled {
@@ -168,7 +174,7 @@ impl Permit {
         };
         let list = list.filter(|list| !list.is_empty());
         let (mut payload, mut size) = (new_entry.payload, new_entry.size);
-        let lists = list.is_some() && call.cache.store.form() == Form::Encoded;
+        let lists = list.is_some() && call.cache.store.representation() == Representation::Encoded;
         if let (true, Some(list)) = (lists, list) {
             let bytes = match &payload {
                 Payload::Encoded(bytes) => &**bytes,

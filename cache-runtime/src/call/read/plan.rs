@@ -17,11 +17,12 @@ use crate::call::scope::{self, KeyHeldBack};
 use crate::call::{ambient, enclosing, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
-    Argument, ArgumentCheck, Dependency, EntryKind, IdForm, KeyPart, KeyWriter, RowOf, is_resource,
+    Argument, ArgumentCheck, EntryKind, IdForm, KeyPart, KeyWriter, NamedDependency, RowOf,
+    is_resource,
 };
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{Instance, Mistake, ResourceRef, Site};
-use crate::store::Probe;
+use crate::store::EntryRef;
 use crate::telemetry::audit::threshold;
 
 /// Collects the options of a function's attribute for its key and its entries.
@@ -254,17 +255,21 @@ impl ReadPlan {
 
     /// Makes the entry depend on this tag too.
     pub fn tag(&mut self, tag: impl Display) -> &mut Self {
-        self.0.extras.extend(tag::written(tag).map(Dependency::Tag));
+        self.0
+            .extras
+            .extend(tag::written(tag).map(NamedDependency::Tag));
         self
     }
 
     /// Makes the entry depend on everything of this resource too.
     pub fn depends(&mut self, resource: &'static str) -> &mut Self {
         if is_resource(resource) {
-            self.0.extras.push(Dependency::Resource(resource.into()));
+            self.0
+                .extras
+                .push(NamedDependency::Resource(resource.into()));
         } else {
             // Without this dependency, the entry would outlive the data that it was computed from.
-            self.refuse(BypassReason::Unkeyable);
+            self.refuse(BypassReason::InvalidKey);
             let site = self.0.site;
             site.report(Mistake::DependencyName, || {
                 format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
@@ -284,14 +289,17 @@ impl ReadPlan {
         }
         let mut key = KeyWriter::default();
         match key.id(id, &self.0.resource.hash_key) {
-            Ok(form) => self.0.extras.push(Dependency::Row(Box::new(RowOf {
+            Ok(form) => self.0.extras.push(NamedDependency::Row(Box::new(RowOf {
                 resource,
                 id: key.take(),
                 form,
                 of: typeid::of::<T>(),
             }))),
             // Writers that name the row by this id invalidate the whole resource, or more.
-            Err(_) => self.0.extras.push(Dependency::Resource(resource.into())),
+            Err(_) => self
+                .0
+                .extras
+                .push(NamedDependency::Resource(resource.into())),
         }
         self
     }
@@ -482,16 +490,16 @@ impl ReadPlan {
             let declared = options.version ^ form.as_ref().map_or(0, IdForm::version);
             let problem = match form {
                 Ok(form) if resource.fits(form, typeid::of::<K>(), Some(site)) => None,
-                Ok(_) => Some(BypassReason::Claimed),
-                Err(_) => Some(BypassReason::Unkeyable),
+                Ok(_) => Some(BypassReason::KeyConflict),
+                Err(_) => Some(BypassReason::InvalidKey),
             };
             let left_out = left_out.next_if(|(of, _)| *of == at);
             let (version, unknown) = match left_out {
                 Some((_, left_out)) => version_apart(site, declared, left_out, 0),
                 None => (declared, false),
             };
-            let problem = problem.or(unknown.then_some(BypassReason::Unkeyable));
-            let own = Probe {
+            let problem = problem.or(unknown.then_some(BypassReason::InvalidKey));
+            let own = EntryRef {
                 key: key.take(),
                 kind: EntryKind::Entity,
                 deps: Arc::clone(&deps),

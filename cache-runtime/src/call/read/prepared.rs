@@ -16,10 +16,10 @@ use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
 use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
-use crate::key::{ArgumentCheck, Dependency, EntryKind, IdForm, KeyError, KeyWriter};
+use crate::key::{ArgumentCheck, EntryKind, IdForm, KeyError, KeyWriter, NamedDependency};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{Instance, KnownResource, Mistake, ResourceRef, Site};
-use crate::store::Probe;
+use crate::store::EntryRef;
 
 /// A call of an annotated function with its key.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct PreparedCall {
     pub(super) resource: ResourceRef,
     pub(super) key: KeyWriter,
     pub(super) options: ReadOptions,
-    pub(super) extras: Vec<Dependency>,
+    pub(super) extras: Vec<NamedDependency>,
     /// The names of the values around the call that the function adds to its key.
     pub(super) included: Vec<Box<str>>,
     /// The parts that are left out of the ids of a batch, by position.
@@ -304,7 +304,7 @@ impl PreparedCall {
             && self.options.op.is_none()
             && !self.resource.fits(form, (of.id)(), Some(self.site))
         {
-            self.refuse(BypassReason::Claimed);
+            self.refuse(BypassReason::KeyConflict);
         }
         self.check_rows(cache);
         self.declared = self.options.version;
@@ -319,7 +319,7 @@ impl PreparedCall {
             options.shared,
         );
         if !is_granted {
-            self.refuse(BypassReason::Claimed);
+            self.refuse(BypassReason::KeyConflict);
         }
     }
 
@@ -348,7 +348,7 @@ impl PreparedCall {
         let (version, is_unknown) = version_apart(self.site, version, left_out, position);
         self.options.version = version;
         if is_unknown {
-            self.refuse(BypassReason::Unkeyable);
+            self.refuse(BypassReason::InvalidKey);
         }
     }
 
@@ -371,8 +371,8 @@ impl PreparedCall {
     /// another one's data.
     #[cold]
     pub(super) fn refuse_context(&mut self, name: &str, found: ambient::AmbientValue) {
-        if found == ambient::AmbientValue::Unkeyable {
-            return self.refuse(BypassReason::Unkeyable);
+        if found == ambient::AmbientValue::InvalidKey {
+            return self.refuse(BypassReason::InvalidKey);
         }
         let site = self.site;
         site.report(Mistake::ContextNotSet, || {
@@ -409,16 +409,16 @@ impl PreparedCall {
                 format!("a call of {site} runs without the cache: {error}")
             });
         }
-        self.refuse(BypassReason::Unkeyable);
+        self.refuse(BypassReason::InvalidKey);
     }
 
     /// Registers the resources that it depends on, because a function of the program names them.
     pub(super) fn register(&self, cache: &Engine) {
         for extra in &self.extras {
             match extra {
-                Dependency::Resource(name) => drop(cache.resource(name)),
-                Dependency::Row(row) => drop(cache.resource(row.resource)),
-                Dependency::Tag(_) => {}
+                NamedDependency::Resource(name) => drop(cache.resource(name)),
+                NamedDependency::Row(row) => drop(cache.resource(row.resource)),
+                NamedDependency::Tag(_) => {}
             }
         }
     }
@@ -434,7 +434,7 @@ impl PreparedCall {
 
     fn check_each_row(&mut self, cache: &Engine) {
         for extra in &mut self.extras {
-            let Dependency::Row(row) = extra else {
+            let NamedDependency::Row(row) = extra else {
                 continue;
             };
             let fitting = cache
@@ -443,7 +443,7 @@ impl PreparedCall {
             // Written like its writers write it.
             match fitting.and_then(|resource| ambient::front(&resource.contexts).ok()) {
                 Some(front) => row.id.insert_str(0, &front),
-                None => *extra = Dependency::Resource(row.resource.into()),
+                None => *extra = NamedDependency::Resource(row.resource.into()),
             }
         }
     }
@@ -467,7 +467,7 @@ impl PreparedCall {
             let row = self.resource.row_of(self.key.text());
             deps = deps.iter().cloned().chain(row).collect();
         }
-        let own = Probe {
+        let own = EntryRef {
             key: self.key.take(),
             kind: options.kind(),
             deps,

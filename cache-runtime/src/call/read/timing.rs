@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::clock::{self, Instant};
 use crate::base::mutation;
 use crate::call::observe::Status;
-use crate::telemetry::function::FunctionStats;
+use crate::telemetry::function::FunctionCounters;
 use crate::telemetry::micros;
 
 /// The durations of a call's steps, in microseconds; 0 for steps that did not take place.
@@ -85,7 +85,7 @@ pub(super) fn noted(step: &AtomicU32) -> Option<u32> {
 }
 
 /// Counts the outcome, except a hit, which is counted when it is served.
-pub(super) fn count(function: &FunctionStats, status: Status) {
+pub(super) fn count(function: &FunctionCounters, status: Status) {
     match status {
         Status::Hit { .. } => {}
         Status::Stale { reason, .. } => {

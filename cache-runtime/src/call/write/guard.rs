@@ -153,7 +153,7 @@ impl WriteInProgress {
             site.report(Mistake::OutsideAfterCommit, || {
                 format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
             });
-            let pending_ack = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
+            let pending_ack = transaction::leave_in_doubt(cache, write.clone(), Nonce::fresh());
             drop(running);
             // The caller is about to commit: wait until the intent stands.
             let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
@@ -166,7 +166,7 @@ impl WriteInProgress {
             && !wrote_nothing
             && !crate::base::mutation::is_active("errors-invalidated-once")
         {
-            let later = clock::now() + cache.config.uncertainty;
+            let later = clock::now() + cache.config.in_doubt_window;
             cache.invalidations.enqueue_at(later, request.clone());
         }
         if let Some((_, withdrawal)) = announced {
@@ -277,9 +277,9 @@ impl Guard {
             announced.on_whole = store.ping().await.is_err();
             return Ok(());
         }
-        let intended = self.call_budget.spend(store.intend(intent)).await?;
+        let reply = self.call_budget.spend(store.intend(intent)).await?;
         // If this is a retry, the result of the earlier attempt is unknown.
-        announced.on_whole = intended.on_whole || !is_first;
+        announced.on_whole = reply.on_whole || !is_first;
         Ok(())
     }
 
@@ -293,8 +293,10 @@ impl Guard {
             )
         });
         let renewal = renewal.filter(|_| !crate::base::mutation::is_active("intents-not-renewed"));
-        let InvalidationRequest { kills, bumps, .. } = &self.planned.request;
-        let frame = Frame::write(&self.cache, kills.as_slice(), bumps.as_slice());
+        let InvalidationRequest {
+            deletes, rotates, ..
+        } = &self.planned.request;
+        let frame = Frame::write(&self.cache, deletes.as_slice(), rotates.as_slice());
         self.keep_alive = KeepAlive::new(frame, renewal).within(self.span.clone());
         &mut self.keep_alive
     }
@@ -313,9 +315,9 @@ impl Guard {
         request.counted.clear();
         if on_whole {
             let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
-            request.bumps.extend(wholes);
+            request.rotates.extend(wholes);
         }
-        request.withdraws.push(token);
+        request.ends.push(token);
         Some(request)
     }
 }
@@ -349,7 +351,7 @@ impl Drop for Guard {
                     // The commit may still be on its way. Nothing is stored until it must have
                     // arrived.
                     let write = self.planned.clone();
-                    drop(transaction::leave_uncertain(&self.cache, write, token));
+                    drop(transaction::leave_in_doubt(&self.cache, write, token));
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::call::{ambient, tag};
 use crate::engine::Handle;
 use crate::invalidation::{InvalidationRequest, Sweep};
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter, is_op};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::registry::{CallSite, Mistake, Resource};
 use crate::store::{Intent, IntentRow};
 
@@ -22,7 +22,7 @@ pub struct WritePlan<'a> {
     cache: &'a Handle,
     site: Option<&'static CallSite>,
     targets: Vec<Option<WriteTarget>>,
-    tags: Vec<Arc<Dep>>,
+    tags: Vec<Arc<Dependency>>,
     pub(super) crash_safe: bool,
     pub(super) after_commit: bool,
 }
@@ -139,7 +139,8 @@ impl<'a> WritePlan<'a> {
     /// Adds all entries that carry this tag, which is already rendered as text.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn rendered_tag(mut self, tag: &str) -> Self {
-        self.tags.push(Dep::new(self.cache.space.rendered_tag(tag)));
+        self.tags
+            .push(Dependency::new(self.cache.space.rendered_tag(tag)));
         self
     }
 
@@ -185,7 +186,7 @@ impl<'a> WritePlan<'a> {
     pub(crate) fn finish(self) -> PlannedWrite {
         let mut planned = PlannedWrite {
             request: InvalidationRequest {
-                bumps: self.tags,
+                rotates: self.tags,
                 ..InvalidationRequest::default()
             },
             rows: Vec::new(),
@@ -193,11 +194,11 @@ impl<'a> WritePlan<'a> {
             crash_safe: self.crash_safe,
             after_commit: self.after_commit,
         };
-        if !planned.request.bumps.is_empty() {
-            planned.request.bumps.push(any_tag(&self.cache.space));
+        if !planned.request.rotates.is_empty() {
+            planned.request.rotates.push(any_tag(&self.cache.space));
         }
-        planned.tags.clone_from(&planned.request.bumps);
-        if !planned.request.bumps.is_empty() {
+        planned.tags.clone_from(&planned.request.rotates);
+        if !planned.request.rotates.is_empty() {
             let others = Arc::clone(&self.cache.registry.others);
             planned.request.counted.push(others);
         }
@@ -214,23 +215,23 @@ impl<'a> WritePlan<'a> {
                 });
             }
             if is_whole {
-                request.bumps.push(Arc::clone(&resource.whole));
+                request.rotates.push(Arc::clone(&resource.whole));
                 continue;
             }
             match target.ops.as_slice() {
-                [] => request.bumps.push(Arc::clone(&resource.derived)),
+                [] => request.rotates.push(Arc::clone(&resource.derived)),
                 ops => {
-                    request.bumps.extend(ops.iter().map(|op| resource.op(op)));
+                    request.rotates.extend(ops.iter().map(|op| resource.op(op)));
                     // Entries that depend on the whole resource contain the rows as well.
                     if !crate::base::mutation::is_active("ops-spare-dependents") {
-                        request.bumps.push(resource.any_op());
+                        request.rotates.push(resource.any_op());
                     }
                 }
             }
             for key in target.rows.into_iter().flatten() {
-                request.kills.push(key.clone());
+                request.deletes.push(key.clone());
                 if !crate::base::mutation::is_active("row-dependencies-not-rotated") {
-                    request.bumps.extend(resource.row_of(&key));
+                    request.rotates.extend(resource.row_of(&key));
                 }
                 let whole = Arc::clone(&resource.whole);
                 planned.rows.push(IntentRow { key, whole });
@@ -248,7 +249,7 @@ pub(crate) struct PlannedWrite {
     /// program's value is under its key.
     pub(super) rows: Vec<IntentRow>,
     /// The dependencies of the tags.
-    tags: Vec<Arc<Dep>>,
+    tags: Vec<Arc<Dependency>>,
     pub(super) crash_safe: bool,
     pub(super) after_commit: bool,
 }
@@ -268,7 +269,7 @@ impl PlannedWrite {
             ..known
         };
         if !self.tags.is_empty() && !crate::base::mutation::is_active("tags-lost-beside-result") {
-            narrowed.request.bumps.extend(self.tags.iter().cloned());
+            narrowed.request.rotates.extend(self.tags.iter().cloned());
             let others = Arc::clone(&cache.registry.others);
             narrowed.request.counted.push(others);
         }
@@ -281,8 +282,8 @@ impl PlannedWrite {
 
     /// Returns the dependencies whose generations it replaces.
     #[cfg(feature = "outbox-postgres")]
-    pub(crate) fn deps(&self) -> &[Arc<Dep>] {
-        &self.request.bumps
+    pub(crate) fn deps(&self) -> &[Arc<Dependency>] {
+        &self.request.rotates
     }
 
     /// Returns the single rows that it invalidates.
@@ -296,7 +297,7 @@ impl PlannedWrite {
         Intent {
             token,
             rows: self.rows.clone(),
-            deps: self.request.bumps.clone(),
+            deps: self.request.rotates.clone(),
             length,
         }
     }

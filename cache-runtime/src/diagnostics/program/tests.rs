@@ -4,9 +4,9 @@ use crate::registry::{Role, Site};
 
 fn advice(config: CacheConfig, sites: &[Site]) -> Vec<String> {
     let config = config.map(test_map(sites));
-    let mut checkup = Checkup::default();
-    Program::of(&config).ttls(&mut checkup, &config);
-    checkup
+    let mut report = DoctorReport::default();
+    Program::of(&config).ttls(&mut report, &config);
+    report
         .advice
         .into_iter()
         .map(|advice| advice.text)
@@ -30,12 +30,12 @@ fn an_op_that_no_function_has_is_named() {
         writes("others, op list"),
     ];
     let config = CacheConfig::default().map(test_map(&sites));
-    let mut checkup = Checkup::default();
-    Program::of(&config).ops(&mut checkup);
-    let [advice] = &checkup.advice[..] else {
-        panic!("{checkup:?}")
+    let mut report = DoctorReport::default();
+    Program::of(&config).ops(&mut report);
+    let [advice] = &report.advice[..] else {
+        panic!("{report:?}")
     };
-    assert_eq!(advice.kind, AdviceKind::NoSuchOp);
+    assert_eq!(advice.kind, DiagnosticKind::NoSuchOp);
     assert!(advice.text.ends_with("did you mean `list`?"), "{advice}");
 }
 

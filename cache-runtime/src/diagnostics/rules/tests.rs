@@ -1,9 +1,9 @@
 use super::*;
 
-fn kinds(advise: impl FnOnce(&mut Checkup)) -> Vec<AdviceKind> {
-    let mut checkup = Checkup::default();
-    advise(&mut checkup);
-    checkup.advice.iter().map(|advice| advice.kind).collect()
+fn kinds(advise: impl FnOnce(&mut DoctorReport)) -> Vec<DiagnosticKind> {
+    let mut report = DoctorReport::default();
+    advise(&mut report);
+    report.advice.iter().map(|advice| advice.kind).collect()
 }
 
 #[test]
@@ -12,13 +12,13 @@ fn only_this_machine_may_go_without_a_password() {
         ("localhost", None, None),
         ("127.0.0.1", None, None),
         ("::1", None, None),
-        ("redis", None, Some(AdviceKind::NoPassword)),
-        ("10.0.0.7", None, Some(AdviceKind::NoPassword)),
+        ("redis", None, Some(DiagnosticKind::NoPassword)),
+        ("10.0.0.7", None, Some(DiagnosticKind::NoPassword)),
         ("redis", Some("s3cret"), None),
     ] {
         let mut redis = RedisConfig::at(host, 6379);
         redis.password = password.map(str::to_owned);
-        let kinds = kinds(|checkup| super::password(checkup, &redis));
+        let kinds = kinds(|report| super::password(report, &redis));
         assert_eq!(kinds, Vec::from_iter(expected), "{host}");
     }
 }
@@ -26,14 +26,14 @@ fn only_this_machine_may_go_without_a_password() {
 #[test]
 fn old_servers_are_told_by_number() {
     for (version, expected) in [
-        ("6.0.16", Some(AdviceKind::OldServer)),
-        ("5.0.7", Some(AdviceKind::OldServer)),
+        ("6.0.16", Some(DiagnosticKind::OldServer)),
+        ("5.0.7", Some(DiagnosticKind::OldServer)),
         ("6.2.0", None),
         ("7.0.15", None),
         ("10.1.0", None),
         ("of my own", None),
     ] {
-        let kinds = kinds(|checkup| old_server(checkup, version));
+        let kinds = kinds(|report| old_server(report, version));
         assert_eq!(kinds, Vec::from_iter(expected), "{version}");
     }
 }
@@ -55,20 +55,20 @@ fn announcements_that_would_be_evicted_first() {
     use crate::registry::{Role, Site};
 
     let writes = |words| Site::new(Role::Writes, "write", words);
-    let volatile = Survey {
+    let volatile = ServerDiagnostics {
         eviction: Some("volatile-ttl".into()),
         memory_limit: Some(1),
-        ..Survey::default()
+        ..ServerDiagnostics::default()
     };
     for (sites, expected) in [
         (
             vec![writes("users, crash safe")],
-            Some(AdviceKind::EvictsIntents),
+            Some(DiagnosticKind::EvictsIntents),
         ),
         (vec![writes("users")], None),
     ] {
         let config = CacheConfig::default().map(test_map(&sites));
-        let kinds = kinds(|checkup| memory(checkup, &Program::of(&config), &volatile));
+        let kinds = kinds(|report| memory(report, &Program::of(&config), &volatile));
         assert_eq!(kinds, Vec::from_iter(expected));
     }
 }
@@ -82,7 +82,7 @@ fn an_outbox_that_is_not_read_is_told() {
         oldest_ms: Some(900),
         ..OutboxStats::default()
     };
-    let count = |stats: OutboxStats| kinds(|checkup| outbox(checkup, &stats)).len();
+    let count = |stats: OutboxStats| kinds(|report| outbox(report, &stats)).len();
     assert_eq!(count(well.clone()), 0);
     for (wrong, expected) in [
         (

@@ -8,11 +8,11 @@ use crate::base::error::Error;
 use crate::cache::Cache;
 use crate::call::read::Call;
 use crate::engine::Handle;
-use crate::key::{Dependency, EntryKind, Key, is_resource};
+use crate::key::{EntryKind, Key, NamedDependency, is_resource};
 use crate::protocol::codec::decompress;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::{Content, Header, split_list};
-use crate::store::{Found, Look, Payload, Probe};
+use crate::store::{EntryRef, Found, LookupReply, Payload};
 
 /// How many bytes of a payload are shown.
 const SHOWN: usize = 64 << 10;
@@ -38,23 +38,23 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     for extras in dependencies(&handle, resource) {
         let key = Key::rendered(resource, rest, kind, extras, 0);
         let call = Call::manual(handle.clone(), &key, None);
-        let look = match call.examine().await {
-            Ok(look) => look,
+        let lookup = match call.examine().await {
+            Ok(lookup) => lookup,
             Err(error) => return unknown(&error),
         };
-        let Found::Entry(header, _) = &look.found else {
+        let Found::Entry(header, _) = &lookup.found else {
             continue;
         };
-        let is_alive = header.stamp == look.stamp;
+        let is_alive = header.stamp == lookup.stamp;
         if is_alive || best.is_none() {
-            best = Some((call, look));
+            best = Some((call, lookup));
         }
         if is_alive {
             break;
         }
     }
     match best {
-        Some((call, look)) => describe(&call, &look),
+        Some((call, lookup)) => describe(&call, &lookup),
         None => nothing("nothing", "Nothing of this kind lies under the key."),
     }
 }
@@ -68,12 +68,12 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
 async fn stored_kind(handle: &Handle, resource: &str, rest: &str) -> Result<EntryKind, Value> {
     let key = Key::rendered(resource, rest, EntryKind::Entity, Vec::new(), 0);
     let call = Call::manual(handle.clone(), &key, None);
-    let probe = Probe {
+    let entry_ref = EntryRef {
         deps: [].into(),
-        ..call.probe().clone()
+        ..call.entry_ref().clone()
     };
-    let look = handle.store.examine(&probe).await;
-    match look.map_err(|error| unknown(&error))?.found {
+    let lookup = handle.store.examine(&entry_ref).await;
+    match lookup.map_err(|error| unknown(&error))?.found {
         Found::Entry(header, _) => Ok(header.kind),
         Found::Nothing => Err(nothing(
             "nothing",
@@ -96,19 +96,19 @@ fn nothing(found: &str, words: &str) -> Value {
 
 /// The further dependencies that an entry of this resource may have. The entry does not contain
 /// them. They come from the functions that read the resource, unless they are patterns.
-fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
+fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<NamedDependency>> {
     let mut all = vec![Vec::new()];
     #[cfg(feature = "map")]
     {
         let map = cache.config.map.clone();
-        let map = map.map_or_else(crate::map, |map| (*map).clone());
+        let map = map.map_or_else(crate::catalog, |map| (*map).clone());
         for reader in map.readers().iter().filter(|it| it.resource == resource) {
             let names = reader.depends.iter().filter(|it| is_resource(it));
             let mut extras: Vec<_> = names
-                .map(|name| Dependency::Resource(name.clone().into()))
+                .map(|name| NamedDependency::Resource(name.clone().into()))
                 .collect();
             let tags = reader.tags.iter().filter(|it| !it.contains('{'));
-            extras.extend(tags.map(|tag| Dependency::Tag(tag.clone())));
+            extras.extend(tags.map(|tag| NamedDependency::Tag(tag.clone())));
             if !extras.is_empty() && !all.contains(&extras) {
                 all.push(extras);
             }
@@ -124,7 +124,7 @@ fn has_unknown_dependencies(cache: &Handle, resource: &str) -> bool {
     #[cfg(feature = "map")]
     {
         let map = cache.config.map.clone();
-        let map = map.map_or_else(crate::map, |map| (*map).clone());
+        let map = map.map_or_else(crate::catalog, |map| (*map).clone());
         let mut readers = map.readers().iter().filter(|it| it.resource == resource);
         readers.any(|it| {
             it.tags.iter().any(|tag| tag.contains('{'))
@@ -138,15 +138,15 @@ fn has_unknown_dependencies(cache: &Handle, resource: &str) -> bool {
     }
 }
 
-fn describe(call: &Call, look: &Look) -> Value {
-    let Found::Entry(header, payload) = &look.found else {
+fn describe(call: &Call, lookup: &LookupReply) -> Value {
+    let Found::Entry(header, payload) = &lookup.found else {
         return nothing("nothing", "Nothing lies under this key in the store.");
     };
-    let is_valid = header.stamp == look.stamp && look.intended.is_none();
-    let is_fresh = look.now < header.fresh;
+    let is_valid = header.stamp == lookup.stamp && lookup.intents_until.is_none();
+    let is_fresh = lookup.now < header.fresh;
     let has_content = !matches!(header.content, Content::Nothing);
     let lists = header.content.lists();
-    let is_uncertain = header.stamp != look.stamp
+    let is_uncertain = header.stamp != lookup.stamp
         && (lists || has_unknown_dependencies(&call.cache, &call.resource.name));
     // `null`: not known.
     let alive = match is_uncertain && is_fresh && has_content {
@@ -155,7 +155,7 @@ fn describe(call: &Call, look: &Look) -> Value {
     };
     let (payload, size) = shown(header, payload);
     let facts = [
-        ("Key", call.probe().key.clone()),
+        ("Key", call.entry_ref().key.clone()),
         ("Kind", kind(header.kind).into()),
         ("Tier", call.cache.store.name().into()),
         ("Codec", codec(header.codec).into()),
@@ -165,13 +165,13 @@ fn describe(call: &Call, look: &Look) -> Value {
         ),
         (
             "Stored",
-            format!("{} ago", time(look.now.since(header.stored))),
+            format!("{} ago", time(lookup.now.since(header.stored))),
         ),
         ("Loading took", format!("{} ms", header.took)),
         ("Stamp", format!("{:032x}", header.stamp.0)),
         (
             "Stamp of the generations now",
-            format!("{:032x}", look.stamp.0),
+            format!("{:032x}", lookup.stamp.0),
         ),
         ("Depends on", names(call).join(", ")),
     ];
@@ -182,20 +182,20 @@ fn describe(call: &Call, look: &Look) -> Value {
     json!({
         "found": "entry",
         "alive": alive,
-        "key": call.probe().key,
-        "ttl_ms": header.fresh.since(look.now).as_millis() as u64,
-        "words": words(call, look, header, is_uncertain),
+        "key": call.entry_ref().key,
+        "ttl_ms": header.fresh.since(lookup.now).as_millis() as u64,
+        "words": words(call, lookup, header, is_uncertain),
         "facts": facts,
         "payload": payload,
     })
 }
 
 fn names(call: &Call) -> Vec<String> {
-    let deps = call.probe().deps.iter();
+    let deps = call.entry_ref().deps.iter();
     deps.map(|dep| dep.name().to_owned()).collect()
 }
 
-fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<String> {
+fn words(call: &Call, lookup: &LookupReply, header: &Header, is_uncertain: bool) -> Vec<String> {
     let mut words = Vec::new();
     words.push(match header.content {
         Content::Value | Content::ListedValue => {
@@ -207,12 +207,12 @@ fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<S
         Content::Nothing => "No value yet: a lease holds the place.".into(),
     });
     if header.is_leased() {
-        let left = time(header.deadline.since(look.now));
+        let left = time(header.deadline.since(lookup.now));
         words.push(format!(
             "Somebody is loading it; the lease ends in {left} unless it is renewed."
         ));
     }
-    if look.intended.is_some() {
+    if lookup.intents_until.is_some() {
         words.push(
             "A write that concerns it is announced and its outcome not known: readers go past the \
              cache until that is over."
@@ -220,7 +220,7 @@ fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<S
         );
     }
     let names = names(call).join(", ");
-    words.push(if header.stamp == look.stamp {
+    words.push(if header.stamp == lookup.stamp {
         format!("Its stamp is the one of {names} now: nothing has invalidated it.")
     } else if is_uncertain {
         format!(
@@ -235,15 +235,15 @@ fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<S
         )
     });
     if !matches!(header.content, Content::Nothing) {
-        words.push(match look.now < header.fresh {
-            true => format!("Fresh for {} more.", time(header.fresh.since(look.now))),
+        words.push(match lookup.now < header.fresh {
+            true => format!("Fresh for {} more.", time(header.fresh.since(lookup.now))),
             false => format!(
                 "Its time is over since {}.",
-                time(look.now.since(header.fresh))
+                time(lookup.now.since(header.fresh))
             ),
         });
-        if header.stale > header.fresh && look.now < header.stale {
-            let left = time(header.stale.since(look.now));
+        if header.stale > header.fresh && lookup.now < header.stale {
+            let left = time(header.stale.since(lookup.now));
             words.push(format!(
                 "For {left} it may be served in place of a slow or failing load."
             ));

@@ -186,7 +186,7 @@ impl Admin {
         {
             let known = self.0.cache.handle();
             let map = known.and_then(|cache| cache.config.map.clone());
-            let map = map.map_or_else(crate::map, |map| (*map).clone());
+            let map = map.map_or_else(crate::catalog, |map| (*map).clone());
             serde_json::to_value(map).unwrap_or_default()
         }
         #[cfg(not(feature = "map"))]
@@ -218,12 +218,12 @@ impl Admin {
     }
 
     async fn doctor(&self) -> Value {
-        let checkup = self.0.cache.checkup().await;
-        let advice: Vec<_> = checkup.advice.into_iter().map(|it| it.text).collect();
+        let report = self.0.cache.doctor().await;
+        let advice: Vec<_> = report.advice.into_iter().map(|it| it.text).collect();
         json!({
             "advice": advice,
-            "checked": checkup.checked,
-            "not_checked": checkup.not_checked,
+            "checked": report.checked,
+            "not_checked": report.not_checked,
         })
     }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::invalidation::batch::InvalidationRequest;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::store::Invalidation;
 
 /// The keys and generations that were refused last time. They wait in the queue like all others,
 /// and are forgotten here once everything is delivered, or if they are too many.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    kills: HashSet<String>,
-    bumps: HashSet<Arc<Dep>>,
+    deletes: HashSet<String>,
+    rotates: HashSet<Arc<Dependency>>,
     /// The store's reason.
     reason: String,
 }
@@ -24,7 +24,7 @@ impl Refused {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.kills.len() + self.bumps.len()
+        self.deletes.len() + self.rotates.len()
     }
 
     /// The store has answered, and has refused this.
@@ -32,8 +32,8 @@ impl Refused {
         if crate::base::mutation::is_active("refusals-forgotten") {
             return;
         }
-        self.kills.extend(undone.kills.iter().cloned());
-        self.bumps.extend(undone.bumps.iter().cloned());
+        self.deletes.extend(undone.deletes.iter().cloned());
+        self.rotates.extend(undone.rotates.iter().cloned());
         self.reason = error.to_string();
     }
 
@@ -42,18 +42,18 @@ impl Refused {
         if self.is_empty() {
             return;
         }
-        for key in &done.kills {
-            self.kills.remove(key);
+        for key in &done.deletes {
+            self.deletes.remove(key);
         }
-        for dep in &done.bumps {
-            self.bumps.remove(dep);
+        for dep in &done.rotates {
+            self.rotates.remove(dep);
         }
     }
 
     /// Whether something is among it that a request names.
     pub(super) fn names_any_of(&self, request: &InvalidationRequest) -> bool {
-        request.kills.iter().any(|key| self.kills.contains(key))
-            || request.bumps.iter().any(|dep| self.bumps.contains(dep))
+        request.deletes.iter().any(|key| self.deletes.contains(key))
+            || request.rotates.iter().any(|dep| self.rotates.contains(dep))
     }
 
     /// The last refusal, as an error for who is not sent now.
@@ -67,11 +67,12 @@ impl Refused {
         if self.is_empty() || crate::base::mutation::is_active("refused-sent-with-others") {
             return Invalidation::default();
         }
-        let windows = Dep::windows(&self.bumps);
-        let is_refused = |key: &mut String| self.kills.contains(&*key);
-        let waits = |dep: &mut Arc<Dep>| self.bumps.contains(&*dep) || dep.waits_for(&windows);
-        let kills = invalidation.kills.extract_if(.., is_refused).collect();
-        let bumps = invalidation.bumps.extract_if(.., waits).collect();
-        invalidation.part(kills, bumps)
+        let windows = Dependency::windows(&self.rotates);
+        let is_refused = |key: &mut String| self.deletes.contains(&*key);
+        let waits =
+            |dep: &mut Arc<Dependency>| self.rotates.contains(&*dep) || dep.waits_for(&windows);
+        let deletes = invalidation.deletes.extract_if(.., is_refused).collect();
+        let rotates = invalidation.rotates.extract_if(.., waits).collect();
+        invalidation.part(deletes, rotates)
     }
 }

@@ -8,14 +8,14 @@ use crate::store::{Intent, IntentRow};
 const SECOND: Duration = Duration::from_secs(1);
 const INTENT: Duration = Duration::from_secs(10);
 
-fn dep(name: &str) -> Arc<Dep> {
-    Dep::new(format!("@gen:{name}"))
+fn dep(name: &str) -> Arc<Dependency> {
+    Dependency::new(format!("@gen:{name}"))
 }
 
-fn kill(key: &str) -> InvalidationRequest {
+fn deletion(key: &str) -> InvalidationRequest {
     InvalidationRequest {
-        kills: vec![key.into()],
-        bumps: vec![dep("users~derived")],
+        deletes: vec![key.into()],
+        rotates: vec![dep("users~derived")],
         ..InvalidationRequest::default()
     }
 }
@@ -37,8 +37,8 @@ fn announcement(key: &str) -> InvalidationRequest {
 
 fn withdrawal(key: &str) -> InvalidationRequest {
     InvalidationRequest {
-        withdraws: vec![Nonce::fresh()],
-        ..kill(key)
+        ends: vec![Nonce::fresh()],
+        ..deletion(key)
     }
 }
 
@@ -47,8 +47,8 @@ fn enter_namespace(queue: &mut Queue) {
     queue.enter(None, sender).expect("open");
 }
 
-fn probe(key: &str) -> Probe {
-    Probe {
+fn entry_ref(key: &str) -> EntryRef {
+    EntryRef {
         key: key.into(),
         kind: EntryKind::Entity,
         deps: [dep("users")].into(),
@@ -70,12 +70,15 @@ fn enter(queue: &mut Queue, request: InvalidationRequest) -> oneshot::Receiver<A
 fn waiting_requests_are_sent_once_and_acknowledged_to_all() {
     let mut queue = queue(10);
     let mut answers = [
-        enter(&mut queue, kill("users:1")),
-        enter(&mut queue, kill("users:1")),
+        enter(&mut queue, deletion("users:1")),
+        enter(&mut queue, deletion("users:1")),
     ];
     let sent = queue.send(clock::now()).expect("something to send");
     assert_eq!(
-        (sent.invalidation.kills.len(), sent.invalidation.bumps.len()),
+        (
+            sent.invalidation.deletes.len(),
+            sent.invalidation.rotates.len()
+        ),
         (1, 1)
     );
     queue.acknowledge();
@@ -92,7 +95,7 @@ fn waiting_requests_are_sent_once_and_acknowledged_to_all() {
 fn waiting_invalidations_are_named() {
     let mut queue = queue(10);
     assert_eq!(queue.waiting_of(), [""; 0]);
-    drop(enter(&mut queue, kill("users:1")));
+    drop(enter(&mut queue, deletion("users:1")));
     assert_eq!(
         queue.waiting_of(),
         ["single entries, tags or announced writes"]
@@ -102,7 +105,7 @@ fn waiting_invalidations_are_named() {
             resource: resource.into(),
             derived_only: true,
         }],
-        ..kill("x")
+        ..deletion("x")
     };
     drop(enter(&mut queue, sweep("users")));
     drop(enter(&mut queue, sweep("teams")));
@@ -112,31 +115,33 @@ fn waiting_invalidations_are_named() {
 #[test]
 fn refused_requests_concern_their_readers_until_delivered() {
     let mut queue = queue(10);
-    let mut answer = enter(&mut queue, kill("users:1"));
+    let mut answer = enter(&mut queue, deletion("users:1"));
     queue.send(clock::now());
     assert_eq!(queue.take_back(true).len(), 1);
     assert!(answer.try_recv().is_err(), "its owner is told later");
-    assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
-    assert!(!queue.concerns(&probe("users:2"), |_| 0));
+    assert!(queue.is_degraded() && queue.concerns(&entry_ref("users:1"), |_| 0));
+    assert!(!queue.concerns(&entry_ref("users:2"), |_| 0));
     queue.send(clock::now());
     assert!(
-        queue.concerns(&probe("users:1"), |_| 0),
+        queue.concerns(&entry_ref("users:1"), |_| 0),
         "on its way is not there"
     );
     queue.acknowledge();
-    assert!(!queue.is_degraded() && !queue.concerns(&probe("users:1"), |_| 0));
+    assert!(!queue.is_degraded() && !queue.concerns(&entry_ref("users:1"), |_| 0));
 }
 
 #[test]
 fn an_invalidation_that_nobody_waits_for_any_more_outlives_an_earlier_one_of_the_same_name() {
     let mut queue = queue(10);
-    let _first = enter(&mut queue, kill("users:1"));
+    let _first = enter(&mut queue, deletion("users:1"));
     queue.send(clock::now());
     let (sender, _second) = oneshot::channel();
-    let number = queue.enter(Some(kill("users:1")), sender).expect("open");
+    let number = queue
+        .enter(Some(deletion("users:1")), sender)
+        .expect("open");
     assert_eq!(queue.stop_waiting(number), Acknowledgement::Pending);
     queue.acknowledge();
-    assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
+    assert!(queue.is_degraded() && queue.concerns(&entry_ref("users:1"), |_| 0));
     queue.send(clock::now());
     queue.acknowledge();
     assert!(!queue.is_degraded());
@@ -146,7 +151,7 @@ fn an_invalidation_that_nobody_waits_for_any_more_outlives_an_earlier_one_of_the
 #[test]
 fn an_empty_request_is_not_waited_for() {
     let mut queue = queue(10);
-    let _waits = enter(&mut queue, kill("users:1"));
+    let _waits = enter(&mut queue, deletion("users:1"));
     queue.send(clock::now());
     let (sender, mut answer) = oneshot::channel();
     let number = queue
@@ -162,15 +167,15 @@ fn past_the_limit_everything_is_invalidated_now_and_whenever_it_is_due() {
     let mut queue = queue(4);
     let [soon, later] = [1, 5].map(|s| clock::now() + Duration::from_secs(s));
     for due in [later, soon] {
-        queue.enter_at(due, kill("users:0")).expect("open");
+        queue.enter_at(due, deletion("users:0")).expect("open");
     }
     for id in 0..9 {
-        drop(enter(&mut queue, kill(&format!("users:{id}"))));
+        drop(enter(&mut queue, deletion(&format!("users:{id}"))));
     }
-    assert!(queue.concerns(&probe("teams:1"), |_| 0));
+    assert!(queue.concerns(&entry_ref("teams:1"), |_| 0));
     for now in [clock::now(), soon + DUE_STEP, later + DUE_STEP] {
         let sent = queue.send(now).expect("something to send");
-        assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+        assert!(sent.whole_namespace && sent.invalidation.deletes.is_empty());
         queue.acknowledge();
         assert!(queue.send(now).is_none());
     }
@@ -181,7 +186,9 @@ fn with_more_steps_than_room_the_last_covers_all() {
     let mut queue = queue(4);
     let due = |step: u32| clock::now() + DUE_STEP * step;
     for step in 1..=9 {
-        queue.enter_at(due(step), kill("users:0")).expect("open");
+        queue
+            .enter_at(due(step), deletion("users:0"))
+            .expect("open");
     }
     queue.send(due(0));
     queue.acknowledge();
@@ -197,7 +204,7 @@ fn repetitions_of_one_resource_take_one_place() {
     let later = clock::now() + Duration::from_secs(5);
     for _ in 0..10_000 {
         let request = InvalidationRequest {
-            bumps: vec![dep("users")],
+            rotates: vec![dep("users")],
             ..InvalidationRequest::default()
         };
         queue.enter_at(later, request).expect("open");
@@ -205,7 +212,7 @@ fn repetitions_of_one_resource_take_one_place() {
     assert!(queue.send(clock::now()).is_none());
     let sent = queue.send(later + DUE_STEP).expect("something to send");
     assert_eq!(
-        (sent.whole_namespace, sent.invalidation.bumps.len()),
+        (sent.whole_namespace, sent.invalidation.rotates.len()),
         (false, 1)
     );
 }
@@ -213,16 +220,16 @@ fn repetitions_of_one_resource_take_one_place() {
 #[test]
 fn interrupted_requests_are_sent_again() {
     let mut queue = queue(4);
-    let _pending_ack = enter(&mut queue, kill("users:1"));
+    let _pending_ack = enter(&mut queue, deletion("users:1"));
     queue.send(clock::now());
     let again = queue.send(clock::now()).expect("something to send");
-    assert_eq!(again.invalidation.kills, ["users:1"]);
+    assert_eq!(again.invalidation.deletes, ["users:1"]);
 }
 
 #[test]
 fn requests_held_by_or_after_a_closed_queue_are_lost_and_named() {
     let mut queue = queue(4);
-    let mut before = enter(&mut queue, kill("users:1"));
+    let mut before = enter(&mut queue, deletion("users:1"));
     assert!(!queue.close_if_done());
     assert_eq!(queue.close().to_string(), "@gen:users~derived");
     assert!(before.try_recv().is_err(), "nobody waits");
@@ -234,9 +241,12 @@ fn requests_held_by_or_after_a_closed_queue_are_lost_and_named() {
         assert!(answer.try_recv().is_err());
         lost
     };
-    assert!(!lose(Some(kill("users:2"))).is_news(), "it is in the log");
+    assert!(
+        !lose(Some(deletion("users:2"))).is_news(),
+        "it is in the log"
+    );
     let teams = InvalidationRequest {
-        bumps: vec![dep("teams")],
+        rotates: vec![dep("teams")],
         ..InvalidationRequest::default()
     };
     assert_eq!(lose(Some(teams.clone())).to_string(), "@gen:teams");
@@ -273,8 +283,8 @@ fn an_invalidation_of_everything_absorbs_no_announcement_and_no_withdrawal() {
             let sent = queue.send(clock::now()).expect("something to send");
             assert!(sent.whole_namespace);
             assert_eq!(sent.intents.len(), 1);
-            assert_eq!(sent.invalidation.withdraws.len(), 1);
-            assert_eq!(sent.invalidation.kills, ["users:2"], "where it stands");
+            assert_eq!(sent.invalidation.ends.len(), 1);
+            assert_eq!(sent.invalidation.deletes, ["users:2"], "where it stands");
             drop(queue.take_back(true));
         }
     }
@@ -298,11 +308,11 @@ fn withdrawn_intents_are_forgotten_once_they_have_ended() {
     let mut queue = queue(10);
     drop(enter(&mut queue, withdrawal("users:1")));
     let sent = queue.send(clock::now()).expect("something to send");
-    assert_eq!(sent.invalidation.withdraws.len(), 1);
+    assert_eq!(sent.invalidation.ends.len(), 1);
     drop(queue.take_back(true));
     let sent = queue.send(clock::now() + INTENT).expect("still to be sent");
-    assert_eq!(sent.invalidation.withdraws, []);
-    assert_eq!(sent.invalidation.kills, ["users:1"]);
+    assert_eq!(sent.invalidation.ends, []);
+    assert_eq!(sent.invalidation.deletes, ["users:1"]);
 }
 
 #[test]
@@ -313,7 +323,7 @@ fn withdrawals_of_one_row_are_bounded() {
         assert!(queue.len() <= 10);
     }
     let sent = queue.send(clock::now()).expect("something to send");
-    assert!(sent.whole_namespace && sent.invalidation.withdraws.len() < 10);
+    assert!(sent.whole_namespace && sent.invalidation.ends.len() < 10);
 }
 
 #[test]
@@ -326,7 +336,7 @@ fn each_part_is_done_with_when_it_is_delivered() {
     queue.send(clock::now());
     assert_eq!(queue.take_back(true).len(), 1);
     drop(one);
-    let mut plain = enter(&mut queue, kill("users:1"));
+    let mut plain = enter(&mut queue, deletion("users:1"));
     let mut other = enter(&mut queue, announcement("teams:1"));
     let sent = queue.send(clock::now()).expect("something to send");
     queue.acknowledge();
@@ -338,8 +348,11 @@ fn each_part_is_done_with_when_it_is_delivered() {
     queue.acknowledge_intent(sent.intents[1].token);
     assert!(other.try_recv().is_err(), "nobody knows which it was");
     assert_eq!(queue.take_back(true).len(), 1);
-    assert!(queue.concerns(&probe("users:2"), |_| 0));
-    assert!(!queue.concerns(&probe("users:1"), |_| 0) && !queue.concerns(&probe("teams:1"), |_| 0));
+    assert!(queue.concerns(&entry_ref("users:2"), |_| 0));
+    assert!(
+        !queue.concerns(&entry_ref("users:1"), |_| 0)
+            && !queue.concerns(&entry_ref("teams:1"), |_| 0)
+    );
 
     let sent = queue.send(clock::now()).expect("the one that is left");
     assert!(!sent.invalidates && sent.intents.len() == 1);
@@ -375,7 +388,7 @@ fn announcements_that_were_not_sent_become_one_that_nobody_can_withdraw() {
         }
         drop(enter(&mut queue, request));
     }
-    assert!(queue.concerns(&probe("users:600"), |_| 0));
+    assert!(queue.concerns(&entry_ref("users:600"), |_| 0));
     let sent = queue.send(clock::now()).expect("something to send");
     assert_eq!(sent.intents[0].token, name, "it may have arrived");
     let together = &sent.intents[1..];
@@ -410,15 +423,15 @@ async fn the_oldest_that_waits_is_known() {
     let mut queue = queue(10);
     assert_eq!(queue.oldest(), None);
     let first = clock::now();
-    enter(&mut queue, kill("users:1"));
+    enter(&mut queue, deletion("users:1"));
     tokio::time::advance(SECOND).await;
-    enter(&mut queue, kill("users:2"));
+    enter(&mut queue, deletion("users:2"));
     assert_eq!(queue.oldest(), Some(first));
 
     // It still waits while it is in flight and after it was put back.
     assert!(queue.send(clock::now()).is_some());
     tokio::time::advance(SECOND).await;
-    enter(&mut queue, kill("users:3"));
+    enter(&mut queue, deletion("users:3"));
     assert_eq!(queue.oldest(), Some(first));
     drop(queue.take_back(true));
     assert_eq!(queue.oldest(), Some(first));
@@ -428,7 +441,7 @@ async fn the_oldest_that_waits_is_known() {
 
     // A delayed invalidation has waited since it became due.
     let due = clock::now() + 10 * SECOND;
-    queue.enter_at(due, kill("users:4")).expect("open");
+    queue.enter_at(due, deletion("users:4")).expect("open");
     assert_eq!(queue.oldest(), None);
     tokio::time::advance(11 * SECOND).await;
     assert!(queue.send(clock::now()).is_some());
@@ -440,23 +453,29 @@ fn of_everything_only_the_undone_parts_are_sent_again() {
     let some = |parts: &[u16]| Parts::Only(parts.iter().copied().collect());
     let mut queue = queue(10);
     queue.set_split(true);
-    let mut absorbed = enter(&mut queue, kill("users:1"));
+    let mut absorbed = enter(&mut queue, deletion("users:1"));
     let (sender, mut everything) = oneshot::channel();
     queue.enter(None, sender).expect("open");
     let sent = queue.send(clock::now()).expect("something to send");
-    assert_eq!((sent.parts, sent.invalidation.kills.len()), (Parts::All, 0));
+    assert_eq!(
+        (sent.parts, sent.invalidation.deletes.len()),
+        (Parts::All, 0)
+    );
     let began = queue.acknowledge_parts(some(&[3]), Some(Millis(7)));
     assert_eq!(began, Some(Millis(7)));
     queue.acknowledge_part(&sent.invalidation);
     assert!(absorbed.try_recv().is_err() && everything.try_recv().is_err());
     drop(queue.take_back(true));
-    assert!(queue.concerns(&probe("users:1"), |_| 3));
-    assert!(!queue.concerns(&probe("users:1"), |_| 4));
+    assert!(queue.concerns(&entry_ref("users:1"), |_| 3));
+    assert!(!queue.concerns(&entry_ref("users:1"), |_| 4));
 
     // What comes later may lie in the parts that are done.
-    let mut later = enter(&mut queue, kill("users:2"));
+    let mut later = enter(&mut queue, deletion("users:2"));
     let sent = queue.send(clock::now()).expect("something to send");
-    assert_eq!((sent.parts, sent.invalidation.kills.len()), (some(&[3]), 1));
+    assert_eq!(
+        (sent.parts, sent.invalidation.deletes.len()),
+        (some(&[3]), 1)
+    );
     let began = queue.acknowledge_parts(some(&[3]), Some(Millis(9)));
     assert_eq!(
         began,
@@ -496,16 +515,16 @@ fn enter_direct(
 #[test]
 fn a_caller_sends_what_waits_behind_nothing() {
     let mut queue = queue(10);
-    let (mut first, number) = enter_direct(&mut queue, kill("users:1"));
+    let (mut first, number) = enter_direct(&mut queue, deletion("users:1"));
     let number = number.expect("nothing waits before it");
-    let (mut second, none) = enter_direct(&mut queue, kill("users:2"));
+    let (mut second, none) = enter_direct(&mut queue, deletion("users:2"));
     assert_eq!(none, None, "the first is on its way");
     assert!(queue.send(clock::now()).is_none());
     let done = queue.acknowledge_direct(number).expect("its own");
     assert!(done.wakes, "for the second");
     assert_eq!(first.try_recv(), Ok(Acknowledgement::Delivered));
     let sent = queue.send(clock::now()).expect("the second");
-    assert_eq!(sent.invalidation.kills, ["users:2"]);
+    assert_eq!(sent.invalidation.deletes, ["users:2"]);
     queue.acknowledge();
     assert_eq!(second.try_recv(), Ok(Acknowledgement::Delivered));
 
@@ -516,14 +535,14 @@ fn a_caller_sends_what_waits_behind_nothing() {
 #[test]
 fn a_caller_that_stops_is_not_waited_for() {
     let mut queue = queue(10);
-    let (mut first, number) = enter_direct(&mut queue, kill("users:1"));
+    let (mut first, number) = enter_direct(&mut queue, deletion("users:1"));
     let number = number.expect("nothing waits before it");
-    let (mut second, _) = enter_direct(&mut queue, kill("users:2"));
+    let (mut second, _) = enter_direct(&mut queue, deletion("users:2"));
     assert!(queue.send(clock::now()).is_none());
     let later = clock::now() + TAKEOVER;
     assert!(queue.wake_at().is_some_and(|at| at <= later));
     let sent = queue.send(later).expect("both");
-    assert_eq!(sent.invalidation.kills.len(), 2);
+    assert_eq!(sent.invalidation.deletes.len(), 2);
     // It goes on after all. What it has sent is only a part of what is in flight now.
     assert!(queue.acknowledge_direct(number).is_none());
     assert!(queue.take_back_direct(number, true).is_none() && !queue.hand_back(number));
@@ -536,19 +555,19 @@ fn a_caller_that_stops_is_not_waited_for() {
 #[test]
 fn a_batch_that_a_caller_hands_back_is_sent_again() {
     let mut queue = queue(10);
-    let (mut told, number) = enter_direct(&mut queue, kill("users:1"));
+    let (mut told, number) = enter_direct(&mut queue, deletion("users:1"));
     assert!(queue.hand_back(number.expect("nothing waits before it")));
-    assert!(queue.concerns(&probe("users:1"), |_| 0));
+    assert!(queue.concerns(&entry_ref("users:1"), |_| 0));
     let sent = queue.send(clock::now()).expect("again");
-    assert_eq!(sent.invalidation.kills, ["users:1"]);
+    assert_eq!(sent.invalidation.deletes, ["users:1"]);
     queue.acknowledge();
     assert_eq!(told.try_recv(), Ok(Acknowledgement::Delivered));
 
-    let (_told, number) = enter_direct(&mut queue, kill("users:1"));
+    let (_told, number) = enter_direct(&mut queue, deletion("users:1"));
     let waiters = queue.take_back_direct(number.expect("nothing waits before it"), false);
     assert_eq!(waiters.map(|waiters| waiters.len()), Some(1));
     assert!(queue.is_degraded());
-    let (_, none) = enter_direct(&mut queue, kill("users:2"));
+    let (_, none) = enter_direct(&mut queue, deletion("users:2"));
     assert_eq!(none, None, "it would only be tried in vain once more");
 }
 
@@ -559,7 +578,7 @@ fn what_is_known_to_be_refused_is_bounded() {
     let mut queue = queue(10);
     queue.set_split(true);
     for n in 0..100 {
-        drop(enter(&mut queue, kill(&format!("users:{n}"))));
+        drop(enter(&mut queue, deletion(&format!("users:{n}"))));
         let sent = queue.send(clock::now()).expect("something to send");
         queue.refuse(&sent.invalidation, &Error::unavailable("forbidden"));
         queue.acknowledge_parts(Parts::Only([1].into()), None);

@@ -1,7 +1,7 @@
 //! The end of a block around a transaction.
 
 use super::held::Held;
-use super::{a_while_later, engine, probe};
+use super::{a_while_later, engine, entry_ref};
 use crate::base::background::Background;
 use crate::call::returns::Owned;
 use crate::call::transaction::{self, TransactionOutcome};
@@ -27,7 +27,10 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
             ((), TransactionOutcome::Committed)
         };
         transaction::run(engine.handle(), block).await;
-        assert_eq!(engine.invalidations.is_pending(&probe("users")), !announced);
+        assert_eq!(
+            engine.invalidations.is_pending(&entry_ref("users")),
+            !announced
+        );
         let taken = store.taken.available_permits();
         assert_eq!(taken, 1 + usize::from(announced));
     }
@@ -44,5 +47,5 @@ async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
         ((), TransactionOutcome::Committed)
     };
     transaction::run(engine.handle(), block).await;
-    assert!(engine.invalidations.is_pending(&probe("users")));
+    assert!(engine.invalidations.is_pending(&entry_ref("users")));
 }

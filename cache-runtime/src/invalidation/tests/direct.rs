@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::held::Held;
-use super::{LIMIT, over, probe, request};
+use super::{LIMIT, entry_ref, over, request};
 use crate::invalidation::Acknowledgement;
 
 #[tokio::test(start_paused = true)]
@@ -32,7 +32,7 @@ async fn a_batch_of_a_dropped_caller_is_delivered() {
             drop(told);
         }
         assert!(
-            invalidations.is_pending(&probe("users")),
+            invalidations.is_pending(&entry_ref("users")),
             "reads know of it"
         );
         store.gate.add_permits(1);
@@ -40,7 +40,7 @@ async fn a_batch_of_a_dropped_caller_is_delivered() {
         while invalidations.pending() > 0 {
             tokio::task::yield_now().await;
         }
-        assert!(!invalidations.is_pending(&probe("users")));
+        assert!(!invalidations.is_pending(&entry_ref("users")));
     }
 }
 
@@ -51,7 +51,7 @@ async fn a_batch_that_a_caller_sent_in_vain_is_sent_again() {
     let invalidations = over(&store);
     let told = invalidations.send(request("users")).acknowledged(LIMIT);
     assert_eq!(told.await, Acknowledgement::Pending);
-    assert!(invalidations.is_pending(&probe("users")));
+    assert!(invalidations.is_pending(&entry_ref("users")));
     store.takes_one().await;
     assert_eq!(store.attempts.load(Ordering::SeqCst), 2);
 }

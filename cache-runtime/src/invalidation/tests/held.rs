@@ -13,10 +13,11 @@ use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::protocol::circuit::Circuit;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::store::{
-    ConnectionWatch, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts, Store,
+    ConnectionWatch, EntryRef, Fill, Filled, Intent, IntentReply, Invalidated, Invalidation,
+    LeaseReply, LeaseRequest, LookupReply, PartlyInvalidated, Representation, ScanFilter,
+    ServerInfo, Store,
 };
 
 /// A store that takes invalidations when its test allows it, and does nothing else.
@@ -93,12 +94,12 @@ impl Held {
     /// What it refuses of an invalidation, if anything: also what has to wait for that.
     fn refused_of(&self, invalidation: &Invalidation) -> Option<Invalidation> {
         let forbidden = self.forbidden.lock();
-        let bumps = &invalidation.bumps;
-        let is_forbidden = |dep: &&Arc<Dep>| forbidden.contains(&dep.name());
-        let windows = Dep::windows(bumps.iter().filter(is_forbidden));
-        let is_undone = |dep: &&Arc<Dep>| is_forbidden(dep) || dep.waits_for(&windows);
+        let rotates = &invalidation.rotates;
+        let is_forbidden = |dep: &&Arc<Dependency>| forbidden.contains(&dep.name());
+        let windows = Dependency::windows(rotates.iter().filter(is_forbidden));
+        let is_undone = |dep: &&Arc<Dependency>| is_forbidden(dep) || dep.waits_for(&windows);
         let undone = Invalidation {
-            bumps: bumps.iter().filter(is_undone).cloned().collect(),
+            rotates: rotates.iter().filter(is_undone).cloned().collect(),
             ..Invalidation::default()
         };
         (!undone.is_empty()).then_some(undone)
@@ -121,8 +122,8 @@ impl Store for Held {
         "held"
     }
 
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn representation(&self) -> Representation {
+        Representation::Decoded
     }
 
     fn circuit(&self) -> Circuit {
@@ -137,11 +138,11 @@ impl Store for Held {
         self.connection.clone()
     }
 
-    async fn look(&self, _: &Probe) -> Result<Look, Error> {
+    async fn lookup(&self, _: &EntryRef) -> Result<LookupReply, Error> {
         refused()
     }
 
-    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
+    async fn lease(&self, _: &EntryRef, _: &LeaseRequest) -> Result<LeaseReply, Error> {
         refused()
     }
 
@@ -153,7 +154,7 @@ impl Store for Held {
         refused()
     }
 
-    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
+    async fn fill(&self, _: &EntryRef, _: Fill) -> Result<Filled, Error> {
         refused()
     }
 
@@ -183,7 +184,7 @@ impl Store for Held {
             at: Millis(0),
             removed: 0,
         };
-        let names = invalidation.bumps.iter().map(|dep| dep.name().to_owned());
+        let names = invalidation.rotates.iter().map(|dep| dep.name().to_owned());
         let mut names: Vec<_> = names.collect();
         names.sort();
         self.got.lock().push(names);
@@ -213,26 +214,26 @@ impl Store for Held {
         self.is_partly_away.load(Ordering::SeqCst)
     }
 
-    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+    async fn intend(&self, _: &Intent) -> Result<IntentReply, Error> {
         if self.refuses_intents.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Store, "the test refuses it"));
         }
         let at = self.invalidate(&Invalidation::default()).await?.at;
-        Ok(Intended {
+        Ok(IntentReply {
             at,
             on_whole: false,
         })
     }
 
-    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
+    async fn renew_intent(&self, _: &Intent) -> Result<IntentReply, Error> {
         refused()
     }
 
-    async fn prune(&self, _: &Probe) -> Result<(), Error> {
+    async fn prune(&self, _: &EntryRef) -> Result<(), Error> {
         refused()
     }
 
-    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
+    async fn remove_matching(&self, _: &ScanFilter) -> Result<u64, Error> {
         refused()
     }
 
@@ -244,7 +245,7 @@ impl Store for Held {
         refused()
     }
 
-    async fn facts(&self) -> Result<ServerFacts, Error> {
+    async fn server_info(&self) -> Result<ServerInfo, Error> {
         refused()
     }
 

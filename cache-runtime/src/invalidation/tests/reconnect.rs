@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::held::{Held, refused};
-use super::{LIMIT, a_while_later, over, probe, request};
+use super::{LIMIT, a_while_later, entry_ref, over, request};
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::invalidation::{ACK_TIMEOUT, Acknowledgement};
@@ -94,7 +94,7 @@ async fn an_outage_is_waited_for_once() {
             "{:?}",
             began.elapsed()
         );
-        assert!(invalidations.is_pending(&probe("users")));
+        assert!(invalidations.is_pending(&entry_ref("users")));
         // Later callers don't wait, whether they enqueue or ask the store themselves.
         began = clock::now();
         let pending_ack = invalidations.enqueue(request("users"));

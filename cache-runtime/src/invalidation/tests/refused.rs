@@ -146,7 +146,7 @@ async fn tags_wait_for_what_has_just_been_refused() {
 /// A write of a tag, and the generation of all tags.
 fn tag(name: &str) -> InvalidationRequest {
     InvalidationRequest {
-        bumps: [request(name).bumps, request("~~").bumps].concat(),
+        rotates: [request(name).rotates, request("~~").rotates].concat(),
         ..InvalidationRequest::default()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::description::blanked;
-use super::{CacheMap, Place, Reader};
+use super::{CachedFunction, Catalog, SourceLocation};
 
 /// A longer ttl, on a resource that nothing invalidates, is most likely a mistake.
 const LONG: u64 = 3600;
@@ -12,19 +12,19 @@ const LONG: u64 = 3600;
 /// A likely mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Finding {
+pub struct Lint {
     /// The kind of mistake, for code that branches on it.
-    pub kind: FindingKind,
+    pub kind: LintKind,
     /// The fault, and the fix.
     pub text: String,
     /// The place of the attribute.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
-/// The kind of a [`Finding`].
+/// The kind of a [`Lint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum FindingKind {
+pub enum LintKind {
     /// A function invalidates a resource, an `op` or a tag that no cached function has.
     NeverCached,
     /// A function caches a resource for more than an hour, and nothing invalidates it.
@@ -43,7 +43,7 @@ pub enum FindingKind {
     NotInKey,
 }
 
-impl FindingKind {
+impl LintKind {
     /// The kind's name in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -59,16 +59,16 @@ impl FindingKind {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Lint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.place.file, self.place.line, self.text)
     }
 }
 
-impl CacheMap {
+impl Catalog {
     /// The likely mistakes of the program, in source order; empty if there are none.
     #[must_use]
-    pub fn check(&self) -> Vec<Finding> {
+    pub fn check(&self) -> Vec<Lint> {
         let mut findings = self.never_cached();
         findings.extend(self.ops_never_cached());
         findings.extend(self.never_invalidated());
@@ -82,7 +82,7 @@ impl CacheMap {
 
     /// The `ops(..)` of writers that no reader of the resource has. Where the program has no reader
     /// of the resource at all, its ops are those of another program.
-    pub(crate) fn ops_never_cached(&self) -> Vec<Finding> {
+    pub(crate) fn ops_never_cached(&self) -> Vec<Lint> {
         let mut findings = Vec::new();
         for writer in &self.writers {
             for target in writer
@@ -92,7 +92,7 @@ impl CacheMap {
             {
                 let name = &target.resource;
                 let readers = || self.readers.iter().filter(|it| it.resource == *name);
-                let ops: BTreeSet<&str> = readers().filter_map(Reader::op).collect();
+                let ops: BTreeSet<&str> = readers().filter_map(CachedFunction::op).collect();
                 if is_constant(name) || readers().next().is_none() {
                     continue;
                 }
@@ -101,8 +101,8 @@ impl CacheMap {
                         || "name one that is, or leave it out".to_owned(),
                         |meant| format!("did you mean `{meant}`?"),
                     );
-                    findings.push(Finding {
-                        kind: FindingKind::NeverCached,
+                    findings.push(Lint {
+                        kind: LintKind::NeverCached,
                         text: format!(
                             "`{}` invalidates `op = \"{op}\"` of `{name}`, and no function caches that; {fix}",
                             writer.function
@@ -115,7 +115,7 @@ impl CacheMap {
         findings
     }
 
-    fn never_cached(&self) -> Vec<Finding> {
+    fn never_cached(&self) -> Vec<Lint> {
         let resources: BTreeSet<&str> = self
             .readers
             .iter()
@@ -136,8 +136,8 @@ impl CacheMap {
                     || "name one that is, or leave it out".to_owned(),
                     |meant| format!("did you mean `{meant}`?"),
                 );
-                findings.push(Finding {
-                    kind: FindingKind::NeverCached,
+                findings.push(Lint {
+                    kind: LintKind::NeverCached,
                     text: format!(
                         "`{function}` invalidates {what}, and no function caches that; {fix}"
                     ),
@@ -164,7 +164,7 @@ impl CacheMap {
     }
 
     /// Whether this program invalidates what `reader` caches, by attribute or by hand.
-    pub(crate) fn reaches(&self, reader: &Reader) -> bool {
+    pub(crate) fn reaches(&self, reader: &CachedFunction) -> bool {
         let targets = || self.writers.iter().flat_map(|writer| &writer.targets);
         let tags = || self.writers.iter().flat_map(|writer| &writer.tags);
         targets().any(|target| target.resource == reader.resource)
@@ -175,12 +175,12 @@ impl CacheMap {
                 .any(|tag| tags().any(|other| blanked(other) == blanked(tag)))
     }
 
-    fn never_invalidated(&self) -> Vec<Finding> {
+    fn never_invalidated(&self) -> Vec<Lint> {
         self.readers
             .iter()
             .filter(|reader| seconds(reader).is_some_and(|ttl| ttl > LONG) && !self.reaches(reader))
-            .map(|reader| Finding {
-                kind: FindingKind::NeverInvalidated,
+            .map(|reader| Lint {
+                kind: LintKind::NeverInvalidated,
                 text: format!(
                     "`{}` caches `{}` for {} seconds, and no function invalidates it; \
                      add `#[invalidates(\"{}\")]` to the function that writes it, \
@@ -196,8 +196,8 @@ impl CacheMap {
     }
 
     /// Also finds different times to live of functions that share keys on purpose.
-    fn two_claimants(&self) -> Vec<Finding> {
-        let mut claims: BTreeMap<String, Vec<&Reader>> = BTreeMap::new();
+    fn two_claimants(&self) -> Vec<Lint> {
+        let mut claims: BTreeMap<String, Vec<&CachedFunction>> = BTreeMap::new();
         for reader in &self.readers {
             claims.entry(reader.claim()).or_default().push(reader);
         }
@@ -210,8 +210,8 @@ impl CacheMap {
             for other in others {
                 let may = owner.batch || other.batch || (owner.shared && other.shared);
                 if !may {
-                    findings.push(Finding {
-                        kind: FindingKind::TwoClaimants,
+                    findings.push(Lint {
+                        kind: LintKind::TwoClaimants,
                         text: format!(
                             "`{}` and `{}` ({}:{}) both claim the keys `{key}`; \
                              give one an `op` of its own, \
@@ -221,9 +221,11 @@ impl CacheMap {
                         place: other.place.clone(),
                     });
                 } else if owner.ttl != other.ttl {
-                    let ttl = |reader: &Reader| reader.ttl.clone().unwrap_or("the default".into());
-                    findings.push(Finding {
-                        kind: FindingKind::Ttls,
+                    let ttl = |reader: &CachedFunction| {
+                        reader.ttl.clone().unwrap_or("the default".into())
+                    };
+                    findings.push(Lint {
+                        kind: LintKind::Ttls,
                         text: format!(
                             "`{}` stores `{key}` for {}, `{}` ({}:{}) for {}; give them one `ttl`",
                             other.function,
@@ -242,11 +244,11 @@ impl CacheMap {
     }
 
     /// The values that were not stored so far.
-    fn not_stored(&self) -> impl Iterator<Item = Finding> {
+    fn not_stored(&self) -> impl Iterator<Item = Lint> {
         self.readers.iter().filter_map(|reader| {
             let reason = reader.not_stored.as_ref()?;
-            Some(Finding {
-                kind: FindingKind::NotStored,
+            Some(Lint {
+                kind: LintKind::NotStored,
                 text: format!("`{}` is not cached: {reason}", reader.function),
                 place: reader.place.clone(),
             })
@@ -254,11 +256,11 @@ impl CacheMap {
     }
 
     /// The arguments so far whose keys do not tell them apart.
-    fn not_in_key(&self) -> impl Iterator<Item = Finding> {
+    fn not_in_key(&self) -> impl Iterator<Item = Lint> {
         self.readers.iter().filter_map(|reader| {
             let left_out = reader.left_out.as_ref()?;
-            Some(Finding {
-                kind: FindingKind::NotInKey,
+            Some(Lint {
+                kind: LintKind::NotInKey,
                 text: format!(
                     "the key of `{}` does not tell all calls apart: {left_out}; list what does with \
                      `key(..)`",
@@ -269,7 +271,7 @@ impl CacheMap {
         })
     }
 
-    fn id_types(&self) -> Vec<Finding> {
+    fn id_types(&self) -> Vec<Lint> {
         let readers = self.readers.iter().filter(|reader| reader.is_entity());
         let read = readers.map(|reader| {
             (
@@ -285,7 +287,7 @@ impl CacheMap {
                 Some((&target.resource, id, &writer.function, &writer.place))
             })
         });
-        let mut first: BTreeMap<&str, (IdKind, &str, &Place)> = BTreeMap::new();
+        let mut first: BTreeMap<&str, (IdKind, &str, &SourceLocation)> = BTreeMap::new();
         let mut findings = Vec::new();
         for (resource, id, function, place) in read.chain(written) {
             let Some(kind) = IdKind::of(id) else {
@@ -296,8 +298,8 @@ impl CacheMap {
                     .entry(resource)
                     .or_insert((kind, function.as_str(), place));
             if known != kind {
-                findings.push(Finding {
-                    kind: FindingKind::IdTypes,
+                findings.push(Lint {
+                    kind: LintKind::IdTypes,
                     text: format!(
                         "`{function}` has ids of `{resource}` that are {}, \
                          and `{owner}` ({}:{}) has {}; use one type for both",
@@ -341,7 +343,7 @@ impl IdKind {
     }
 }
 
-fn seconds(reader: &Reader) -> Option<u64> {
+fn seconds(reader: &CachedFunction) -> Option<u64> {
     reader.ttl.as_ref()?.parse().ok()
 }
 
@@ -373,7 +375,7 @@ mod tests {
         Site::new(Role::Writes, function, words)
     }
 
-    fn found(sites: &[Site]) -> Vec<(FindingKind, String)> {
+    fn found(sites: &[Site]) -> Vec<(LintKind, String)> {
         let findings = test_map(sites).check().into_iter();
         findings
             .map(|finding| (finding.kind, finding.text))
@@ -452,7 +454,7 @@ mod tests {
             writes("close", "tag year:{y}"),
         ];
         let kinds: Vec<_> = found(&sites).into_iter().map(|(kind, _)| kind).collect();
-        assert_eq!(kinds, [FindingKind::NeverInvalidated]);
+        assert_eq!(kinds, [LintKind::NeverInvalidated]);
         let by_hand = test_map(&sites).invalidated_by_hand("rates");
         assert_eq!(by_hand.check(), []);
     }
@@ -460,27 +462,27 @@ mod tests {
     #[test]
     fn two_claimants_are_found_unless_they_share() {
         for (a, b, expected) in [
-            ("users:list", "users:list", Some(FindingKind::TwoClaimants)),
+            ("users:list", "users:list", Some(LintKind::TwoClaimants)),
             (
                 "users:{id: i64}",
                 "users:{user.id}",
-                Some(FindingKind::TwoClaimants),
+                Some(LintKind::TwoClaimants),
             ),
             (
                 "users:list, keys shared",
                 "users:list",
-                Some(FindingKind::TwoClaimants),
+                Some(LintKind::TwoClaimants),
             ),
             ("users:list, keys shared", "users:list, keys shared", None),
             (
                 "users:list, ttl 5, keys shared",
                 "users:list, keys shared",
-                Some(FindingKind::Ttls),
+                Some(LintKind::Ttls),
             ),
             (
                 "users:{id: i64}",
                 "users:{ids: i64}, ttl 5, a batch",
-                Some(FindingKind::Ttls),
+                Some(LintKind::Ttls),
             ),
             ("users:a:{id: i64}", "users:b:{id: i64}", None),
         ] {
@@ -502,7 +504,7 @@ mod tests {
             writes("delete", "users:{id: str}"),
         ]);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].0, FindingKind::IdTypes);
+        assert_eq!(found[0].0, LintKind::IdTypes);
     }
 
     #[test]

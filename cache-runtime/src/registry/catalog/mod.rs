@@ -3,7 +3,7 @@
 //!
 //! Functions register themselves at link time, so the catalog is complete before any of them has
 //! run. It knows only what the attributes say. A resource given by a constant appears under the
-//! constant's name, until [`CacheMap::bind`] says what it stands for.
+//! constant's name, until [`Catalog::bind`] says what it stands for.
 
 mod check;
 mod description;
@@ -16,7 +16,7 @@ use serde::Serialize;
 pub(crate) use self::check::is_constant;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) use self::check::nearest;
-pub use self::check::{Finding, FindingKind};
+pub use self::check::{Lint, LintKind};
 use self::description::DescriptionItem;
 pub(crate) use self::description::blanked;
 use crate::registry::{Role, SITES, Site};
@@ -30,20 +30,20 @@ use crate::registry::{Role, SITES, Site};
 /// # #[cached(resource = "users")] async fn get(id: i64) -> Option<String> { let _ = id; None }
 /// # #[invalidates("users", id = id)] async fn delete(id: i64) { let _ = id; }
 /// # fn main() {
-/// let findings = cache_runtime::map().check();
+/// let findings = cache_runtime::catalog().check();
 /// assert!(findings.is_empty(), "{findings:#?}");
 /// # }
 /// ```
 #[must_use]
-pub fn map() -> CacheMap {
-    CacheMap::of(SITES.iter())
+pub fn catalog() -> Catalog {
+    Catalog::of(SITES.iter())
 }
 
 /// The annotated functions of a program, by resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CacheMap {
-    readers: Vec<Reader>,
-    writers: Vec<Writer>,
+pub struct Catalog {
+    readers: Vec<CachedFunction>,
+    writers: Vec<InvalidatingFunction>,
     /// Resources that the program invalidates by hand.
     #[serde(skip)]
     by_hand: Vec<String>,
@@ -52,7 +52,7 @@ pub struct CacheMap {
 /// A function under `#[cached]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Reader {
+pub struct CachedFunction {
     /// The function's name.
     pub function: String,
     /// The resource; a constant appears in braces, such as `{R::RESOURCE}`.
@@ -83,17 +83,17 @@ pub struct Reader {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
     /// The place of its attribute.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// A function under `#[invalidates]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Writer {
+pub struct InvalidatingFunction {
     /// The function's name.
     pub function: String,
     /// The resources and rows that it invalidates.
-    pub targets: Vec<Target>,
+    pub targets: Vec<InvalidationTarget>,
     /// Tags, as written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -101,13 +101,13 @@ pub struct Writer {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub crash_safe: bool,
     /// The place of its attribute.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// A resource or row that a write invalidates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Target {
+pub struct InvalidationTarget {
     /// The resource.
     pub resource: String,
     /// The row, as written; `None` for the whole resource.
@@ -120,14 +120,14 @@ pub struct Target {
 
 /// A line of source code.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Place {
+pub struct SourceLocation {
     /// The file, as the compiler names it.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
 }
 
-impl CacheMap {
+impl Catalog {
     fn of<'a>(sites: impl IntoIterator<Item = &'a Site>) -> Self {
         let mut map = Self {
             readers: Vec::new(),
@@ -137,8 +137,10 @@ impl CacheMap {
         for site in sites {
             let description = description::read(site.description());
             match site.role() {
-                Role::Reads => map.readers.extend(Reader::of(site, description)),
-                Role::Writes => map.writers.push(Writer::of(site, description)),
+                Role::Reads => map.readers.extend(CachedFunction::of(site, description)),
+                Role::Writes => map
+                    .writers
+                    .push(InvalidatingFunction::of(site, description)),
             }
         }
         // The linker's order is arbitrary.
@@ -154,7 +156,7 @@ impl CacheMap {
     ///
     /// ```
     /// # #[cfg(any())]
-    /// let map = cache_runtime::map().bind("R::RESOURCE", [User::RESOURCE, Product::RESOURCE]);
+    /// let map = cache_runtime::catalog().bind("R::RESOURCE", [User::RESOURCE, Product::RESOURCE]);
     /// ```
     #[must_use]
     pub fn bind<'a>(
@@ -170,11 +172,11 @@ impl CacheMap {
                 false => vec![text.to_owned()],
             }
         };
-        let bound = |reader: Reader| {
+        let bound = |reader: CachedFunction| {
             let depends = reader.depends.iter().flat_map(|name| each(name)).collect();
-            let reader = Reader { depends, ..reader };
+            let reader = CachedFunction { depends, ..reader };
             let resources = each(&reader.resource).into_iter();
-            resources.map(move |resource| Reader {
+            resources.map(move |resource| CachedFunction {
                 resource,
                 ..reader.clone()
             })
@@ -184,7 +186,7 @@ impl CacheMap {
             let targets = std::mem::take(&mut writer.targets).into_iter();
             let bound = targets.flat_map(|target| {
                 let resources = each(&target.resource).into_iter();
-                resources.map(move |resource| Target {
+                resources.map(move |resource| InvalidationTarget {
                     resource,
                     id: target.id.clone(),
                     ops: target.ops.clone(),
@@ -206,13 +208,13 @@ impl CacheMap {
 
     /// The functions under `#[cached]`, in source order.
     #[must_use]
-    pub fn readers(&self) -> &[Reader] {
+    pub fn readers(&self) -> &[CachedFunction] {
         &self.readers
     }
 
     /// The functions under `#[invalidates]`, in source order.
     #[must_use]
-    pub fn writers(&self) -> &[Writer] {
+    pub fn writers(&self) -> &[InvalidatingFunction] {
         &self.writers
     }
 
@@ -238,11 +240,11 @@ impl CacheMap {
 /// The readers of a resource, and the writers that invalidate it.
 #[derive(Default)]
 struct ResourceUsers<'a> {
-    readers: Vec<&'a Reader>,
-    writers: Vec<(&'a Writer, &'a Target)>,
+    readers: Vec<&'a CachedFunction>,
+    writers: Vec<(&'a InvalidatingFunction, &'a InvalidationTarget)>,
 }
 
-impl Reader {
+impl CachedFunction {
     fn of(site: &Site, description: Vec<DescriptionItem>) -> Option<Self> {
         let mut description = description.into_iter();
         let Some(DescriptionItem::Name {
@@ -263,7 +265,7 @@ impl Reader {
             left_out: site.left_out().map(str::to_owned),
             shared: false,
             batch: false,
-            place: Place::of(site),
+            place: SourceLocation::of(site),
         };
         for word in description {
             match word {
@@ -298,22 +300,24 @@ impl Reader {
     }
 }
 
-impl Writer {
+impl InvalidatingFunction {
     fn of(site: &Site, description: Vec<DescriptionItem>) -> Self {
         let mut writer = Self {
             function: site.function().to_owned(),
             targets: Vec::new(),
             tags: Vec::new(),
             crash_safe: false,
-            place: Place::of(site),
+            place: SourceLocation::of(site),
         };
         for word in description {
             match word {
-                DescriptionItem::Name { resource, rest } => writer.targets.push(Target {
-                    resource,
-                    id: rest,
-                    ops: Vec::new(),
-                }),
+                DescriptionItem::Name { resource, rest } => {
+                    writer.targets.push(InvalidationTarget {
+                        resource,
+                        id: rest,
+                        ops: Vec::new(),
+                    })
+                }
                 DescriptionItem::Op(op) => {
                     if let Some(target) = writer.targets.last_mut() {
                         target.ops.push(op);
@@ -328,7 +332,7 @@ impl Writer {
     }
 }
 
-impl Place {
+impl SourceLocation {
     fn of(site: &Site) -> Self {
         Self {
             file: site.place().file().to_owned(),
@@ -338,6 +342,6 @@ impl Place {
 }
 
 #[cfg(test)]
-pub(crate) fn test_map(sites: &[Site]) -> CacheMap {
-    CacheMap::of(sites)
+pub(crate) fn test_map(sites: &[Site]) -> Catalog {
+    Catalog::of(sites)
 }

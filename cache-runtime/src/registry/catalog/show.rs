@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{CacheMap, Place, Reader, ResourceUsers, Target};
+use super::{CachedFunction, Catalog, InvalidationTarget, ResourceUsers, SourceLocation};
 
 /// A table, grouped by resource.
-impl fmt::Display for CacheMap {
+impl fmt::Display for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<Row> = Vec::new();
         for (resource, ResourceUsers { readers, writers }) in self.by_resource() {
@@ -75,7 +75,13 @@ enum Row {
 }
 
 impl Row {
-    fn function(role: &str, key: String, options: String, function: &str, place: &Place) -> Self {
+    fn function(
+        role: &str,
+        key: String,
+        options: String,
+        function: &str,
+        place: &SourceLocation,
+    ) -> Self {
         let place = format!("{}:{}", place.file, place.line);
         Self::Function([role.to_owned(), key, options, function.to_owned(), place])
     }
@@ -88,18 +94,18 @@ impl Row {
     }
 }
 
-fn key(reader: &Reader) -> String {
+fn key(reader: &CachedFunction) -> String {
     format!("{}:{}", reader.resource, reader.key)
 }
 
-fn name(target: &Target) -> String {
+fn name(target: &InvalidationTarget) -> String {
     match &target.id {
         Some(id) => format!("{}:{id}", target.resource),
         None => target.resource.clone(),
     }
 }
 
-fn options(reader: &Reader) -> String {
+fn options(reader: &CachedFunction) -> String {
     let mut options = Vec::new();
     options.extend(reader.ttl.as_ref().map(|ttl| format!("ttl {ttl}")));
     options.extend(reader.depends.iter().map(|name| format!("depends {name}")));
@@ -109,7 +115,7 @@ fn options(reader: &Reader) -> String {
     options.join(", ")
 }
 
-impl CacheMap {
+impl Catalog {
     /// A [Mermaid](https://mermaid.js.org) flow chart: from the writers through the resources to
     /// the cached functions.
     #[must_use]
@@ -183,7 +189,7 @@ mod tests {
     use super::super::test_map;
     use crate::registry::{Role, Site};
 
-    fn map() -> super::CacheMap {
+    fn catalog() -> super::Catalog {
         test_map(&[
             Site::new(Role::Reads, "get", "users:{id: i64}, ttl 300"),
             Site::new(Role::Reads, "list", "users:list, depends teams"),
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_for_each_function() {
-        let text = map().to_string();
+        let text = catalog().to_string();
         let lines: Vec<&str> = text
             .lines()
             .map(|line| line.split("  cache-").next().unwrap_or(line).trim_end())
@@ -212,7 +218,7 @@ mod tests {
     #[test]
     fn the_diagram_draws_each_thing_once() {
         assert_eq!(
-            map().to_mermaid(),
+            catalog().to_mermaid(),
             "flowchart LR
   n0[(\"users\")]
   n1[\"rename\"]

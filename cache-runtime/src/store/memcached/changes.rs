@@ -13,7 +13,7 @@ use super::steps::{CHANGES, in_steps, steps_of};
 use super::text::{self, Intents, Value, flags};
 use crate::base::error::Error;
 use crate::protocol::generation::Generation;
-use crate::store::{Dep, Intent, IntentRow, Millis, Nonce, Probe};
+use crate::store::{Dependency, EntryRef, Intent, IntentRow, Millis, Nonce};
 
 /// How much the estimates of two processes may differ about the server's time, which it tells in
 /// seconds. An intent lasts longer by this much.
@@ -43,7 +43,7 @@ impl MemcachedStore {
         intent: &'a Intent,
         rows: &'a [IntentRow],
         renews: bool,
-    ) -> BoxFuture<'a, Result<Vec<Arc<Dep>>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Arc<Dependency>>, Error>> {
         Box::pin(self.pool.run_write(move |mut on| async move {
             let mut wholes = Vec::new();
             for row in rows {
@@ -65,7 +65,7 @@ impl MemcachedStore {
     pub(super) fn announce_deps<'a>(
         &'a self,
         intent: &'a Intent,
-        deps: &'a [Arc<Dep>],
+        deps: &'a [Arc<Dependency>],
         renews: bool,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.pool.run_write(move |mut on| async move {
@@ -78,25 +78,25 @@ impl MemcachedStore {
         }))
     }
 
-    pub(super) fn kill<'a>(
+    pub(super) fn delete_entry<'a>(
         &'a self,
         keys: &'a [String],
         ended: &'a HashSet<Nonce>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(self.pool.run_write(move |mut on| async move {
-            let killed = self.kill_on(&mut on, keys, ended).await;
+            let killed = self.delete_on(&mut on, keys, ended).await;
             (on, killed)
         }))
     }
 
-    pub(super) fn bump<'a>(
+    pub(super) fn rotate<'a>(
         &'a self,
-        deps: &'a [Arc<Dep>],
+        deps: &'a [Arc<Dependency>],
         ended: &'a HashSet<Nonce>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.pool.run_write(move |mut on| async move {
-            let bumped = self.bump_on(&mut on, deps, ended).await;
-            (on, bumped)
+            let rotated = self.rotate_on(&mut on, deps, ended).await;
+            (on, rotated)
         }))
     }
 
@@ -137,7 +137,7 @@ impl MemcachedStore {
         &self,
         on: &mut Connection,
         intent: &Intent,
-        dep: &Dep,
+        dep: &Dependency,
         renews: bool,
     ) -> Result<(), Failure> {
         let key = text::key(dep.key());
@@ -249,10 +249,18 @@ impl MemcachedStore {
         Ok(())
     }
 
-    pub(super) async fn prune_on(&self, on: &mut Connection, probe: &Probe) -> Result<(), Failure> {
+    pub(super) async fn prune_on(
+        &self,
+        on: &mut Connection,
+        entry_ref: &EntryRef,
+    ) -> Result<(), Failure> {
         let stays = |token, deadline| !text::has_ended((token, deadline), self.now());
-        self.end_at_row(on, &probe.key, stays).await?;
-        let keys: Vec<_> = probe.deps.iter().map(|dep| text::key(dep.key())).collect();
+        self.end_at_row(on, &entry_ref.key, stays).await?;
+        let keys: Vec<_> = entry_ref
+            .deps
+            .iter()
+            .map(|dep| text::key(dep.key()))
+            .collect();
         let items = on.get_many(&keys).await?;
         for (key, item) in keys.iter().zip(items) {
             let has_ended =
@@ -265,7 +273,7 @@ impl MemcachedStore {
     }
 
     /// Removes the entries under these keys; returns how many had content.
-    pub(super) async fn kill_on(
+    pub(super) async fn delete_on(
         &self,
         on: &mut Connection,
         keys: &[String],
@@ -299,10 +307,10 @@ impl MemcachedStore {
         Ok(removed)
     }
 
-    pub(super) async fn bump_on(
+    pub(super) async fn rotate_on(
         &self,
         on: &mut Connection,
-        deps: &[Arc<Dep>],
+        deps: &[Arc<Dependency>],
         ended: &HashSet<Nonce>,
     ) -> Result<(), Failure> {
         if crate::base::mutation::is_active("memcached-generation-stays") {

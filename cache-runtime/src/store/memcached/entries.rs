@@ -10,8 +10,8 @@ use crate::protocol::entry::Content;
 use crate::protocol::generation::Generation;
 use crate::protocol::messages::Payload;
 use crate::store::{
-    Fill, Filled, Found, Header, LeaseReply, LeaseRequest, Look, Millis, Nonce, Probe, Seen,
-    StampBase,
+    EntryRef, Expected, Fill, Filled, Found, Header, LeaseReply, LeaseRequest, LookupReply, Millis,
+    Nonce, StampBase,
 };
 
 /// How long a generation lives that no fill has extended.
@@ -30,24 +30,27 @@ impl MemcachedStore {
     }
 
     /// Missing generations are made, or stand for ones that no entry has.
-    pub(super) async fn look_on(
+    pub(super) async fn lookup_on(
         &self,
         on: &mut Connection,
-        probes: &[Probe],
+        entry_refs: &[EntryRef],
         are_made: bool,
-    ) -> Result<Vec<Look>, Failure> {
-        let Some(first) = probes.first() else {
+    ) -> Result<Vec<LookupReply>, Failure> {
+        let Some(first) = entry_refs.first() else {
             return Ok(Vec::new());
         };
-        let mut keys: Vec<_> = probes.iter().map(|probe| text::key(&probe.key)).collect();
+        let mut keys: Vec<_> = entry_refs
+            .iter()
+            .map(|entry_ref| text::key(&entry_ref.key))
+            .collect();
         let epoch = text::epoch_of(&first.deps);
         let deps = first.deps.iter().map(|dep| text::key(dep.key()));
         let generations: Vec<_> = epoch.into_iter().chain(deps).collect();
         keys.extend(generations.iter().cloned());
         let mut items = on.get_many(&keys).await?;
-        let found = items.split_off(probes.len());
+        let found = items.split_off(entry_refs.len());
         let mut nonces = Vec::with_capacity(found.len());
-        let mut intended = None;
+        let mut intents_until = None;
         for (key, item) in generations.iter().zip(found) {
             let known = item.as_ref().map(|item| Generation::parse(&item.bytes));
             let generation = match known.flatten() {
@@ -55,25 +58,25 @@ impl MemcachedStore {
                 None if are_made => self.generation(on, key, item).await?,
                 None => Generation {
                     nonce: Nonce::fresh(),
-                    intended: None,
+                    intents_until: None,
                 },
             };
             nonces.push(generation.nonce);
-            intended = intended.max(generation.intended);
+            intents_until = intents_until.max(generation.intents_until);
         }
         let base = StampBase::of(on.server, nonces);
         let now = self.now();
-        let looks = probes.iter().zip(items).map(|(probe, item)| {
+        let lookups = entry_refs.iter().zip(items).map(|(entry_ref, item)| {
             let value = item.map(|item| Value::of(item.bytes));
             let (found, own) = value.map_or((Found::Nothing, None), |it| it.found(now));
-            Look {
+            LookupReply {
                 found,
-                stamp: base.stamp(&probe.key),
-                intended: intended.max(own),
+                stamp: base.stamp(&entry_ref.key),
+                intents_until: intents_until.max(own),
                 now,
             }
         });
-        Ok(looks.collect())
+        Ok(lookups.collect())
     }
 
     /// The generation, which is made if there is none.
@@ -103,7 +106,7 @@ impl MemcachedStore {
             if is_made.await? {
                 return Ok(Generation {
                     nonce,
-                    intended: None,
+                    intents_until: None,
                 });
             }
             item = on.get(key).await?;
@@ -127,24 +130,24 @@ impl MemcachedStore {
     pub(super) async fn lease_on(
         &self,
         on: &mut Connection,
-        probe: &Probe,
+        entry_ref: &EntryRef,
         request: &LeaseRequest,
     ) -> Result<LeaseReply, Failure> {
         loop {
-            let place = self.entry(on, &probe.key).await?;
+            let place = self.entry(on, &entry_ref.key).await?;
             let now = self.now();
             match &place.value {
                 Some(Value::Foreign) => return Ok(LeaseReply::Foreign),
-                Some(Value::Intents(_)) => return Ok(LeaseReply::Intended),
+                Some(Value::Intents(_)) => return Ok(LeaseReply::WriteInProgress),
                 Some(Value::Entry(there, payload)) if !text::is_over(there, now) => {
                     if there.token == request.token {
                         // An earlier attempt got the lease, and its answer was lost.
                         return Ok(LeaseReply::Granted);
                     }
-                    if !gives_way(there, &request.seen, now) {
+                    if !gives_way(there, &request.expected, now) {
                         return Ok(LeaseReply::Taken(*there));
                     }
-                    let keeps = matches!(request.seen, Seen::Past(_) | Seen::Leased)
+                    let keeps = matches!(request.expected, Expected::Past(_) | Expected::Leased)
                         && there.stays_under(request.stamp, request.fingerprint);
                     if keeps {
                         let header = Header {
@@ -160,7 +163,7 @@ impl MemcachedStore {
                 }
                 _ => {}
             }
-            let header = request.header(probe.kind, now);
+            let header = request.header(entry_ref.kind, now);
             if self.put(on, &place, &header, &[]).await? {
                 return Ok(LeaseReply::Granted);
             }
@@ -206,17 +209,17 @@ impl MemcachedStore {
     pub(super) async fn fill_on(
         &self,
         on: &mut Connection,
-        probe: &Probe,
+        entry_ref: &EntryRef,
         fill: &Fill,
     ) -> Result<Filled, Failure> {
         loop {
-            let place = self.entry(on, &probe.key).await?;
+            let place = self.entry(on, &entry_ref.key).await?;
             if place.leased(fill.token, self.now()).is_none()
                 && !crate::base::mutation::is_active("memcached-fill-without-lease")
             {
                 return Ok(Filled::Refused);
             }
-            let header = fill.header(probe.kind, self.now());
+            let header = fill.header(entry_ref.kind, self.now());
             let payload = match &fill.payload {
                 Payload::Encoded(bytes) => bytes.as_ref(),
                 Payload::Empty | Payload::Decoded(_) => &[],
@@ -225,8 +228,8 @@ impl MemcachedStore {
                 break;
             }
         }
-        let epoch = text::epoch_of(&probe.deps);
-        let deps = probe.deps.iter().map(|dep| text::key(dep.key()));
+        let epoch = text::epoch_of(&entry_ref.deps);
+        let deps = entry_ref.deps.iter().map(|dep| text::key(dep.key()));
         let keys: Vec<_> = epoch.into_iter().chain(deps).collect();
         let now = self.now();
         let lives = fill.generation_ttl.max(GENERATION_TTL);
@@ -240,15 +243,15 @@ impl MemcachedStore {
     pub(super) async fn lease_free_on(
         &self,
         on: &mut Connection,
-        requests: &[(&Probe, LeaseRequest)],
+        requests: &[(&EntryRef, LeaseRequest)],
         length: Duration,
     ) -> Result<Vec<bool>, Failure> {
         let now = self.now();
         let items: Vec<_> = requests
             .iter()
-            .map(|(probe, request)| {
-                let header = request.header(probe.kind, now);
-                (text::key(&probe.key), text::entry(&header, &[]))
+            .map(|(entry_ref, request)| {
+                let header = request.header(entry_ref.kind, now);
+                (text::key(&entry_ref.key), text::entry(&header, &[]))
             })
             .collect();
         let ttl = text::ttl(now.after(length), now);
@@ -256,19 +259,19 @@ impl MemcachedStore {
     }
 }
 
-/// Whether the entry may be replaced by a caller that has seen `seen`.
-fn gives_way(there: &Header, seen: &Seen, now: Millis) -> bool {
+/// Whether the entry may be replaced by a caller that has seen `expected`.
+fn gives_way(there: &Header, expected: &Expected, now: Millis) -> bool {
     let is_over = there.is_leased() && there.deadline < now;
     is_over
-        || match seen {
-            Seen::Anything => true,
+        || match expected {
+            Expected::Anything => true,
             // The holder of the lease may have renewed it since.
-            Seen::Entry(seen) | Seen::Past(seen) => {
+            Expected::Entry(expected) | Expected::Past(expected) => {
                 Header {
                     deadline: there.deadline,
-                    ..*seen
+                    ..*expected
                 } == *there
             }
-            Seen::Nothing | Seen::Leased => false,
+            Expected::Nothing | Expected::Leased => false,
         }
 }

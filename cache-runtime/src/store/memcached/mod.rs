@@ -2,7 +2,7 @@
 //!
 //! The protocol is that of Redis, with `cas` in place of scripts: a change reads what is there, and
 //! replaces just that version, or begins again. There is one more generation, that of the
-//! namespace, because Memcached can't list its keys. [`Store::lists_keys`] and [`Store::survey`]
+//! namespace, because Memcached can't list its keys. [`Store::lists_keys`] and [`Store::diagnose`]
 //! report what it can't do at all.
 //!
 //! | | |
@@ -33,9 +33,9 @@ use tokio::runtime::Handle;
 use self::pool::ConnectionPool;
 use self::steps::{CHANGES, STEP, in_steps, steps_of};
 use super::{
-    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
-    Invalidation, LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Probe, Seen,
-    ServerFacts, Store, Survey,
+    Circuit, ConnectionWatch, DiagnosticsRequest, EntryRef, Expected, Fill, Filled, Intent,
+    IntentReply, Invalidated, Invalidation, LeaseReply, LeaseRequest, LookupReply, Millis, Nonce,
+    Representation, ScanFilter, ServerDiagnostics, ServerInfo, Store,
 };
 use crate::base::error::{Error, ErrorKind};
 use crate::config::{CacheConfig, MemcachedConfig};
@@ -76,14 +76,18 @@ impl MemcachedStore {
     }
 
     /// Missing generations are made, or stand for ones that no entry has.
-    async fn look_once(&self, probe: &Probe, are_made: bool) -> Result<Look, Error> {
-        let probes = std::slice::from_ref(probe);
-        let looks = self.pool.run(|mut on| async move {
-            let looks = self.look_on(&mut on, probes, are_made).await;
-            (on, looks)
+    async fn lookup_once(
+        &self,
+        entry_ref: &EntryRef,
+        are_made: bool,
+    ) -> Result<LookupReply, Error> {
+        let entry_refs = std::slice::from_ref(entry_ref);
+        let lookups = self.pool.run(|mut on| async move {
+            let lookups = self.lookup_on(&mut on, entry_refs, are_made).await;
+            (on, lookups)
         });
-        let look = looks.await?.pop();
-        look.ok_or_else(|| Error::new(ErrorKind::Store, "Memcached returned no answer for a key"))
+        let lookup = lookups.await?.pop();
+        lookup.ok_or_else(|| Error::new(ErrorKind::Store, "Memcached returned no answer for a key"))
     }
 }
 
@@ -93,8 +97,8 @@ impl Store for MemcachedStore {
         "memcached"
     }
 
-    fn form(&self) -> Form {
-        Form::Encoded
+    fn representation(&self) -> Representation {
+        Representation::Encoded
     }
 
     fn circuit(&self) -> Circuit {
@@ -113,29 +117,33 @@ impl Store for MemcachedStore {
         false
     }
 
-    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        self.look_once(probe, true).await
+    async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+        self.lookup_once(entry_ref, true).await
     }
 
-    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
-        self.look_once(probe, false).await
+    async fn examine(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+        self.lookup_once(entry_ref, false).await
     }
 
-    async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
-        let mut looks = Vec::with_capacity(probes.len());
-        for step in probes.chunks(STEP) {
+    async fn lookup_many(&self, entry_refs: &[EntryRef]) -> Result<Vec<LookupReply>, Error> {
+        let mut lookups = Vec::with_capacity(entry_refs.len());
+        for step in entry_refs.chunks(STEP) {
             let found = self.pool.run(|mut on| async move {
-                let looks = self.look_on(&mut on, step, true).await;
-                (on, looks)
+                let lookups = self.lookup_on(&mut on, step, true).await;
+                (on, lookups)
             });
-            looks.extend(found.await?);
+            lookups.extend(found.await?);
         }
-        Ok(looks)
+        Ok(lookups)
     }
 
-    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
+    async fn lease(
+        &self,
+        entry_ref: &EntryRef,
+        request: &LeaseRequest,
+    ) -> Result<LeaseReply, Error> {
         let leased = self.pool.run(|mut on| async move {
-            let reply = self.lease_on(&mut on, probe, request).await;
+            let reply = self.lease_on(&mut on, entry_ref, request).await;
             (on, reply)
         });
         leased.await
@@ -143,7 +151,7 @@ impl Store for MemcachedStore {
 
     async fn lease_many(
         &self,
-        requests: &[(&Probe, LeaseRequest)],
+        requests: &[(&EntryRef, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
         let mut replies = Vec::with_capacity(requests.len());
         for step in requests.chunks(STEP) {
@@ -151,7 +159,7 @@ impl Store for MemcachedStore {
                 continue;
             };
             let can_be_free = step.iter().all(|(_, request)| {
-                matches!(request.seen, Seen::Nothing) && request.length == first.length
+                matches!(request.expected, Expected::Nothing) && request.length == first.length
             });
             let taken = match can_be_free {
                 true => {
@@ -164,7 +172,7 @@ impl Store for MemcachedStore {
                 false => vec![false; step.len()],
             };
             let others = step.iter().zip(&taken).filter(|(_, is_taken)| !**is_taken);
-            let others = others.map(|((probe, request), _)| self.lease(probe, request));
+            let others = others.map(|((entry_ref, request), _)| self.lease(entry_ref, request));
             let mut others = in_steps(others.collect()).await?.into_iter();
             replies.extend(taken.into_iter().map_while(|is_taken| match is_taken {
                 true => Some(LeaseReply::Granted),
@@ -197,18 +205,18 @@ impl Store for MemcachedStore {
         released.await.map(drop)
     }
 
-    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
+    async fn fill(&self, entry_ref: &EntryRef, fill: Fill) -> Result<Filled, Error> {
         let fill = &fill;
         let filled = self.pool.run(|mut on| async move {
-            let filled = self.fill_on(&mut on, probe, fill).await;
+            let filled = self.fill_on(&mut on, entry_ref, fill).await;
             (on, filled)
         });
         filled.await
     }
 
-    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
-        let fills = fills.into_iter().map(|(probe, fill)| async move {
-            match self.fill(probe, fill).await {
+    async fn fill_many(&self, fills: Vec<(&EntryRef, Fill)>) -> Result<Vec<Filled>, Error> {
+        let fills = fills.into_iter().map(|(entry_ref, fill)| async move {
+            match self.fill(entry_ref, fill).await {
                 Err(error) if error.kind() == ErrorKind::Unstorable => Ok(Filled::Refused),
                 answer => answer,
             }
@@ -216,41 +224,41 @@ impl Store for MemcachedStore {
         in_steps(fills.map(|it| Box::pin(it) as BoxFuture<'_, _>).collect()).await
     }
 
-    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn intend(&self, intent: &Intent) -> Result<IntentReply, Error> {
         let on_whole = self.announce(intent, false).await?;
-        Ok(Intended {
+        Ok(IntentReply {
             at: self.now(),
             on_whole,
         })
     }
 
-    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn renew_intent(&self, intent: &Intent) -> Result<IntentReply, Error> {
         let on_whole = self.announce(intent, true).await?;
-        Ok(Intended {
+        Ok(IntentReply {
             at: self.now(),
             on_whole,
         })
     }
 
-    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+    async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error> {
         let pruned = self.pool.run(|mut on| async move {
-            let pruned = self.prune_on(&mut on, probe).await;
+            let pruned = self.prune_on(&mut on, entry_ref).await;
             (on, pruned)
         });
         pruned.await
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
-        let ended: HashSet<_> = invalidation.withdraws.iter().copied().collect();
-        let kills = invalidation.kills.chunks(steps_of(CHANGES));
-        let kills = kills.map(|keys| self.kill(keys, &ended));
-        let removed = in_steps(kills.collect()).await?.into_iter().sum();
+        let ended: HashSet<_> = invalidation.ends.iter().copied().collect();
+        let deletes = invalidation.deletes.chunks(steps_of(CHANGES));
+        let deletes = deletes.map(|keys| self.delete_entry(keys, &ended));
+        let removed = in_steps(deletes.collect()).await?.into_iter().sum();
         // In their order, and each is read only once those before it are replaced: a load that
         // names a row when it ends relies on it (`call/read/dependencies/learnt.rs`).
-        let bumps = invalidation.bumps.as_slice();
-        for deps in bumps.chunk_by(|dep, next| dep.is_of_row() && next.is_of_row()) {
+        let rotates = invalidation.rotates.as_slice();
+        for deps in rotates.chunk_by(|dep, next| dep.is_of_row() && next.is_of_row()) {
             let deps = deps.chunks(steps_of(CHANGES));
-            let deps = deps.map(|deps| self.bump(deps, &ended));
+            let deps = deps.map(|deps| self.rotate(deps, &ended));
             in_steps(deps.collect()).await?;
         }
         Ok(Invalidated {
@@ -259,8 +267,8 @@ impl Store for MemcachedStore {
         })
     }
 
-    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
-        let _ = matching;
+    async fn remove_matching(&self, filter: &ScanFilter) -> Result<u64, Error> {
+        let _ = filter;
         Err(Error::new(
             ErrorKind::Unsupported,
             "Memcached can't list its keys, so none can be removed by a pattern",
@@ -285,14 +293,14 @@ impl Store for MemcachedStore {
         answered.await
     }
 
-    async fn facts(&self) -> Result<ServerFacts, Error> {
+    async fn server_info(&self) -> Result<ServerInfo, Error> {
         let stats = self.pool.run(|mut on| async move {
             let stats = on.stats().await;
             (on, stats)
         });
         let stats = stats.await?;
         let number = |name: &str| text::number(stats.get(name));
-        Ok(ServerFacts {
+        Ok(ServerInfo {
             total_keys: number("curr_items"),
             used_memory: number("bytes").map(|bytes| format!("{bytes}B")),
             uptime_seconds: number("uptime"),
@@ -301,18 +309,18 @@ impl Store for MemcachedStore {
         })
     }
 
-    async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
-        let _ = inquiry;
+    async fn diagnose(&self, request: &DiagnosticsRequest) -> Result<ServerDiagnostics, Error> {
+        let _ = request;
         let stats = self.pool.run(|mut on| async move {
             let stats = on.stats().await;
             (on, stats)
         });
         let stats = stats.await?;
-        Ok(Survey {
+        Ok(ServerDiagnostics {
             version: stats.get("version").cloned(),
             memory_limit: text::number(stats.get("limit_maxbytes")),
             missing: MISSING.iter().map(|line| (*line).to_owned()).collect(),
-            ..Survey::default()
+            ..ServerDiagnostics::default()
         })
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::base::clock::Millis;
 use crate::base::nonce::{Nonce, hash128};
 use crate::protocol::entry::{Content, Header};
-use crate::protocol::generation::{Dep, last_deadline};
+use crate::protocol::generation::{Dependency, last_deadline};
 use crate::protocol::messages::{Found, Payload};
 
 /// The longest key of Memcached, in bytes.
@@ -51,7 +51,7 @@ pub(super) fn key(key: &str) -> String {
 
 /// The key whose value changes when the whole namespace of these dependencies is invalidated.
 /// Memcached can't list the generations of a namespace, so each entry depends on this one as well.
-pub(super) fn epoch_of(deps: &[std::sync::Arc<Dep>]) -> Option<String> {
+pub(super) fn epoch_of(deps: &[std::sync::Arc<Dependency>]) -> Option<String> {
     let (namespace, _) = deps.first()?.key().split_once("@gen:")?;
     Some(epoch(namespace))
 }

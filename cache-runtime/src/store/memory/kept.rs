@@ -16,8 +16,8 @@ use crate::local::{
     ServableEntry,
 };
 use crate::protocol::entry::Header;
-use crate::protocol::generation::Dep;
-use crate::protocol::messages::{Matching, Payload};
+use crate::protocol::generation::Dependency;
+use crate::protocol::messages::{Payload, ScanFilter};
 
 /// The rounding of times in milliseconds, by which an entry would be served too long.
 const ROUNDING: Duration = Duration::from_millis(1);
@@ -47,8 +47,8 @@ impl MemoryStore {
     /// Ends all entries that threads keep, after a walk over the table. The walk does not see
     /// entries that were evicted. After a sweep this is not needed, since it removes only dead
     /// entries.
-    pub(super) fn end_all_kept(&self, matching: &Matching) {
-        if matching.stored_before.is_none() && !mutation::is_active("walk-spares-what-is-kept") {
+    pub(super) fn end_all_kept(&self, filter: &ScanFilter) {
+        if filter.stored_before.is_none() && !mutation::is_active("walk-spares-what-is-kept") {
             self.epoch.fetch_add(1, Ordering::Release);
         }
     }
@@ -74,7 +74,7 @@ impl<'a> InMemory<'a> {
     pub(crate) fn kept(
         &self,
         key: &str,
-        deps: &[Arc<Dep>],
+        deps: &[Arc<Dependency>],
         beside: u64,
         serves: impl FnOnce(&Header, &Payload, Millis) -> Option<(Option<AnyValue>, [Duration; 2])>,
     ) -> Option<KeptEntry> {
@@ -118,7 +118,7 @@ impl EntrySource for InMemory<'_> {
     #[inline(never)]
     fn is_current(&self, kept: &KeptEntry) -> bool {
         let is_it = std::cell::Cell::new(false);
-        self.store.entries.look(kept.key().as_bytes(), |stored| {
+        self.store.entries.lookup(kept.key().as_bytes(), |stored| {
             is_it.set(kept.is_of(stored));
         });
         is_it.get()

@@ -9,9 +9,9 @@ use crate::base::entry_map;
 use crate::base::nonce::Nonce;
 use crate::key::EntryKind;
 use crate::local::InvalidationFlag;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::protocol::glob;
-use crate::protocol::messages::{Matching, Payload};
+use crate::protocol::messages::{Payload, ScanFilter};
 
 pub(super) struct StoredEntry {
     pub(super) key: Box<str>,
@@ -27,7 +27,7 @@ pub(super) struct StoredEntry {
 /// The dependencies of entries, and the flags of their generations. Entries with the same list
 /// share it: one for each entry took 64 bytes.
 pub(super) struct UsedGenerations {
-    pub(super) deps: Arc<[Arc<Dep>]>,
+    pub(super) deps: Arc<[Arc<Dependency>]>,
     pub(super) flags: Box<[Arc<InvalidationFlag>]>,
 }
 
@@ -68,19 +68,19 @@ impl Drop for CurrentGeneration {
 
 impl StoredEntry {
     /// Whether the stamp of these dependencies, computed now, would equal its own.
-    pub(super) fn is_under(&self, deps: &[Arc<Dep>]) -> bool {
+    pub(super) fn is_under(&self, deps: &[Arc<Dependency>]) -> bool {
         self.under.as_ref().is_some_and(|under| {
             // All readers of a resource without tags share one list.
             (std::ptr::eq(&*under.deps, deps) || *under.deps == *deps) && under.is_current()
         })
     }
 
-    pub(super) fn fits(&self, matching: &Matching) -> bool {
-        (!matching.derived_only || self.header.kind == EntryKind::Derived)
-            && matching
+    pub(super) fn fits(&self, filter: &ScanFilter) -> bool {
+        (!filter.derived_only || self.header.kind == EntryKind::Derived)
+            && filter
                 .stored_before
                 .is_none_or(|before| self.header.stored() < before)
-            && glob::matches(matching.pattern.as_bytes(), self.key.as_bytes())
+            && glob::matches(filter.pattern.as_bytes(), self.key.as_bytes())
     }
 }
 

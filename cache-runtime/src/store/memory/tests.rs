@@ -6,7 +6,7 @@ use super::*;
 use crate::key::EntryKind;
 use crate::local::{ClockReading, EntrySource as _};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Dep, IntentRow};
+use crate::store::{Dependency, IntentRow};
 
 #[tokio::test]
 async fn a_walk_lets_others_have_their_turn() {
@@ -14,7 +14,7 @@ async fn a_walk_lets_others_have_their_turn() {
     for n in 0..2 * STEP {
         let key = format!("users:{n}");
         let request = LeaseRequest {
-            seen: Seen::Nothing,
+            expected: Expected::Nothing,
             token: Nonce::fresh(),
             stamp: Stamp::of(Nonce::NONE, "", []),
             fingerprint: Fingerprint::of::<String>(0),
@@ -23,7 +23,7 @@ async fn a_walk_lets_others_have_their_turn() {
         let header = request.header(EntryKind::Entity, store.now());
         store.put(&key, header, (Payload::Empty, 0), None);
     }
-    let everything = Matching::all("", "*");
+    let everything = ScanFilter::all("", "*");
     let mut walk = pin!(store.remove_matching(&everything));
     assert!(walk.as_mut().now_or_never().is_none());
     walk.await.expect("it can't fail");
@@ -40,7 +40,7 @@ async fn intents_on_what_nobody_reads_do_not_stay() {
             token: Nonce::fresh(),
             rows: vec![IntentRow {
                 key: format!("users:{n}"),
-                whole: Dep::new("@gen:users".into()),
+                whole: Dependency::new("@gen:users".into()),
             }],
             deps: Vec::new(),
             length: if n == 0 {
@@ -61,26 +61,29 @@ async fn intents_on_what_nobody_reads_do_not_stay() {
 /// The table may have evicted what a thread keeps.
 #[tokio::test]
 async fn kept_entries_end_without_their_place_in_the_table() {
-    let everything = Matching::all("", "*");
+    let everything = ScanFilter::all("", "*");
     for by_walk in [false, true] {
         let store = MemoryStore::new(64 << 10);
         let stored = |key: &str| {
             let key = key.to_owned();
             async {
-                let probe = Probe {
+                let entry_ref = EntryRef {
                     key,
                     kind: EntryKind::Entity,
-                    deps: [Dep::new("@gen:users".into())].into(),
+                    deps: [Dependency::new("@gen:users".into())].into(),
                 };
-                let look = store.look(&probe).await.expect("it can't fail");
+                let lookup = store.lookup(&entry_ref).await.expect("it can't fail");
                 let request = LeaseRequest {
-                    seen: Seen::Nothing,
+                    expected: Expected::Nothing,
                     token: Nonce::fresh(),
-                    stamp: look.stamp,
+                    stamp: lookup.stamp,
                     fingerprint: Fingerprint::of::<u32>(0),
                     length: Duration::from_secs(60),
                 };
-                let leased = store.lease(&probe, &request).await.expect("it can't fail");
+                let leased = store
+                    .lease(&entry_ref, &request)
+                    .await
+                    .expect("it can't fail");
                 assert_eq!(leased, LeaseReply::Granted);
                 let now = store.now();
                 let header = Header {
@@ -91,17 +94,17 @@ async fn kept_entries_end_without_their_place_in_the_table() {
                     stale: now.after(Duration::from_secs(60)),
                     ..request.header(EntryKind::Entity, now)
                 };
-                let under = store.under(&probe, look.stamp);
+                let under = store.under(&entry_ref, lookup.stamp);
                 let value = Payload::Decoded(Arc::new(7_u32));
-                store.put(&probe.key, header, (value, 100), under);
-                probe
+                store.put(&entry_ref.key, header, (value, 100), under);
+                entry_ref
             }
         };
-        let probe = stored("users:1").await;
+        let entry_ref = stored("users:1").await;
         let memory = InMemory::new(&store, None);
         let minute = Duration::from_secs(60);
         let kept = || {
-            memory.kept(&probe.key, &probe.deps, 0, |_, _, _| {
+            memory.kept(&entry_ref.key, &entry_ref.deps, 0, |_, _, _| {
                 Some((None, [minute; 2]))
             })
         };
@@ -119,7 +122,7 @@ async fn kept_entries_end_without_their_place_in_the_table() {
                 .await
                 .expect("it can't fail");
         } else {
-            store.kill("users:1");
+            store.delete_entry("users:1");
         }
         assert!(!is_served(), "by a walk: {by_walk}");
     }

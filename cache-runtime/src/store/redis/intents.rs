@@ -10,13 +10,13 @@ use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::protocol::generation::Dep;
-use crate::store::{Intended, Intent, IntentRow, Probe};
+use crate::protocol::generation::Dependency;
+use crate::store::{EntryRef, Intent, IntentReply, IntentRow};
 
 impl RedisStore {
     /// In steps: the next step is sent before the last one has been answered, and no row is
     /// announced twice.
-    pub(super) async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
+    pub(super) async fn announce(&self, mode: &str, intent: &Intent) -> Result<IntentReply, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.announce(mode, intent).await;
         }
@@ -38,7 +38,7 @@ impl RedisStore {
             let step = self
                 .announce_on(&connection, mode, intent, rows, deps)
                 .await?;
-            done = Intended {
+            done = IntentReply {
                 at: step.at,
                 on_whole: done.on_whole || step.on_whole,
             };
@@ -52,8 +52,8 @@ impl RedisStore {
         mode: &str,
         intent: &Intent,
         rows: &[IntentRow],
-        deps: &[Arc<Dep>],
-    ) -> Result<Intended, Error> {
+        deps: &[Arc<Dependency>],
+    ) -> Result<IntentReply, Error> {
         let generations = rows.iter().map(|row| &row.whole).chain(deps);
         let keys = rows.iter().map(|row| row.key.as_str());
         let keys = keys.chain(generations.clone().map(|dep| dep.key()));
@@ -75,26 +75,26 @@ impl RedisStore {
             self.changed(rows.iter().map(|row| row.whole.key()));
         }
         self.confirmed(connection)?;
-        Ok(Intended {
+        Ok(IntentReply {
             at: Millis(at),
             on_whole,
         })
     }
 
     /// Asks the server to end the expired intents on an entry and its dependencies.
-    pub(super) async fn prune_alone(&self, probe: &Probe) -> Result<(), Error> {
+    pub(super) async fn prune_alone(&self, entry_ref: &EntryRef) -> Result<(), Error> {
         let connection = self.connections.current()?;
-        let keys =
-            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
-        let nonces = probe
+        let keys = std::iter::once(entry_ref.key.as_str())
+            .chain(entry_ref.deps.iter().map(|dep| dep.key()));
+        let nonces = entry_ref
             .deps
             .iter()
             .map(|_| Nonce::fresh().to_string().into_bytes());
         let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
         self.script::<u8>(&connection, &scripts::PRUNE, keys, args)
             .await?;
-        self.changed([probe.key.as_str()]);
-        self.changed(probe.deps.iter().map(|dep| dep.key()));
+        self.changed([entry_ref.key.as_str()]);
+        self.changed(entry_ref.deps.iter().map(|dep| dep.key()));
         Ok(())
     }
 }

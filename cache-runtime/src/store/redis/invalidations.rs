@@ -13,9 +13,9 @@ use super::walk::{Walk, db_size, scan};
 use crate::base::clock::{self, Millis};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::protocol::glob;
-use crate::store::{Invalidated, Invalidation, Matching, PartlyInvalidated};
+use crate::store::{Invalidated, Invalidation, PartlyInvalidated, ScanFilter};
 
 /// How many keys are sent at the same time if each is sent apart.
 const AT_ONCE: usize = 64;
@@ -39,23 +39,19 @@ impl RedisStore {
             recent.remember(invalidation);
         }
         let connection = self.connections.current()?;
-        let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
-        let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| &**dep).collect();
-        let withdraws: Vec<_> = invalidation
-            .withdraws
-            .iter()
-            .map(Nonce::to_string)
-            .collect();
+        let deletes: Vec<_> = invalidation.deletes.iter().map(String::as_str).collect();
+        let rotates: Vec<_> = invalidation.rotates.iter().map(|dep| &**dep).collect();
+        let ends: Vec<_> = invalidation.ends.iter().map(Nonce::to_string).collect();
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
         // Without tokens there is still one round.
-        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        let rounds = ends.len().div_ceil(STEP).max(1);
         for round in 0..rounds {
-            let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
-            let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
-            let step = self.invalidate_in_steps(&connection, &kills, &bumps, &withdraws);
+            let ends = ends.iter().skip(round * STEP).take(STEP);
+            let ends = ends.map(String::as_str).collect::<Vec<_>>().join(" ");
+            let step = self.invalidate_in_steps(&connection, &deletes, &rotates, &ends);
             let step = step.await?;
             done = Invalidated {
                 at: step.at,
@@ -78,11 +74,11 @@ impl RedisStore {
         if !is_refused {
             return PartlyInvalidated::all_or_nothing(all, invalidation);
         }
-        let kills = invalidation.kills.iter();
-        let kills = kills.map(|key| invalidation.part(vec![key.clone()], Vec::new()));
-        let bump = |dep: &Arc<Dep>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
-        let bumps = invalidation.bumps.iter();
-        let (others, windows): (Vec<_>, Vec<_>) = bumps.partition(|dep| dep.has_window());
+        let deletes = invalidation.deletes.iter();
+        let deletes = deletes.map(|key| invalidation.part(vec![key.clone()], Vec::new()));
+        let bump = |dep: &Arc<Dependency>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
+        let rotates = invalidation.rotates.iter();
+        let (others, windows): (Vec<_>, Vec<_>) = rotates.partition(|dep| dep.has_window());
         let mut outcome = KeyByKey {
             done: Invalidated {
                 at: Millis(0),
@@ -91,15 +87,15 @@ impl RedisStore {
             undone: invalidation.part(Vec::new(), Vec::new()),
             fault: None,
         };
-        let first: Vec<_> = kills.chain(windows.into_iter().map(bump)).collect();
+        let first: Vec<_> = deletes.chain(windows.into_iter().map(bump)).collect();
         self.invalidate_each_alone(&first, &mut outcome).await;
         // Those of rows and tags whose window was not replaced wait for it.
-        let undone = Dep::windows(&outcome.undone.bumps);
+        let undone = Dependency::windows(&outcome.undone.rotates);
         let (held, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|dep| {
             dep.waits_for(&undone)
                 && !crate::base::mutation::is_active("replaced-without-its-window")
         });
-        outcome.undone.bumps.extend(held.into_iter().cloned());
+        outcome.undone.rotates.extend(held.into_iter().cloned());
         let others: Vec<_> = others.into_iter().map(bump).collect();
         self.invalidate_each_alone(&others, &mut outcome).await;
         let KeyByKey {
@@ -141,28 +137,28 @@ impl RedisStore {
     }
 
     /// Walks over the keys of the one server, and removes those that match.
-    pub(super) async fn remove_matching_alone(&self, matching: &Matching) -> Result<u64, Error> {
+    pub(super) async fn remove_matching_alone(&self, filter: &ScanFilter) -> Result<u64, Error> {
         let connection = self.connections.current()?;
-        if let Some(limit) = matching.unless_larger_than
+        if let Some(limit) = filter.unless_larger_than
             && db_size(&connection, self.budget).await? > limit
         {
             return Ok(0);
         }
-        let which = if matching.derived_only {
+        let which = if filter.derived_only {
             "derived"
         } else {
             "all"
         };
-        let before = matching
+        let before = filter
             .stored_before
             .map_or(String::new(), |at| at.0.to_string());
         let mut removed = 0;
-        let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
+        let mut walk = Walk::new(filter.pattern.clone(), filter.is_low_priority);
         let mut began = clock::now();
         while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
             let step = match connection.tracker().is_some_and(Tracker::is_on) {
                 true => TRACKED_REMOVE_STEP,
-                false if matching.is_leisurely => REMOVE_STEP,
+                false if filter.is_low_priority => REMOVE_STEP,
                 false => STEP,
             };
             for keys in keys.chunks(step) {
@@ -173,19 +169,19 @@ impl RedisStore {
                     .await?;
                 // A sweep removes only entries that are dead by their generations, and the server
                 // reports the removal too.
-                if matching.stored_before.is_none()
+                if filter.stored_before.is_none()
                     || crate::base::mutation::is_active("sweep-drops-local-entries")
                 {
                     self.changed(keys);
                 }
             }
             let worked = began.elapsed();
-            if matching.is_leisurely && worked >= STRETCH {
+            if filter.is_low_priority && worked >= STRETCH {
                 tokio::time::sleep(worked).await;
                 began = clock::now();
             }
         }
-        if matching.stored_before.is_none() {
+        if filter.stored_before.is_none() {
             self.confirmed(&connection)?;
         }
         Ok(removed)
@@ -206,10 +202,13 @@ impl RedisStore {
         let mut done = connection.clock.now();
         let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
         while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
-            for bumps in keys.chunks(STEP) {
-                let bumps: Vec<_> = bumps.iter().map(|key| Dep::new(key.clone())).collect();
-                let bumps: Vec<_> = bumps.iter().map(|dep| &**dep).collect();
-                done = self.invalidate_on(&connection, &[], &bumps, "").await?.at;
+            for rotates in keys.chunks(STEP) {
+                let rotates: Vec<_> = rotates
+                    .iter()
+                    .map(|key| Dependency::new(key.clone()))
+                    .collect();
+                let rotates: Vec<_> = rotates.iter().map(|dep| &**dep).collect();
+                done = self.invalidate_on(&connection, &[], &rotates, "").await?.at;
             }
         }
         self.confirmed(&connection)?;

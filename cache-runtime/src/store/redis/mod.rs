@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connection;
+mod diagnostics;
 mod failover;
 mod intents;
 mod invalidations;
@@ -11,7 +12,6 @@ mod reply;
 mod scripts;
 mod sent;
 mod slots;
-mod survey;
 mod switches;
 mod tracking;
 mod walk;
@@ -43,11 +43,12 @@ use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::switches::SwitchList;
 use self::tracking::{Tracking, heartbeat};
-use self::walk::facts_of;
+use self::walk::server_info_of;
 use super::{
-    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
-    Invalidation, LeaseReply, LeaseRequest, Look, Matching, NamespaceInvalidated,
-    PartlyInvalidated, Parts, Probe, ServerFacts, Store, Survey, Word,
+    Circuit, ConnectionWatch, DiagnosticsRequest, EntryRef, Fill, Filled, Intent, IntentReply,
+    Invalidated, Invalidation, KeyChange, LeaseReply, LeaseRequest, LookupReply,
+    NamespaceInvalidated, PartlyInvalidated, Parts, Representation, ScanFilter, ServerDiagnostics,
+    ServerInfo, Store,
 };
 use crate::base::background::supervised;
 use crate::base::clock::Millis;
@@ -56,7 +57,7 @@ use crate::base::nonce::Nonce;
 use crate::base::policy::generation_ttl;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 
 /// Entries and generations in Redis.
 pub struct RedisStore {
@@ -226,8 +227,8 @@ impl Store for RedisStore {
         "redis"
     }
 
-    fn form(&self) -> Form {
-        Form::Encoded
+    fn representation(&self) -> Representation {
+        Representation::Encoded
     }
 
     fn openings(&self) -> u64 {
@@ -255,48 +256,55 @@ impl Store for RedisStore {
         Some(self.connections.watch.clone())
     }
 
-    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        self.look_boxed(probe).await.map(|look| *look)
+    async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+        self.lookup_boxed(entry_ref).await.map(|lookup| *lookup)
     }
 
-    fn look_boxed<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Box<Look>, Error>>
+    fn lookup_boxed<'s, 'p, 'l>(
+        &'s self,
+        entry_ref: &'p EntryRef,
+    ) -> BoxFuture<'l, Result<Box<LookupReply>, Error>>
     where
         's: 'l,
         'p: 'l,
         Self: 'l,
     {
         match self.cluster() {
-            None => self.look_at(probe),
-            Some(cluster) => cluster.look_at(probe),
+            None => self.look_at(entry_ref),
+            Some(cluster) => cluster.look_at(entry_ref),
         }
     }
 
-    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+    async fn examine(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         match self.cluster() {
-            Some(cluster) => cluster.examine(probe).await,
-            None => self.examine_alone(probe).await,
+            Some(cluster) => cluster.examine(entry_ref).await,
+            None => self.examine_alone(entry_ref).await,
         }
     }
 
-    async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
-        let mut looks = Vec::with_capacity(probes.len());
-        for step in probes.chunks(STEP) {
-            looks.append(&mut match self.cluster() {
+    async fn lookup_many(&self, entry_refs: &[EntryRef]) -> Result<Vec<LookupReply>, Error> {
+        let mut lookups = Vec::with_capacity(entry_refs.len());
+        for step in entry_refs.chunks(STEP) {
+            lookups.append(&mut match self.cluster() {
                 Some(cluster) => cluster.look_over(step).await?,
                 None => self.look_at_all(step).await?,
             });
         }
-        Ok(looks)
+        Ok(lookups)
     }
 
-    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        let mut replies = self.lease_step(&[(probe, request.clone())]).await?;
+    async fn lease(
+        &self,
+        entry_ref: &EntryRef,
+        request: &LeaseRequest,
+    ) -> Result<LeaseReply, Error> {
+        let mut replies = self.lease_step(&[(entry_ref, request.clone())]).await?;
         replies.pop().ok_or_else(miscounted)
     }
 
     async fn lease_many(
         &self,
-        requests: &[(&Probe, LeaseRequest)],
+        requests: &[(&EntryRef, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
         let mut replies = Vec::with_capacity(requests.len());
         for step in requests.chunks(STEP) {
@@ -305,14 +313,17 @@ impl Store for RedisStore {
         Ok(replies)
     }
 
-    async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+    async fn watch_key(&self, key: &str) -> Result<Option<KeyChange>, Error> {
         if let Some(cluster) = self.cluster() {
-            return cluster.listen(key).await;
+            return cluster.watch_key(key).await;
         }
-        self.connections.current()?.listen(key, self.budget).await
+        self.connections
+            .current()?
+            .watch_key(key, self.budget)
+            .await
     }
 
-    async fn closes_circle(
+    async fn closes_cycle(
         &self,
         loads: &[Nonce],
         lease: Nonce,
@@ -367,12 +378,12 @@ impl Store for RedisStore {
             .map(drop)
     }
 
-    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
-        let mut filled = self.fill_step(vec![(probe, fill)]).await?;
+    async fn fill(&self, entry_ref: &EntryRef, fill: Fill) -> Result<Filled, Error> {
+        let mut filled = self.fill_step(vec![(entry_ref, fill)]).await?;
         filled.pop().ok_or_else(miscounted)
     }
 
-    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+    async fn fill_many(&self, fills: Vec<(&EntryRef, Fill)>) -> Result<Vec<Filled>, Error> {
         let mut filled = Vec::with_capacity(fills.len());
         let mut fills = fills.into_iter().peekable();
         while fills.peek().is_some() {
@@ -382,18 +393,18 @@ impl Store for RedisStore {
         Ok(filled)
     }
 
-    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn intend(&self, intent: &Intent) -> Result<IntentReply, Error> {
         self.announce("intend", intent).await
     }
 
-    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+    async fn renew_intent(&self, intent: &Intent) -> Result<IntentReply, Error> {
         self.announce("renew", intent).await
     }
 
-    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+    async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error> {
         match self.cluster() {
-            Some(cluster) => cluster.prune(probe).await,
-            None => self.prune_alone(probe).await,
+            Some(cluster) => cluster.prune(entry_ref).await,
+            None => self.prune_alone(entry_ref).await,
         }
     }
 
@@ -419,10 +430,10 @@ impl Store for RedisStore {
         self.cluster().is_some()
     }
 
-    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
+    async fn remove_matching(&self, filter: &ScanFilter) -> Result<u64, Error> {
         match self.cluster() {
-            Some(cluster) => cluster.remove_matching(matching).await,
-            None => self.remove_matching_alone(matching).await,
+            Some(cluster) => cluster.remove_matching(filter).await,
+            None => self.remove_matching_alone(filter).await,
         }
     }
 
@@ -449,7 +460,7 @@ impl Store for RedisStore {
         NamespaceInvalidated::all_or_nothing(result, parts)
     }
 
-    fn part_of(&self, dep: &Dep) -> u16 {
+    fn part_of(&self, dep: &Dependency) -> u16 {
         match self.is_split() {
             true => routed(dep).1,
             false => 0,
@@ -465,15 +476,15 @@ impl Store for RedisStore {
         connection.check_health().await
     }
 
-    async fn facts(&self) -> Result<ServerFacts, Error> {
+    async fn server_info(&self) -> Result<ServerInfo, Error> {
         if let Some(cluster) = self.cluster() {
-            return cluster.facts().await;
+            return cluster.server_info().await;
         }
-        facts_of(&*self.connections.current()?, self.budget).await
+        server_info_of(&*self.connections.current()?, self.budget).await
     }
 
-    async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
-        self.surveyed(inquiry).await
+    async fn diagnose(&self, request: &DiagnosticsRequest) -> Result<ServerDiagnostics, Error> {
+        self.surveyed(request).await
     }
 
     fn switched_off(&self) -> Option<watch::Receiver<BTreeSet<String>>> {

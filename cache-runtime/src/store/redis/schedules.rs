@@ -11,8 +11,8 @@ use super::reads::read_path::{ReadPath, read_path};
 use super::stand_ins::{Answers, Connection, GENERATION, GenerationSet};
 use crate::base::sync::{Notify, many_orders};
 use crate::key::EntryKind;
-use crate::protocol::generation::Dep;
-use crate::store::Probe;
+use crate::protocol::generation::Dependency;
+use crate::store::EntryRef;
 
 const READERS: usize = 4;
 /// With so many reads in flight, the next one is batched.
@@ -66,22 +66,22 @@ fn reads(answers: Answers, ends: bool) {
                 }
             }));
         }
-        let deps: Arc<[_]> = [Dep::new("@gen:users".into())].into();
-        let probe = |reader: usize| Probe {
+        let deps: Arc<[_]> = [Dependency::new("@gen:users".into())].into();
+        let entry_ref = |reader: usize| EntryRef {
             // Two of them read the same key.
             key: format!("users:{}", reader % 3),
             kind: EntryKind::Entity,
             deps: Arc::clone(&deps),
         };
         let busy: Vec<_> = (0..ALONE)
-            .map(|reader| read_path(&connection, &probe(reader)))
+            .map(|reader| read_path(&connection, &entry_ref(reader)))
             .collect();
         assert!(busy.iter().all(|path| matches!(path, ReadPath::Direct(_))));
         let readers = (0..readers).map(|reader| {
-            let (connection, probe) = (Arc::clone(&connection), probe(reader));
+            let (connection, entry_ref) = (Arc::clone(&connection), entry_ref(reader));
             future::spawn(async move {
                 for _ in 0..3 {
-                    read(&connection, &probe, answers == Answers::InTime && !ends).await;
+                    read(&connection, &entry_ref, answers == Answers::InTime && !ends).await;
                 }
             })
         });
@@ -97,7 +97,7 @@ fn reads(answers: Answers, ends: bool) {
         drop(busy);
         if !ends && answers != Answers::Never {
             // All batches have ended: the next read is sent alone again.
-            while !matches!(read_path(&connection, &probe(0)), ReadPath::Direct(_)) {
+            while !matches!(read_path(&connection, &entry_ref(0)), ReadPath::Direct(_)) {
                 for _ in 0..50 {
                     yield_now().await;
                 }
@@ -115,16 +115,16 @@ fn reads(answers: Answers, ends: bool) {
     });
 }
 
-async fn read(connection: &Arc<Connection>, probe: &Probe, must_be_answered: bool) {
+async fn read(connection: &Arc<Connection>, entry_ref: &EntryRef, must_be_answered: bool) {
     let oldest = connection.version();
-    let generations = probe.deps.iter().map(|_| GENERATION);
+    let generations = entry_ref.deps.iter().map(|_| GENERATION);
     let generation_set = GenerationSet::of(connection.identity(), generations);
-    match read_path(connection, probe) {
+    match read_path(connection, entry_ref) {
         ReadPath::Direct(_) => {}
         ReadPath::Batched(read) => match read.answer.await {
-            Ok(Ok(Some(look))) => {
-                assert_eq!(look.stamp, generation_set.stamp(&probe.key));
-                assert!(look.now >= oldest, "an answer from before the read");
+            Ok(Ok(Some(lookup))) => {
+                assert_eq!(lookup.stamp, generation_set.stamp(&entry_ref.key));
+                assert!(lookup.now >= oldest, "an answer from before the read");
             }
             Ok(Ok(None) | Err(_)) | Err(_) => assert!(!must_be_answered, "no answer"),
         },

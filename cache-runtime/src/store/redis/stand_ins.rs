@@ -13,7 +13,7 @@ use crate::base::nonce::Nonce;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::time;
 use crate::protocol::generation::{Generation, StampBase};
-use crate::store::{Found, Look, Probe, Stamp};
+use crate::store::{EntryRef, Found, LookupReply, Stamp};
 
 /// How commands are answered.
 #[derive(Clone, Copy, PartialEq)]
@@ -116,7 +116,7 @@ impl Runtimes {
 pub(super) struct SetAside;
 
 impl SetAside {
-    pub(super) fn concerns(&self, _: &Probe) -> bool {
+    pub(super) fn concerns(&self, _: &EntryRef) -> bool {
         false
     }
 }
@@ -161,7 +161,7 @@ pub(super) fn is_forbidden(error: &Error) -> bool {
 /// The generation in every key that has one.
 pub(super) const GENERATION: Generation = Generation {
     nonce: Nonce(1),
-    intended: None,
+    intents_until: None,
 };
 
 pub(super) fn generation(_: &Value) -> Option<Generation> {
@@ -180,7 +180,7 @@ impl GenerationSet {
         self.0.stamp(key)
     }
 
-    pub(super) fn is_misplaced(&self, _: &Look) -> bool {
+    pub(super) fn is_misplaced(&self, _: &LookupReply) -> bool {
         false
     }
 }
@@ -198,12 +198,17 @@ impl StoredValue {
         4 << 20
     }
 
-    pub(super) fn look(self, key: &str, generation_set: &GenerationSet, _: Millis) -> Look {
+    pub(super) fn lookup(
+        self,
+        key: &str,
+        generation_set: &GenerationSet,
+        _: Millis,
+    ) -> LookupReply {
         let Value(read_at) = self.0;
-        Look {
+        LookupReply {
             found: Found::Nothing,
             stamp: generation_set.stamp(key),
-            intended: None,
+            intents_until: None,
             now: read_at,
         }
     }

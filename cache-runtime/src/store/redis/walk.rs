@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::limits::{WAITED_WALK_STEP, WALK_STEP};
 use super::reply::info_field;
 use crate::base::error::Error;
-use crate::store::ServerFacts;
+use crate::store::ServerInfo;
 
 /// The next step of a walk over the matching keys; `None` when it is over. A step may be empty.
 pub(super) async fn scan(
@@ -46,10 +46,10 @@ pub(super) async fn db_size(connection: &Connection, budget: Duration) -> Result
 }
 
 /// The facts about one server.
-pub(super) async fn facts_of(
+pub(super) async fn server_info_of(
     connection: &Connection,
     budget: Duration,
-) -> Result<ServerFacts, Error> {
+) -> Result<ServerInfo, Error> {
     let total_keys = db_size(connection, budget).await?;
     // If INFO is not permitted, they are unknown.
     let info: String = connection
@@ -59,7 +59,7 @@ pub(super) async fn facts_of(
         .await
         .unwrap_or_default();
     let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
-    Ok(ServerFacts {
+    Ok(ServerInfo {
         total_keys: Some(total_keys),
         used_memory: info_field(&info, "used_memory_human").map(str::to_owned),
         uptime_seconds: number("uptime_in_seconds"),
@@ -78,11 +78,11 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(pattern: String, is_leisurely: bool) -> Self {
+    pub(super) fn new(pattern: String, is_low_priority: bool) -> Self {
         Self {
             pattern,
             cursor: Some("0".into()),
-            step: match is_leisurely {
+            step: match is_low_priority {
                 true => WALK_STEP,
                 false => WAITED_WALK_STEP,
             },

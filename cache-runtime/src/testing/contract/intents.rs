@@ -3,10 +3,10 @@
 use super::*;
 
 impl Case<'_> {
-    pub(super) fn intent(&self, probe: &Probe, length: Duration) -> Intent {
-        let whole = Arc::clone(&probe.deps[0]);
-        let derived = Dep::new(format!("{}@gen:users~derived", self.namespace));
-        let key = probe.key.clone();
+    pub(super) fn intent(&self, entry_ref: &EntryRef, length: Duration) -> Intent {
+        let whole = Arc::clone(&entry_ref.deps[0]);
+        let derived = Dependency::new(format!("{}@gen:users~derived", self.namespace));
+        let key = entry_ref.key.clone();
         Intent {
             token: Nonce::fresh(),
             rows: vec![IntentRow { key, whole }],
@@ -17,22 +17,22 @@ impl Case<'_> {
 
     pub(super) async fn withdraw(&self, intent: &Intent) {
         let invalidation = Invalidation {
-            kills: intent.rows.iter().map(|row| row.key.clone()).collect(),
-            bumps: intent.deps.clone(),
-            withdraws: vec![intent.token],
+            deletes: intent.rows.iter().map(|row| row.key.clone()).collect(),
+            rotates: intent.deps.clone(),
+            ends: vec![intent.token],
         };
         self.ok(self.store.invalidate(&invalidation).await);
     }
 
-    pub(super) async fn is_intended(&self, probe: &Probe) -> bool {
-        self.look(probe).await.intended.is_some()
+    pub(super) async fn is_intended(&self, entry_ref: &EntryRef) -> bool {
+        self.lookup(entry_ref).await.intents_until.is_some()
     }
 
     /// Prunes until no intent is left.
-    pub(super) async fn until_pruned(&self, probe: &Probe) {
+    pub(super) async fn until_pruned(&self, entry_ref: &EntryRef) {
         let pruned = async {
-            while self.is_intended(probe).await {
-                self.ok(self.store.prune(probe).await);
+            while self.is_intended(entry_ref).await {
+                self.ok(self.store.prune(entry_ref).await);
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -41,23 +41,26 @@ impl Case<'_> {
     }
 
     pub(super) async fn an_announced_write_stands_until_it_is_withdrawn(&self) {
-        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
-        let other = self.probe("users:2", EntryKind::Entity);
-        for probe in [&row, &list, &other] {
-            self.stored(probe, "before").await;
+        let (row, list) = (
+            self.entity(),
+            self.entry_ref("users:list", EntryKind::Derived),
+        );
+        let other = self.entry_ref("users:2", EntryKind::Entity);
+        for entry_ref in [&row, &list, &other] {
+            self.stored(entry_ref, "before").await;
         }
-        let late = self.probe("users:count", EntryKind::Derived);
-        let late_token = self.granted(&late, Seen::Nothing, LONG).await;
-        let late_stamp = self.look(&late).await.stamp;
+        let late = self.entry_ref("users:count", EntryKind::Derived);
+        let late_token = self.granted(&late, Expected::Nothing, LONG).await;
+        let late_stamp = self.lookup(&late).await.stamp;
 
         let intent = self.intent(&row, LONG);
         self.ok(self.store.intend(&intent).await);
-        for probe in [&row, &list, &late] {
+        for entry_ref in [&row, &list, &late] {
             assert!(
-                self.is_intended(probe).await,
+                self.is_intended(entry_ref).await,
                 "{}: {}",
                 self.name,
-                probe.key
+                entry_ref.key
             );
         }
         assert!(
@@ -65,16 +68,16 @@ impl Case<'_> {
             "{}: another row",
             self.name
         );
-        let (_, reply) = self.lease(&row, Seen::Anything, LONG).await;
-        assert_eq!(reply, LeaseReply::Intended, "{}", self.name);
+        let (_, reply) = self.lease(&row, Expected::Anything, LONG).await;
+        assert_eq!(reply, LeaseReply::WriteInProgress, "{}", self.name);
 
         // Other operations don't end the intent.
         if self.store.lists_keys() {
-            let everything = Matching::all(&self.namespace, "*");
+            let everything = ScanFilter::all(&self.namespace, "*");
             self.ok(self.store.remove_matching(&everything).await);
         }
-        self.kill(&row).await;
-        self.bump("users~derived").await;
+        self.delete_entry(&row).await;
+        self.rotate("users~derived").await;
         self.ok(self.store.invalidate_namespace(&self.namespace).await);
         self.ok(self.store.prune(&row).await);
         self.ok(self.store.prune(&list).await);
@@ -90,22 +93,26 @@ impl Case<'_> {
         );
 
         self.withdraw(&intent).await;
-        for probe in [&row, &list] {
-            assert!(!self.is_intended(probe).await, "{}: withdrawn", self.name);
+        for entry_ref in [&row, &list] {
+            assert!(
+                !self.is_intended(entry_ref).await,
+                "{}: withdrawn",
+                self.name
+            );
             // Entries that a store can't find by a pattern may still be there, dead.
-            let look = self.look(probe).await;
-            let is_dead = match look.found {
-                Found::Entry(header, _) => !self.store.lists_keys() && header.stamp != look.stamp,
+            let lookup = self.lookup(entry_ref).await;
+            let is_dead = match lookup.found {
+                Found::Entry(header, _) => !self.store.lists_keys() && header.stamp != lookup.stamp,
                 _ => true,
             };
-            assert!(is_dead, "{}: {}", self.name, probe.key);
-            self.stored(probe, "after").await;
+            assert!(is_dead, "{}: {}", self.name, entry_ref.key);
+            self.stored(entry_ref, "after").await;
         }
         // A value read before the announcement is not served after it, though it may still be
         // stored.
         self.fill_stamped(&late, late_token, late_stamp, Some("before"), LONG)
             .await;
-        assert_ne!(self.look(&late).await.stamp, late_stamp, "{}", self.name);
+        assert_ne!(self.lookup(&late).await.stamp, late_stamp, "{}", self.name);
     }
 
     pub(super) async fn intents_are_told_apart_by_name(&self) {
@@ -117,18 +124,18 @@ impl Case<'_> {
         self.ok(self.store.intend(&one).await);
         self.withdraw(&one).await;
         self.withdraw(&one).await;
-        let list = self.probe("users:list", EntryKind::Derived);
-        for probe in [&row, &list] {
+        let list = self.entry_ref("users:list", EntryKind::Derived);
+        for entry_ref in [&row, &list] {
             assert!(
-                self.is_intended(probe).await,
+                self.is_intended(entry_ref).await,
                 "{}: the other stands",
                 self.name
             );
         }
         self.withdraw(&two).await;
-        for probe in [&row, &list] {
+        for entry_ref in [&row, &list] {
             assert!(
-                !self.is_intended(probe).await,
+                !self.is_intended(entry_ref).await,
                 "{}: none is left",
                 self.name
             );
@@ -136,11 +143,14 @@ impl Case<'_> {
     }
 
     pub(super) async fn an_intent_ends_with_its_time(&self) {
-        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
+        let (row, list) = (
+            self.entity(),
+            self.entry_ref("users:list", EntryKind::Derived),
+        );
         self.stored(&list, "before").await;
-        let before = self.look(&list).await.stamp;
+        let before = self.lookup(&list).await.stamp;
         self.ok(self.store.intend(&self.intent(&row, SHORT)).await);
-        let announced = self.look(&list).await.stamp;
+        let announced = self.lookup(&list).await.stamp;
         assert_ne!(
             announced, before,
             "{}: announcing replaces generations",
@@ -149,7 +159,7 @@ impl Case<'_> {
         self.until_pruned(&row).await;
         self.until_pruned(&list).await;
         assert_ne!(
-            self.look(&list).await.stamp,
+            self.lookup(&list).await.stamp,
             announced,
             "{}: and so does the end of an intent",
             self.name
@@ -158,16 +168,19 @@ impl Case<'_> {
     }
 
     pub(super) async fn a_renewed_intent_changes_nothing_else(&self) {
-        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
+        let (row, list) = (
+            self.entity(),
+            self.entry_ref("users:list", EntryKind::Derived),
+        );
         let intent = self.intent(&row, SHORT);
         self.ok(self.store.intend(&intent).await);
-        let stamp = self.look(&list).await.stamp;
+        let stamp = self.lookup(&list).await.stamp;
         let longer = Intent {
             length: LONG,
             ..intent.clone()
         };
         self.ok(self.store.renew_intent(&longer).await);
-        assert_eq!(self.look(&list).await.stamp, stamp, "{}", self.name);
+        assert_eq!(self.lookup(&list).await.stamp, stamp, "{}", self.name);
         tokio::time::sleep(SHORT).await;
         self.ok(self.store.prune(&row).await);
         self.ok(self.store.prune(&list).await);
@@ -186,14 +199,14 @@ impl Case<'_> {
         self.withdraw(&intent).await;
         self.stored(&row, "meanwhile").await;
         self.stored(&list, "meanwhile").await;
-        let stamp = self.look(&list).await.stamp;
+        let stamp = self.lookup(&list).await.stamp;
         self.ok(self.store.renew_intent(&longer).await);
         assert!(
             self.is_intended(&row).await && self.is_intended(&list).await,
             "{}",
             self.name
         );
-        assert_ne!(self.look(&list).await.stamp, stamp, "{}", self.name);
+        assert_ne!(self.lookup(&list).await.stamp, stamp, "{}", self.name);
         self.withdraw(&intent).await;
         assert!(self.is_gone(&row).await, "{}", self.name);
     }

@@ -4,21 +4,21 @@ use super::*;
 
 impl Case<'_> {
     pub(super) async fn generations_are_made_once(&self) {
-        let derived = self.probe("users:list:0", EntryKind::Derived);
-        let first = self.look(&derived).await;
+        let derived = self.entry_ref("users:list:0", EntryKind::Derived);
+        let first = self.lookup(&derived).await;
         assert!(
-            matches!(first.found, Found::Nothing) && first.intended.is_none(),
+            matches!(first.found, Found::Nothing) && first.intents_until.is_none(),
             "{}",
             self.name
         );
         assert_eq!(
-            self.look(&derived).await.stamp,
+            self.lookup(&derived).await.stamp,
             first.stamp,
             "{}",
             self.name
         );
         assert_ne!(
-            self.look(&self.entity()).await.stamp,
+            self.lookup(&self.entity()).await.stamp,
             first.stamp,
             "{}",
             self.name
@@ -26,10 +26,10 @@ impl Case<'_> {
     }
 
     pub(super) async fn a_lease_is_filled_once(&self) {
-        let probe = self.entity();
-        let stamp = self.look(&probe).await.stamp;
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        let (lease, content) = self.read(&probe).await.expect("the lease stands there");
+        let entry_ref = self.entity();
+        let stamp = self.lookup(&entry_ref).await.stamp;
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
+        let (lease, content) = self.read(&entry_ref).await.expect("the lease stands there");
         assert_eq!(
             (lease.token, lease.content, content),
             (token, Content::Nothing, None),
@@ -42,18 +42,18 @@ impl Case<'_> {
         );
 
         assert_eq!(
-            self.fill(&probe, Nonce::fresh(), "other", LONG).await,
+            self.fill(&entry_ref, Nonce::fresh(), "other", LONG).await,
             Filled::Refused,
             "{}",
             self.name
         );
         assert_eq!(
-            self.fill(&probe, token, "mine", LONG).await,
+            self.fill(&entry_ref, token, "mine", LONG).await,
             Filled::Stored,
             "{}",
             self.name
         );
-        let (header, content) = self.read(&probe).await.expect("stored");
+        let (header, content) = self.read(&entry_ref).await.expect("stored");
         assert_eq!(content.as_deref(), Some("mine"), "{}", self.name);
         assert!(
             !header.is_leased() && header.content == Content::Value,
@@ -65,7 +65,7 @@ impl Case<'_> {
             "{}: the stamp is the load's",
             self.name
         );
-        let now = self.look(&probe).await.now;
+        let now = self.lookup(&entry_ref).await.now;
         assert!(
             header.stored <= now.after(LONG / 2) && now < header.fresh,
             "{}: {header:?} at {now:?}",
@@ -73,7 +73,7 @@ impl Case<'_> {
         );
 
         assert_eq!(
-            self.fill(&probe, token, "again", LONG).await,
+            self.fill(&entry_ref, token, "again", LONG).await,
             Filled::Refused,
             "{}",
             self.name
@@ -81,17 +81,18 @@ impl Case<'_> {
     }
 
     pub(super) async fn an_absence_is_stored(&self) {
-        let probe = self.entity();
-        let stamp = self.look(&probe).await.stamp;
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        let entry_ref = self.entity();
+        let stamp = self.lookup(&entry_ref).await.stamp;
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         assert_eq!(
-            self.fill_stamped(&probe, token, stamp, None, LONG).await,
+            self.fill_stamped(&entry_ref, token, stamp, None, LONG)
+                .await,
             Filled::Stored,
             "{}",
             self.name
         );
         assert_eq!(
-            self.header(&probe).await.content,
+            self.header(&entry_ref).await.content,
             Content::Absence,
             "{}",
             self.name
@@ -99,13 +100,13 @@ impl Case<'_> {
     }
 
     pub(super) async fn one_of_many_gets_the_lease(&self) {
-        let probe = self.entity();
-        let stamp = self.look(&probe).await.stamp;
+        let entry_ref = self.entity();
+        let stamp = self.lookup(&entry_ref).await.stamp;
         let mut granted = 0;
         let mut holders = Vec::new();
         let requests: Vec<_> = (0..50)
             .map(|_| LeaseRequest {
-                seen: Seen::Nothing,
+                expected: Expected::Nothing,
                 token: Nonce::fresh(),
                 stamp,
                 fingerprint: fingerprint(),
@@ -115,7 +116,7 @@ impl Case<'_> {
         for reply in futures_util::future::join_all(
             requests
                 .iter()
-                .map(|request| self.store.lease(&probe, request)),
+                .map(|request| self.store.lease(&entry_ref, request)),
         )
         .await
         {
@@ -130,86 +131,88 @@ impl Case<'_> {
     }
 
     pub(super) async fn a_kill_takes_the_lease_too(&self) {
-        let probe = self.entity();
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        let entry_ref = self.entity();
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         assert_eq!(
-            self.kill(&probe).await,
+            self.delete_entry(&entry_ref).await,
             0,
             "{}: a lease is no entry",
             self.name
         );
         assert_eq!(
-            self.fill(&probe, token, "late", LONG).await,
+            self.fill(&entry_ref, token, "late", LONG).await,
             Filled::Refused,
             "{}",
             self.name
         );
-        assert!(self.is_gone(&probe).await, "{}", self.name);
+        assert!(self.is_gone(&entry_ref).await, "{}", self.name);
 
-        self.stored(&probe, "new").await;
-        assert_eq!(self.kill(&probe).await, 1, "{}", self.name);
+        self.stored(&entry_ref, "new").await;
+        assert_eq!(self.delete_entry(&entry_ref).await, 1, "{}", self.name);
         assert_eq!(
-            self.kill(&probe).await,
+            self.delete_entry(&entry_ref).await,
             0,
             "{}: to repeat it is harmless",
             self.name
         );
-        assert!(self.is_gone(&probe).await, "{}", self.name);
+        assert!(self.is_gone(&entry_ref).await, "{}", self.name);
     }
 
     pub(super) async fn a_bump_makes_the_stamp_another(&self) {
         let (entity, derived) = (
             self.entity(),
-            self.probe("users:list:0", EntryKind::Derived),
+            self.entry_ref("users:list:0", EntryKind::Derived),
         );
         self.stored(&entity, "row").await;
         self.stored(&derived, "list").await;
-        let lives = async |probe: &Probe| {
-            let look = self.look(probe).await;
-            matches!(look.found, Found::Entry(header, _) if header.stamp == look.stamp)
+        let lives = async |entry_ref: &EntryRef| {
+            let lookup = self.lookup(entry_ref).await;
+            matches!(lookup.found, Found::Entry(header, _) if header.stamp == lookup.stamp)
         };
         assert!(
             lives(&entity).await && lives(&derived).await,
             "{}",
             self.name
         );
-        self.bump("users~derived").await;
+        self.rotate("users~derived").await;
         assert!(
             lives(&entity).await && !lives(&derived).await,
             "{}",
             self.name
         );
-        self.bump("users").await;
+        self.rotate("users").await;
         assert!(!lives(&entity).await, "{}", self.name);
     }
 
     pub(super) async fn a_lease_replaces_only_what_was_seen(&self) {
-        let probe = self.entity();
-        self.stored(&probe, "first").await;
-        let first = self.header(&probe).await;
+        let entry_ref = self.entity();
+        self.stored(&entry_ref, "first").await;
+        let first = self.header(&entry_ref).await;
         assert!(
-            matches!(self.lease(&probe, Seen::Nothing, LONG).await.1, LeaseReply::Taken(h) if h == first)
+            matches!(self.lease(&entry_ref, Expected::Nothing, LONG).await.1, LeaseReply::Taken(h) if h == first)
         );
         assert!(
-            matches!(self.lease(&probe, Seen::Leased, LONG).await.1, LeaseReply::Taken(h) if h == first)
+            matches!(self.lease(&entry_ref, Expected::Leased, LONG).await.1, LeaseReply::Taken(h) if h == first)
         );
-        self.bump("users").await;
-        self.stored(&probe, "second").await;
-        let second = self.header(&probe).await;
+        self.rotate("users").await;
+        self.stored(&entry_ref, "second").await;
+        let second = self.header(&entry_ref).await;
         assert_ne!(first, second, "{}", self.name);
-        let stale = self.lease(&probe, Seen::Entry(first), LONG).await.1;
+        let stale = self.lease(&entry_ref, Expected::Entry(first), LONG).await.1;
         assert_eq!(stale, LeaseReply::Taken(second), "{}", self.name);
-        self.granted(&probe, Seen::Entry(second), LONG).await;
+        self.granted(&entry_ref, Expected::Entry(second), LONG)
+            .await;
         // The expected entry may also be gone.
-        self.kill(&probe).await;
-        self.granted(&probe, Seen::Entry(second), LONG).await;
+        self.delete_entry(&entry_ref).await;
+        self.granted(&entry_ref, Expected::Entry(second), LONG)
+            .await;
     }
 
     /// Takes over a lease that is about to expire.
-    pub(super) async fn granted_once_lapsed(&self, probe: &Probe) -> Nonce {
+    pub(super) async fn granted_once_lapsed(&self, entry_ref: &EntryRef) -> Nonce {
         let taken_over = async {
             loop {
-                let (token, reply) = self.lease(probe, Seen::Leased, LONG).await;
+                let (token, reply) = self.lease(entry_ref, Expected::Leased, LONG).await;
                 if reply == LeaseReply::Granted {
                     return token;
                 }
@@ -221,17 +224,17 @@ impl Case<'_> {
     }
 
     pub(super) async fn a_lapsed_lease_gives_way(&self) {
-        let probe = self.entity();
-        let lapsing = self.granted(&probe, Seen::Nothing, SHORT).await;
-        let token = self.granted_once_lapsed(&probe).await;
+        let entry_ref = self.entity();
+        let lapsing = self.granted(&entry_ref, Expected::Nothing, SHORT).await;
+        let token = self.granted_once_lapsed(&entry_ref).await;
         assert_eq!(
-            self.fill(&probe, lapsing, "late", LONG).await,
+            self.fill(&entry_ref, lapsing, "late", LONG).await,
             Filled::Refused,
             "{}",
             self.name
         );
         assert_eq!(
-            self.fill(&probe, token, "new", LONG).await,
+            self.fill(&entry_ref, token, "new", LONG).await,
             Filled::Stored,
             "{}",
             self.name
@@ -239,65 +242,65 @@ impl Case<'_> {
     }
 
     pub(super) async fn a_renewed_lease_does_not_lapse(&self) {
-        let probe = self.entity();
-        let token = self.granted(&probe, Seen::Nothing, SHORT).await;
+        let entry_ref = self.entity();
+        let token = self.granted(&entry_ref, Expected::Nothing, SHORT).await;
         assert!(
-            self.ok(self.store.renew(&probe.key, token, LONG).await),
+            self.ok(self.store.renew(&entry_ref.key, token, LONG).await),
             "{}",
             self.name
         );
         assert!(
-            !self.ok(self.store.renew(&probe.key, Nonce::fresh(), LONG).await),
+            !self.ok(self.store.renew(&entry_ref.key, Nonce::fresh(), LONG).await),
             "{}",
             self.name
         );
         // A second lease of the same length shows when the first one would have expired.
-        let sibling = self.probe("users:2", EntryKind::Entity);
-        self.granted(&sibling, Seen::Nothing, SHORT).await;
+        let sibling = self.entry_ref("users:2", EntryKind::Entity);
+        self.granted(&sibling, Expected::Nothing, SHORT).await;
         self.until_gone(&sibling).await;
         assert_eq!(
-            self.fill(&probe, token, "value", LONG).await,
+            self.fill(&entry_ref, token, "value", LONG).await,
             Filled::Stored,
             "{}",
             self.name
         );
         assert!(
-            !self.ok(self.store.renew(&probe.key, token, LONG).await),
+            !self.ok(self.store.renew(&entry_ref.key, token, LONG).await),
             "{}",
             self.name
         );
     }
 
     pub(super) async fn a_lease_is_given_back_by_its_holder(&self) {
-        let probe = self.entity();
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        self.ok(self.store.release(&probe.key, Nonce::fresh()).await);
-        assert!(!self.is_gone(&probe).await, "{}", self.name);
-        self.ok(self.store.release(&probe.key, token).await);
-        assert!(self.is_gone(&probe).await, "{}", self.name);
+        let entry_ref = self.entity();
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
+        self.ok(self.store.release(&entry_ref.key, Nonce::fresh()).await);
+        assert!(!self.is_gone(&entry_ref).await, "{}", self.name);
+        self.ok(self.store.release(&entry_ref.key, token).await);
+        assert!(self.is_gone(&entry_ref).await, "{}", self.name);
 
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        self.fill(&probe, token, "kept", LONG).await;
-        self.ok(self.store.release(&probe.key, token).await);
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
+        self.fill(&entry_ref, token, "kept", LONG).await;
+        self.ok(self.store.release(&entry_ref.key, token).await);
         assert!(
-            !self.is_gone(&probe).await,
+            !self.is_gone(&entry_ref).await,
             "{}: a filled entry is not a lease any more",
             self.name
         );
     }
 
     pub(super) async fn a_lease_by_force_refuses_the_older_fill(&self) {
-        let probe = self.entity();
-        let older = self.granted(&probe, Seen::Nothing, LONG).await;
-        let forced = self.granted(&probe, Seen::Anything, LONG).await;
+        let entry_ref = self.entity();
+        let older = self.granted(&entry_ref, Expected::Nothing, LONG).await;
+        let forced = self.granted(&entry_ref, Expected::Anything, LONG).await;
         assert_eq!(
-            self.fill(&probe, older, "old", LONG).await,
+            self.fill(&entry_ref, older, "old", LONG).await,
             Filled::Refused,
             "{}",
             self.name
         );
         assert_eq!(
-            self.fill(&probe, forced, "new", LONG).await,
+            self.fill(&entry_ref, forced, "new", LONG).await,
             Filled::Stored,
             "{}",
             self.name
@@ -305,83 +308,87 @@ impl Case<'_> {
     }
 
     pub(super) async fn content_past_its_time_stays_under_a_lease(&self) {
-        let probe = self.entity();
+        let entry_ref = self.entity();
         let kept = async |value| {
-            let stamp = self.look(&probe).await.stamp;
-            let seen = match self.read(&probe).await {
-                Some((header, _)) => Seen::Entry(header),
-                None => Seen::Nothing,
+            let stamp = self.lookup(&entry_ref).await.stamp;
+            let expected = match self.read(&entry_ref).await {
+                Some((header, _)) => Expected::Entry(header),
+                None => Expected::Nothing,
             };
-            let token = self.granted(&probe, seen, LONG).await;
+            let token = self.granted(&entry_ref, expected, LONG).await;
             let times = (Duration::from_millis(1), LONG);
-            let filled = self.fill_kept(&probe, token, stamp, Some(value), times);
+            let filled = self.fill_kept(&entry_ref, token, stamp, Some(value), times);
             assert_eq!(filled.await, Filled::Stored, "{}", self.name);
-            self.header(&probe).await
+            self.header(&entry_ref).await
         };
-        let text = async || self.read(&probe).await.and_then(|(_, text)| text);
+        let text = async || self.read(&entry_ref).await.and_then(|(_, text)| text);
         let old = kept("old").await;
         assert_eq!(old.took, 12, "{}: how long the load took", self.name);
         assert!(old.stale > old.fresh, "{}", self.name);
 
         // After a release, the entry is as before.
-        let token = self.granted(&probe, Seen::Past(old), LONG).await;
-        let leased = self.header(&probe).await;
+        let token = self.granted(&entry_ref, Expected::Past(old), LONG).await;
+        let leased = self.header(&entry_ref).await;
         assert_eq!(leased.token, token, "{}", self.name);
         assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
-        assert!(self.ok(self.store.renew(&probe.key, token, LONG).await));
+        assert!(self.ok(self.store.renew(&entry_ref.key, token, LONG).await));
         assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
-        self.ok(self.store.release(&probe.key, token).await);
-        let released = self.header(&probe).await;
+        self.ok(self.store.release(&entry_ref.key, token).await);
+        let released = self.header(&entry_ref).await;
         assert!(!released.is_leased(), "{}", self.name);
         assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
 
         // A caller that takes over an expired lease keeps the content too, and a fill replaces it.
-        self.granted(&probe, Seen::Past(released), SHORT).await;
-        let token = self.granted_once_lapsed(&probe).await;
+        self.granted(&entry_ref, Expected::Past(released), SHORT)
+            .await;
+        let token = self.granted_once_lapsed(&entry_ref).await;
         assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
-        assert_eq!(self.fill(&probe, token, "new", LONG).await, Filled::Stored);
+        assert_eq!(
+            self.fill(&entry_ref, token, "new", LONG).await,
+            Filled::Stored
+        );
         assert_eq!(text().await.as_deref(), Some("new"), "{}", self.name);
 
         // A delete removes the lease and the content.
-        self.kill(&probe).await;
+        self.delete_entry(&entry_ref).await;
         let old = kept("old").await;
-        let token = self.granted(&probe, Seen::Past(old), LONG).await;
-        self.kill(&probe).await;
-        assert!(self.read(&probe).await.is_none(), "{}", self.name);
+        let token = self.granted(&entry_ref, Expected::Past(old), LONG).await;
+        self.delete_entry(&entry_ref).await;
+        assert!(self.read(&entry_ref).await.is_none(), "{}", self.name);
         assert_eq!(
-            self.fill(&probe, token, "late", LONG).await,
+            self.fill(&entry_ref, token, "late", LONG).await,
             Filled::Refused
         );
 
         // After a change of generation, the content does not stay.
         let old = kept("old").await;
-        self.bump("users").await;
-        self.granted(&probe, Seen::Past(old), LONG).await;
+        self.rotate("users").await;
+        self.granted(&entry_ref, Expected::Past(old), LONG).await;
         assert_eq!(text().await, None, "{}", self.name);
     }
 
     pub(super) async fn a_change_is_told_to_those_who_listen(&self) {
-        let probe = self.entity();
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        let entry_ref = self.entity();
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         // A store may have no change notifications.
-        let Some(mut word) = self.ok(self.store.listen(&probe.key).await) else {
+        let Some(mut word) = self.ok(self.store.watch_key(&entry_ref.key).await) else {
             return;
         };
-        let filled = self.fill(&probe, token, "value", LONG).await;
+        let filled = self.fill(&entry_ref, token, "value", LONG).await;
         assert_eq!(filled, Filled::Stored, "{}", self.name);
-        let heard = tokio::time::timeout(TEST_TIMEOUT, word.heard()).await;
+        let heard = tokio::time::timeout(TEST_TIMEOUT, word.changed()).await;
         assert!(heard.is_ok(), "{}: nothing was heard", self.name);
     }
 
     pub(super) async fn an_entry_leaves_by_its_time(&self) {
-        let probe = self.entity();
-        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        let entry_ref = self.entity();
+        let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         assert_eq!(
-            self.fill(&probe, token, "brief", SHORT).await,
+            self.fill(&entry_ref, token, "brief", SHORT).await,
             Filled::Stored,
             "{}",
             self.name
         );
-        self.until_gone(&probe).await;
+        self.until_gone(&entry_ref).await;
     }
 }

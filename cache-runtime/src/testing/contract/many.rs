@@ -7,21 +7,24 @@ const MANY: usize = 600;
 
 impl Case<'_> {
     pub(super) async fn intents_end_among_many(&self) {
-        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
+        let (row, list) = (
+            self.entity(),
+            self.entry_ref("users:list", EntryKind::Derived),
+        );
         let intent = self.intent(&row, LONG);
         self.ok(self.store.intend(&intent).await);
-        let mut withdraws: Vec<_> = (1..MANY).map(|_| Nonce::fresh()).collect();
-        withdraws.insert(MANY / 2, intent.token);
+        let mut ends: Vec<_> = (1..MANY).map(|_| Nonce::fresh()).collect();
+        ends.insert(MANY / 2, intent.token);
         let invalidation = Invalidation {
-            kills: (0..MANY)
+            deletes: (0..MANY)
                 .map(|id| format!("{}users:{id}", self.namespace))
                 .collect(),
-            bumps: intent.deps.clone(),
-            withdraws,
+            rotates: intent.deps.clone(),
+            ends,
         };
         self.ok(self.store.invalidate(&invalidation).await);
-        for probe in [&row, &list] {
-            assert!(!self.is_intended(probe).await, "{}", self.name);
+        for entry_ref in [&row, &list] {
+            assert!(!self.is_intended(entry_ref).await, "{}", self.name);
         }
     }
 
@@ -36,24 +39,24 @@ impl Case<'_> {
     }
 
     pub(super) async fn many_are_leased_and_filled(&self) {
-        let probes: Vec<Probe> = (0..MANY)
-            .map(|id| self.probe(&format!("users:{id}"), EntryKind::Entity))
+        let entry_refs: Vec<EntryRef> = (0..MANY)
+            .map(|id| self.entry_ref(&format!("users:{id}"), EntryKind::Entity))
             .collect();
-        let taken = self.granted(&probes[7], Seen::Nothing, LONG).await;
+        let taken = self.granted(&entry_refs[7], Expected::Nothing, LONG).await;
         // Each entry has its own stamp, since the stamp covers the key.
-        let looks = self.ok(self.store.look_many(&probes).await);
-        let requests: Vec<_> = probes
+        let lookups = self.ok(self.store.lookup_many(&entry_refs).await);
+        let requests: Vec<_> = entry_refs
             .iter()
-            .zip(&looks)
-            .map(|(probe, look)| {
+            .zip(&lookups)
+            .map(|(entry_ref, lookup)| {
                 let request = LeaseRequest {
-                    seen: Seen::Nothing,
+                    expected: Expected::Nothing,
                     token: Nonce::fresh(),
-                    stamp: look.stamp,
+                    stamp: lookup.stamp,
                     fingerprint: fingerprint(),
                     length: LONG,
                 };
-                (probe, request)
+                (entry_ref, request)
             })
             .collect();
         let replies = self.ok(self.store.lease_many(&requests).await);
@@ -68,37 +71,42 @@ impl Case<'_> {
 
         let leases: Vec<_> = requests
             .iter()
-            .map(|(probe, request)| (probe.key.clone(), request.token))
+            .map(|(entry_ref, request)| (entry_ref.key.clone(), request.token))
             .collect();
-        let deadline = self.header(&probes[MANY - 1]).await.deadline;
+        let deadline = self.header(&entry_refs[MANY - 1]).await.deadline;
         self.ok(self.store.renew_many(&leases, LONG * 2).await);
         assert!(
-            self.header(&probes[MANY - 1]).await.deadline > deadline,
+            self.header(&entry_refs[MANY - 1]).await.deadline > deadline,
             "{}",
             self.name
         );
-        assert_eq!(self.header(&probes[7]).await.token, taken, "{}", self.name);
+        assert_eq!(
+            self.header(&entry_refs[7]).await.token,
+            taken,
+            "{}",
+            self.name
+        );
 
-        self.kill(&probes[9]).await;
+        self.delete_entry(&entry_refs[9]).await;
         let fills = requests
             .iter()
-            .map(|(probe, request)| {
-                let value = Some(probe.key.as_str());
+            .map(|(entry_ref, request)| {
+                let value = Some(entry_ref.key.as_str());
                 let kept = (LONG, Duration::ZERO);
                 (
-                    *probe,
+                    *entry_ref,
                     self.fill_with(request.token, request.stamp, value, kept),
                 )
             })
             .collect();
         let filled = self.ok(self.store.fill_many(fills).await);
-        for (id, (filled, probe)) in filled.iter().zip(&probes).enumerate() {
+        for (id, (filled, entry_ref)) in filled.iter().zip(&entry_refs).enumerate() {
             let is_stored = *filled == Filled::Stored;
             assert_eq!(is_stored, id != 7 && id != 9, "{}: {id}", self.name);
-            let content = self.read(probe).await.and_then(|(_, content)| content);
+            let content = self.read(entry_ref).await.and_then(|(_, content)| content);
             assert_eq!(
                 content.as_deref(),
-                is_stored.then_some(probe.key.as_str()),
+                is_stored.then_some(entry_ref.key.as_str()),
                 "{}",
                 self.name
             );

@@ -6,21 +6,21 @@ impl Case<'_> {
     pub(super) async fn a_sweep_takes_what_it_is_told(&self) {
         let (entity, derived) = (
             self.entity(),
-            self.probe("users:list:0", EntryKind::Derived),
+            self.entry_ref("users:list:0", EntryKind::Derived),
         );
-        let other = self.probe("teams:1", EntryKind::Entity);
-        for probe in [&entity, &derived, &other] {
-            self.stored(probe, "value").await;
+        let other = self.entry_ref("teams:1", EntryKind::Entity);
+        for entry_ref in [&entity, &derived, &other] {
+            self.stored(entry_ref, "value").await;
         }
         let before = self.header(&entity).await.stored;
-        let sweep = |derived_only, stored_before| Matching {
+        let sweep = |derived_only, stored_before| ScanFilter {
             pattern: format!("{}users:*", self.namespace),
             derived_only,
             stored_before,
             unless_larger_than: None,
-            is_leisurely: false,
+            is_low_priority: false,
         };
-        let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
+        let run = async |filter: ScanFilter| self.ok(self.store.remove_matching(&filter).await);
         assert_eq!(
             run(sweep(false, Some(before))).await,
             0,
@@ -28,7 +28,7 @@ impl Case<'_> {
             self.name
         );
         assert_eq!(
-            run(Matching {
+            run(ScanFilter {
                 unless_larger_than: Some(0),
                 ..sweep(false, None)
             })
@@ -67,20 +67,20 @@ impl Case<'_> {
         stranger.stored(&strange, "strange").await;
         let token = self
             .granted(
-                &self.probe("users:9", EntryKind::Entity),
-                Seen::Nothing,
+                &self.entry_ref("users:9", EntryKind::Entity),
+                Expected::Nothing,
                 LONG,
             )
             .await;
-        let matching = Matching {
+        let filter = ScanFilter {
             pattern: format!("{}users:[0-9]", self.namespace),
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
-            is_leisurely: false,
+            is_low_priority: false,
         };
         assert_eq!(
-            self.ok(self.store.remove_matching(&matching).await),
+            self.ok(self.store.remove_matching(&filter).await),
             1,
             "{}",
             self.name
@@ -92,7 +92,7 @@ impl Case<'_> {
         );
         let late = self
             .fill(
-                &self.probe("users:9", EntryKind::Entity),
+                &self.entry_ref("users:9", EntryKind::Entity),
                 token,
                 "late",
                 LONG,
@@ -109,7 +109,7 @@ impl Case<'_> {
     pub(super) async fn a_pattern_is_refused(&self) {
         let own = self.entity();
         self.stored(&own, "own").await;
-        let everything = Matching::all(&self.namespace, "*");
+        let everything = ScanFilter::all(&self.namespace, "*");
         let refused = self.store.remove_matching(&everything).await;
         let kind = refused.map_err(|error| error.kind());
         assert_eq!(kind, Err(crate::ErrorKind::Unsupported), "{}", self.name);
@@ -126,14 +126,14 @@ impl Case<'_> {
         self.stored(&own, "own").await;
         stranger.stored(&strange, "strange").await;
         let (before, strange_before) = (
-            self.look(&own).await.stamp,
-            stranger.look(&strange).await.stamp,
+            self.lookup(&own).await.stamp,
+            stranger.lookup(&strange).await.stamp,
         );
         let at = self.ok(self.store.invalidate_namespace(&self.namespace).await);
         assert!(at >= self.header(&own).await.stored, "{}", self.name);
-        assert_ne!(self.look(&own).await.stamp, before, "{}", self.name);
+        assert_ne!(self.lookup(&own).await.stamp, before, "{}", self.name);
         assert_eq!(
-            stranger.look(&strange).await.stamp,
+            stranger.lookup(&strange).await.stamp,
             strange_before,
             "{}",
             self.name

@@ -26,7 +26,7 @@ impl Service {
 
     /// As configured. An abandoned write of the course lands within a millisecond.
     pub async fn over(config: CacheConfig) -> Self {
-        let config = config.uncertainty(std::time::Duration::from_millis(500));
+        let config = config.in_doubt_window(std::time::Duration::from_millis(500));
         Self {
             cache: Cache::new(config).await,
         }

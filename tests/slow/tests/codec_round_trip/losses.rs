@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::testing::TestCache;
-use cache_runtime::{Cache, CacheConfig, ErrorKind, FindingKind, Lookup, cached, map};
+use cache_runtime::{Cache, CacheConfig, ErrorKind, LintKind, Lookup, cached, catalog};
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::filter::LevelFilter;
@@ -457,12 +457,12 @@ async fn the_field_is_named_once_and_the_map_knows() {
     assert_eq!(secret.len(), 1, "{warnings:#?}");
     assert!(secret[0].contains("users.secret"), "{secret:?}");
 
-    let findings = map().check();
+    let findings = catalog().check();
     let finding = findings
         .iter()
         .find(|finding| finding.text.contains("`infinite_team`"))
         .expect("a finding");
-    assert_eq!(finding.kind, FindingKind::NotStored);
+    assert_eq!(finding.kind, LintKind::NotStored);
     assert!(finding.text.contains("users[1].score"), "{finding}");
 }
 

@@ -25,7 +25,7 @@ use silent::{Consent, Grade, Level};
 
 use super::{is_hit, status};
 
-const UNKEYABLE: Status = Status::Bypass(BypassReason::Unkeyable);
+const UNKEYABLE: Status = Status::Bypass(BypassReason::InvalidKey);
 
 /// Calls a function with each value, twice in turn. `as id` makes it the id of a row. At the end
 /// the last call is a hit (`kept`), or runs without the cache (`bypassed`).

@@ -572,11 +572,11 @@ async fn parts_left_out_of_a_key_tell_calls_apart() {
             let silence = Silent { id: 1, tenant: 1 };
             assert_eq!(
                 status(silent(&silence)).await,
-                Status::Bypass(cache_runtime::BypassReason::Unkeyable)
+                Status::Bypass(cache_runtime::BypassReason::InvalidKey)
             );
         })
         .await;
-    let findings = cache_runtime::map().check();
+    let findings = cache_runtime::catalog().check();
     let of = |name: &str| {
         let name = format!("`{name}`");
         let mut found = findings.iter().map(|finding| finding.to_string());

@@ -31,8 +31,8 @@ async fn rows_changed_while_triggers_are_off_are_read_anew() {
         );
         node.shows(1, "hidden").await;
         assert_eq!(node.stats().await.not_followed, ["users"]);
-        let checkup = node.cache.checkup().await.to_string();
-        assert!(checkup.contains("does not follow: users"), "{checkup}");
+        let report = node.cache.doctor().await.to_string();
+        assert!(report.contains("does not follow: users"), "{report}");
 
         node.warm(1).await;
         postgres.psql(&url, "UPDATE users SET name = 'more' WHERE id = 1");

@@ -145,7 +145,7 @@ async fn installations_at_the_same_time_take_place_in_turn() {
             &url,
             "CREATE TABLE users (id bigint PRIMARY KEY, name text)",
         );
-        let text = outbox::triggers(&cache_runtime::map(), [users()]).expect("fits");
+        let text = outbox::triggers(&cache_runtime::catalog(), [users()]).expect("fits");
         let text = format!(
             "BEGIN; {text}{}COMMIT;",
             outbox::migration(outbox::DEFAULT_TABLE).expect("a table")

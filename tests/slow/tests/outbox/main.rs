@@ -189,7 +189,7 @@ async fn install(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut connection = PgConnection::connect(url).await?;
     let config = OutboxConfig::postgres(url)?;
-    let triggers = outbox::triggers(&cache_runtime::map(), tables)?;
+    let triggers = outbox::triggers(&cache_runtime::catalog(), tables)?;
     outbox::install(&mut connection, &config, Some(&triggers)).await?;
     Ok(())
 }

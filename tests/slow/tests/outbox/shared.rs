@@ -237,9 +237,9 @@ async fn rows_set_aside_are_limited_in_number_and_age() {
                 stats.set_aside == 1_000 && is_dropped(stats.set_aside_dropped)
             })
             .await;
-            let checkup = node.cache.checkup().await.to_string();
+            let report = node.cache.doctor().await.to_string();
             let told = "more that are kept no longer";
-            assert!(checkup.contains(told), "{checkup}");
+            assert!(report.contains(told), "{report}");
         }
         let outbox = OutboxConfig::postgres(&url).expect("a URL");
         let mut connection = PgConnection::connect(&url).await.expect("connects");

@@ -98,7 +98,7 @@ fn followed() -> Triggers {
         .resource("guests")
         .id("id")
         .tag("room:{room}");
-    triggers(&cache_runtime::map(), [guests]).expect("fits")
+    triggers(&cache_runtime::catalog(), [guests]).expect("fits")
 }
 
 /// One process, as far as the cache is concerned.
@@ -515,8 +515,8 @@ async fn a_table_that_has_lost_its_triggers_is_read_anew_and_named() {
             file.run(&format!("BEGIN; {sql}; UPDATE guests SET name = 'new' WHERE id = 1; COMMIT")).await;
             node.shows(1, Some("new")).await;
             eventually(TEST_TIMEOUT, async || node.stats().await.not_followed == problem).await;
-            let checkup = node.cache.checkup().await.to_string();
-            assert!(checkup.contains("does not follow: guests"), "{checkup}");
+            let report = node.cache.doctor().await.to_string();
+            assert!(report.contains("does not follow: guests"), "{report}");
             let status = sqlite::status(&mut connection, &file.outbox()).await.expect("read");
             assert_eq!(status.not_followed, problem, "{sql}");
 
@@ -657,7 +657,7 @@ async fn names_and_tags_are_quoted() {
         .resource("folders")
         .id("I\\d")
         .tag(r"path\{I\d}'");
-    let followed = triggers(&cache_runtime::map(), [folders]).expect("fits");
+    let followed = triggers(&cache_runtime::catalog(), [folders]).expect("fits");
     let mut connection = SqliteConnection::connect(&file.url())
         .await
         .expect("connects");
@@ -753,7 +753,7 @@ async fn ids_of_another_type_than_their_value_invalidate_the_whole_resource() {
             .id("id")
             .columns(["name"]),
     ];
-    let followed = triggers(&cache_runtime::map(), tables).expect("triggers");
+    let followed = triggers(&cache_runtime::catalog(), tables).expect("triggers");
     let mut connection = SqliteConnection::connect(&file.url())
         .await
         .expect("connects");

@@ -335,7 +335,7 @@ async fn an_installation_can_be_removed() {
     let postgres = Postgres::shared();
     let url = database(postgres, [users()]).await;
     install(&url, [users()]).await.expect("a second time");
-    let triggers = outbox::triggers(&cache_runtime::map(), [users()]).expect("triggers");
+    let triggers = outbox::triggers(&cache_runtime::catalog(), [users()]).expect("triggers");
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
     outbox::remove(&mut connection, &config, Some(&triggers))
@@ -378,7 +378,7 @@ async fn outboxes_of_one_name_do_not_take_each_others_triggers() {
     let postgres = Postgres::shared();
     let url = database(postgres, []).await;
     let mut connection = PgConnection::connect(&url).await.expect("connects");
-    let triggers = outbox::triggers(&cache_runtime::map(), [users()]).expect("triggers");
+    let triggers = outbox::triggers(&cache_runtime::catalog(), [users()]).expect("triggers");
     let schemas = ["shop", "crm", "public"];
     let config = |schema: &str| {
         let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
@@ -421,7 +421,7 @@ async fn triggers_of_tables_that_left_the_list_are_taken_away_too() {
     let postgres = Postgres::shared();
     let orders = table("orders").resource("orders").id(["tenant", "id"]);
     let url = database(postgres, [users(), orders]).await;
-    let triggers = outbox::triggers(&cache_runtime::map(), [users()]).expect("triggers");
+    let triggers = outbox::triggers(&cache_runtime::catalog(), [users()]).expect("triggers");
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
     let removed = outbox::remove(&mut connection, &config, Some(&triggers));

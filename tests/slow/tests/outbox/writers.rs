@@ -453,7 +453,7 @@ async fn the_outbox_may_be_in_a_schema_that_writers_do_not_see() {
     let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
     let config = config.table("Hid den.Out-box").expect("a table");
     let followed = table("Us.ers").schema("Sho.wn").resource("users").id("Id");
-    let triggers = outbox::triggers(&cache_runtime::map(), [followed]).expect("fits");
+    let triggers = outbox::triggers(&cache_runtime::catalog(), [followed]).expect("fits");
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     for _ in 0..2 {
         let done = outbox::install(&mut connection, &config, Some(&triggers)).await;

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use cache_runtime::{
-    AdviceKind, Cache, CacheConfig, RedisConfig, Status, cached, invalidates, observe,
+    Cache, CacheConfig, DiagnosticKind, RedisConfig, Status, cached, invalidates, observe,
 };
 use cache_tests::{RedisCluster, RedisOptions, RedisServer, Sentinels, eventually};
 
@@ -56,19 +56,19 @@ async fn refusal(cache: &Cache) -> String {
     assert!(!is_hit(&shop).await);
     assert!(!cache.is_available().await);
     let reason = cache.get_stats().await.reason.expect("it is not used");
-    let checkup = cache.checkup().await;
-    let [advice] = &checkup.advice[..] else {
-        panic!("{checkup}");
+    let report = cache.doctor().await;
+    let [advice] = &report.advice[..] else {
+        panic!("{report}");
     };
-    assert_eq!(advice.kind, AdviceKind::Unreachable);
+    assert_eq!(advice.kind, DiagnosticKind::Unreachable);
     assert!(advice.text.contains(&reason), "{advice}: {reason}");
     advice.text.clone()
 }
 
 /// What it lacks, as the checkup says.
 async fn lacks(cache: &Cache) -> Vec<String> {
-    let advice = cache.checkup().await.advice.into_iter();
-    let lacks = advice.filter(|it| it.kind == AdviceKind::MissingCapability);
+    let advice = cache.doctor().await.advice.into_iter();
+    let lacks = advice.filter(|it| it.kind == DiagnosticKind::MissingCapability);
     lacks.map(|it| it.text).collect()
 }
 
@@ -189,9 +189,14 @@ fn as_user(server: &RedisServer) -> CacheConfig {
 
 /// Whether the checkup says so, be it as a permission.
 async fn scan_is_missing(cache: &Cache) -> bool {
-    let advice = cache.checkup().await.advice.into_iter();
-    let mut about = advice
-        .filter(|it| [AdviceKind::MissingCapability, AdviceKind::Permissions].contains(&it.kind));
+    let advice = cache.doctor().await.advice.into_iter();
+    let mut about = advice.filter(|it| {
+        [
+            DiagnosticKind::MissingCapability,
+            DiagnosticKind::Permissions,
+        ]
+        .contains(&it.kind)
+    });
     about.any(|it| it.text.to_uppercase().contains("SCAN"))
 }
 

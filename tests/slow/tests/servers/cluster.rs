@@ -32,7 +32,7 @@ async fn a_cluster_keeps_the_contract_and_the_promises() {
     let redis = RedisConfig::cluster(seeds);
     let store = RedisStore::connect(&redis, &config, &Handle::current()).await;
     check_store(&store).await;
-    let word = store.listen("users:1").await.expect("the node answers");
+    let word = store.watch_key("users:1").await.expect("the node answers");
     assert!(word.is_some(), "the node tells of changes");
     for node in 0..cluster.len() {
         cluster.node(node).cli(&["SCRIPT", "FLUSH"]);
@@ -61,8 +61,8 @@ async fn a_cluster_keeps_the_contract_and_the_promises() {
     let sum: u64 = stats.nodes.iter().filter_map(|node| node.total_keys).sum();
     assert_eq!(stats.total_keys, Some(sum));
     assert!(shop.cache.is_available().await);
-    let checkup = shop.cache.checkup().await.to_string();
-    assert!(!checkup.contains("can't be used"), "{checkup}");
+    let report = shop.cache.doctor().await.to_string();
+    assert!(!report.contains("can't be used"), "{report}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_runtime::{CacheConfig, LocalFigures, Status, observe};
+use cache_runtime::{CacheConfig, LocalStats, Status, observe};
 use cache_tests::{RedisCluster, eventually};
 
 use crate::cluster::settings;
@@ -29,7 +29,7 @@ async fn warm(shop: &Shop) {
     }
 }
 
-async fn figures(shop: &Shop) -> LocalFigures {
+async fn figures(shop: &Shop) -> LocalStats {
     let stats = shop.cache.get_stats().await;
     stats.local.expect("both tiers are on")
 }

@@ -376,9 +376,9 @@ async fn a_connection_lasts_while_sentinels_are_named() {
     }
     assert!(before.is_some());
     assert_eq!(id(&connections()), before);
-    let checkup = shop.cache.checkup().await.to_string();
+    let report = shop.cache.doctor().await.to_string();
     let sentinels = format!(":{}", sentinel.port());
-    assert!(!checkup.contains(&sentinels), "{checkup}");
+    assert!(!report.contains(&sentinels), "{report}");
 }
 
 /// The former primary goes on answering, and nobody counts this as a failover.

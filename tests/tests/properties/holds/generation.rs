@@ -23,7 +23,7 @@ fn written(input: &mut Unstructured<'_>) -> Result<()> {
     let last = intents.iter().map(|(_, deadline)| Millis(*deadline)).max();
     let expected = Generation {
         nonce,
-        intended: last,
+        intents_until: last,
     };
     assert_eq!(Generation::parse(text.as_bytes()), Some(expected));
     assert_eq!(Nonce::parse(nonce.to_string().as_bytes()), Some(nonce));
@@ -39,7 +39,11 @@ fn written(input: &mut Unstructured<'_>) -> Result<()> {
 /// What is read as a generation has all of its intents heeded: their last deadline, as told by
 /// somebody else.
 fn read_as_it_is(bytes: &[u8]) {
-    let Some(Generation { nonce, intended }) = Generation::parse(bytes) else {
+    let Some(Generation {
+        nonce,
+        intents_until,
+    }) = Generation::parse(bytes)
+    else {
         return;
     };
     let text = std::str::from_utf8(bytes).expect("a generation is text");
@@ -51,5 +55,5 @@ fn read_as_it_is(bytes: &[u8]) {
         let at = intent.find('@').expect("each names its deadline");
         intent[at + 1..].parse().map(Millis).expect("a number")
     });
-    assert_eq!(deadlines.max(), intended, "{text:?}");
+    assert_eq!(deadlines.max(), intents_until, "{text:?}");
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auditor::KEPT;
 use crate::engine::Engine;
-use crate::telemetry::audit::{AuditStats, Finding, upper_bound};
+use crate::telemetry::audit::{AuditCounters, AuditFinding, upper_bound};
 
 /// The report of the auditor; see [`Cache::audit`](crate::Cache::audit).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,17 +14,17 @@ use crate::telemetry::audit::{AuditStats, Finding, upper_bound};
 pub struct AuditReport {
     /// The sums over all resources.
     #[serde(flatten)]
-    pub total: AuditFigures,
+    pub total: AuditStats,
     /// By resource.
-    pub resources: BTreeMap<String, AuditFigures>,
+    pub resources: BTreeMap<String, AuditStats>,
     /// The most recent stale entries, the latest last; at most 32.
-    pub stale_entries: Vec<Finding>,
+    pub stale_entries: Vec<AuditFinding>,
 }
 
 /// The results of the audited hits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct AuditFigures {
+pub struct AuditStats {
     /// Hits that were drawn at random and compared with what their function returns. Second looks
     /// are not included.
     pub checked: u64,
@@ -49,8 +49,8 @@ pub struct AuditFigures {
     pub stale_upper_bound: f64,
 }
 
-impl AuditFigures {
-    fn add(&mut self, stats: &AuditStats) {
+impl AuditStats {
+    fn add(&mut self, stats: &AuditCounters) {
         self.checked += stats.checked.get();
         self.stale += stats.stale.get();
         self.stale_hits += stats.stale_hits.get();
@@ -96,14 +96,14 @@ impl AuditReport {
         let mut all = Self::default();
         for report in reports {
             all.total.join(&report.total);
-            for (resource, figures) in report.resources {
-                all.resources.entry(resource).or_default().join(&figures);
+            for (resource, stats) in report.resources {
+                all.resources.entry(resource).or_default().join(&stats);
             }
             all.stale_entries.extend(report.stale_entries);
         }
         all.total = all.total.bounded();
-        for figures in all.resources.values_mut() {
-            *figures = figures.bounded();
+        for stats in all.resources.values_mut() {
+            *stats = stats.bounded();
         }
         let surplus = all.stale_entries.len().saturating_sub(KEPT);
         all.stale_entries.drain(..surplus);
@@ -113,15 +113,15 @@ impl AuditReport {
     pub(crate) fn of(engine: &Engine) -> Self {
         let mut report = Self::default();
         for resource in engine.registry.all() {
-            let mut figures = AuditFigures::default();
+            let mut stats = AuditStats::default();
             for function in resource.functions() {
-                figures.add(&function.audit);
+                stats.add(&function.audit);
                 report.total.add(&function.audit);
             }
-            if figures.checked > 0 {
+            if stats.checked > 0 {
                 report
                     .resources
-                    .insert(resource.name.to_string(), figures.bounded());
+                    .insert(resource.name.to_string(), stats.bounded());
             }
         }
         report.total = report.total.bounded();

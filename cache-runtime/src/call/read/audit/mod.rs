@@ -27,10 +27,10 @@ use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::Compare;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::{Content, Header, split_list};
-use crate::store::{Found, Payload, Probe};
-use crate::telemetry::audit::{AuditAction, Finding, Verdict};
+use crate::store::{EntryRef, Found, Payload};
+use crate::telemetry::audit::{AuditAction, AuditFinding, Verdict};
 use crate::telemetry::events::EventKind;
-use crate::telemetry::function::FunctionStats;
+use crate::telemetry::function::FunctionCounters;
 
 /// A suspect that nobody reads is looked up again this often, and so many times.
 const WATCH_PAUSE: Duration = Duration::from_secs(30);
@@ -211,16 +211,16 @@ impl Call {
         }
     }
 
-    fn suspect(&self, function: &Arc<FunctionStats>) -> SuspectEntry {
+    fn suspect(&self, function: &Arc<FunctionCounters>) -> SuspectEntry {
         SuspectEntry {
             cache: self.cache.clone(),
-            probe: self.probe().clone(),
+            entry_ref: self.entry_ref().clone(),
             function: Arc::clone(function),
             resource: self.resource.name.clone(),
         }
     }
 
-    async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
+    async fn look_again(&self, function: &Arc<FunctionCounters>, difference: &Difference) {
         let suspect = self.suspect(function);
         let Ok(standing) = suspect.standing().await else {
             // The reason for the difference is unknown.
@@ -284,23 +284,23 @@ struct StoredEntry {
 /// An entry that may be stale.
 struct SuspectEntry {
     cache: Handle,
-    probe: Probe,
-    function: Arc<FunctionStats>,
+    entry_ref: EntryRef,
+    function: Arc<FunctionCounters>,
     resource: Box<str>,
 }
 
 impl SuspectEntry {
     /// The entry under the key, and its age; `None` if there is no valid one.
     async fn standing(&self) -> Result<Option<StoredEntry>, Error> {
-        let look = self.cache.store.look(&self.probe).await?;
-        let Found::Entry(header, payload) = look.found else {
+        let lookup = self.cache.store.lookup(&self.entry_ref).await?;
+        let Found::Entry(header, payload) = lookup.found else {
             return Ok(None);
         };
-        let is_valid = header.stamp == look.stamp && look.intended.is_none();
+        let is_valid = header.stamp == lookup.stamp && lookup.intents_until.is_none();
         // The holder of a lease is about to replace it.
         Ok((is_valid && !header.is_leased()).then(|| StoredEntry {
             identity: (header.stamp, header.stored),
-            age: look.now.since(header.stored),
+            age: lookup.now.since(header.stored),
             header,
             payload,
         }))
@@ -311,9 +311,9 @@ impl SuspectEntry {
         match self.standing().await {
             Ok(Some(now)) if now.identity == identity => self.confirm(now.age),
             // Nothing is known, and its hits stay undecided.
-            Err(_) => drop(self.cache.auditor.clear(&self.probe.key)),
+            Err(_) => drop(self.cache.auditor.clear(&self.entry_ref.key)),
             Ok(_) => {
-                if let Some(cleared) = self.cache.auditor.clear(&self.probe.key) {
+                if let Some(cleared) = self.cache.auditor.clear(&self.entry_ref.key) {
                     self.function.audit.decide(Verdict::Changed, cleared.drawn);
                 }
                 self.report(Verdict::Changed, None);
@@ -328,7 +328,7 @@ impl SuspectEntry {
         for _ in 0..WATCHES {
             tokio::time::sleep(pause).await;
             pause = WATCH_PAUSE;
-            if !auditor.is_suspect(&self.probe.key, identity) {
+            if !auditor.is_suspect(&self.entry_ref.key, identity) {
                 return;
             }
             let standing = self.standing().await;
@@ -337,8 +337,8 @@ impl SuspectEntry {
                 break;
             }
         }
-        if auditor.is_suspect(&self.probe.key, identity)
-            && let Some(cleared) = auditor.clear(&self.probe.key)
+        if auditor.is_suspect(&self.entry_ref.key, identity)
+            && let Some(cleared) = auditor.clear(&self.entry_ref.key)
         {
             self.is_replaced(cleared);
         }
@@ -355,7 +355,7 @@ impl SuspectEntry {
     }
 
     fn confirm(&self, age: Duration) {
-        if let Some(cleared) = self.cache.auditor.clear(&self.probe.key) {
+        if let Some(cleared) = self.cache.auditor.clear(&self.entry_ref.key) {
             self.function.audit.decide(Verdict::Stale, cleared.drawn);
         }
         self.report(Verdict::Stale, Some(age));
@@ -366,8 +366,8 @@ impl SuspectEntry {
         let telemetry = &self.cache.telemetry;
         let ago = telemetry.last_invalidation(&self.resource);
         let millis = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
-        let finding = Finding {
-            key: self.probe.key.clone(),
+        let finding = AuditFinding {
+            key: self.entry_ref.key.clone(),
             resource: self.resource.to_string(),
             op: self.function.op.to_string(),
             verdict,
@@ -396,7 +396,7 @@ impl SuspectEntry {
         let action = on_stale.map(|it| it.ask(&finding));
         if action == Some(AuditAction::Invalidate) {
             let request = InvalidationRequest {
-                kills: vec![self.probe.key.clone()],
+                deletes: vec![self.entry_ref.key.clone()],
                 ..InvalidationRequest::default()
             };
             drop(self.cache.invalidations.enqueue(request));

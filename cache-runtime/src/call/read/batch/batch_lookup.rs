@@ -23,7 +23,7 @@ use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
 use crate::local::ReadToken;
 use crate::protocol::entry::Content;
-use crate::store::{Look, Probe, Seen, Store};
+use crate::store::{EntryRef, Expected, LookupReply, Store};
 
 /// How many ids are handled at a time when each needs requests of its own.
 pub(crate) const AT_A_TIME: usize = 64;
@@ -84,7 +84,7 @@ pub(crate) async fn look_up<R: Gathered<S>, S, K>(
     }
     match scope::mode() {
         Mode::Usual => {}
-        Mode::Bypass => return bypass(BypassReason::Asked),
+        Mode::Bypass => return bypass(BypassReason::Requested),
         Mode::Refresh => {
             let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
             stream::iter(lookup_loops.iter_mut().zip(&mut answers))
@@ -192,12 +192,12 @@ async fn first_look<V: crate::Cacheable, K>(
         return answers;
     }
     let mut call_budget = CallBudget::new(cache.config.command_budget);
-    let looks = look_over(cache, asked);
+    let lookups = look_over(cache, asked);
     first.begins_to_look();
-    let looks = call_budget.spend(looks).await;
+    let lookups = call_budget.spend(lookups).await;
     first.has_looked();
-    let looks = match looks {
-        Ok(looks) => looks,
+    let lookups = match lookups {
+        Ok(lookups) => lookups,
         Err(error) => {
             first.fault(&error);
             let bypass = |answer: Option<IdAnswer<V>>| {
@@ -212,17 +212,17 @@ async fn first_look<V: crate::Cacheable, K>(
     }
     let mut wanted = Vec::new();
     // In the order of the ids that were read.
-    let mut seen = looks.into_iter();
+    let mut expected = lookups.into_iter();
     let places = lookup_loops.iter_mut().zip(calls).zip(&mut answers);
     for (place, ((lookup_loop, (_, call)), answer)) in places.enumerate() {
         if answer.is_some() {
             continue;
         }
         let Some(LookedUp {
-            look,
+            lookup,
             read_token,
             barred,
-        }) = seen.next()
+        }) = expected.next()
         else {
             break;
         };
@@ -230,15 +230,15 @@ async fn first_look<V: crate::Cacheable, K>(
             *answer = Some(IdAnswer::Bypass(reason));
             continue;
         }
-        let stamp = look.stamp;
-        *answer = match judged(lookup_loop, call, look, read_token) {
+        let stamp = lookup.stamp;
+        *answer = match judged(lookup_loop, call, lookup, read_token) {
             Ok(answer) => answer,
-            Err(seen) => {
+            Err(expected) => {
                 wanted.push(WantedLease {
                     place,
                     call,
                     permit: Permit::new(call, stamp, call.fingerprint::<V>()),
-                    seen,
+                    expected,
                 });
                 None
             }
@@ -259,7 +259,7 @@ async fn first_look<V: crate::Cacheable, K>(
 
 /// The result of the lookup of one id.
 struct LookedUp {
-    look: Look,
+    lookup: LookupReply,
     /// Taken before the lookup.
     read_token: Option<ReadToken>,
     /// Why it may not be used.
@@ -276,17 +276,17 @@ fn look_over<'c>(
         // Both before the lookup: an invalidation that is delivered in between shows in the lookup.
         let mut barred: Vec<_> = asked.iter().map(|call| bars(cache, call)).collect();
         let mut tokens: Vec<_> = asked.iter().map(|call| call.read_token()).collect();
-        let probes: Vec<Probe> = asked.iter().map(|call| call.probe().clone()).collect();
-        let mut looks = look_at(&cache.store, cache.config.longest_intent(), &probes).await?;
+        let entry_refs: Vec<EntryRef> = asked.iter().map(|call| call.entry_ref().clone()).collect();
+        let mut lookups = look_at(&cache.store, cache.config.longest_intent(), &entry_refs).await?;
         let mut again = Vec::new();
-        let places = looks
+        let places = lookups
             .iter_mut()
             .zip(&asked)
             .zip(&mut barred)
             .zip(&mut tokens);
-        for (at, (((look, call), barred), token)) in places.enumerate() {
+        for (at, (((lookup, call), barred), token)) in places.enumerate() {
             let knew = call.has_learnt();
-            call.reads_list(look);
+            call.reads_list(lookup);
             if call.has_learnt() != knew {
                 (*barred, *token) = (bars(cache, call), call.read_token());
                 again.push(look_again(at, call));
@@ -296,15 +296,15 @@ fn look_over<'c>(
             .buffer_unordered(AT_A_TIME)
             .collect()
             .await;
-        for (at, look) in again {
-            let look = look?;
-            if let Some(place) = looks.get_mut(at) {
-                *place = look;
+        for (at, lookup) in again {
+            let lookup = lookup?;
+            if let Some(place) = lookups.get_mut(at) {
+                *place = lookup;
             }
         }
-        let looked = looks.into_iter().zip(tokens).zip(barred);
-        let looked = looked.map(|((look, read_token), barred)| LookedUp {
-            look,
+        let looked = lookups.into_iter().zip(tokens).zip(barred);
+        let looked = looked.map(|((lookup, read_token), barred)| LookedUp {
+            lookup,
             read_token,
             barred,
         });
@@ -312,15 +312,15 @@ fn look_over<'c>(
     })
 }
 
-async fn look_again(at: usize, call: &Call) -> (usize, Result<Look, Error>) {
-    (at, call.look().await.map(|look| *look))
+async fn look_again(at: usize, call: &Call) -> (usize, Result<LookupReply, Error>) {
+    (at, call.lookup_in_store().await.map(|lookup| *lookup))
 }
 
 /// Why the entry of this call may not be used, if it may not.
 fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
-    let is_pending = cache.invalidations.is_pending(call.probe());
+    let is_pending = cache.invalidations.is_pending(call.entry_ref());
     let pending = is_pending.then_some(BypassReason::Pending);
-    let around = enclosing::bars(cache, call.probe());
+    let around = enclosing::bars(cache, call.entry_ref());
     call.problem.or(around).or(pending).or(call.is_behind())
 }
 
@@ -329,13 +329,13 @@ fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
 fn judged<V: crate::Cacheable>(
     lookup_loop: &mut LookupLoop<'_>,
     call: &Call,
-    look: Look,
+    lookup: LookupReply,
     read_token: Option<ReadToken>,
-) -> Result<Option<IdAnswer<V>>, Seen> {
-    match lookup_loop.classify(look) {
+) -> Result<Option<IdAnswer<V>>, Expected> {
+    match lookup_loop.classify(lookup) {
         EntryState::Bypass(reason) => Ok(Some(IdAnswer::Bypass(reason))),
         EntryState::Leased(_) => Ok(None),
-        EntryState::Vacant(seen) => Err(seen),
+        EntryState::Vacant(expected) => Err(expected),
         EntryState::Hit(hit) | EntryState::Past(hit, _) => {
             match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
                 (Content::Absence, _) => {
@@ -348,7 +348,7 @@ fn judged<V: crate::Cacheable>(
                 }
                 (_, None) => {
                     lookup_loop.reject(hit.header);
-                    Err(Seen::Entry(hit.header))
+                    Err(Expected::Entry(hit.header))
                 }
             }
         }
@@ -359,52 +359,55 @@ fn judged<V: crate::Cacheable>(
 async fn look_at(
     store: &Arc<dyn Store>,
     longest: Duration,
-    probes: &[Probe],
-) -> Result<Vec<Look>, Error> {
-    let looks = look_each(store, probes).await?;
-    let Some(first) = expired(longest, probes, &looks).next() else {
-        return Ok(looks);
+    entry_refs: &[EntryRef],
+) -> Result<Vec<LookupReply>, Error> {
+    let lookups = look_each(store, entry_refs).await?;
+    let Some(first) = expired(longest, entry_refs, &lookups).next() else {
+        return Ok(lookups);
     };
     // All ids share their dependencies, so pruning one clears the shared intents. There is rarely
     // anything else.
     store.prune(first).await?;
-    let looks = look_each(store, probes).await?;
-    if expired(longest, probes, &looks).next().is_none() {
-        return Ok(looks);
+    let lookups = look_each(store, entry_refs).await?;
+    if expired(longest, entry_refs, &lookups).next().is_none() {
+        return Ok(lookups);
     }
-    let prunes: Vec<_> = expired(longest, probes, &looks)
-        .map(|probe| store.prune(probe))
+    let prunes: Vec<_> = expired(longest, entry_refs, &lookups)
+        .map(|entry_ref| store.prune(entry_ref))
         .collect();
     let pruned: Vec<_> = stream::iter(prunes)
         .buffer_unordered(AT_A_TIME)
         .collect()
         .await;
     pruned.into_iter().collect::<Result<(), _>>()?;
-    look_each(store, probes).await
+    look_each(store, entry_refs).await
 }
 
 /// Looks up entries with the same dependencies in few round trips. Entries whose loads have named
 /// more are looked up one by one.
-async fn look_each(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
-    let lists = probes.iter().map(|probe| &probe.deps);
+async fn look_each(
+    store: &Arc<dyn Store>,
+    entry_refs: &[EntryRef],
+) -> Result<Vec<LookupReply>, Error> {
+    let lists = entry_refs.iter().map(|entry_ref| &entry_ref.deps);
     let Some(usual) = lists.min_by_key(|deps| deps.len()) else {
         return Ok(Vec::new());
     };
-    if probes.iter().all(|probe| probe.deps == *usual) {
-        return store.look_many(probes).await;
+    if entry_refs.iter().all(|entry_ref| entry_ref.deps == *usual) {
+        return store.lookup_many(entry_refs).await;
     }
     let (mut together, mut alone) = (Vec::new(), Vec::new());
-    for (at, probe) in probes.iter().enumerate() {
-        match probe.deps == *usual {
-            true => together.push(probe.clone()),
-            false => alone.push(look_one(at, store, probe)),
+    for (at, entry_ref) in entry_refs.iter().enumerate() {
+        match entry_ref.deps == *usual {
+            true => together.push(entry_ref.clone()),
+            false => alone.push(look_one(at, store, entry_ref)),
         }
     }
-    let mut together = store.look_many(&together).await?.into_iter();
+    let mut together = store.lookup_many(&together).await?.into_iter();
     let alone = stream::iter(alone).buffer_unordered(AT_A_TIME);
-    let mut alone: HashMap<usize, Result<Look, Error>> = alone.collect().await;
-    let looks = (0..probes.len()).map(|at| match alone.remove(&at) {
-        Some(look) => look,
+    let mut alone: HashMap<usize, Result<LookupReply, Error>> = alone.collect().await;
+    let lookups = (0..entry_refs.len()).map(|at| match alone.remove(&at) {
+        Some(lookup) => lookup,
         None => together.next().ok_or_else(|| {
             Error::new(
                 ErrorKind::Store,
@@ -412,27 +415,27 @@ async fn look_each(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>
             )
         }),
     });
-    looks.collect()
+    lookups.collect()
 }
 
 async fn look_one(
     at: usize,
     store: &Arc<dyn Store>,
-    probe: &Probe,
-) -> (usize, Result<Look, Error>) {
-    (at, store.look(probe).await)
+    entry_ref: &EntryRef,
+) -> (usize, Result<LookupReply, Error>) {
+    (at, store.lookup(entry_ref).await)
 }
 
 fn expired<'p>(
     longest: Duration,
-    probes: &'p [Probe],
-    looks: &'p [Look],
-) -> impl Iterator<Item = &'p Probe> {
-    probes
+    entry_refs: &'p [EntryRef],
+    lookups: &'p [LookupReply],
+) -> impl Iterator<Item = &'p EntryRef> {
+    entry_refs
         .iter()
-        .zip(looks)
-        .filter(move |(_, look)| look.has_expired_intents(longest))
-        .map(|(probe, _)| probe)
+        .zip(lookups)
+        .filter(move |(_, lookup)| lookup.has_expired_intents(longest))
+        .map(|(entry_ref, _)| entry_ref)
 }
 
 /// Runs the lookup loop of one id, which may wait for other callers. The reader lives until all ids

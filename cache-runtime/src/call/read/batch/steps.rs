@@ -16,8 +16,8 @@ use crate::base::nonce::Nonce;
 use crate::call::observe::BypassReason;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
-use crate::protocol::generation::Dep;
-use crate::store::{Filled, LeaseReply, LeaseRequest, Probe, Seen};
+use crate::protocol::generation::Dependency;
+use crate::store::{EntryRef, Expected, Filled, LeaseReply, LeaseRequest};
 
 /// The most ids in one step. Each step has the budget of a call.
 pub(crate) const STEP: usize = 256;
@@ -30,7 +30,7 @@ pub(crate) struct WantedLease<'c> {
     pub(crate) place: usize,
     pub(crate) call: &'c Call,
     pub(crate) permit: Permit,
-    pub(crate) seen: Seen,
+    pub(crate) expected: Expected,
 }
 
 /// The result of a request.
@@ -93,9 +93,9 @@ pub(crate) async fn lease_all(
         let Some(WantedLease { call, .. }) = step.first() else {
             return answers;
         };
-        let requests: Vec<(&Probe, LeaseRequest)> = step
+        let requests: Vec<(&EntryRef, LeaseRequest)> = step
             .iter()
-            .map(|it| (it.call.probe(), it.permit.request(it.seen.clone())))
+            .map(|it| (it.call.entry_ref(), it.permit.request(it.expected.clone())))
             .collect();
         let replies = if is_away {
             None
@@ -123,7 +123,9 @@ pub(crate) async fn lease_all(
                 Some(reply) => {
                     permit.forget();
                     match reply {
-                        LeaseReply::Intended => LeaseOutcome::Bypass(BypassReason::Intended),
+                        LeaseReply::WriteInProgress => {
+                            LeaseOutcome::Bypass(BypassReason::WriteInProgress)
+                        }
                         LeaseReply::Foreign => LeaseOutcome::Bypass(BypassReason::Foreign),
                         LeaseReply::Taken(_) | LeaseReply::Granted => LeaseOutcome::Taken,
                     }
@@ -151,17 +153,17 @@ pub(crate) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)
     loop {
         let (mut permits, mut step, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut sizes = Vec::new();
-        let mut deps: Option<&Arc<[Arc<Dep>]>> = None;
+        let mut deps: Option<&Arc<[Arc<Dependency>]>> = None;
         while let Some((permit, call, new_entry)) = fills.next_if(|(_, call, new_entry)| {
             // All entries of a step depend on the same.
-            let fits = deps.is_none_or(|deps| *deps == call.probe().deps);
+            let fits = deps.is_none_or(|deps| *deps == call.entry_ref().deps);
             let is_small = step.len() < STEP && bytes + new_entry.size <= STEP_BYTES;
             step.is_empty() || (is_small && fits)
         }) {
             bytes += new_entry.size;
             sizes.push(new_entry.size);
-            deps = Some(&call.probe().deps);
-            step.push((call.probe(), permit.to_fill(call, new_entry, None)));
+            deps = Some(&call.entry_ref().deps);
+            step.push((call.entry_ref(), permit.to_fill(call, new_entry, None)));
             permits.push((permit, call));
         }
         let Some((first, call)) = permits.first() else {

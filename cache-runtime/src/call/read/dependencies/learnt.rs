@@ -35,9 +35,9 @@ use crate::base::mutation;
 use crate::coalesce::single_flight::LoadResult;
 use crate::key::EntryKind;
 use crate::protocol::entry::{Content, Stamp, split_list};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::registry::learnt::{MOST_RESOURCES, Named};
-use crate::store::{Filled, Form, Found, Look, Payload, Probe};
+use crate::store::{EntryRef, Filled, Found, LookupReply, Payload, Representation};
 
 /// The longest name of a dependency that is read from an entry.
 const LONGEST_NAME: usize = 1_024;
@@ -45,18 +45,18 @@ const LONGEST_NAME: usize = 1_024;
 impl Call {
     /// The entry's key and what the entry depends on, as far as it is known.
     #[inline]
-    pub(crate) fn probe(&self) -> &Probe {
+    pub(crate) fn entry_ref(&self) -> &EntryRef {
         match self.learnt.get() {
-            Some(known) => &known.probe,
+            Some(known) => &known.entry_ref,
             None => self
                 .remembered
                 .as_ref()
-                .map_or(&self.own, |known| &known.probe),
+                .map_or(&self.own, |known| &known.entry_ref),
         }
     }
 
     /// The dependencies that its last load has named.
-    pub(crate) fn list(&self) -> Option<&Arc<[Arc<Dep>]>> {
+    pub(crate) fn list(&self) -> Option<&Arc<[Arc<Dependency>]>> {
         let known = self.learnt.get().or(self.remembered.as_ref());
         known
             .map(|known| &known.list)
@@ -73,8 +73,8 @@ impl Call {
     /// Removes the list from the payload. If it is a new one, the call has to look up again
     /// ([`has_learnt`](Self::has_learnt)), once.
     #[inline]
-    pub(crate) fn reads_list(&self, look: &mut Look) {
-        if let Found::Entry(header, payload) = &mut look.found
+    pub(crate) fn reads_list(&self, lookup: &mut LookupReply) {
+        if let Found::Entry(header, payload) = &mut lookup.found
             && (header.content.lists() || self.remembered.is_some())
             // A lease without content has no list.
             && header.content != Content::Nothing
@@ -85,7 +85,7 @@ impl Call {
 
     #[cold]
     fn learns(&self, lists: bool, payload: &mut Payload) {
-        let list: Arc<[Arc<Dep>]> = if lists {
+        let list: Arc<[Arc<Dependency>]> = if lists {
             let split = match payload {
                 Payload::Encoded(bytes) => split_list(bytes),
                 Payload::Empty | Payload::Decoded(_) => None,
@@ -98,7 +98,7 @@ impl Call {
             };
             *payload = Payload::Encoded(rest);
             list
-        } else if self.cache.store.form() == Form::Encoded {
+        } else if self.cache.store.representation() == Representation::Encoded {
             Arc::default()
         } else {
             // A decoded value has no list. The list is remembered, or the entry is a miss.
@@ -113,7 +113,7 @@ impl Call {
         }
     }
 
-    fn parsed(&self, list: &str) -> Option<Arc<[Arc<Dep>]>> {
+    fn parsed(&self, list: &str) -> Option<Arc<[Arc<Dependency>]>> {
         let mut deps = Vec::new();
         for name in list.split(' ').filter(|name| !name.is_empty()) {
             if deps.len() == MOST || name.len() > LONGEST_NAME {
@@ -121,8 +121,8 @@ impl Call {
             }
             let key = self.cache.space.generation(name);
             deps.push(match !name.starts_with('~') && name.contains("~row:") {
-                true => Dep::of_row(key),
-                false => Dep::new(key),
+                true => Dependency::of_row(key),
+                false => Dependency::new(key),
             });
         }
         Some(deps.into())
@@ -149,16 +149,16 @@ impl Call {
         if named.tags {
             deps.push(any_tag(&self.cache.space));
         }
-        let probe = Probe {
+        let entry_ref = EntryRef {
             // No function writes it.
             key: self.cache.space.generation("~window"),
             kind: EntryKind::Derived,
             deps: deps.into(),
         };
-        let stamp = self.stamp_of(&probe).await?;
+        let stamp = self.stamp_of(&entry_ref).await?;
         Some(Arc::new(Window {
             named,
-            probe,
+            entry_ref,
             stamp,
         }))
     }
@@ -171,7 +171,7 @@ impl Call {
         let mut resources: BTreeSet<Box<str>> = registered.collect();
         #[cfg(feature = "map")]
         {
-            let map = crate::registry::catalog::map();
+            let map = crate::registry::catalog::catalog();
             let targets = map.writers().iter().flat_map(|writer| &writer.targets);
             let names = targets.map(|target| target.resource.as_str());
             let names = names.filter(|name| crate::key::is_resource(name));
@@ -185,21 +185,22 @@ impl Call {
 
     /// The stamp of these generations; `None` while one of them has an intent, or if the store
     /// fails.
-    async fn stamp_of(&self, probe: &Probe) -> Option<Stamp> {
-        let look = self.look_at(probe).await.ok()?;
-        look.intended.is_none().then_some(look.stamp)
+    async fn stamp_of(&self, entry_ref: &EntryRef) -> Option<Stamp> {
+        let lookup = self.look_at(entry_ref).await.ok()?;
+        lookup.intents_until.is_none().then_some(lookup.stamp)
     }
 
     /// The dependencies that the load has named, if they are new. They are noted for later calls.
     #[expect(clippy::mutable_key_type, reason = "ordered by their keys, which stay")]
-    pub(crate) fn names_anew(&self) -> Option<Arc<[Arc<Dep>]>> {
+    pub(crate) fn names_anew(&self) -> Option<Arc<[Arc<Dependency>]>> {
         let named = self.context.as_ref()?.named();
         if let Some(site) = self.site {
             let function = std::ptr::from_ref(site).addr();
             self.cache.learnt.note(function, Named::of(&named));
         }
         let own = &self.own.deps;
-        let list: Arc<[Arc<Dep>]> = named.into_iter().filter(|dep| !own.contains(dep)).collect();
+        let list: Arc<[Arc<Dependency>]> =
+            named.into_iter().filter(|dep| !own.contains(dep)).collect();
         let known = self.list().map(|known| &**known).unwrap_or_default();
         if *known == *list {
             return None;
@@ -210,7 +211,7 @@ impl Call {
     /// Notes the named dependencies for the next load. Only after the value was stored, or will not
     /// be: a caller that knows more than the lease's holder did computes another stamp, and takes
     /// the lease away.
-    pub(crate) fn note_named(&self, list: &Arc<[Arc<Dep>]>) {
+    pub(crate) fn note_named(&self, list: &Arc<[Arc<Dependency>]>) {
         // A longer list is never stored.
         if list.len() <= MOST {
             self.cache.learnt.remember(&self.own.key, list);
@@ -222,7 +223,7 @@ impl Call {
     pub(crate) async fn verify_named(
         &self,
         before: Stamp,
-        list: &Arc<[Arc<Dep>]>,
+        list: &Arc<[Arc<Dependency>]>,
     ) -> Option<Verified> {
         let known = self.list().map(|known| &**known).unwrap_or_default();
         let new = Named::of(list.iter().filter(|dep| !known.contains(dep)));
@@ -237,11 +238,11 @@ impl Call {
         let known = KnownDependencies::new(&self.own, Arc::clone(list));
         // These first: if the others are unchanged after that, these were unchanged when they were
         // read.
-        let stamp = self.stamp_of(&known.probe).await?;
-        let own = self.stamp_of(self.probe());
+        let stamp = self.stamp_of(&known.entry_ref).await?;
+        let own = self.stamp_of(self.entry_ref());
         let around = async {
             match window.flatten() {
-                Some(window) => self.stamp_of(&window.probe).await == Some(window.stamp),
+                Some(window) => self.stamp_of(&window.entry_ref).await == Some(window.stamp),
                 None => true,
             }
         };
@@ -254,7 +255,7 @@ impl Call {
 /// The dependencies that a load has named and that were unknown before it.
 #[derive(Debug)]
 pub(crate) struct NamedLoad {
-    list: Arc<[Arc<Dep>]>,
+    list: Arc<[Arc<Dependency>]>,
     /// The value for the waiters, if there are any.
     held: Option<Option<LoadResult>>,
 }
@@ -264,7 +265,7 @@ impl NamedLoad {
     /// waiters have compared only the known dependencies.
     pub(crate) fn hold(
         permit: &Permit,
-        list: Option<Arc<[Arc<Dep>]>>,
+        list: Option<Arc<[Arc<Dependency>]>>,
         load_result: impl Fn() -> Option<LoadResult>,
     ) -> Option<Self> {
         if list.is_none() || mutation::is_active("learnt-dependency-joined") {

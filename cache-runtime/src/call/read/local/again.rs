@@ -13,10 +13,10 @@ use crate::base::scope_flags::ScopeFlags;
 use crate::call::log;
 use crate::engine::Engine;
 use crate::key::IdForm;
-use crate::local::{AnyValue, Expected, KeptHit};
+use crate::local::{AnyValue, ExpectedEntry, KeptHit};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{KnownResource, ResourceRef};
-use crate::telemetry::function::FunctionStats;
+use crate::telemetry::function::FunctionCounters;
 
 /// The values that the call can return.
 #[derive(Debug, Clone, Copy)]
@@ -182,7 +182,7 @@ impl PreparedCall {
             extras: &self.extras,
         };
         if let Some(local) = &cache.local {
-            let asked = Expected {
+            let asked = ExpectedEntry {
                 type_id,
                 version: self.options.version,
                 extras: &self.extras,
@@ -215,7 +215,7 @@ fn is_watched(cache: &Engine) -> bool {
 
 /// Counts a hit. `age` is that of the last heartbeat, in nanoseconds.
 #[inline(always)]
-fn note(cache: &Engine, function: &FunctionStats, age: u64) {
+fn note(cache: &Engine, function: &FunctionCounters, age: u64) {
     match &cache.local {
         Some(local) => local.note(function.local_hits.count(), age),
         None => function.hits.add_one(),

@@ -57,7 +57,7 @@ impl Call {
     pub(crate) fn read_token(&self) -> Option<ReadToken> {
         let local = self.cache.local.as_ref()?;
         let keeps = self.local_options.kept && !self.local_options.strict && self.problem.is_none();
-        keeps.then(|| local.read_token(self.probe())).flatten()
+        keeps.then(|| local.read_token(self.entry_ref())).flatten()
     }
 
     /// Serves the store's answer, and stores it as a local entry.

@@ -20,11 +20,11 @@ use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
 use crate::engine::Engine;
-use crate::key::{Dependency, EntryKind, Key};
-use crate::local::{AnyValue, ClockReading, Expected, Local};
+use crate::key::{EntryKind, Key, NamedDependency};
+use crate::local::{AnyValue, ClockReading, ExpectedEntry, Local};
 use crate::protocol::entry::Header;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::registry::ResourceRef;
 use crate::store::Payload;
 
@@ -52,11 +52,11 @@ pub(crate) struct LocalLookup<'a> {
     kind: EntryKind,
     op: Option<&'static str>,
     /// All dependencies, if the list was built already.
-    deps: Option<&'a Arc<[Arc<Dep>]>>,
+    deps: Option<&'a Arc<[Arc<Dependency>]>>,
     pub(crate) problem: Option<BypassReason>,
     stale_policy: &'a StalePolicy,
     local_options: &'a LocalOptions,
-    extras: &'a [Dependency],
+    extras: &'a [NamedDependency],
     version: u32,
 }
 
@@ -75,7 +75,7 @@ impl LocalLookup<'_> {
 
     /// Answers from a store in memory, if that needs no waiting. Counts and records the hit.
     #[inline]
-    pub(crate) fn glance(
+    pub(crate) fn try_lookup(
         &self,
         wanted: &ExpectedValue,
         fingerprint: impl FnOnce() -> Fingerprint,
@@ -95,7 +95,7 @@ impl LocalLookup<'_> {
             }
         };
         let store = &self.cache.store;
-        self.with_deps(|deps| store.glance(self.key, deps, &see));
+        self.with_deps(|deps| store.try_lookup(self.key, deps, &see));
         let ttl = seen.get()?;
         self.resource.hits().add_one();
         self.record(store.name(), ttl);
@@ -104,7 +104,7 @@ impl LocalLookup<'_> {
 
     /// Calls `use_them` with the dependencies of the entry, as far as they are known.
     #[inline]
-    pub(crate) fn with_deps<T>(&self, use_them: impl FnOnce(&[Arc<Dep>]) -> T) -> T {
+    pub(crate) fn with_deps<T>(&self, use_them: impl FnOnce(&[Arc<Dependency>]) -> T) -> T {
         if let Some(deps) = self.deps {
             return use_them(deps);
         }
@@ -143,7 +143,7 @@ impl LocalLookup<'_> {
         {
             return None;
         }
-        let asked = Expected {
+        let asked = ExpectedEntry {
             type_id: wanted.type_id,
             version: self.version,
             extras: self.extras,
@@ -240,7 +240,7 @@ impl Call {
             key: &self.own.key,
             kind: self.own.kind,
             op: None,
-            deps: Some(&self.probe().deps),
+            deps: Some(&self.entry_ref().deps),
             problem: self.problem,
             stale_policy: &self.stale_policy,
             local_options: &self.local_options,

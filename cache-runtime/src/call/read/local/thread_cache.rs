@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use super::super::read_options::ReadOptions;
 use crate::base::mutation;
-use crate::key::{Dependency, Given, GivenKind};
+use crate::key::{Given, GivenKind, NamedDependency};
 use crate::local::{ClockReading, EntrySource, KeptEntry, KeptHit};
 use crate::registry::KnownResource;
 
@@ -72,7 +72,7 @@ struct CachedHit {
     uses: u8,
     entry: KeptEntry,
     bytes: Box<[u8]>,
-    extras: Box<[Dependency]>,
+    extras: Box<[NamedDependency]>,
 }
 
 /// The last call of a slot that was not answered by the entry there.
@@ -157,7 +157,7 @@ impl CallForm {
     const MORE_FLAGS: u8 = 1 << 6;
 
     #[inline]
-    fn of(kind: GivenKind, extras: &[Dependency]) -> Self {
+    fn of(kind: GivenKind, extras: &[NamedDependency]) -> Self {
         Self(kind as u8 | if extras.is_empty() { 0 } else { Self::EXTRAS })
     }
 
@@ -216,7 +216,7 @@ pub(crate) struct ThreadLookup<'a> {
     /// The type of the function's values.
     pub(crate) type_id: TypeId,
     pub(crate) options: &'a ReadOptions,
-    pub(crate) extras: &'a [Dependency],
+    pub(crate) extras: &'a [NamedDependency],
 }
 
 impl ThreadCache {

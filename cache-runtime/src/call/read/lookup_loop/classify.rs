@@ -8,30 +8,30 @@ use crate::base::mutation;
 use crate::base::nonce::random_fraction;
 use crate::call::observe::BypassReason;
 use crate::protocol::entry::{Header, Stamp};
-use crate::store::{Found, Look, Payload, Seen};
+use crate::store::{Expected, Found, LookupReply, Payload};
 
 impl LookupLoop<'_> {
     /// Returns what a lookup means for this reader.
-    pub(crate) fn classify(&mut self, look: Look) -> EntryState {
+    pub(crate) fn classify(&mut self, lookup: LookupReply) -> EntryState {
         self.fallback = None;
-        if look.intended.is_some() && !mutation::is_active("intents-not-seen") {
-            return EntryState::Bypass(BypassReason::Intended);
+        if lookup.intents_until.is_some() && !mutation::is_active("intents-not-seen") {
+            return EntryState::Bypass(BypassReason::WriteInProgress);
         }
-        let (header, payload) = match look.found {
+        let (header, payload) = match lookup.found {
             Found::Foreign => return EntryState::Bypass(BypassReason::Foreign),
-            Found::Nothing => return EntryState::Vacant(Seen::Nothing),
+            Found::Nothing => return EntryState::Vacant(Expected::Nothing),
             Found::Entry(header, payload) => (header, payload),
         };
-        if !self.is_live(&header, look.stamp) || header.is_ahead_of(look.now) {
+        if !self.is_live(&header, lookup.stamp) || header.is_ahead_of(lookup.now) {
             if header.is_leased() {
                 return EntryState::Leased(header);
             }
-            if header.stamp != look.stamp {
+            if header.stamp != lookup.stamp {
                 self.call.resource.counters.stale_rejected.add_one();
             }
-            return EntryState::Vacant(Seen::Entry(header));
+            return EntryState::Vacant(Expected::Entry(header));
         }
-        self.classify_live(header, payload, look.now)
+        self.classify_live(header, payload, lookup.now)
     }
 
     /// Classifies an entry that was not invalidated: it is served, or kept for the case that its
@@ -52,14 +52,14 @@ impl LookupLoop<'_> {
                 hit,
                 covers_errors: true,
             }));
-            return EntryState::Vacant(Seen::Past(header));
+            return EntryState::Vacant(Expected::Past(header));
         }
-        let seen = match header.is_leased() {
-            true => Seen::Leased,
-            false => Seen::Past(header),
+        let expected = match header.is_leased() {
+            true => Expected::Leased,
+            false => Expected::Past(header),
         };
         if now < header.stale && past < stale_policy.swr {
-            return EntryState::Past(hit, (!is_loading).then_some(seen));
+            return EntryState::Past(hit, (!is_loading).then_some(expected));
         }
         if now < header.stale {
             self.fallback = Some(Box::new(Fallback {
@@ -70,7 +70,7 @@ impl LookupLoop<'_> {
         if is_loading {
             EntryState::Leased(header)
         } else {
-            EntryState::Vacant(seen)
+            EntryState::Vacant(expected)
         }
     }
 

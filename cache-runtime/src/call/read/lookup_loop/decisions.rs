@@ -7,7 +7,7 @@ use crate::coalesce::load_gate::GateLeader;
 use crate::coalesce::single_flight::{LoadResult, Waiter};
 use crate::coalesce::waits::WaitEdges;
 use crate::protocol::entry::Header;
-use crate::store::Seen;
+use crate::store::Expected;
 
 /// The next step of the caller.
 #[derive(Debug)]
@@ -44,18 +44,18 @@ pub(crate) enum EntryState {
     Hit(Box<Hit>),
     /// It has expired but may still be served. The second field is what a lease may replace, unless
     /// another caller is loading.
-    Past(Box<Hit>, Option<Seen>),
+    Past(Box<Hit>, Option<Expected>),
     /// There is a lease.
     Leased(Header),
     /// A lease may replace it.
-    Vacant(Seen),
+    Vacant(Expected),
     /// It may be neither served nor replaced.
     Bypass(BypassReason),
 }
 
 /// The decision about a lease.
 pub(super) enum LeaseDecision {
-    GivesWay(Seen),
+    GivesWay(Expected),
     LookAgain,
     Bypass(BypassReason),
     /// Waits for a load in this process, or shares the wait for one elsewhere.

@@ -11,7 +11,7 @@ use crate::call::observe::BypassReason;
 use crate::coalesce::single_flight::{FlightRole, Waiter};
 use crate::coalesce::waits::WaitDecision;
 use crate::protocol::entry::{Header, Stamp};
-use crate::store::Seen;
+use crate::store::Expected;
 
 impl LookupLoop<'_> {
     pub(super) fn on_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> LeaseDecision {
@@ -19,7 +19,7 @@ impl LookupLoop<'_> {
             // The lease is dead, unless it was taken between the reads of the generations and of
             // the entry.
             if self.suspect == Some(lease.token) {
-                return LeaseDecision::GivesWay(Seen::Entry(lease));
+                return LeaseDecision::GivesWay(Expected::Entry(lease));
             }
             // A different lease each time, for example because loads keep being refused and
             // invalidated.
@@ -70,10 +70,10 @@ impl LookupLoop<'_> {
     /// Decides about a lease that should not be waited for. `None` if it should.
     fn gives_way(&mut self, lease: Header, now: Millis) -> Option<LeaseDecision> {
         if !lease.is_held(now, self.call.cache.config.lease) {
-            return Some(LeaseDecision::GivesWay(Seen::Leased));
+            return Some(LeaseDecision::GivesWay(Expected::Leased));
         }
         if self.call.cache.single_flight.is_given_up(lease.token) {
-            return Some(LeaseDecision::GivesWay(Seen::Past(lease)));
+            return Some(LeaseDecision::GivesWay(Expected::Past(lease)));
         }
         self.is_late()
             .then_some(LeaseDecision::Bypass(BypassReason::WaitLimit))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::coalesce::single_flight::Leader;
 use crate::protocol::entry::Stamp;
-use crate::store::Word;
+use crate::store::KeyChange;
 
 /// The first pause of a reader that polls for another process's load, and the longest.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -18,7 +18,7 @@ pub(super) struct RemoteLoadPoller {
     /// The stamp of the lease, which all waiting readers have computed.
     pub(super) stamp: Stamp,
     /// The notification of the entry's next change, if the store has agreed to send one.
-    pub(super) word: Option<Word>,
+    pub(super) word: Option<KeyChange>,
     /// Whether a notification has come since the last pause.
     pub(super) was_told: bool,
 }

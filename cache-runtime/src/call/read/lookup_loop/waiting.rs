@@ -36,7 +36,7 @@ impl LookupLoop<'_> {
         if !loads.is_empty() {
             let length = cache.config.wait;
             self.call_budget.renew();
-            let asked = cache.store.closes_circle(&loads, lease, length);
+            let asked = cache.store.closes_cycle(&loads, lease, length);
             // If the store can't tell, the wait limit ends a cycle.
             if self.call_budget.spend(asked).await.unwrap_or(false) {
                 self.stops_polling();
@@ -87,8 +87,8 @@ impl LookupLoop<'_> {
         let listens = !std::mem::take(&mut poller.was_told);
         // With the local tier on, the flags of every lookup report changes.
         if listens && self.read_token.is_none() && poller.word.is_none() {
-            let listen = self.call.cache.store.listen(&self.call.own.key);
-            poller.word = self.call_budget.spend(listen).await.unwrap_or_default();
+            let watch = self.call.cache.store.watch_key(&self.call.own.key);
+            poller.word = self.call_budget.spend(watch).await.unwrap_or_default();
             // The next lookup follows a wait, so it gets a full budget.
             self.call_budget.renew();
             if poller.word.is_some() {
@@ -99,7 +99,7 @@ impl LookupLoop<'_> {
         let word = async {
             match (&self.read_token, &mut poller.word) {
                 (Some(read_token), _) => read_token.changed().await,
-                (None, Some(word)) => word.heard().await,
+                (None, Some(word)) => word.changed().await,
                 (None, None) => std::future::pending().await,
             }
         };

@@ -36,7 +36,7 @@ use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::copied;
 use crate::protocol::generation::Generation;
-use crate::store::{Look, Probe};
+use crate::store::{EntryRef, LookupReply};
 
 /// The number of batches in flight per worker, without those whose nodes are late.
 const AT_ONCE: usize = 1;
@@ -57,15 +57,15 @@ impl Cluster {
     /// Reads one entry: alone while few reads are in flight, otherwise in a batch.
     pub(in crate::store::redis) fn look_at<'l>(
         &'l self,
-        probe: &'l Probe,
-    ) -> BoxFuture<'l, Result<Box<Look>, Error>> {
+        entry_ref: &'l EntryRef,
+    ) -> BoxFuture<'l, Result<Box<LookupReply>, Error>> {
         let (sent, since) = (Sent::now(self.budget), clock::now());
-        let batched = match self.batcher.is_quiet() || self.is_aside(probe) {
+        let batched = match self.batcher.is_quiet() || self.is_aside(entry_ref) {
             true => None,
-            false => self.batcher.join(probe, sent.at),
+            false => self.batcher.join(entry_ref, sent.at),
         };
         let Some(answer) = batched else {
-            return Box::pin(self.look_alone(probe));
+            return Box::pin(self.look_alone(entry_ref));
         };
         Box::pin(async move {
             // With a time limit of its own. Once one node has answered, the batch counts as
@@ -78,32 +78,36 @@ impl Cluster {
                 }
             };
             let answer = answer.inspect_err(|error| self.unserved.count(error, 1));
-            if let Some(look) = answer? {
-                return Ok(look);
+            if let Some(lookup) = answer? {
+                return Ok(lookup);
             }
-            Box::pin(self.look_again(since, probe)).await
+            Box::pin(self.look_again(since, entry_ref)).await
         })
     }
 
     /// Whether the length of a key of a read has to be asked for first.
-    fn is_aside(&self, probe: &Probe) -> bool {
-        let deps = probe.deps.iter().map(|dep| routed(dep).0);
+    fn is_aside(&self, entry_ref: &EntryRef) -> bool {
+        let deps = entry_ref.deps.iter().map(|dep| routed(dep).0);
         self.set_aside
-            .has_any(std::iter::once(probe.key.as_str()).chain(deps))
+            .has_any(std::iter::once(entry_ref.key.as_str()).chain(deps))
     }
 
-    async fn look_alone(&self, probe: &Probe) -> Result<Box<Look>, Error> {
+    async fn look_alone(&self, entry_ref: &EntryRef) -> Result<Box<LookupReply>, Error> {
         self.batcher.alone.fetch_add(1, Ordering::Relaxed);
         let _alone = InFlightRead(&self.batcher);
-        let mut looks = self.look_over(std::slice::from_ref(probe)).await?;
-        looks.pop().map(Box::new).ok_or_else(miscounted)
+        let mut lookups = self.look_over(std::slice::from_ref(entry_ref)).await?;
+        lookups.pop().map(Box::new).ok_or_else(miscounted)
     }
 
     /// Reads once more in the time that is left.
-    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Box<Look>, Error> {
+    async fn look_again(
+        &self,
+        since: Instant,
+        entry_ref: &EntryRef,
+    ) -> Result<Box<LookupReply>, Error> {
         let rest = self.budget.saturating_sub(since.elapsed());
-        match tokio::time::timeout(rest, self.look_alone(probe)).await {
-            Ok(look) => look,
+        match tokio::time::timeout(rest, self.look_alone(entry_ref)).await {
+            Ok(lookup) => lookup,
             Err(_) => Err(unanswered(self.budget)),
         }
     }
@@ -448,12 +452,12 @@ impl<'p> ClusterBatch<'p> {
     fn answers(&mut self, waiters: &[Option<Waiter>]) -> Vec<(usize, LookResult)> {
         let waiting = waiters.iter().enumerate().filter(|(_, it)| it.is_some());
         waiting
-            .filter_map(|(read, _)| Some((read, self.look(read)?)))
+            .filter_map(|(read, _)| Some((read, self.lookup(read)?)))
             .collect()
     }
 
     /// The result of a read; `None` while parts of it are missing.
-    fn look(&mut self, read: usize) -> Option<Result<Option<Box<Look>>, Error>> {
+    fn lookup(&mut self, read: usize) -> Option<Result<Option<Box<LookupReply>>, Error>> {
         let (at, list) = *self.keys.reads.get(read)?;
         let (entry_link, entry) = self.entries.get(at)?;
         let deps = self.keys.lists.get(list)?;
@@ -509,11 +513,11 @@ impl<'p> ClusterBatch<'p> {
             (_, KeyAnswer::Come(value)) => value.clone(),
             _ => return Some(Ok(None)),
         };
-        let look = Box::new(value.look(asked.key, set, connection.clock.now()));
-        if set.is_misplaced(&look) {
+        let lookup = Box::new(value.lookup(asked.key, set, connection.clock.now()));
+        if set.is_misplaced(&lookup) {
             self.misplaced.add(&connection, asked.key);
         }
-        Some(Ok(Some(look)))
+        Some(Ok(Some(lookup)))
     }
 }
 
@@ -532,22 +536,22 @@ mod tests {
     use super::*;
     use crate::base::unserved::Unserved;
     use crate::key::EntryKind;
-    use crate::protocol::generation::Dep;
+    use crate::protocol::generation::Dependency;
 
     /// A batch that is refused says nothing of how many bytes the nodes can send in time.
     #[test]
     fn reads_that_are_not_sent_make_no_batch_smaller() {
         let mut plan = BatchPlan::default();
-        plan.add(&Probe {
+        plan.add(&EntryRef {
             key: "users:1".into(),
             kind: EntryKind::Entity,
-            deps: [Dep::new("@gen:users".into())].into_iter().collect(),
+            deps: [Dependency::new("@gen:users".into())].into_iter().collect(),
         });
         let mut batch = ClusterBatch::new(&plan);
         let fenced = KeyAnswer::Failed(Unserved::Fenced.into());
         batch.entries[0].1 = fenced;
         assert!(matches!(batch.outcome(), BatchOutcome::Empty));
-        let answer = batch.look(0).expect("it is not awaited");
+        let answer = batch.lookup(0).expect("it is not awaited");
         let error = answer.expect_err("it is refused");
         assert!(matches!(Unserved::of(&error), Some(Unserved::Fenced)));
         assert_eq!(error.to_string(), Unserved::Fenced.text());

@@ -12,7 +12,7 @@ use super::state::{Cluster, is_apart};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::store::{Intended, Intent, Probe};
+use crate::store::{EntryRef, Intent, IntentReply};
 
 impl Cluster {
     /// Announces everything at once. If a row's key holds a foreign value, a second step announces
@@ -21,7 +21,7 @@ impl Cluster {
         &self,
         mode: &str,
         intent: &Intent,
-    ) -> Result<Intended, Error> {
+    ) -> Result<IntentReply, Error> {
         let step_of = |slot: u16, keys: Vec<_>, rows: usize| {
             let nonces = keys[rows..]
                 .iter()
@@ -89,15 +89,15 @@ impl Cluster {
         let slots: Vec<_> = steps.iter().chain(&apart).map(|step| step.slot).collect();
         self.fences.passed(&slots).await;
         self.confirmed()?;
-        Ok(Intended {
+        Ok(IntentReply {
             at,
             on_whole: !wholes.is_empty(),
         })
     }
 
-    pub(in crate::store::redis) async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+    pub(in crate::store::redis) async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error> {
         let ttl = millis(self.default_generation_ttl);
-        let groups = groups(probe.deps.iter());
+        let groups = groups(entry_ref.deps.iter());
         let on_deps = groups.iter().map(|group| {
             // The script reads the first key as an entry, and a generation is not an entry.
             let first = group.deps.first().map(|(key, _)| *key);
@@ -112,7 +112,7 @@ impl Cluster {
                 args: std::iter::once(ttl.clone()).chain(nonces).collect(),
             }
         });
-        let entry = step(&scripts::PRUNE, &probe.key, [ttl.clone()]);
+        let entry = step(&scripts::PRUNE, &entry_ref.key, [ttl.clone()]);
         let steps: Vec<_> = std::iter::once(entry).chain(on_deps).collect();
         let done = self.run(&steps, OnAsk::Fail).await;
         self.changed(&steps);

@@ -31,43 +31,43 @@ impl Cluster {
     }
 
     pub(super) async fn invalidate_again(&self, invalidation: &Invalidation) -> PartlyInvalidated {
-        let withdraws: Vec<_> = invalidation
-            .withdraws
-            .iter()
-            .map(Nonce::to_string)
-            .collect();
+        let ends: Vec<_> = invalidation.ends.iter().map(Nonce::to_string).collect();
         let mut by_slot: HashMap<u16, (Vec<usize>, Vec<usize>)> = HashMap::new();
-        for (at, key) in invalidation.kills.iter().enumerate() {
+        for (at, key) in invalidation.deletes.iter().enumerate() {
             by_slot.entry(slot_of(key)).or_default().0.push(at);
         }
-        for (at, dep) in invalidation.bumps.iter().enumerate() {
+        for (at, dep) in invalidation.rotates.iter().enumerate() {
             by_slot.entry(routed(dep).1).or_default().1.push(at);
         }
         let mut parts: Vec<SlotPart<'_>> = Vec::new();
-        for (slot, (kills, bumps)) in &by_slot {
-            let kills = kills.chunks(STEP).map(|kills| (*slot, kills, &[][..]));
-            let bumps = bumps.chunks(STEP).map(|bumps| (*slot, &[][..], bumps));
-            parts.extend(kills.chain(bumps));
+        for (slot, (deletes, rotates)) in &by_slot {
+            let deletes = deletes
+                .chunks(STEP)
+                .map(|deletes| (*slot, deletes, &[][..]));
+            let rotates = rotates
+                .chunks(STEP)
+                .map(|rotates| (*slot, &[][..], rotates));
+            parts.extend(deletes.chain(rotates));
         }
-        let mut done = self.run_parts(invalidation, &withdraws, &parts).await;
+        let mut done = self.run_parts(invalidation, &ends, &parts).await;
         // If a slot is being moved, its keys may be on two nodes: then each gets a step of its own.
         // So it does if the user may not write one of them.
         let apart: Vec<_> = done
-            .extract_if(.., |((_, kills, bumps), done)| {
-                let holds_up_others = kills.len() + bumps.len() > 1
+            .extract_if(.., |((_, deletes, rotates), done)| {
+                let holds_up_others = deletes.len() + rotates.len() > 1
                     && !mutation::is_active("forbidden-keys-hold-up-others");
                 done.as_ref()
                     .is_err_and(|error| is_apart(error) || is_forbidden(error) && holds_up_others)
             })
             .collect();
         if !apart.is_empty() && !mutation::is_active("tryagain-as-a-whole") {
-            let parts = apart.iter().flat_map(|((slot, kills, bumps), _)| {
-                let kills = kills.chunks(1).map(|kills| (*slot, kills, &[][..]));
-                let bumps = bumps.chunks(1).map(|bumps| (*slot, &[][..], bumps));
-                kills.chain(bumps)
+            let parts = apart.iter().flat_map(|((slot, deletes, rotates), _)| {
+                let deletes = deletes.chunks(1).map(|deletes| (*slot, deletes, &[][..]));
+                let rotates = rotates.chunks(1).map(|rotates| (*slot, &[][..], rotates));
+                deletes.chain(rotates)
             });
             let parts: Vec<_> = parts.collect();
-            done.extend(self.run_parts(invalidation, &withdraws, &parts).await);
+            done.extend(self.run_parts(invalidation, &ends, &parts).await);
         } else {
             done.extend(apart);
         }
@@ -80,7 +80,7 @@ impl Cluster {
         let confirmed = self.confirmed();
         let mut undone = Invalidation::default();
         let mut fault = None;
-        for ((slot, kills, bumps), done) in done {
+        for ((slot, deletes, rotates), done) in done {
             let done = match &confirmed {
                 Err(error) => Err(copied(error)),
                 Ok(()) if fenced.contains(&slot) => Err(Unserved::Fenced.into()),
@@ -93,19 +93,21 @@ impl Cluster {
                 }
                 Err(error) => {
                     fault = Some(graver(fault.take(), error));
-                    let kills = kills.iter().map(|at| invalidation.kills[*at].clone());
-                    undone.kills.extend(kills);
-                    let bumps = bumps.iter().map(|at| Arc::clone(&invalidation.bumps[*at]));
-                    undone.bumps.extend(bumps);
+                    let deletes = deletes.iter().map(|at| invalidation.deletes[*at].clone());
+                    undone.deletes.extend(deletes);
+                    let rotates = rotates
+                        .iter()
+                        .map(|at| Arc::clone(&invalidation.rotates[*at]));
+                    undone.rotates.extend(rotates);
                 }
             }
         }
         match fault {
             None => PartlyInvalidated::whole(invalidated),
             Some(error) => {
-                undone.kills.dedup();
-                undone.bumps.dedup();
-                undone.withdraws.clone_from(&invalidation.withdraws);
+                undone.deletes.dedup();
+                undone.rotates.dedup();
+                undone.ends.clone_from(&invalidation.ends);
                 PartlyInvalidated::partly(invalidated, undone, error)
             }
         }
@@ -116,32 +118,32 @@ impl Cluster {
     async fn run_parts<'i>(
         &self,
         invalidation: &'i Invalidation,
-        withdraws: &[String],
+        ends: &[String],
         parts: &[SlotPart<'i>],
     ) -> Vec<(SlotPart<'i>, StepResult)> {
         // Without tokens there is still one round.
-        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        let rounds = ends.len().div_ceil(STEP).max(1);
         let mut steps = Vec::with_capacity(parts.len() * rounds);
         let mut concerned = Vec::with_capacity(parts.len() * rounds);
-        for (slot, kills, bumps) in parts {
+        for (slot, deletes, rotates) in parts {
             for round in 0..rounds {
-                let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
-                let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
-                let keys = kills.iter().map(|at| invalidation.kills[*at].as_str());
-                let bumps_of = || bumps.iter().map(|at| &invalidation.bumps[*at]);
+                let ends = ends.iter().skip(round * STEP).take(STEP);
+                let ends = ends.map(String::as_str).collect::<Vec<_>>().join(" ");
+                let keys = deletes.iter().map(|at| invalidation.deletes[*at].as_str());
+                let rotates_of = || rotates.iter().map(|at| &invalidation.rotates[*at]);
                 let args = [
-                    kills.len().to_string().into_bytes(),
+                    deletes.len().to_string().into_bytes(),
                     millis(self.default_generation_ttl),
-                    withdraws.into(),
+                    ends.into(),
                 ];
-                let nonces = bumps_of().map(|dep| scripts::fresh_nonce(dep));
+                let nonces = rotates_of().map(|dep| scripts::fresh_nonce(dep));
                 steps.push(ScriptCall {
                     slot: *slot,
                     script: &scripts::INVALIDATE,
-                    keys: keys.chain(bumps_of().map(|dep| routed(dep).0)).collect(),
+                    keys: keys.chain(rotates_of().map(|dep| routed(dep).0)).collect(),
                     args: args.into_iter().chain(nonces).collect(),
                 });
-                concerned.push((*slot, *kills, *bumps));
+                concerned.push((*slot, *deletes, *rotates));
             }
         }
         let done = self.run(&steps, OnAsk::Follow).await;

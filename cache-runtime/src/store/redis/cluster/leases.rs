@@ -13,8 +13,8 @@ use super::state::Cluster;
 use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::nonce::{Nonce, hash128};
-use crate::protocol::generation::Dep;
-use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Probe};
+use crate::protocol::generation::Dependency;
+use crate::store::{EntryRef, Fill, Filled, LeaseReply, LeaseRequest};
 
 /// The number of generations whose last extension is remembered.
 const TOUCHED: usize = 4_096;
@@ -22,13 +22,13 @@ const TOUCHED: usize = 4_096;
 impl Cluster {
     pub(in crate::store::redis) async fn lease_many(
         &self,
-        requests: &[(&Probe, LeaseRequest)],
+        requests: &[(&EntryRef, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
-        let steps = requests.iter().map(|(probe, request)| {
-            let args = lease_args(probe, request);
+        let steps = requests.iter().map(|(entry_ref, request)| {
+            let args = lease_args(entry_ref, request);
             step(
                 &scripts::LEASE,
-                &probe.key,
+                &entry_ref.key,
                 std::iter::once(millis(request.length)).chain(args),
             )
         });
@@ -71,16 +71,18 @@ impl Cluster {
 
     pub(in crate::store::redis) async fn fill_many(
         &self,
-        fills: Vec<(&Probe, Fill)>,
+        fills: Vec<(&EntryRef, Fill)>,
     ) -> Result<Vec<Filled>, Error> {
         let ttl = fills.iter().map(|(_, fill)| fill.generation_ttl).max();
         let ttl = ttl.unwrap_or(self.default_generation_ttl);
-        let deps = fills.first().map(|(probe, _)| Arc::clone(&probe.deps));
+        let deps = fills
+            .first()
+            .map(|(entry_ref, _)| Arc::clone(&entry_ref.deps));
         let mut steps = Vec::with_capacity(fills.len());
-        for (probe, fill) in fills {
+        for (entry_ref, fill) in fills {
             let of_all = [b"1".to_vec(), millis(ttl)];
-            let args = of_all.into_iter().chain(fill_args(probe, fill)?);
-            steps.push(step(&scripts::FILL, &probe.key, args));
+            let args = of_all.into_iter().chain(fill_args(entry_ref, fill)?);
+            steps.push(step(&scripts::FILL, &entry_ref.key, args));
         }
         let mut results = Vec::with_capacity(steps.len());
         let done = self.run(&steps, OnAsk::Fail).await;
@@ -98,7 +100,7 @@ impl Cluster {
 
     /// Extends the generations at intervals, so that they outlive the entries that depend on them.
     /// If it fails, those entries become misses.
-    async fn touch(&self, deps: &[Arc<Dep>], ttl: Duration) {
+    async fn touch(&self, deps: &[Arc<Dependency>], ttl: Duration) {
         let now = clock::now();
         let mut due = Vec::new();
         {

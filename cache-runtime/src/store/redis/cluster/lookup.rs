@@ -23,7 +23,7 @@ use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::unserved::Unserved;
 use crate::protocol::generation::{Generation, StampBase};
-use crate::store::{Look, Probe};
+use crate::store::{EntryRef, LookupReply};
 
 /// The commands for one node.
 pub(super) struct NodeRequest<'k> {
@@ -133,24 +133,31 @@ impl Cluster {
     /// Reads entries, and the generations that all of them depend on.
     pub(in crate::store::redis) async fn look_over(
         &self,
-        probes: &[Probe],
-    ) -> Result<Vec<Look>, Error> {
-        let looks = self.read_over(probes, Missing::Created).await;
-        looks.inspect_err(|error| self.unserved.count(error, probes.len()))
+        entry_refs: &[EntryRef],
+    ) -> Result<Vec<LookupReply>, Error> {
+        let lookups = self.read_over(entry_refs, Missing::Created).await;
+        lookups.inspect_err(|error| self.unserved.count(error, entry_refs.len()))
     }
 
     /// Reads an entry, and creates nothing.
-    pub(in crate::store::redis) async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
-        let probes = std::slice::from_ref(probe);
-        let mut looks = self.read_over(probes, Missing::Unknown).await?;
-        looks.pop().ok_or_else(reply::miscounted)
+    pub(in crate::store::redis) async fn examine(
+        &self,
+        entry_ref: &EntryRef,
+    ) -> Result<LookupReply, Error> {
+        let entry_refs = std::slice::from_ref(entry_ref);
+        let mut lookups = self.read_over(entry_refs, Missing::Unknown).await?;
+        lookups.pop().ok_or_else(reply::miscounted)
     }
 
-    async fn read_over(&self, probes: &[Probe], missing: Missing) -> Result<Vec<Look>, Error> {
+    async fn read_over(
+        &self,
+        entry_refs: &[EntryRef],
+        missing: Missing,
+    ) -> Result<Vec<LookupReply>, Error> {
         let deadline = clock::now() + self.budget;
         loop {
-            match self.try_look(probes, missing).await {
-                Ok(looks) => return Ok(looks),
+            match self.try_look(entry_refs, missing).await {
+                Ok(lookups) => return Ok(lookups),
                 Err(Fault::Moved) => Box::pin(self.refreshed(deadline)).await?,
                 // The keys of a slot that is being moved are in two places. Nothing is read from
                 // the new node before it owns the slot: its values may be from an earlier attempt
@@ -163,13 +170,17 @@ impl Cluster {
         }
     }
 
-    async fn try_look(&self, probes: &[Probe], missing: Missing) -> Result<Vec<Look>, Fault> {
-        let Some(Probe { deps, .. }) = probes.first() else {
+    async fn try_look(
+        &self,
+        entry_refs: &[EntryRef],
+        missing: Missing,
+    ) -> Result<Vec<LookupReply>, Fault> {
+        let Some(EntryRef { deps, .. }) = entry_refs.first() else {
             return Ok(Vec::new());
         };
-        debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
+        debug_assert!(entry_refs.iter().all(|entry_ref| entry_ref.deps == *deps));
         let groups = groups(deps.iter());
-        let keys = probes.iter().map(|probe| probe.key.as_str());
+        let keys = entry_refs.iter().map(|entry_ref| entry_ref.key.as_str());
         let of_groups = groups.iter().flat_map(|group| &group.deps);
         let aside = self
             .set_aside
@@ -179,10 +190,10 @@ impl Cluster {
             // Boxed, so that the future of a hit does not hold memory for it.
             false => Box::pin(self.oversized(aside)).await?,
         };
-        let mut values: Vec<Option<Value>> = probes.iter().map(|_| None).collect();
+        let mut values: Vec<Option<Value>> = entry_refs.iter().map(|_| None).collect();
         let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
         let mut requests = Vec::with_capacity(2);
-        let mut connections = Vec::with_capacity(probes.len());
+        let mut connections = Vec::with_capacity(entry_refs.len());
         let mut group_links = Vec::with_capacity(groups.len());
         {
             let map = self.map.load();
@@ -191,11 +202,11 @@ impl Cluster {
             }
             // Otherwise the read would wait for answers that can't be used.
             self.confirmed().map_err(Fault::Failed)?;
-            for (at, probe) in probes.iter().enumerate() {
-                let slot = slot_of(&probe.key);
+            for (at, entry_ref) in entry_refs.iter().enumerate() {
+                let slot = slot_of(&entry_ref.key);
                 let connection = self.readable(&map, slot).map_err(Fault::Failed)?;
-                match oversized.contains(&probe.key.as_str()) {
-                    false => request_of(&mut requests, &connection).entry(at, &probe.key),
+                match oversized.contains(&entry_ref.key.as_str()) {
+                    false => request_of(&mut requests, &connection).entry(at, &entry_ref.key),
                     // Handled like any other foreign value.
                     true => values[at] = Some(Value::BulkString(Vec::new())),
                 }
@@ -259,19 +270,19 @@ impl Cluster {
         let generations: Option<Vec<Sourced>> = generations.into_iter().collect();
         let generations = generations.unwrap_or_default();
         let mut misplaced = Misplaced::default();
-        let looks = probes.iter().zip(&connections).zip(values);
-        let looks = looks.map(|((probe, connection), value)| {
+        let lookups = entry_refs.iter().zip(&connections).zip(values);
+        let lookups = lookups.map(|((entry_ref, connection), value)| {
             let value = StoredValue::of(value.unwrap_or(Value::Nil));
             let generation_set = generation_set(connection, &generations);
-            let look = value.look(&probe.key, &generation_set, connection.clock.now());
-            if generation_set.is_misplaced(&look) {
-                misplaced.add(connection, &probe.key);
+            let lookup = value.lookup(&entry_ref.key, &generation_set, connection.clock.now());
+            if generation_set.is_misplaced(&lookup) {
+                misplaced.add(connection, &entry_ref.key);
             }
-            look
+            lookup
         });
-        let looks = looks.collect();
+        let lookups = lookups.collect();
         misplaced.check(self.budget).await.map_err(Fault::Failed)?;
-        Ok(looks)
+        Ok(lookups)
     }
 
     /// The connection to read a slot over.
@@ -405,9 +416,9 @@ pub(super) fn generation_set(entry: &Connection, generations: &[Sourced]) -> Gen
         false => StampBase::split(own, nonces.zip(generations.iter().map(identity))),
     };
     // Each deadline follows the clock of its node.
-    let intended = generations.iter().filter_map(|it| {
-        let until = it.generation.intended?;
+    let intents_until = generations.iter().filter_map(|it| {
+        let until = it.generation.intents_until?;
         Some(entry.clock.here_to(it.connection.clock.to_here(until)))
     });
-    GenerationSet::new(base, intended.max())
+    GenerationSet::new(base, intents_until.max())
 }

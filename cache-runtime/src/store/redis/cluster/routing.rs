@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::super::scripts::Lua;
 use super::super::slots::{slot_of, tagged};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 
 /// The key of a generation in the cluster, and its slot.
-pub(in crate::store::redis) fn routed(dep: &Dep) -> (&str, u16) {
+pub(in crate::store::redis) fn routed(dep: &Dependency) -> (&str, u16) {
     let (key, slot) = dep.routed(|key| {
         let key = tagged(key);
         let slot = slot_of(&key);
@@ -30,7 +30,9 @@ impl<'p> SlotGroup<'p> {
 }
 
 /// Groups the dependencies by slot.
-pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<SlotGroup<'p>> {
+pub(super) fn groups<'p>(
+    deps: impl IntoIterator<Item = &'p Arc<Dependency>>,
+) -> Vec<SlotGroup<'p>> {
     let mut groups: Vec<SlotGroup<'p>> = Vec::with_capacity(1);
     for (at, dep) in deps.into_iter().enumerate() {
         let (key, slot) = routed(dep);

@@ -26,7 +26,7 @@ use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
-use crate::store::{Circuit, ConnectionWatch, Word};
+use crate::store::{Circuit, ConnectionWatch, KeyChange};
 
 /// The pause after a redirection that led nowhere.
 pub(super) const REDIRECT_PAUSE: Duration = Duration::from_millis(2);
@@ -239,10 +239,13 @@ impl Cluster {
         self.circuit() == Circuit::Closed
     }
 
-    pub(in crate::store::redis) async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+    pub(in crate::store::redis) async fn watch_key(
+        &self,
+        key: &str,
+    ) -> Result<Option<KeyChange>, Error> {
         let connection = self.map.load().connection(slot_of(key))?;
         // If the slot has just moved, the reader polls.
-        Ok(connection.listen(key, self.budget).await.unwrap_or(None))
+        Ok(connection.watch_key(key, self.budget).await.unwrap_or(None))
     }
 
     /// Asks all primaries, since it is not known which of them the write concerns.

@@ -7,14 +7,14 @@ use super::super::limits::{REMOVE_STEP, TRACKED_REMOVE_STEP};
 use super::super::scripts::{self, Lua};
 use super::super::slots::slot_of;
 use super::super::tracking::Tracker;
-use super::super::walk::{Walk, db_size, facts_of, scan};
+use super::super::walk::{Walk, db_size, scan, server_info_of};
 use super::node::Node;
 use super::routing::ScriptCall;
 use super::sending::OnAsk;
 use super::state::Cluster;
 use crate::base::clock;
 use crate::base::error::Error;
-use crate::store::{Matching, NodeFacts, ServerFacts};
+use crate::store::{NodeInfo, ScanFilter, ServerInfo};
 
 /// How often a walk starts again because slots have moved meanwhile.
 const ATTEMPTS: usize = 3;
@@ -38,9 +38,9 @@ impl Cluster {
 
     pub(in crate::store::redis) async fn remove_matching(
         &self,
-        matching: &Matching,
+        filter: &ScanFilter,
     ) -> Result<u64, Error> {
-        if let Some(limit) = matching.unless_larger_than {
+        if let Some(limit) = filter.unless_larger_than {
             let mut keys = 0;
             for (_, connection) in self.connections()? {
                 keys += db_size(&connection, self.budget).await?;
@@ -55,30 +55,30 @@ impl Cluster {
         for _ in 0..ATTEMPTS {
             let before = self.map.load_full();
             for (_, connection) in self.connections()? {
-                removed += self.remove_on(&connection, matching).await?;
+                removed += self.remove_on(&connection, filter).await?;
             }
             if Arc::ptr_eq(&before, &self.map.load_full()) {
                 break;
             }
         }
-        if matching.stored_before.is_none() {
+        if filter.stored_before.is_none() {
             self.confirmed()?;
         }
         Ok(removed)
     }
 
-    async fn remove_on(&self, connection: &Connection, matching: &Matching) -> Result<u64, Error> {
-        let which = match matching.derived_only {
+    async fn remove_on(&self, connection: &Connection, filter: &ScanFilter) -> Result<u64, Error> {
+        let which = match filter.derived_only {
             true => "derived",
             false => "all",
         };
-        let before = matching.stored_before;
+        let before = filter.stored_before;
         // The clocks of the nodes are treated as one. If they differ, a live entry may be removed,
         // or a dead one stay until its TTL ends.
         let before = before.map_or(String::new(), |at| at.0.to_string());
         let args = [Vec::from(which), before.into_bytes()];
         let mut removed = 0;
-        let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
+        let mut walk = Walk::new(filter.pattern.clone(), filter.is_low_priority);
         while let Some(keys) = scan(connection, self.budget, &mut walk).await? {
             let began = clock::now();
             let step = match connection.tracker().is_some_and(Tracker::is_on) {
@@ -89,7 +89,7 @@ impl Cluster {
                 let steps = steps_over(&scripts::REMOVE, keys, &args);
                 let done = self.run(&steps, OnAsk::Follow).await;
                 // A sweep removes only entries that are dead by their generations.
-                if matching.stored_before.is_none()
+                if filter.stored_before.is_none()
                     || crate::base::mutation::is_active("sweep-drops-local-entries")
                 {
                     self.changed(&steps);
@@ -99,7 +99,7 @@ impl Cluster {
                     removed += redis::from_redis_value::<u64>(done).unwrap_or(0);
                 }
             }
-            if matching.is_leisurely {
+            if filter.is_low_priority {
                 tokio::time::sleep(began.elapsed()).await;
             }
         }
@@ -107,37 +107,37 @@ impl Cluster {
     }
 
     /// The sums, and the facts of each node.
-    pub(in crate::store::redis) async fn facts(&self) -> Result<ServerFacts, Error> {
+    pub(in crate::store::redis) async fn server_info(&self) -> Result<ServerInfo, Error> {
         let map = self.map.load_full();
         if map.nodes().is_empty() {
             return Err(self.unknown());
         }
-        let mut sum = ServerFacts::default();
+        let mut sum = ServerInfo::default();
         for node in map.nodes() {
-            let facts = match node.connections.current() {
-                Ok(connection) => facts_of(&connection, self.budget).await.ok(),
+            let server_info = match node.connections.current() {
+                Ok(connection) => server_info_of(&connection, self.budget).await.ok(),
                 Err(_) => None,
             };
-            let connected = facts.is_some();
-            let facts = facts.unwrap_or_default();
+            let connected = server_info.is_some();
+            let server_info = server_info.unwrap_or_default();
             let plus = |sum: Option<u64>, it: Option<u64>| match (sum, it) {
                 (None, it) => it,
                 (sum, it) => Some(sum.unwrap_or(0) + it.unwrap_or(0)),
             };
-            sum.total_keys = plus(sum.total_keys, facts.total_keys);
-            sum.connected_clients = plus(sum.connected_clients, facts.connected_clients);
+            sum.total_keys = plus(sum.total_keys, server_info.total_keys);
+            sum.connected_clients = plus(sum.connected_clients, server_info.connected_clients);
             // The time for which all of them have been up.
-            sum.uptime_seconds = [sum.uptime_seconds, facts.uptime_seconds]
+            sum.uptime_seconds = [sum.uptime_seconds, server_info.uptime_seconds]
                 .into_iter()
                 .flatten()
                 .min();
-            sum.nodes.push(NodeFacts {
+            sum.nodes.push(NodeInfo {
                 host: node.host.clone(),
                 port: node.port,
                 connected,
-                total_keys: facts.total_keys,
-                used_memory: facts.used_memory,
-                connected_clients: facts.connected_clients,
+                total_keys: server_info.total_keys,
+                used_memory: server_info.used_memory,
+                connected_clients: server_info.connected_clients,
             });
         }
         match sum.nodes.iter().any(|node| node.connected) {

@@ -50,7 +50,7 @@ use crate::base::clock::{self, RemoteClock};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::paused::PauseGuard;
-use crate::store::Word;
+use crate::store::KeyChange;
 
 /// One connection to one server.
 pub(super) struct Connection {
@@ -380,13 +380,17 @@ impl Connection {
     }
 
     /// Asks to be notified of a key's next change; `None` if the server does not notify.
-    pub(super) async fn listen(&self, key: &str, budget: Duration) -> Result<Option<Word>, Error> {
+    pub(super) async fn watch_key(
+        &self,
+        key: &str,
+        budget: Duration,
+    ) -> Result<Option<KeyChange>, Error> {
         let key_watchers = &self.state.key_watchers;
         let opts_in = key_watchers.opts_in();
         if !opts_in && !self.tracker().is_some_and(Tracker::is_on) {
             return Ok(None);
         }
-        let word = key_watchers.listen(key);
+        let word = key_watchers.watch_key(key);
         let track =
             async |it: &mut MultiplexedConnection| key_watchers.track(it, key, opts_in).await;
         self.ask(budget, track).await.map(|()| Some(word))

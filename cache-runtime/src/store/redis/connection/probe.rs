@@ -4,7 +4,7 @@
 //! server that can't keep the cache's promises is refused, and the error names the fix. If only a
 //! part of the cache needs a missing command, the server is used without that part, and
 //! [`Capabilities::missing`] reports it to the log and to
-//! [`Cache::checkup`](crate::Cache::checkup).
+//! [`Cache::doctor`](crate::Cache::doctor).
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};

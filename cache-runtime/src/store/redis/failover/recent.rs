@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::clock::{self, Instant};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 use crate::store::Invalidation;
 
 /// How long an invalidation is remembered: longer than a replaced primary is used.
@@ -28,8 +28,8 @@ pub(crate) struct RecentInvalidations(Mutex<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    kills: HashMap<String, Instant>,
-    bumps: HashMap<Arc<Dep>, Instant>,
+    deletes: HashMap<String, Instant>,
+    rotates: HashMap<Arc<Dependency>, Instant>,
     /// The number of keys at which old ones are removed.
     limit: usize,
     /// When there were too many of them, or everything was invalidated.
@@ -60,21 +60,24 @@ impl RecentInvalidations {
     pub(crate) fn remember(&self, invalidation: &Invalidation) {
         let now = clock::now();
         let mut it = self.0.lock();
-        let kills = invalidation.kills.iter().map(|key| (key.clone(), now));
-        it.kills.extend(kills);
-        let bumps = invalidation.bumps.iter().map(|dep| (Arc::clone(dep), now));
-        it.bumps.extend(bumps);
-        if it.kills.len() + it.bumps.len() <= it.limit.max(MOST / 20) {
+        let deletes = invalidation.deletes.iter().map(|key| (key.clone(), now));
+        it.deletes.extend(deletes);
+        let rotates = invalidation
+            .rotates
+            .iter()
+            .map(|dep| (Arc::clone(dep), now));
+        it.rotates.extend(rotates);
+        if it.deletes.len() + it.rotates.len() <= it.limit.max(MOST / 20) {
             return;
         }
         let is_recent = it.is_recent(now);
-        it.kills.retain(|_, at| is_recent(at));
-        it.bumps.retain(|_, at| is_recent(at));
-        let left = it.kills.len() + it.bumps.len();
+        it.deletes.retain(|_, at| is_recent(at));
+        it.rotates.retain(|_, at| is_recent(at));
+        let left = it.deletes.len() + it.rotates.len();
         it.limit = (2 * left).min(MOST);
         if left > MOST {
-            it.kills = HashMap::new();
-            it.bumps = HashMap::new();
+            it.deletes = HashMap::new();
+            it.rotates = HashMap::new();
             it.limit = 0;
             it.overflowed = Some(now);
         }
@@ -103,14 +106,14 @@ impl RecentInvalidations {
         if it.overflowed.as_ref().is_some_and(&is_recent) {
             return Repetition::Everything;
         }
-        let kills = it.kills.iter().filter(|(_, at)| is_recent(at));
-        let bumps = it.bumps.iter().filter(|(_, at)| is_recent(at));
+        let deletes = it.deletes.iter().filter(|(_, at)| is_recent(at));
+        let rotates = it.rotates.iter().filter(|(_, at)| is_recent(at));
         let invalidation = Invalidation {
-            kills: kills.map(|(key, _)| key.clone()).collect(),
-            bumps: bumps.map(|(dep, _)| Arc::clone(dep)).collect(),
-            withdraws: Vec::new(),
+            deletes: deletes.map(|(key, _)| key.clone()).collect(),
+            rotates: rotates.map(|(dep, _)| Arc::clone(dep)).collect(),
+            ends: Vec::new(),
         };
-        match invalidation.kills.is_empty() && invalidation.bumps.is_empty() {
+        match invalidation.deletes.is_empty() && invalidation.rotates.is_empty() {
             true => Repetition::Nothing,
             false => Repetition::These(invalidation),
         }
@@ -123,7 +126,7 @@ mod tests {
 
     fn kill(key: &str) -> Invalidation {
         Invalidation {
-            kills: vec![key.to_owned()],
+            deletes: vec![key.to_owned()],
             ..Invalidation::default()
         }
     }
@@ -138,12 +141,12 @@ mod tests {
         let Repetition::These(these) = recent.again() else {
             panic!("both are recent");
         };
-        assert_eq!(these.kills.len(), 2);
+        assert_eq!(these.deletes.len(), 2);
         tokio::time::advance(KEPT / 2).await;
         let Repetition::These(these) = recent.again() else {
             panic!("one is recent");
         };
-        assert_eq!(these.kills, ["users:2"]);
+        assert_eq!(these.deletes, ["users:2"]);
         for id in 0..=MOST {
             recent.remember(&kill(&id.to_string()));
         }
@@ -167,11 +170,11 @@ mod tests {
         let Repetition::These(these) = recent.again() else {
             panic!("both may be unknown there");
         };
-        assert_eq!(these.kills.len(), 2);
+        assert_eq!(these.deletes.len(), 2);
         recent.is_known();
         let Repetition::These(these) = recent.again() else {
             panic!("one is recent");
         };
-        assert_eq!(these.kills, ["users:2"]);
+        assert_eq!(these.deletes, ["users:2"]);
     }
 }

@@ -66,27 +66,27 @@ impl Replay {
         match again {
             Repetition::Nothing => {}
             Repetition::These(these) => {
-                for kills in these.kills.chunks(STEP) {
-                    let kills: Vec<_> = kills.iter().map(String::as_str).collect();
+                for deletes in these.deletes.chunks(STEP) {
+                    let deletes: Vec<_> = deletes.iter().map(String::as_str).collect();
                     let none = std::iter::empty();
-                    self.invalidate(connection, &kills, &[], none).await?;
+                    self.invalidate(connection, &deletes, &[], none).await?;
                 }
-                for bumps in these.bumps.chunks(STEP) {
-                    let nonces = bumps.iter().map(|dep| fresh_nonce(dep));
-                    let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
-                    self.invalidate(connection, &[], &bumps, nonces).await?;
+                for rotates in these.rotates.chunks(STEP) {
+                    let nonces = rotates.iter().map(|dep| fresh_nonce(dep));
+                    let rotates: Vec<_> = rotates.iter().map(|dep| dep.key()).collect();
+                    self.invalidate(connection, &[], &rotates, nonces).await?;
                 }
             }
             Repetition::Everything => {
                 let pattern = format!("{}@gen:*", glob::literal(&self.namespace));
                 let mut walk = Walk::new(pattern, false);
                 while let Some(keys) = scan(connection, self.budget, &mut walk).await? {
-                    for bumps in keys.chunks(STEP) {
-                        let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
-                        let nonces = bumps
+                    for rotates in keys.chunks(STEP) {
+                        let rotates: Vec<_> = rotates.iter().map(String::as_str).collect();
+                        let nonces = rotates
                             .iter()
                             .map(|_| Nonce::fresh().to_string().into_bytes());
-                        self.invalidate(connection, &[], &bumps, nonces).await?;
+                        self.invalidate(connection, &[], &rotates, nonces).await?;
                     }
                 }
             }
@@ -97,12 +97,12 @@ impl Replay {
     async fn invalidate(
         &self,
         connection: &Connection,
-        kills: &[&str],
-        bumps: &[&str],
+        deletes: &[&str],
+        rotates: &[&str],
         nonces: impl Iterator<Item = Vec<u8>>,
     ) -> Result<(), Error> {
         let args = [
-            kills.len().to_string().into_bytes(),
+            deletes.len().to_string().into_bytes(),
             millis(self.generation_ttl),
             Vec::new(),
         ];
@@ -110,7 +110,7 @@ impl Replay {
         let mode = connection.capabilities.scripts;
         let done: (u64, u64) = connection
             .ask(self.budget, async |multiplexed| {
-                let keys = kills.iter().chain(bumps).copied();
+                let keys = deletes.iter().chain(rotates).copied();
                 INVALIDATE.run(multiplexed, mode, keys, args).await
             })
             .await?;

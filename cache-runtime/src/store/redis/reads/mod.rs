@@ -26,8 +26,8 @@ use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::protocol::generation::{Dep, Generation};
-use crate::store::{Look, Probe};
+use crate::protocol::generation::{Dependency, Generation};
+use crate::store::{EntryRef, LookupReply};
 
 impl RedisStore {
     /// Reads one entry: with a command of its own while few reads are in flight, otherwise in a
@@ -35,14 +35,14 @@ impl RedisStore {
     /// small.
     pub(super) fn look_at<'l>(
         &'l self,
-        probe: &'l Probe,
-    ) -> BoxFuture<'l, Result<Box<Look>, Error>> {
+        entry_ref: &'l EntryRef,
+    ) -> BoxFuture<'l, Result<Box<LookupReply>, Error>> {
         let path = self
             .connections
-            .using(|connection| read_path(connection, probe));
+            .using(|connection| read_path(connection, entry_ref));
         match path {
             Ok(ReadPath::Direct(alone)) => {
-                Box::pin(async move { self.look_alone(alone.connection(), probe).await })
+                Box::pin(async move { self.look_alone(alone.connection(), entry_ref).await })
             }
             Ok(ReadPath::Batched(read)) => Box::pin(async move {
                 let BatchedRead { answer, since, .. } = read;
@@ -54,69 +54,83 @@ impl RedisStore {
                     answer.unwrap_or_else(|_| Err(unanswered(self.budget)))
                 };
                 // Handled before anything else is awaited, so that the future does not hold it.
-                if let Some(look) = answer? {
-                    return Ok(look);
+                if let Some(lookup) = answer? {
+                    return Ok(lookup);
                 }
-                Box::pin(self.look_again(since, probe)).await
+                Box::pin(self.look_again(since, entry_ref)).await
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
     /// Reads once more in the time that is left.
-    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Box<Look>, Error> {
+    async fn look_again(
+        &self,
+        since: Instant,
+        entry_ref: &EntryRef,
+    ) -> Result<Box<LookupReply>, Error> {
         let alone = self.connections.using(DirectRead::on)?;
-        let look = pin!(self.look_alone(alone.connection(), probe));
+        let lookup = pin!(self.look_alone(alone.connection(), entry_ref));
         let rest = self.budget.saturating_sub(since.elapsed());
-        match tokio::time::timeout(rest, look).await {
-            Ok(look) => look,
+        match tokio::time::timeout(rest, lookup).await {
+            Ok(lookup) => lookup,
             Err(_) => Err(unanswered(self.budget)),
         }
     }
 
-    async fn look_alone(&self, connection: &Connection, probe: &Probe) -> Result<Box<Look>, Error> {
-        let probes = std::slice::from_ref(probe);
+    async fn look_alone(
+        &self,
+        connection: &Connection,
+        entry_ref: &EntryRef,
+    ) -> Result<Box<LookupReply>, Error> {
+        let entry_refs = std::slice::from_ref(entry_ref);
         loop {
-            let mut reply = self.read(connection, probes, Missing::Created).await?;
-            let look = Box::new(reply.look(&probe.key).ok_or_else(miscounted)?);
+            let mut reply = self.read(connection, entry_refs, Missing::Created).await?;
+            let lookup = Box::new(reply.lookup(&entry_ref.key).ok_or_else(miscounted)?);
             if self.is_in_step(connection, &reply).await? {
-                return Ok(look);
+                return Ok(lookup);
             }
         }
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
-    pub(super) async fn look_at_all(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+    pub(super) async fn look_at_all(
+        &self,
+        entry_refs: &[EntryRef],
+    ) -> Result<Vec<LookupReply>, Error> {
         let connection = self.connections.current()?;
-        self.look_over(&connection, probes, Missing::Created).await
+        self.look_over(&connection, entry_refs, Missing::Created)
+            .await
     }
 
     /// Reads an entry, and creates nothing.
-    pub(super) async fn examine_alone(&self, probe: &Probe) -> Result<Look, Error> {
+    pub(super) async fn examine_alone(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         let connection = self.connections.current()?;
-        let probes = std::slice::from_ref(probe);
-        let mut looks = self
-            .look_over(&connection, probes, Missing::Unknown)
+        let entry_refs = std::slice::from_ref(entry_ref);
+        let mut lookups = self
+            .look_over(&connection, entry_refs, Missing::Unknown)
             .await?;
-        looks.pop().ok_or_else(miscounted)
+        lookups.pop().ok_or_else(miscounted)
     }
 
     async fn look_over(
         &self,
         connection: &Connection,
-        probes: &[Probe],
+        entry_refs: &[EntryRef],
         missing: Missing,
-    ) -> Result<Vec<Look>, Error> {
-        if probes.is_empty() {
+    ) -> Result<Vec<LookupReply>, Error> {
+        if entry_refs.is_empty() {
             return Ok(Vec::new());
         }
         loop {
-            let mut reply = self.read(connection, probes, missing).await?;
-            let looks = probes.iter().map(|probe| reply.look(&probe.key));
-            let looks: Option<Vec<_>> = looks.collect();
-            let looks = looks.ok_or_else(miscounted)?;
+            let mut reply = self.read(connection, entry_refs, missing).await?;
+            let lookups = entry_refs
+                .iter()
+                .map(|entry_ref| reply.lookup(&entry_ref.key));
+            let lookups: Option<Vec<_>> = lookups.collect();
+            let lookups = lookups.ok_or_else(miscounted)?;
             if self.is_in_step(connection, &reply).await? {
-                return Ok(looks);
+                return Ok(lookups);
             }
         }
     }
@@ -125,22 +139,24 @@ impl RedisStore {
     async fn read<'p>(
         &self,
         connection: &Connection,
-        probes: &'p [Probe],
+        entry_refs: &'p [EntryRef],
         missing: Missing,
     ) -> Result<Reply<'p>, Error> {
-        let deps = probes.first().map_or(&[][..], |probe| &*probe.deps);
-        debug_assert!(probes.iter().all(|probe| *probe.deps == *deps));
+        let deps = entry_refs
+            .first()
+            .map_or(&[][..], |entry_ref| &*entry_ref.deps);
+        debug_assert!(entry_refs.iter().all(|entry_ref| *entry_ref.deps == *deps));
         loop {
-            let keys = probes.iter().map(|probe| probe.key.as_str());
+            let keys = entry_refs.iter().map(|entry_ref| entry_ref.key.as_str());
             let keys = keys.chain(deps.iter().map(|dep| dep.key()));
             let values = mget_checked(connection, self.budget, keys).await?;
-            if values.len() != probes.len() + deps.len() {
+            if values.len() != entry_refs.len() + deps.len() {
                 if connection.runtimes.give_up_own() {
                     continue;
                 }
                 return Err(connection.answers_amiss(miscounted()));
             }
-            let of_deps = values.get(probes.len()..).unwrap_or_default();
+            let of_deps = values.get(entry_refs.len()..).unwrap_or_default();
             let known = GenerationSet::of_all(connection.identity(), of_deps);
             let generation_set = match (known, missing) {
                 (Some(known), _) => known,
@@ -182,7 +198,7 @@ impl RedisStore {
     async fn ensure(
         &self,
         connection: &Connection,
-        deps: &[Arc<Dep>],
+        deps: &[Arc<Dependency>],
     ) -> Result<Vec<Generation>, Error> {
         // Existing generations are read again with the new ones, so that all are from one point in
         // time.
@@ -217,12 +233,12 @@ struct Reply<'p> {
 
 impl<'p> Reply<'p> {
     /// The entry under the next key. Has to be called in the order of the keys.
-    fn look(&mut self, key: &'p str) -> Option<Look> {
+    fn lookup(&mut self, key: &'p str) -> Option<LookupReply> {
         let value = StoredValue::of(self.values.next()?);
-        let look = value.look(key, &self.generation_set, self.now);
-        if self.generation_set.is_misplaced(&look) {
+        let lookup = value.lookup(key, &self.generation_set, self.now);
+        if self.generation_set.is_misplaced(&lookup) {
             self.misplaced = Some(key);
         }
-        Some(look)
+        Some(lookup)
     }
 }

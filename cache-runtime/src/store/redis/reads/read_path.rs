@@ -9,7 +9,7 @@ use super::super::connection::Connection;
 use super::batcher::{Batcher, LookResult};
 use crate::base::clock;
 use crate::base::sync::atomic::Ordering;
-use crate::store::Probe;
+use crate::store::EntryRef;
 
 /// How a read is sent.
 pub(crate) enum ReadPath {
@@ -69,17 +69,17 @@ impl Drop for DirectRead {
 }
 
 /// Chooses how a read is sent, and queues it if it is batched.
-pub(crate) fn read_path(connection: &Arc<Connection>, probe: &Probe) -> ReadPath {
+pub(crate) fn read_path(connection: &Arc<Connection>, entry_ref: &EntryRef) -> ReadPath {
     let own = connection.runtimes.batcher();
     let batcher = own.as_deref().unwrap_or_else(|| connection.batcher());
-    if batcher.is_quiet() || connection.set_aside().concerns(probe) {
+    if batcher.is_quiet() || connection.set_aside().concerns(entry_ref) {
         return ReadPath::Direct(DirectRead::counted(connection, own));
     }
     let since = clock::system();
     let is_apart = connection.is_driven_apart()
         && !crate::base::mutation::is_active("batched-reads-hold-no-time");
     let tokio_now = is_apart.then(clock::now);
-    match batcher.join(probe, since) {
+    match batcher.join(entry_ref, since) {
         Some(answer) => ReadPath::Batched(BatchedRead {
             answer,
             since,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::base::clock::{self, Instant};
 use crate::base::nonce::hash128;
-use crate::store::Probe;
+use crate::store::EntryRef;
 
 /// How long a key is remembered after it was last seen to be too large, or to be in a command
 /// without an answer.
@@ -52,9 +52,9 @@ impl SetAside {
     }
 
     /// Whether a read asks for a key that is set aside.
-    pub(crate) fn concerns(&self, probe: &Probe) -> bool {
-        let deps = probe.deps.iter().map(|dep| dep.key());
-        self.has_any(std::iter::once(probe.key.as_str()).chain(deps))
+    pub(crate) fn concerns(&self, entry_ref: &EntryRef) -> bool {
+        let deps = entry_ref.deps.iter().map(|dep| dep.key());
+        self.has_any(std::iter::once(entry_ref.key.as_str()).chain(deps))
     }
 
     /// Whether any of these keys is set aside.

@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind, shortened};
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::generation::{Generation, StampBase, last_deadline};
-use crate::store::{Found, Look, Payload};
+use crate::store::{Found, LookupReply, Payload};
 
 /// The generation in a value; `None` if there is none, or something else.
 pub(crate) fn generation(value: &Value) -> Option<Generation> {
@@ -48,7 +48,7 @@ pub(crate) enum Missing {
 pub(crate) fn generations_or_unknown(values: &[Value]) -> Vec<Generation> {
     let unknown = || Generation {
         nonce: Nonce::fresh(),
-        intended: None,
+        intents_until: None,
     };
     let read = values.iter().map(generation);
     read.map(|read| read.unwrap_or_else(unknown)).collect()
@@ -58,23 +58,29 @@ pub(crate) fn generations_or_unknown(values: &[Value]) -> Vec<Generation> {
 pub(crate) struct GenerationSet {
     base: StampBase,
     /// The last deadline of the intents on them.
-    intended: Option<Millis>,
+    intents_until: Option<Millis>,
 }
 
 impl GenerationSet {
     /// From generations of several servers.
-    pub(crate) fn new(base: StampBase, intended: Option<Millis>) -> Self {
-        Self { base, intended }
+    pub(crate) fn new(base: StampBase, intents_until: Option<Millis>) -> Self {
+        Self {
+            base,
+            intents_until,
+        }
     }
 
     pub(crate) fn of(server: Nonce, generations: impl IntoIterator<Item = Generation>) -> Self {
-        let mut intended = None;
+        let mut intents_until = None;
         let nonces = generations.into_iter().map(|generation| {
-            intended = intended.max(generation.intended);
+            intents_until = intents_until.max(generation.intents_until);
             generation.nonce
         });
         let base = StampBase::of(server, nonces);
-        Self { base, intended }
+        Self {
+            base,
+            intents_until,
+        }
     }
 
     /// The generations in these values; `None` if one of them holds none.
@@ -90,10 +96,10 @@ impl GenerationSet {
     }
 
     /// Whether the read has found an entry of another key, which is not invalidated.
-    pub(crate) fn is_misplaced(&self, look: &Look) -> bool {
-        match &look.found {
+    pub(crate) fn is_misplaced(&self, lookup: &LookupReply) -> bool {
+        match &lookup.found {
             Found::Entry(Header { stamp, .. }, _) => {
-                *stamp != look.stamp && self.base.is_base_of(*stamp)
+                *stamp != lookup.stamp && self.base.is_base_of(*stamp)
             }
             Found::Nothing | Found::Foreign => false,
         }
@@ -105,7 +111,7 @@ impl GenerationSet {
 pub(crate) struct StoredValue {
     found: Found,
     /// The last deadline of the intents that are stored instead of an entry.
-    intended: Option<Millis>,
+    intents_until: Option<Millis>,
 }
 
 impl StoredValue {
@@ -115,7 +121,7 @@ impl StoredValue {
             // Nothing, or a value that is not a string; the lease script tells them apart.
             _ => Self {
                 found: Found::Nothing,
-                intended: None,
+                intents_until: None,
             },
         }
     }
@@ -135,13 +141,13 @@ impl StoredValue {
             None => {
                 return Self {
                     found: Found::Foreign,
-                    intended: intents(&bytes),
+                    intents_until: intents(&bytes),
                 };
             }
         };
         Self {
             found,
-            intended: None,
+            intents_until: None,
         }
     }
 
@@ -154,11 +160,16 @@ impl StoredValue {
     }
 
     /// The result of the read for this key.
-    pub(crate) fn look(self, key: &str, generation_set: &GenerationSet, now: Millis) -> Look {
-        Look {
+    pub(crate) fn lookup(
+        self,
+        key: &str,
+        generation_set: &GenerationSet,
+        now: Millis,
+    ) -> LookupReply {
+        LookupReply {
             found: self.found,
             stamp: generation_set.base.stamp(key),
-            intended: self.intended.max(generation_set.intended),
+            intents_until: self.intents_until.max(generation_set.intents_until),
             now,
         }
     }

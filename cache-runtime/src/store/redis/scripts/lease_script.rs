@@ -5,34 +5,38 @@ use super::super::limits::SCRIPT_SETS_IT;
 use super::super::reply::millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::entry::Header;
-use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Probe, Seen};
+use crate::store::{EntryRef, Expected, Fill, Filled, LeaseReply, LeaseRequest, Payload};
 
 /// The arguments of [`LEASE`](super::LEASE) for one entry.
-pub(crate) fn lease_args(probe: &Probe, request: &LeaseRequest) -> [Vec<u8>; 3] {
-    let (mode, seen) = match &request.seen {
-        Seen::Nothing => ("nothing", String::new()),
-        Seen::Entry(header) => ("entry", header.encode()),
-        Seen::Past(header) => ("past", header.encode()),
-        Seen::Leased => ("leased", String::new()),
-        Seen::Anything => ("anything", String::new()),
+pub(crate) fn lease_args(entry_ref: &EntryRef, request: &LeaseRequest) -> [Vec<u8>; 3] {
+    let (mode, expected) = match &request.expected {
+        Expected::Nothing => ("nothing", String::new()),
+        Expected::Entry(header) => ("entry", header.encode()),
+        Expected::Past(header) => ("past", header.encode()),
+        Expected::Leased => ("leased", String::new()),
+        Expected::Anything => ("anything", String::new()),
     };
-    let lease = request.header(probe.kind, SCRIPT_SETS_IT);
-    [mode.into(), seen.into_bytes(), lease.encode().into_bytes()]
+    let lease = request.header(entry_ref.kind, SCRIPT_SETS_IT);
+    [
+        mode.into(),
+        expected.into_bytes(),
+        lease.encode().into_bytes(),
+    ]
 }
 
 /// Reads the answer of that script for one entry.
 pub(crate) fn lease_reply(reply: &[u8]) -> LeaseReply {
     match reply {
         b"" => LeaseReply::Granted,
-        b"intended" => LeaseReply::Intended,
+        b"intended" => LeaseReply::WriteInProgress,
         reply => Header::parse(reply)
             .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
     }
 }
 
 /// The arguments of [`FILL`](super::FILL) for one entry.
-pub(crate) fn fill_args(probe: &Probe, fill: Fill) -> Result<[Vec<u8>; 5], Error> {
-    let header = fill.header(probe.kind, SCRIPT_SETS_IT);
+pub(crate) fn fill_args(entry_ref: &EntryRef, fill: Fill) -> Result<[Vec<u8>; 5], Error> {
+    let header = fill.header(entry_ref.kind, SCRIPT_SETS_IT);
     let payload = match fill.payload {
         Payload::Encoded(bytes) => Vec::from(bytes),
         // For readers with `redis-cli`: an absence is shown as null.

@@ -15,7 +15,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind}
 use super::limits::{INTENTS, READ_LIMIT};
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::{MAGIC, layout};
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 
 /// The start of every script: the layout of an entry, and shared functions.
 fn prelude() -> String {
@@ -213,7 +213,7 @@ pub(super) fn all() -> [&'static Lua; 12] {
 
 /// The next value of a generation, as [`INVALIDATE`] takes it. If nothing depends on a row, nothing
 /// is written.
-pub(super) fn fresh_nonce(dep: &Dep) -> Vec<u8> {
+pub(super) fn fresh_nonce(dep: &Dependency) -> Vec<u8> {
     let mark = if dep.is_of_row() { "?" } else { "" };
     format!("{mark}{}", Nonce::fresh()).into_bytes()
 }
@@ -225,7 +225,7 @@ pub(super) static ENSURE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("
 /// `KEYS` entries; `ARGV` the leases' length in ms, then for each entry the mode (`nothing`,
 /// `entry`, `past`, `leased`, `anything`), the header that was read and the lease's header. Returns
 /// for each entry nothing if the lease was granted, otherwise the header that is stored, `foreign`
-/// or `intended`.
+/// or `intents_until`.
 pub(super) static LEASE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/lease.lua")));
 
 /// `KEYS` entries; `ARGV` the length in ms, then a token each. Returns for each whether the lease

@@ -10,13 +10,13 @@ use super::lease_script::{fill_args, filled, lease_args, lease_reply};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
-use crate::protocol::generation::Dep;
-use crate::store::{Fill, Filled, Invalidated, LeaseReply, LeaseRequest, Probe};
+use crate::protocol::generation::Dependency;
+use crate::store::{EntryRef, Fill, Filled, Invalidated, LeaseReply, LeaseRequest};
 
 impl RedisStore {
     pub(crate) async fn lease_step(
         &self,
-        requests: &[(&Probe, LeaseRequest)],
+        requests: &[(&EntryRef, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.lease_many(requests).await;
@@ -27,10 +27,10 @@ impl RedisStore {
         let connection = self.connections.current()?;
         let each = requests
             .iter()
-            .flat_map(|(probe, request)| lease_args(probe, request));
+            .flat_map(|(entry_ref, request)| lease_args(entry_ref, request));
         debug_assert!(requests.iter().all(|(_, it)| it.length == first.length));
         let args = std::iter::once(millis(first.length)).chain(each);
-        let keys = requests.iter().map(|(probe, _)| probe.key.as_str());
+        let keys = requests.iter().map(|(entry_ref, _)| entry_ref.key.as_str());
         let replies: Vec<Vec<u8>> = self
             .script(&connection, &scripts::LEASE, keys.clone(), args)
             .await?;
@@ -55,24 +55,27 @@ impl RedisStore {
         self.script(&connection, &scripts::RENEW, keys, args).await
     }
 
-    pub(crate) async fn fill_step(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+    pub(crate) async fn fill_step(
+        &self,
+        fills: Vec<(&EntryRef, Fill)>,
+    ) -> Result<Vec<Filled>, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.fill_many(fills).await;
         }
-        let Some((Probe { deps, .. }, _)) = fills.first() else {
+        let Some((EntryRef { deps, .. }, _)) = fills.first() else {
             return Ok(Vec::new());
         };
-        debug_assert!(fills.iter().all(|(probe, _)| probe.deps == *deps));
+        debug_assert!(fills.iter().all(|(entry_ref, _)| entry_ref.deps == *deps));
         let connection = self.connections.current()?;
-        let entries = fills.iter().map(|(probe, _)| probe.key.as_str());
+        let entries = fills.iter().map(|(entry_ref, _)| entry_ref.key.as_str());
         let keys: Vec<&str> = entries.chain(deps.iter().map(|dep| dep.key())).collect();
         let count = fills.len();
         let ttl = fills.iter().map(|(_, fill)| fill.generation_ttl).max();
         let mut args = Vec::with_capacity(2 + 5 * count);
         args.push(count.to_string().into_bytes());
         args.push(millis(ttl.unwrap_or(self.default_generation_ttl)));
-        for (probe, fill) in fills {
-            args.extend(fill_args(probe, fill)?);
+        for (entry_ref, fill) in fills {
+            args.extend(fill_args(entry_ref, fill)?);
         }
         let entries: Vec<&str> = keys.iter().copied().take(count).collect();
         let stored: Vec<bool> = self.script(&connection, &scripts::FILL, keys, args).await?;
@@ -83,33 +86,26 @@ impl RedisStore {
     pub(in crate::store::redis) async fn invalidate_in_steps(
         &self,
         connection: &Connection,
-        kills: &[&str],
-        bumps: &[&Dep],
-        withdraws: &str,
+        deletes: &[&str],
+        rotates: &[&Dependency],
+        ends: &str,
     ) -> Result<Invalidated, Error> {
-        if kills.len() + bumps.len() <= STEP {
-            return self
-                .invalidate_on(connection, kills, bumps, withdraws)
-                .await;
+        if deletes.len() + rotates.len() <= STEP {
+            return self.invalidate_on(connection, deletes, rotates, ends).await;
         }
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
-        for kills in kills.chunks(STEP) {
-            let step = self
-                .invalidate_on(connection, kills, &[], withdraws)
-                .await?;
+        for deletes in deletes.chunks(STEP) {
+            let step = self.invalidate_on(connection, deletes, &[], ends).await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
         }
-        for bumps in bumps.chunks(STEP) {
-            done.at = self
-                .invalidate_on(connection, &[], bumps, withdraws)
-                .await?
-                .at;
+        for rotates in rotates.chunks(STEP) {
+            done.at = self.invalidate_on(connection, &[], rotates, ends).await?.at;
         }
         Ok(done)
     }
@@ -117,17 +113,17 @@ impl RedisStore {
     pub(in crate::store::redis) async fn invalidate_on(
         &self,
         connection: &Connection,
-        kills: &[&str],
-        bumps: &[&Dep],
-        withdraws: &str,
+        deletes: &[&str],
+        rotates: &[&Dependency],
+        ends: &str,
     ) -> Result<Invalidated, Error> {
-        let nonces = bumps.iter().map(|dep| scripts::fresh_nonce(dep));
-        let generations = bumps.iter().map(|dep| dep.key());
-        let keys = kills.iter().copied().chain(generations);
+        let nonces = rotates.iter().map(|dep| scripts::fresh_nonce(dep));
+        let generations = rotates.iter().map(|dep| dep.key());
+        let keys = deletes.iter().copied().chain(generations);
         let args = [
-            kills.len().to_string().into_bytes(),
+            deletes.len().to_string().into_bytes(),
             millis(self.default_generation_ttl),
-            withdraws.into(),
+            ends.into(),
         ];
         let (at, removed) = self
             .script(

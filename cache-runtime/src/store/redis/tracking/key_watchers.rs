@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::oneshot;
 
-use crate::store::Word;
+use crate::store::KeyChange;
 
 /// Below this number of keys, keys without a waiting reader are not removed.
 const FEW: usize = 256;
@@ -46,7 +46,7 @@ impl KeyWatchers {
     }
 
     /// Has to be called before the server is told to track the key.
-    pub(crate) fn listen(&self, key: &str) -> Word {
+    pub(crate) fn watch_key(&self, key: &str) -> KeyChange {
         let (sender, word) = oneshot::channel();
         let mut by_key = self.by_key.lock();
         if by_key.senders.len() >= by_key.limit.max(FEW) {
@@ -61,7 +61,7 @@ impl KeyWatchers {
             senders.retain(|sender| !sender.is_closed());
         }
         senders.push(sender);
-        Word::new(async {
+        KeyChange::new(async {
             // Nothing is ever sent; the sender is dropped.
             let _ = word.await;
         })
@@ -132,21 +132,21 @@ mod tests {
     #[tokio::test]
     async fn word_reaches_those_who_wait_for_that_key() {
         let key_watchers = KeyWatchers::default();
-        let [mut one, mut two, mut other] = ["a", "a", "b"].map(|key| key_watchers.listen(key));
+        let [mut one, mut two, mut other] = ["a", "a", "b"].map(|key| key_watchers.watch_key(key));
         key_watchers.pushed(&push("a"));
-        one.heard().await;
-        two.heard().await;
-        assert!(other.heard().now_or_never().is_none());
+        one.changed().await;
+        two.changed().await;
+        assert!(other.changed().now_or_never().is_none());
         key_watchers.pushed(&[Value::Nil]);
-        other.heard().await;
+        other.changed().await;
     }
 
     #[test]
     fn those_who_wait_no_longer_for_one_key_are_forgotten() {
         let key_watchers = KeyWatchers::default();
-        let _held = key_watchers.listen("key");
+        let _held = key_watchers.watch_key("key");
         for _ in 0..10_000 {
-            drop(key_watchers.listen("key"));
+            drop(key_watchers.watch_key("key"));
         }
         assert!(key_watchers.by_key.lock().senders[&b"key"[..]].len() <= 8);
     }
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn those_who_wait_no_longer_are_forgotten() {
         let key_watchers = KeyWatchers::default();
-        let held = key_watchers.listen("held");
+        let held = key_watchers.watch_key("held");
         for n in 0..10 * FEW {
-            drop(key_watchers.listen(&n.to_string()));
+            drop(key_watchers.watch_key(&n.to_string()));
         }
         assert!(key_watchers.by_key.lock().senders.len() <= FEW);
         assert!(

@@ -72,7 +72,7 @@ impl World {
             INSERT INTO counters VALUES (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0)";
         run_sql(&mut connection, made).await;
         let counters = table("counters").resource("counters").id("id");
-        let counters = triggers(&cache_runtime::map(), [counters]).expect("fits");
+        let counters = triggers(&cache_runtime::catalog(), [counters]).expect("fits");
         let installed = sqlite::install(&mut connection, &outbox, Some(&counters)).await;
         installed.expect("installed");
         let mut nodes = Vec::new();

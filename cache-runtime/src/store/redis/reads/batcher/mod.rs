@@ -30,7 +30,7 @@ use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, Notify, time};
-use crate::store::{Look, Probe};
+use crate::store::{EntryRef, LookupReply};
 
 /// The number of batches in flight: while one is answered, the server reads the next. If the round
 /// trip is long there are more, one for each [`WAY_OF_ONE`]. So a read waits only for a small part
@@ -79,7 +79,7 @@ const MOST_TURNS: usize = 8;
 const ROUNDS: u32 = 8;
 
 /// `None` if the read has to be repeated alone.
-pub(crate) type LookResult = Result<Option<Box<Look>>, Error>;
+pub(crate) type LookResult = Result<Option<Box<LookupReply>>, Error>;
 
 /// The reads of one connection.
 pub(crate) struct Batcher {
@@ -138,8 +138,8 @@ impl PendingBatch {
         }
     }
 
-    fn add(&mut self, probe: &Probe, request: Request) {
-        self.plan.add(probe);
+    fn add(&mut self, entry_ref: &EntryRef, request: Request) {
+        self.plan.add(entry_ref);
         self.waiters.requests.push_back(request);
     }
 
@@ -244,7 +244,7 @@ impl Batcher {
     /// `None` if the connection was closed.
     pub(crate) fn join(
         &self,
-        probe: &Probe,
+        entry_ref: &EntryRef,
         since: Instant,
     ) -> Option<oneshot::Receiver<LookResult>> {
         let (answer, receiver) = oneshot::channel();
@@ -253,7 +253,7 @@ impl Batcher {
             false => since,
         };
         let request = Request { answer, since };
-        if self.enqueue(probe, request)? {
+        if self.enqueue(entry_ref, request)? {
             self.queued.notify_one();
             if !self.is_watched.swap(true, Ordering::SeqCst) {
                 self.arrived.notify_one();
@@ -263,7 +263,7 @@ impl Batcher {
     }
 
     /// Returns whether the request is the first of its batch.
-    fn enqueue(&self, probe: &Probe, request: Request) -> Option<bool> {
+    fn enqueue(&self, entry_ref: &EntryRef, request: Request) -> Option<bool> {
         let mut queue = self.queue.lock();
         if queue.is_over {
             return None;
@@ -280,10 +280,10 @@ impl Batcher {
         let open = last.filter(|batch| !batch.is_full(usual));
         let is_first = open.is_none();
         match open {
-            Some(batch) => batch.add(probe, request),
+            Some(batch) => batch.add(entry_ref, request),
             None => {
                 let mut batch = PendingBatch::with_room_for(queue.last);
-                batch.add(probe, request);
+                batch.add(entry_ref, request);
                 queue.batches.push_back(batch);
                 self.together.fetch_add(1, Ordering::SeqCst);
             }

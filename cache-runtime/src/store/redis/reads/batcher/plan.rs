@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::protocol::generation::Dep;
-use crate::store::Probe;
+use crate::protocol::generation::Dependency;
+use crate::store::EntryRef;
 
 /// The number of recent lists of dependencies that are compared. All reads of a function have the
 /// same list, unless they have tags.
@@ -16,7 +16,7 @@ pub(crate) struct BatchPlan {
     /// The entries' keys, concatenated.
     keys: String,
     reads: Vec<Read>,
-    lists: Vec<Arc<[Arc<Dep>]>>,
+    lists: Vec<Arc<[Arc<Dependency>]>>,
     /// The number of dependencies in all lists.
     dependencies: usize,
 }
@@ -61,18 +61,18 @@ impl BatchPlan {
         self.reads.len() + self.dependencies
     }
 
-    pub(crate) fn add(&mut self, probe: &Probe) {
-        self.keys.push_str(&probe.key);
+    pub(crate) fn add(&mut self, entry_ref: &EntryRef) {
+        self.keys.push_str(&entry_ref.key);
         let late = self.lists.len().saturating_sub(LATE_LISTS);
         let known = self.lists.iter().skip(late);
         let known = known
             .enumerate()
-            .find(|(_, list)| Arc::ptr_eq(list, &probe.deps));
+            .find(|(_, list)| Arc::ptr_eq(list, &entry_ref.deps));
         let list = match known {
             Some((at, _)) => late + at,
             None => {
-                self.lists.push(Arc::clone(&probe.deps));
-                self.dependencies += probe.deps.len();
+                self.lists.push(Arc::clone(&entry_ref.deps));
+                self.dependencies += entry_ref.deps.len();
                 self.lists.len() - 1
             }
         };
@@ -127,7 +127,7 @@ impl BatchPlan {
 /// The keys of a batch's command, and the reads that they belong to.
 pub(crate) struct BatchKeys<'r> {
     pub(crate) entries: Vec<Entry<'r>>,
-    pub(crate) deps: Vec<&'r Arc<Dep>>,
+    pub(crate) deps: Vec<&'r Arc<Dependency>>,
     /// For each read, the indexes of its entry and of its list.
     pub(crate) reads: Vec<(usize, usize)>,
     /// For each list, the indexes of its dependencies.
@@ -152,16 +152,18 @@ mod tests {
     use super::*;
     use crate::key::EntryKind;
 
-    fn probe(key: &str, deps: &Arc<[Arc<Dep>]>) -> Probe {
-        Probe {
+    fn entry_ref(key: &str, deps: &Arc<[Arc<Dependency>]>) -> EntryRef {
+        EntryRef {
             key: key.into(),
             kind: EntryKind::Entity,
             deps: Arc::clone(deps),
         }
     }
 
-    fn deps(keys: &[&str]) -> Arc<[Arc<Dep>]> {
-        keys.iter().map(|key| Dep::new((*key).into())).collect()
+    fn deps(keys: &[&str]) -> Arc<[Arc<Dependency>]> {
+        keys.iter()
+            .map(|key| Dependency::new((*key).into()))
+            .collect()
     }
 
     #[test]
@@ -176,7 +178,7 @@ mod tests {
             ("users:list", &lists),
             ("users:1", &users),
         ] {
-            plan.add(&probe(key, deps));
+            plan.add(&entry_ref(key, deps));
         }
         let batch_keys = plan.batch_keys();
         let keys: Vec<_> = batch_keys.keys().collect();

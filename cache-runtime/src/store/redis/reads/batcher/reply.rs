@@ -9,7 +9,7 @@ use super::plan::{BatchKeys, Entry};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::base::mutation;
-use crate::store::Look;
+use crate::store::LookupReply;
 use crate::store::redis::connection::Connection;
 
 /// The command's answer.
@@ -30,25 +30,25 @@ impl BatchReply<'_> {
     ///
     /// # Errors
     /// If the answer belongs to another command.
-    pub(super) async fn looks(
+    pub(super) async fn lookups(
         mut self,
         budget: Duration,
-    ) -> Result<(BatchOutcome, Vec<Option<Box<Look>>>), Error> {
+    ) -> Result<(BatchOutcome, Vec<Option<Box<LookupReply>>>), Error> {
         let outcome = self.outcome();
         let reads = 0..self.batch_keys.reads.len();
-        let mut looks: Vec<_> = reads.clone().map(|read| self.look(read)).collect();
+        let mut lookups: Vec<_> = reads.clone().map(|read| self.lookup(read)).collect();
         if mutation::is_active("joined-a-read-that-has-left") {
-            looks.extend(reads.map(|read| self.look(read)));
+            lookups.extend(reads.map(|read| self.lookup(read)));
         }
         if let Some(key) = self.misplaced {
             // It may be the runtime's own connection that returns the answers of others.
             if self.connection.runtimes.give_up_own() {
-                looks.fill_with(|| None);
-                return Ok((outcome, looks));
+                lookups.fill_with(|| None);
+                return Ok((outcome, lookups));
             }
             self.connection.check_sync(key, budget).await?;
         }
-        Ok((outcome, looks))
+        Ok((outcome, lookups))
     }
 
     /// What the batch has returned.
@@ -66,7 +66,7 @@ impl BatchReply<'_> {
 
     /// The result of the next read. Has to be called in the order in which the reads were added,
     /// once for each. Values are moved, and copied only if several reads asked for the same key.
-    fn look(&mut self, read: usize) -> Option<Box<Look>> {
+    fn lookup(&mut self, read: usize) -> Option<Box<LookupReply>> {
         let (entry, list) = *self.batch_keys.reads.get(read)?;
         let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;
         *readers = readers.saturating_sub(1);
@@ -76,11 +76,11 @@ impl BatchReply<'_> {
             _ => stored.clone(),
         };
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
-        let look = Box::new(stored?.look(key, generation_set, self.now));
-        if generation_set.is_misplaced(&look) {
+        let lookup = Box::new(stored?.lookup(key, generation_set, self.now));
+        if generation_set.is_misplaced(&lookup) {
             self.misplaced = Some(*key);
         }
-        Some(look)
+        Some(lookup)
     }
 }
 

@@ -8,16 +8,16 @@ use super::*;
 use crate::base::error::ErrorKind;
 use crate::base::unserved::Unserved;
 use crate::key::EntryKind;
-use crate::protocol::generation::Dep;
+use crate::protocol::generation::Dependency;
 
 const BUDGET: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_millis(87);
 
 type Waiting = oneshot::Receiver<LookResult>;
-type Deps = Arc<[Arc<Dep>]>;
+type Deps = Arc<[Arc<Dependency>]>;
 
-fn probe(key: &str, deps: &Deps) -> Probe {
-    Probe {
+fn entry_ref(key: &str, deps: &Deps) -> EntryRef {
+    EntryRef {
         key: key.into(),
         kind: EntryKind::Entity,
         deps: Arc::clone(deps),
@@ -25,7 +25,9 @@ fn probe(key: &str, deps: &Deps) -> Probe {
 }
 
 fn deps(keys: &[&str]) -> Deps {
-    keys.iter().map(|key| Dep::new((*key).into())).collect()
+    keys.iter()
+        .map(|key| Dependency::new((*key).into()))
+        .collect()
 }
 
 fn join(batcher: &Batcher, key: &str) -> Waiting {
@@ -33,8 +35,8 @@ fn join(batcher: &Batcher, key: &str) -> Waiting {
 }
 
 fn join_at(batcher: &Batcher, key: &str, since: Instant) -> Waiting {
-    let probe = probe(key, &deps(&["@gen:users"]));
-    batcher.join(&probe, since).expect("not over")
+    let entry_ref = entry_ref(key, &deps(&["@gen:users"]));
+    batcher.join(&entry_ref, since).expect("not over")
 }
 
 fn leave(batcher: &Batcher) -> BatchPlan {
@@ -54,7 +56,7 @@ fn learn_that_values_are_small(batcher: &Batcher) {
 /// In what parts so many reads leave.
 fn parts(batcher: &Batcher, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<BatchPlan> {
     let waiting: Vec<_> = (0..reads)
-        .map(|n| batcher.join(&probe(&format!("users:{n}"), &deps(n)), clock::system()))
+        .map(|n| batcher.join(&entry_ref(&format!("users:{n}"), &deps(n)), clock::system()))
         .collect();
     let mut routes = Vec::new();
     while let Some(plan) = batcher.take(0).expect("not over") {
@@ -152,7 +154,7 @@ async fn at_the_end_all_are_told_and_nobody_joins() {
     }
     assert!(
         batcher
-            .join(&probe("users:3", &deps(&[])), clock::system())
+            .join(&entry_ref("users:3", &deps(&[])), clock::system())
             .is_none()
     );
     assert!(batcher.next_batch(0).await.is_none());
@@ -231,10 +233,10 @@ async fn on_one_thread_the_halves_of_a_batch_stay_apart() {
         tokio::spawn(async move {
             let send = async |slot, plan: BatchPlan| {
                 sizes.lock().push(plan.len());
-                let looks = (0..plan.len()).map(|_| None).collect();
+                let lookups = (0..plan.len()).map(|_| None).collect();
                 // The server answers at once.
                 tokio::task::yield_now().await;
-                serve(&batcher, slot, &BatchOutcome::Empty, looks).await;
+                serve(&batcher, slot, &BatchOutcome::Empty, lookups).await;
             };
             let slots = slots(number, Duration::from_micros(30));
             drive(&batcher, slots, send).await;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::{Unserved, copied};
-use crate::store::Look;
+use crate::store::LookupReply;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::errors::is_forbidden;
 
@@ -137,11 +137,11 @@ pub(crate) async fn send_batch(
     }
     let answer = answer.and_then(|values| batch_keys.complete(connection, values));
     let answer = match answer {
-        Ok(reply) => reply.looks(budget).await,
+        Ok(reply) => reply.lookups(budget).await,
         Err(error) => Err(error),
     };
     match answer {
-        Ok((outcome, looks)) => serve(batcher, slot, &outcome, looks).await,
+        Ok((outcome, lookups)) => serve(batcher, slot, &outcome, lookups).await,
         Err(error) => {
             let waiters = batcher.complete(slot, &outcome_after(&error, plan.len()));
             // One key caused the error, and perhaps not this read's.
@@ -160,18 +160,18 @@ pub(super) async fn serve(
     batcher: &Batcher,
     slot: usize,
     outcome: &BatchOutcome,
-    mut looks: Vec<Option<Box<Look>>>,
+    mut lookups: Vec<Option<Box<LookupReply>>>,
 ) {
     let Waiters { requests, gone } = batcher.first_half(slot);
     if !requests.is_empty() {
-        for (request, look) in requests.into_iter().zip(looks.iter_mut().skip(gone)) {
+        for (request, lookup) in requests.into_iter().zip(lookups.iter_mut().skip(gone)) {
             // A request that has timed out wants no answer.
-            let _ = request.answer.send(Ok(look.take()));
+            let _ = request.answer.send(Ok(lookup.take()));
         }
         batcher.others_send().await;
     }
     let Waiters { requests, gone } = batcher.complete(slot, outcome);
-    for (request, look) in requests.into_iter().zip(looks.into_iter().skip(gone)) {
-        let _ = request.answer.send(Ok(look));
+    for (request, lookup) in requests.into_iter().zip(lookups.into_iter().skip(gone)) {
+        let _ = request.answer.send(Ok(lookup));
     }
 }

@@ -1,8 +1,8 @@
 //! The question of the doctor to a store, and the answer.
 
-/// The parts that [`Store::survey`](super::Store::survey) has to check.
+/// The parts that [`Store::diagnose`](super::Store::diagnose) has to check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Inquiry {
+pub struct DiagnosticsRequest {
     /// The prefix of every key.
     pub namespace: String,
     /// The resources that the program caches.
@@ -13,7 +13,7 @@ pub struct Inquiry {
 /// the server does not tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Survey {
+pub struct ServerDiagnostics {
     /// The server's version, in terms of Redis's features, such as `7.0.15`.
     pub version: Option<String>,
     /// The missing capabilities of the server, one line each: what the cache does without it, and

@@ -23,7 +23,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::config::RedisConfig;
 use crate::protocol::glob;
-use crate::store::{Inquiry, Survey};
+use crate::store::{DiagnosticsRequest, ServerDiagnostics};
 
 /// The most steps of a scan: a sample, in a large database.
 const STEPS: usize = 16;
@@ -42,7 +42,10 @@ static HEADS: LazyLock<Lua> =
     LazyLock::new(|| Lua::new(include_str!("scripts/lua/heads.lua").to_owned()));
 
 impl RedisStore {
-    pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
+    pub(super) async fn surveyed(
+        &self,
+        request: &DiagnosticsRequest,
+    ) -> Result<ServerDiagnostics, Error> {
         let connection = match self.cluster() {
             // One of its nodes, which are all set up alike.
             Some(cluster) => cluster.any_connection()?,
@@ -51,19 +54,19 @@ impl RedisStore {
                 .current()
                 .map_err(|error| self.connections.failure().map_or(error, Error::unavailable))?,
         };
-        let mut survey = Survey {
+        let mut found = ServerDiagnostics {
             missing: match self.cluster() {
                 Some(cluster) => cluster.missing(),
                 None => connection.capabilities.missing.clone(),
             },
-            ..Survey::default()
+            ..ServerDiagnostics::default()
         };
         // If INFO is not permitted, the operator has vouched for the answer.
         if let Permitted::Yes(info) = self.try_command::<String>(&connection, &["INFO"]).await? {
             let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
-            survey.version = info_field(&info, "redis_version").map(str::to_owned);
-            survey.memory_limit = number("maxmemory");
-            survey.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
+            found.version = info_field(&info, "redis_version").map(str::to_owned);
+            found.memory_limit = number("maxmemory");
+            found.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
         }
         let (others, silent) = match self.cluster() {
             Some(_) => (Vec::new(), Vec::new()),
@@ -74,21 +77,21 @@ impl RedisStore {
         };
         if !(others.is_empty() && silent.is_empty()) {
             let text = |address: SocketAddr| address.to_string();
-            survey.address = Some(connection.address.to_string());
-            survey.other_servers = others.into_iter().map(text).collect();
-            survey.silent_addresses = silent.into_iter().map(text).collect();
+            found.address = Some(connection.address.to_string());
+            found.other_servers = others.into_iter().map(text).collect();
+            found.silent_addresses = silent.into_iter().map(text).collect();
         }
-        let usable = self.usable_keys(&connection, inquiry, &mut survey).await?;
-        self.try_commands(&connection, &usable, &mut survey).await?;
-        let walks = !survey
+        let usable = self.usable_keys(&connection, request, &mut found).await?;
+        self.try_commands(&connection, &usable, &mut found).await?;
+        let walks = !found
             .missing
             .iter()
             .any(|missing| missing.starts_with("SCAN"));
-        if walks && survey.refused_commands.is_empty() {
-            self.look_for_foreign_values(&connection, &usable, inquiry, &mut survey)
+        if walks && found.refused_commands.is_empty() {
+            self.look_for_foreign_values(&connection, &usable, request, &mut found)
                 .await?;
         }
-        Ok(survey)
+        Ok(found)
     }
 
     /// The connection to the server that has this key.
@@ -103,11 +106,11 @@ impl RedisStore {
     async fn usable_keys(
         &self,
         connection: &Arc<Connection>,
-        inquiry: &Inquiry,
-        survey: &mut Survey,
+        request: &DiagnosticsRequest,
+        found: &mut ServerDiagnostics,
     ) -> Result<Vec<String>, Error> {
-        let namespace = &inquiry.namespace;
-        let resources = inquiry.resources.iter();
+        let namespace = &request.namespace;
+        let resources = request.resources.iter();
         let beginnings = std::iter::once(format!("{namespace}@gen:"))
             .chain(resources.map(|resource| format!("{namespace}{resource}:")));
         let mut usable = Vec::new();
@@ -119,7 +122,7 @@ impl RedisStore {
                 .await?
             {
                 Permitted::Yes(_) | Permitted::Unknown => usable.push(beginning),
-                Permitted::No(_) => survey.refused_keys.push(format!("{beginning}*")),
+                Permitted::No(_) => found.refused_keys.push(format!("{beginning}*")),
             }
         }
         Ok(usable)
@@ -129,7 +132,7 @@ impl RedisStore {
         &self,
         connection: &Arc<Connection>,
         usable: &[String],
-        survey: &mut Survey,
+        found: &mut ServerDiagnostics,
     ) -> Result<(), Error> {
         let mut refused = BTreeSet::new();
         for command in [&["SCAN", "0", "COUNT", "1"][..], &["DBSIZE"]] {
@@ -151,7 +154,7 @@ impl RedisStore {
                 Permitted::Unknown => {}
             }
         }
-        survey.refused_commands = refused.into_iter().collect();
+        found.refused_commands = refused.into_iter().collect();
         Ok(())
     }
 
@@ -160,19 +163,19 @@ impl RedisStore {
         &self,
         connection: &Arc<Connection>,
         usable: &[String],
-        inquiry: &Inquiry,
-        survey: &mut Survey,
+        request: &DiagnosticsRequest,
+        found: &mut ServerDiagnostics,
     ) -> Result<(), Error> {
-        let generations = format!("{}@gen:", inquiry.namespace);
+        let generations = format!("{}@gen:", request.namespace);
         let mut keys = BTreeSet::new();
         // In a cluster they have other names, and the walk finds them.
         if self.cluster().is_none() && usable.contains(&generations) {
-            for resource in &inquiry.resources {
+            for resource in &request.resources {
                 keys.insert(format!("{generations}{resource}"));
                 keys.insert(format!("{generations}{resource}~derived"));
             }
         }
-        let mut walk = Walk::new(format!("{}*", glob::literal(&inquiry.namespace)), true);
+        let mut walk = Walk::new(format!("{}*", glob::literal(&request.namespace)), true);
         for _ in 0..STEPS {
             match scan(connection, self.budget, &mut walk).await? {
                 Some(step) if keys.len() < SAMPLE => keys.extend(step.into_iter().filter(|key| {
@@ -203,8 +206,8 @@ impl RedisStore {
             .iter()
             .zip(heads.iter().map(|head| text(head).unwrap_or_default()));
         let there: Vec<_> = heads.filter(|(_, head)| !head.is_empty()).collect();
-        survey.keys_seen = Some(there.len());
-        survey.foreign = there
+        found.keys_seen = Some(there.len());
+        found.foreign = there
             .into_iter()
             .filter(|(key, head)| match key.starts_with(&generations) {
                 true => !is_generation(head),

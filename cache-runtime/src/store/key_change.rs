@@ -4,9 +4,9 @@ use std::fmt;
 use std::pin::Pin;
 
 /// A notification of a key's next change.
-pub struct Word(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub struct KeyChange(Pin<Box<dyn Future<Output = ()> + Send>>);
 
-impl Word {
+impl KeyChange {
     /// A notification that arrives when the future is ready. It may arrive without a change. If it
     /// arrives late, the caller notices the change late.
     pub fn new(change: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -18,12 +18,12 @@ impl Word {
     ///
     /// # Cancel safety
     /// If dropped before it returns, the notification can still be awaited.
-    pub async fn heard(&mut self) {
+    pub async fn changed(&mut self) {
         self.0.as_mut().await;
     }
 }
 
-impl fmt::Debug for Word {
+impl fmt::Debug for KeyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Word")
     }
