@@ -97,6 +97,7 @@
 
 #[doc(hidden)]
 pub mod __private;
+mod renamed;
 mod shape;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -168,6 +169,9 @@ pub use crate::registry::catalog::{
     CachedFunction, Catalog, InvalidatingFunction, InvalidationTarget, Lint, LintKind,
     SourceLocation, catalog,
 };
+#[doc(hidden)]
+#[allow(deprecated, reason = "for programs that use the former names")]
+pub use crate::renamed::*;
 pub use crate::stats::{OutboxStats, StatCounters, Stats, UnservedStats};
 pub use crate::store::Circuit;
 pub use crate::telemetry::audit::{AuditAction, AuditFinding, Verdict as AuditVerdict};

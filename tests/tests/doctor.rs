@@ -141,7 +141,7 @@ async fn entries_kept_for_a_day_and_never_invalidated() {
         &["`rates`", "CACHE_TTL_RATES"],
     );
     let by_hand = cache_runtime::catalog().invalidated_by_hand("rates");
-    assert_eq!(report_of(config.map(by_hand)).await.advice, []);
+    assert_eq!(report_of(config.catalog(by_hand)).await.advice, []);
     // It needs no Redis.
     let local = CacheConfig::default().local_mb(1).ttl_of("rates", day);
     one(

@@ -379,7 +379,7 @@ impl CacheConfig {
     pub fn in_doubt_window(mut self, in_doubt_window: Duration) -> Self {
         self.in_doubt_window =
             self.problems
-                .in_range("uncertainty", in_doubt_window, SHORTEST..=LONGEST);
+                .in_range("in_doubt_window", in_doubt_window, SHORTEST..=LONGEST);
         self
     }
 
@@ -499,7 +499,7 @@ impl CacheConfig {
         self
     }
 
-    /// Whether the cache runs a [checkup](crate::Cache::doctor) once after its first connection,
+    /// Whether the cache runs the [doctor](crate::Cache::doctor) once after its first connection,
     /// and logs the advice; on by default.
     #[must_use]
     pub fn advice(mut self, wanted: bool) -> Self {
@@ -519,12 +519,12 @@ impl CacheConfig {
         self
     }
 
-    /// The catalog for the advice, in place of [`map`](crate::catalog()): with its constants
+    /// The catalog for the advice, in place of [`catalog`](crate::catalog()): with its constants
     /// [bound](crate::Catalog::bind), and with the resources that are invalidated by hand.
     #[cfg(feature = "map")]
     #[must_use]
-    pub fn map(mut self, map: crate::Catalog) -> Self {
-        self.map = Some(std::sync::Arc::new(map));
+    pub fn catalog(mut self, catalog: crate::Catalog) -> Self {
+        self.map = Some(std::sync::Arc::new(catalog));
         self
     }
 

@@ -19,7 +19,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The subject of an [`Diagnostic`].
+/// The subject of a [`Diagnostic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DiagnosticKind {

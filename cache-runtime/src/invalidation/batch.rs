@@ -220,12 +220,12 @@ impl WholeNamespace {
 pub(super) struct Batch {
     pub(super) deletes: HashSet<String>,
     pub(super) rotates: HashSet<Arc<Dependency>>,
-    /// Generations of single rows. Each goes with the kill of its row, so none is counted.
+    /// Generations of single rows. Each goes with the deletion of its row's entry, so none is counted.
     pub(super) rows: HashSet<Arc<Dependency>>,
     /// Intents of this process that end with the batch, and when each expires by itself.
     pub(super) ends: HashMap<Nonce, Instant>,
-    /// Intents that were never sent. They are kept apart from the bumps, because a bump can't
-    /// replace an intent.
+    /// Intents that were never sent. They are kept apart from the generations that are replaced,
+    /// because those can't replace an intent.
     unsent: MergedIntents,
     /// Intents that may have reached the store. Each keeps its token, so that a retry is harmless.
     pub(super) intents: Vec<Intent>,
@@ -299,7 +299,7 @@ impl Batch {
         for key in &done.deletes {
             self.deletes.remove(key);
         }
-        // Those of rows too: their kills may be done, so now they are counted.
+        // Those of rows too: their entries may be deleted, so now they are counted.
         self.rotates.extend(std::mem::take(&mut self.rows));
         for dep in &done.rotates {
             self.rotates.remove(dep);
@@ -401,8 +401,8 @@ impl Batch {
     }
 
     /// An invalidation of the whole namespace replaces all smaller ones. It replaces no intents.
-    /// While intents are to be withdrawn, kills and bumps stay too, because a withdrawal needs the
-    /// keys that hold the intent.
+    /// While intents are to be ended, `deletes` and `rotates` stay too, because ending an intent needs
+    /// the keys that hold it.
     fn absorb(&mut self) {
         if !self.is_of_everything() {
             return;

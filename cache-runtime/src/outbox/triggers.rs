@@ -113,7 +113,7 @@ impl fmt::Display for Triggers {
     }
 }
 
-/// Triggers for these tables. The catalog, [`map()`](crate::catalog()), tells which resources and tags
+/// Triggers for these tables. The [`catalog`](crate::catalog()) tells which resources and tags
 /// are cached, so that a typo is found. It also tells which resources have a tag: with more than
 /// 1,000 tags, and at a TRUNCATE, these are invalidated as a whole.
 ///

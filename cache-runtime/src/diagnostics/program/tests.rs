@@ -3,7 +3,7 @@ use crate::registry::catalog::test_map;
 use crate::registry::{Role, Site};
 
 fn advice(config: CacheConfig, sites: &[Site]) -> Vec<String> {
-    let config = config.map(test_map(sites));
+    let config = config.catalog(test_map(sites));
     let mut report = DoctorReport::default();
     Program::of(&config).ttls(&mut report, &config);
     report
@@ -29,7 +29,7 @@ fn an_op_that_no_function_has_is_named() {
         writes("rates, op lits"),
         writes("others, op list"),
     ];
-    let config = CacheConfig::default().map(test_map(&sites));
+    let config = CacheConfig::default().catalog(test_map(&sites));
     let mut report = DoctorReport::default();
     Program::of(&config).ops(&mut report);
     let [advice] = &report.advice[..] else {

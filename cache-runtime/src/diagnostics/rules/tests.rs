@@ -67,7 +67,7 @@ fn announcements_that_would_be_evicted_first() {
         ),
         (vec![writes("users")], None),
     ] {
-        let config = CacheConfig::default().map(test_map(&sites));
+        let config = CacheConfig::default().catalog(test_map(&sites));
         let kinds = kinds(|report| memory(report, &Program::of(&config), &volatile));
         assert_eq!(kinds, Vec::from_iter(expected));
     }

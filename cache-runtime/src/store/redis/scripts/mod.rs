@@ -225,7 +225,7 @@ pub(super) static ENSURE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("
 /// `KEYS` entries; `ARGV` the leases' length in ms, then for each entry the mode (`nothing`,
 /// `entry`, `past`, `leased`, `anything`), the header that was read and the lease's header. Returns
 /// for each entry nothing if the lease was granted, otherwise the header that is stored, `foreign`
-/// or `intents_until`.
+/// or `intended`.
 pub(super) static LEASE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/lease.lua")));
 
 /// `KEYS` entries; `ARGV` the length in ms, then a token each. Returns for each whether the lease
