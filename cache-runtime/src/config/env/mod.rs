@@ -21,12 +21,12 @@ use super::{CacheConfig, MemcachedConfig, normalised};
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`,
     /// `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`,
-    /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `MEMCACHED_URL`,
-    /// `CACHE_TTL`,
-    /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
-    /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
-    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_COMPRESS_OVER`,
-    /// `CACHE_VALUE_LIMIT`, `CACHE_AUDIT`. An empty variable counts as unset.
+    /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `REDIS_NAT_MAP`,
+    /// `MEMCACHED_URL`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`,
+    /// `CACHE_LOCAL_MAX_STALENESS`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`,
+    /// `CACHE_STALE_IF_ERROR`, `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`,
+    /// `CACHE_COMPRESS_OVER`, `CACHE_VALUE_LIMIT`, `CACHE_AUDIT`. An empty variable counts as
+    /// unset.
     ///
     /// # Errors
     /// Lists all values that can't be used: the variable, what it held, what it may hold.
