@@ -111,6 +111,9 @@ pub(crate) struct Binding {
     pub(crate) ident: Ident,
     /// The parameter's type, unless the name is one of several in a pattern.
     pub(crate) ty: Option<Type>,
+    /// The type of the parameter that the name is in, also in a pattern. `None` for a const
+    /// parameter.
+    pub(crate) whole: Option<Box<Type>>,
     /// The part to underline when the value can't be in a key.
     pub(crate) place: Span,
 }
@@ -147,10 +150,15 @@ impl Item {
                 bindings.push(Binding {
                     ident: name.ident.clone(),
                     ty: Some((*parameter.ty).clone()),
+                    whole: Some(parameter.ty.clone()),
                     place: type_name(&parameter.ty),
                 });
             } else {
+                let first = bindings.len();
                 collect_bindings(&parameter.pat, &mut bindings, &mut opaque);
+                for binding in bindings.iter_mut().skip(first) {
+                    binding.whole = Some(parameter.ty.clone());
+                }
             }
         }
         (bindings, opaque)
@@ -183,6 +191,7 @@ impl Item {
                 GenericParam::Const(parameter) => Some(Binding {
                     ident: parameter.ident.clone(),
                     ty: Some(parameter.ty.clone()),
+                    whole: None,
                     place: type_name(&parameter.ty),
                 }),
                 _ => None,
@@ -348,6 +357,7 @@ fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut 
                 bindings.push(Binding {
                     ident: name.ident.clone(),
                     ty: None,
+                    whole: None,
                     place: name.ident.span(),
                 });
             }

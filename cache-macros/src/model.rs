@@ -90,6 +90,9 @@ pub(crate) enum Typing {
     Instance(Ident),
     /// The same for the type of a parameter that is left out of the key.
     InstanceOf(Ident),
+    /// The same for what a parameter refers to that is left out of the key: that of `&impl Db`
+    /// counts like the `D` of `&D`.
+    InstanceBehind(Ident),
     /// The author declares that the value does not depend on it, or it is the value's own type.
     LeftOut(Ident),
     /// The same for the type of this parameter.

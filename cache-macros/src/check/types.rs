@@ -25,7 +25,7 @@ use crate::tokens::{holds, mention};
 pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
     let (bindings, _) = item.bindings();
     let unnamed = bindings.iter().filter(|binding| {
-        let ty = binding.ty.as_ref();
+        let ty = binding.whole.as_ref();
         ty.is_some_and(|ty| holds(ty.to_token_stream(), "impl"))
     });
     let is_left_out = |name: &Ident| {
@@ -43,8 +43,9 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
         let mut permitted = args.autocommit.value().into_iter().flatten();
         let is_permitted = permitted.any(|name| binding.is(name));
         let name = binding.ident.clone();
-        match is_permitted || binding.ty.as_ref().is_some_and(names_a_closure) {
+        match is_permitted || binding.whole.as_deref().is_some_and(names_a_closure) {
             true => Typing::LeftOutOf(name),
+            false if matches!(binding.ty, Some(Type::Reference(_))) => Typing::InstanceBehind(name),
             false => Typing::InstanceOf(name),
         }
     };

@@ -56,6 +56,9 @@ impl Typing {
             Self::EntryOf(name) => quote_spanned!(mixed()=> .typed_as(&#name)),
             Self::Instance(name) => quote_spanned!(mixed()=> .instance_for::<#name>()),
             Self::InstanceOf(name) => quote_spanned!(mixed()=> .instance_for_type_of(&#name)),
+            Self::InstanceBehind(name) => {
+                quote_spanned!(mixed()=> .instance_for_type_of(&*#name))
+            }
             Self::LeftOut(name) => quote_spanned!(mixed()=> .untyped::<#name>()),
             Self::LeftOutOf(name) => quote_spanned!(mixed()=> .untyped_as(&#name)),
         }

@@ -131,6 +131,16 @@ fn the_signature_decides_which_key_it_is() {
         (
             ", skip(db)",
             "get(db: &impl Db, id: i64)",
+            ".id(&id).instance_for_type_of(&*db)",
+        ),
+        (
+            ", skip(db)",
+            "get(db: impl Db, id: i64)",
+            ".id(&id).instance_for_type_of(&db)",
+        ),
+        (
+            ", skip(db)",
+            "get(State(db): State<impl Db>, id: i64)",
             ".id(&id).instance_for_type_of(&db)",
         ),
         (

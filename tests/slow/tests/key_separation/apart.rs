@@ -194,6 +194,63 @@ async fn unnamed_rows(db: &impl Database, ids: Vec<u64>) -> HashMap<u64, String>
     ids.into_iter().map(|id| (id, name_of(db))).collect()
 }
 
+#[cached(resource = "skipped-both", skip(db))]
+async fn same_row<D: Database>(db: &D, id: u64) -> String {
+    let _ = id;
+    name_of(db)
+}
+
+#[cached(resource = "skipped-both", batch = ids, skip(db))]
+async fn same_rows(db: &impl Database, ids: Vec<u64>) -> HashMap<u64, String> {
+    ids.into_iter().map(|id| (id, name_of(db))).collect()
+}
+
+/// `&D` and `&impl Database` name the same type.
+#[tokio::test]
+async fn a_row_and_a_batch_share_their_entries_however_the_type_is_written() {
+    TestCache::new()
+        .scope(async {
+            assert_eq!(same_rows(&Main, vec![1]).await[&1], "main");
+            assert!(is_hit(status(same_row(&Main, 1)).await));
+            assert_eq!(same_row(&Archive, 1).await, "archive");
+            assert_eq!(same_rows(&Archive, vec![1]).await[&1], "archive");
+            assert!(is_hit(status(same_rows(&Archive, vec![1])).await));
+        })
+        .await;
+}
+
+/// As frameworks hand over what a handler needs.
+struct State<T>(T);
+
+#[cached(resource = "in-patterns", skip(db))]
+async fn in_a_pattern(State(db): State<impl Database>, id: u64) -> String {
+    let _ = id;
+    name_of(&db)
+}
+
+#[cached(resource = "in-patterns", op = "list", skip(db))]
+async fn list_in_a_pattern((db, _): (&impl Database, u8), limit: u64) -> String {
+    let _ = limit;
+    name_of(db)
+}
+
+/// Two processes, of which each has another database.
+#[tokio::test]
+async fn a_type_in_a_pattern_tells_processes_apart() {
+    let server = RedisServer::start();
+    let cache =
+        || Cache::new(CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port())));
+    let (one, other) = (cache().await, cache().await);
+    for _ in 0..2 {
+        assert_eq!(one.scope(in_a_pattern(State(Main), 1)).await, "main");
+        let row = other.scope(in_a_pattern(State(Archive), 1)).await;
+        assert_eq!(row, "archive");
+        assert_eq!(one.scope(list_in_a_pattern((&Main, 1), 1)).await, "main");
+        let list = other.scope(list_in_a_pattern((&Archive, 1), 1)).await;
+        assert_eq!(list, "archive");
+    }
+}
+
 /// What is left out of a key is the value, and not its type: it may lead to another database.
 #[tokio::test]
 async fn the_type_of_a_skipped_parameter_tells_calls_apart() {
