@@ -21,7 +21,7 @@ use crate::servers::Address;
 pub const TTL: Duration = Duration::from_secs(10);
 pub(crate) const LEASE: Duration = Duration::from_millis(800);
 pub(crate) const WAIT: Duration = Duration::from_millis(500);
-pub(crate) const UNCERTAINTY: Duration = Duration::from_secs(3);
+pub(crate) const IN_DOUBT_WINDOW: Duration = Duration::from_secs(3);
 pub(crate) const INTENT: Duration = Duration::from_secs(4);
 /// Within this time any caller has an answer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);

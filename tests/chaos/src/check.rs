@@ -12,7 +12,7 @@
 //! | the write | obliges its own process | obliges the others |
 //! |---|---|---|
 //! | returned (`Ok`, or an error after its commit) | at once | at once, unless the invalidation was seen to wait for Redis; then when it waits no more |
-//! | returned an error whose commit came later | once the invalidation of the uncertainty deadline is out | the same |
+//! | returned an error whose commit came later | once the invalidation at the end of the in-doubt window is out | the same |
 //! | was dropped, panicked | once its announcement is out and its commit known, unless a flush, an eviction or a restart may have taken the announcement: then as above | the same |
 //! | `crash_safe`, and its process killed | – | at once if the commit was there, else when a commit without a process must have arrived |
 //! | anything else whose process was killed | – | never |
@@ -31,13 +31,13 @@
 //! | `running` | not acknowledged yet | the callers' deadline |
 //! | `pending` | acknowledged as pending; reads of other processes until it is delivered | seen to be delivered |
 //! | `unconfirmed` | as above | the answer |
-//! | `unknown-outcome` | dropped, panicked, or an error that hid a commit; until the uncertainty deadline | seen to be out |
+//! | `unknown-outcome` | dropped, panicked, or an error that hid a commit; until the end of the in-doubt window | seen to be out |
 //! | `killed` | the process was killed before the invalidation, and the write was not `crash_safe` | TTL |
 //! | `killed-pending` | the process was killed while the invalidation waited for Redis, or before it was known not to | TTL |
 //! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction, a restart or a failover before the commit, or at any time a slot that returned, a partition, or a value copied over or made oversized, may have taken the announcement | TTL |
 //! | `intent-unseen` | `crash_safe`, and killed, but Redis was away when it looked whether the announcement stands | TTL |
 //! | `shifted` | the answers on the reader's link were off by one | the age of the answer before, 2 s |
-//! | `late-commit` | a commit behind an error came after the uncertainty deadline: the premise was broken | TTL |
+//! | `late-commit` | a commit behind an error came after the end of the in-doubt window: the premise was broken | TTL |
 //!
 //! While some faults last, less is excused, or more: see `lasting.rs`. Over a cluster, and with
 //! Sentinels, a few cases are weaker, each with a bound of its own: see `weaker.rs`.

@@ -14,7 +14,7 @@ use cache_tests::{Links, Postgres, Process, Proxy};
 use fastrand::Rng;
 
 use crate::aftermath::{self, Aftermath, Comparison};
-use crate::app::{DEADLINE, Figures, INTENT, Phase, ProcessConfig, TTL, UNCERTAINTY};
+use crate::app::{DEADLINE, Figures, IN_DOUBT_WINDOW, INTENT, Phase, ProcessConfig, TTL};
 use crate::clock::now;
 use crate::context::IDS;
 use crate::faults::FaultInjector;
@@ -303,7 +303,7 @@ pub(crate) fn run_processes(options: &Options, processes: &Processes) -> RunResu
         ttl: nanos(TTL),
         load: nanos(LOAD),
         commit_delay: nanos(COMMIT_DELAY),
-        in_doubt_window: nanos(UNCERTAINTY),
+        in_doubt_window: nanos(IN_DOUBT_WINDOW),
         intent: nanos(INTENT),
         deadline: nanos(DEADLINE),
         staleness: nanos(options.staleness),

@@ -362,7 +362,8 @@ pub(crate) enum Step {
     Delivered,
     /// The process was seen to hold the invalidation back for the store.
     Pending,
-    /// The invalidation was seen not to wait any more, be it the one at the uncertainty deadline.
+    /// The invalidation was seen not to wait any more, be it the one at the end of the
+    /// in-doubt window.
     InForce,
 }
 

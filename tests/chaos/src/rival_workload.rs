@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::app::{Common, ProcessConfig, UNCERTAINTY, Workload};
+use crate::app::{Common, IN_DOUBT_WINDOW, ProcessConfig, Workload};
 use crate::clock::now;
 use crate::context::{CallContext, IDS, Mishap};
 use crate::history::{Answer, Begin, Event, Failed, Form, Outcome, Read, ReadKind, Step};
@@ -183,7 +183,7 @@ impl<C: RivalCache> RivalWorkload<C> {
         };
         context.mark(Step::Done(outcome));
         if outcome != Outcome::Returned {
-            self.settle(context, UNCERTAINTY + GRACE);
+            self.settle(context, IN_DOUBT_WINDOW + GRACE);
         } else if self.rival.is_pending(kind, id).await {
             context.mark(Step::Pending);
             self.settle(context, Duration::ZERO);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cache_runtime::{AuditAction, AuditReport, Cache, CacheConfig, RedisConfig};
 use fastrand::Rng;
 
-use crate::app::{Common, INTENT, LEASE, ProcessConfig, TTL, UNCERTAINTY, WAIT, Workload};
+use crate::app::{Common, IN_DOUBT_WINDOW, INTENT, LEASE, ProcessConfig, TTL, WAIT, Workload};
 use crate::audited::CONFIRM_AFTER;
 use crate::clock::now;
 use crate::history::{Event, FoundStale, MILLISECOND};
@@ -25,7 +25,7 @@ pub fn config(redis: Option<u16>) -> CacheConfig {
         .default_ttl(TTL)
         .lease(LEASE)
         .wait_limit(WAIT)
-        .in_doubt_window(UNCERTAINTY)
+        .in_doubt_window(IN_DOUBT_WINDOW)
         .intent(INTENT)
 }
 

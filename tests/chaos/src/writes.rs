@@ -8,7 +8,7 @@ use std::time::Duration;
 use cache_runtime::{Acknowledgement, BypassReason, Key, Outcomes, Status, observe};
 use fastrand::Rng;
 
-use crate::app::{Common, UNCERTAINTY};
+use crate::app::{Common, IN_DOUBT_WINDOW};
 use crate::clock::now;
 use crate::context::{IDS, Mishap, TEAMS, Trouble};
 use crate::history::{Begin, Event, Form, MILLISECOND, Outcome, Step, Time};
@@ -245,21 +245,21 @@ async fn write_as<K: Kind>(
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settle(workload, shop, UNCERTAINTY + GRACE, false);
+            settle(workload, shop, IN_DOUBT_WINDOW + GRACE, false);
         }
         // Its caller hung up on the invalidation. The body had returned an error by then, and what
         // is promised is what is promised of an error: an invalidation at once, and one at the
         // deadline.
         Ok(Ended::Dropped) if shop.is_doubtful.load(Ordering::SeqCst) => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settle(workload, shop, UNCERTAINTY + GRACE, false);
+            settle(workload, shop, IN_DOUBT_WINDOW + GRACE, false);
         }
         Ok(Ended::Dropped) => {
             shop.mark(Step::Done(Outcome::Dropped));
             let wait = if had_committed {
                 Duration::ZERO
             } else {
-                UNCERTAINTY + GRACE
+                IN_DOUBT_WINDOW + GRACE
             };
             settle(workload, shop, wait, true);
         }
@@ -268,7 +268,7 @@ async fn write_as<K: Kind>(
             let wait = if had_committed {
                 Duration::ZERO
             } else {
-                UNCERTAINTY + GRACE
+                IN_DOUBT_WINDOW + GRACE
             };
             settle(workload, shop, wait, true);
         }

@@ -9,7 +9,7 @@ fn judged(name: &str, shown: u64) -> Output {
     let second = 1_000_000_000_u64;
     let history = [
         format!(
-            r#"{{"Run":{{"seed":1,"seconds":1,"ttl":{second},"load":{second},"commit_delay":{second},"uncertainty":{second},"intent":{second},"deadline":{second},"kinds":["apples"]}}}}"#
+            r#"{{"Run":{{"seed":1,"seconds":1,"ttl":{second},"load":{second},"commit_delay":{second},"in_doubt_window":{second},"intent":{second},"deadline":{second},"kinds":["apples"]}}}}"#
         ),
         r#"{"Life":{"process":0,"slot":0,"from":0,"killed":null}}"#.into(),
         r#"{"B":{"w":7,"p":0,"at":100,"form":"by-id"}}"#.into(),

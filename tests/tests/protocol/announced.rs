@@ -353,7 +353,7 @@ async fn announced_writes_in_an_outage_leave_no_more_than_others() {
 }
 
 #[tokio::test]
-async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
+async fn without_an_in_doubt_window_a_dropped_write_holds_nothing_up() {
     let server = RedisServer::start();
     let cache = Cache::new(over(&server).in_doubt_window(Duration::ZERO)).await;
     let shop = Shop::new(&cache);

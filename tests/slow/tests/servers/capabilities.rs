@@ -47,7 +47,7 @@ async fn is_used(cache: &Cache) {
     assert!(is_hit(&shop).await);
 }
 
-/// Nothing is served; says why, in the figures and in the checkup.
+/// Nothing is served; says why, in the statistics and in the doctor's report.
 async fn refusal(cache: &Cache) -> String {
     let shop = Shop {
         cache: cache.clone(),
@@ -65,7 +65,7 @@ async fn refusal(cache: &Cache) -> String {
     advice.text.clone()
 }
 
-/// What it lacks, as the checkup says.
+/// What it lacks, as the doctor says.
 async fn lacks(cache: &Cache) -> Vec<String> {
     let advice = cache.doctor().await.advice.into_iter();
     let lacks = advice.filter(|it| it.kind == DiagnosticKind::MissingCapability);
@@ -187,7 +187,7 @@ fn as_user(server: &RedisServer) -> CacheConfig {
     over(server.port()).redis(login)
 }
 
-/// Whether the checkup says so, be it as a permission.
+/// Whether the doctor says so, be it as a permission.
 async fn scan_is_missing(cache: &Cache) -> bool {
     let advice = cache.doctor().await.advice.into_iter();
     let mut about = advice.filter(|it| {
