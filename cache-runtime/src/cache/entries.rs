@@ -12,7 +12,7 @@ use crate::base::policy::IntoTtl;
 use crate::base::span::in_span;
 use crate::call::log;
 use crate::call::observe::{BypassReason, Status};
-use crate::call::read::{Action, Call, Hit, LookupLoop, Permit, Read, value_of};
+use crate::call::read::{Action, Call, Hit, LookupLoop, NewEntry, Packed, Permit, Read, value_of};
 use crate::call::returns::{Fallible, Owned};
 use crate::call::{enclosing, memo, observe, transaction};
 use crate::coalesce::single_flight::LoadResult;
@@ -64,8 +64,7 @@ impl<T: Cacheable> Lease<T> {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
-        let new_entry =
-            call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl);
+        let new_entry = packed(&call, value, ttl);
         let filled = match new_entry {
             Ok(new_entry) => filled(permit.fill(&call, new_entry).await),
             Err(error) => Err(error),
@@ -73,6 +72,12 @@ impl<T: Cacheable> Lease<T> {
         log_stored("fill", &call, &filled);
         filled.is_ok()
     }
+}
+
+/// The entry for a value.
+fn packed<T: Cacheable>(call: &Call, value: &T, ttl: Duration) -> Result<NewEntry, Error> {
+    let share = || Some(Arc::new(value.clone()));
+    call.pack_value(&Packed::<T, AsEncoded>::new(value, &share), ttl)
 }
 
 /// Why a manual read must not be answered from the cache.
@@ -237,8 +242,7 @@ impl Cache {
                 "a transaction is open around the call and may be rolled back; call `set` after its commit",
             ));
         }
-        let new_entry =
-            call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
+        let new_entry = packed(&call, value, ttl)?;
         if call.cache.invalidations.is_pending(call.entry_ref()) {
             return Err(Error::unavailable(
                 "an invalidation of this entry is still waiting for the store; try again later",

@@ -121,25 +121,43 @@ impl KeepAlive {
         self
     }
 
-    fn poll<R>(
+    /// Polls the body, and renews what it needs meanwhile.
+    pub(crate) fn poll<R>(
         &mut self,
         body: Pin<&mut (dyn Future<Output = R> + '_)>,
         context: &mut Context<'_>,
     ) -> Poll<R> {
+        let (mut body, mut returned) = (body, None);
+        let mut poll = |context: &mut Context<'_>| match body.as_mut().poll(context) {
+            Poll::Ready(value) => {
+                returned = Some(value);
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        };
+        self.poll_any(&mut poll, context);
+        returned.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The same for a body of any type.
+    fn poll_any(
+        &mut self,
+        body: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>,
+        context: &mut Context<'_>,
+    ) {
         let _entered = self.span.as_ref().map(tracing::Span::enter);
         let polled = match &self.frame {
             Some(frame) if crate::base::mutation::is_active("bodies-read-local-entries") => {
-                frame.run(|| body.poll(context))
+                frame.run(|| body(context))
             }
-            Some(frame) => frame.run(|| scope::strictly(|| body.poll(context))),
-            None => body.poll(context),
+            Some(frame) => frame.run(|| scope::strictly(|| body(context))),
+            None => body(context),
         };
         if polled.is_pending()
             && let Some(renewal) = &mut self.renewal
         {
             renewal.poll(context);
         }
-        polled
     }
 }
 

@@ -88,6 +88,8 @@ pub trait Returns<S>: Sized {
     type Value: Cacheable;
     /// How a stored value is compared with the original.
     type Compare: Compare<Self::Value>;
+    /// Whether the value is behind an `Arc`.
+    const SHARES: bool;
 
     /// Returns what can be stored.
     fn loaded(&self) -> Loaded<'_, Self::Value>;
@@ -110,6 +112,7 @@ pub trait Returns<S>: Sized {
 impl<T: Cacheable, C: Compare<T>> Returns<Owned<C>> for T {
     type Value = T;
     type Compare = C;
+    const SHARES: bool = false;
 
     fn loaded(&self) -> Loaded<'_, T> {
         Loaded::Value(self)
@@ -131,6 +134,7 @@ impl<T: Cacheable, C: Compare<T>> Returns<Owned<C>> for T {
 impl<T: Cacheable, C: Compare<T>> Returns<Shared<C>> for Arc<T> {
     type Value = T;
     type Compare = C;
+    const SHARES: bool = true;
 
     fn loaded(&self) -> Loaded<'_, T> {
         Loaded::Value(self)
@@ -149,6 +153,7 @@ impl<T: Cacheable, C: Compare<T>> Returns<Shared<C>> for Arc<T> {
 impl<S, R: Returns<S>> Returns<Optional<S>> for Option<R> {
     type Value = R::Value;
     type Compare = R::Compare;
+    const SHARES: bool = R::SHARES;
 
     fn loaded(&self) -> Loaded<'_, R::Value> {
         self.as_ref().map_or(Loaded::Absent, R::loaded)
@@ -170,6 +175,7 @@ impl<S, R: Returns<S>> Returns<Optional<S>> for Option<R> {
 impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
     type Value = R::Value;
     type Compare = R::Compare;
+    const SHARES: bool = R::SHARES;
 
     fn loaded(&self) -> Loaded<'_, R::Value> {
         self.as_ref().map_or(Loaded::Failed, R::loaded)

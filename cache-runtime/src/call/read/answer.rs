@@ -1,12 +1,13 @@
 //! Answers a call from the store: looks up the entry, waits for other loads, or gets the permit to
 //! load.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use super::audit::audited;
+use futures_util::future::BoxFuture;
+
+use super::answer_slot::{AnswerSlot, Slot};
 use super::audit::audited_hit::{Audited, draw};
-use super::call::{Call, arrived, load_result};
+use super::call::Call;
 use super::load::{Load, LoadRole};
 use super::lookup_loop::{Action, LookupLoop, UnleasedRole};
 use crate::auditor::Draw;
@@ -14,11 +15,11 @@ use crate::call::observe::{BypassReason, StaleReason, Status};
 use crate::call::returns::Returns;
 
 /// The next step of the caller.
-pub(super) enum Answer<R> {
-    /// Return this value.
-    Found(R),
-    /// Return this value, and load a new one in the background.
-    Revalidate(R, Box<Load>),
+pub(super) enum Answer {
+    /// Return the value in the slot.
+    Found,
+    /// Return the value in the slot, and load a new one in the background.
+    Revalidate(Box<Load>),
     /// Run the body.
     Run(Box<Load>),
 }
@@ -26,33 +27,55 @@ pub(super) enum Answer<R> {
 impl Call {
     /// Like [`answer`](Self::answer), for a body that can't outlive its caller, so that nothing can
     /// be loaded in the background.
-    // Boxed, because most calls are answered without it, and its size would be moved about with
-    // every call.
-    pub(super) fn answer_or_load<R: Returns<S>, S>(
+    pub(super) async fn answer_or_load<R: Returns<S>, S>(self: Arc<Self>) -> Result<R, Box<Load>> {
+        let mut slot = Slot::of::<R, S>();
+        match Arc::clone(&self).asks(&mut slot).await {
+            Err(load) => Err(load),
+            Ok(()) => slot
+                .returned()
+                .ok_or_else(|| Load::new(self, LoadRole::Alone, None)),
+        }
+    }
+
+    /// The same for a value of any type. Compiled once, so it is a `dyn Future`.
+    pub(super) fn asks<'s>(
         self: Arc<Self>,
-    ) -> Pin<Box<impl Future<Output = Result<R, Box<Load>>>>> {
+        slot: &'s mut (dyn AnswerSlot + 's),
+    ) -> BoxFuture<'s, Result<(), Box<Load>>> {
         Box::pin(async move {
-            let call = Arc::clone(&self);
-            let answered = match self.answer().await {
-                Answer::Found(value) | Answer::Revalidate(value, _) => Ok(value),
-                Answer::Run(mut load) => match load.instead_of_waiting() {
-                    Some(value) => Ok(value),
-                    None => {
+            let answered = match self.answer(slot).await {
+                Answer::Found | Answer::Revalidate(_) => Ok(()),
+                Answer::Run(mut load) => match load.instead_of_waiting(slot) {
+                    true => Ok(()),
+                    false => {
                         // Boxed, so that a call that waits for a load does not hold memory for it.
-                        Box::pin(load.enter()).await.ok_or(load)
+                        match Box::pin(load.enter(slot)).await {
+                            true => Ok(()),
+                            false => Err(load),
+                        }
                     }
                 },
             };
-            if let Ok(value) = &answered {
-                call.remember(value);
+            if answered.is_ok() {
+                self.remember(|| slot.for_request(&self));
             }
             answered
         })
     }
 
+    /// The same without what follows it, for a body that may outlive its caller.
+    pub(super) fn answer_any<'s>(
+        self: Arc<Self>,
+        slot: &'s mut (dyn AnswerSlot + 's),
+    ) -> BoxFuture<'s, Answer> {
+        Box::pin(async move { self.answer(slot).await })
+    }
+
     /// The hit, if it is to be audited.
-    fn to_audit<R: Returns<S>, S>(&self, value: &R) -> Option<Audited> {
-        self.draw().and_then(|draw| audited(value, draw))
+    fn to_audit(&self, slot: &dyn AnswerSlot) -> Option<Audited> {
+        let draw = self.draw()?;
+        let cached = slot.share()?;
+        Some(Audited { cached, draw })
     }
 
     /// Whether a hit of this call is to be checked; asked once.
@@ -63,84 +86,87 @@ impl Call {
     }
 
     /// Looks up the entry, waits for other loads, or gets the permit to load.
-    pub(super) async fn answer<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
+    async fn answer(self: &Arc<Self>, slot: &mut dyn AnswerSlot) -> Answer {
         if self.is_kept_here_only() {
-            return Box::pin(self.answer_in_process()).await;
+            return Box::pin(Arc::clone(self).answer_in_process(slot)).await;
         }
         if let Some(hit) = &self.audited {
             let hit = Audited::clone(hit);
-            return Answer::Run(Load::audited(self, hit));
+            return Answer::Run(Load::audited(Arc::clone(self), hit));
         }
         // To look at a type for the first time takes a while, which is not the store's.
-        let (fingerprint, was_known) = self.find_fingerprint::<R::Value>();
+        let (fingerprint, was_known) =
+            self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
         if was_known {
             self.timing.asks_at_once();
         }
-        let mut lookup_loop = LookupLoop::new(&self, fingerprint);
+        let mut lookup_loop = LookupLoop::new(self, fingerprint);
         let bypass = loop {
             match lookup_loop.next().await {
-                Action::Hit(hit) => match self.serve_and_keep(&hit, lookup_loop.read_token()) {
-                    Some(value) => {
-                        lookup_loop.found(&hit, || load_result(&value));
-                        drop(lookup_loop);
-                        return match self.to_audit(&value) {
-                            Some(hit) => Answer::Run(Load::audited(self, hit)),
-                            None => Answer::Found(value),
-                        };
+                Action::Hit(hit) => {
+                    match self.serve_and_keep(&hit, lookup_loop.read_token(), slot) {
+                        true => {
+                            lookup_loop.found(&hit, || slot.share());
+                            drop(lookup_loop);
+                            return match self.to_audit(slot) {
+                                Some(hit) => Answer::Run(Load::audited(Arc::clone(self), hit)),
+                                None => Answer::Found,
+                            };
+                        }
+                        false => lookup_loop.reject(hit.header),
                     }
-                    None => lookup_loop.reject(hit.header),
-                },
-                Action::Stale(hit, reason) => match self.serve(&hit, reason) {
-                    Some(value) => return Answer::Found(value),
-                    None => lookup_loop.reject(hit.header),
+                }
+                Action::Stale(hit, reason) => match self.serve(&hit, reason, slot) {
+                    true => return Answer::Found,
+                    false => lookup_loop.reject(hit.header),
                 },
                 Action::Revalidate(both) => {
                     let (hit, permit) = *both;
-                    let value = self.serve(&hit, StaleReason::Revalidating);
-                    let load = Load::new(Arc::clone(&self), LoadRole::Leader(permit), None);
-                    return match value {
-                        Some(value) => {
+                    let is_served = self.serve(&hit, StaleReason::Revalidating, slot);
+                    let load = Load::new(Arc::clone(self), LoadRole::Leader(permit), None);
+                    return match is_served {
+                        true => {
                             self.resource.counters.refreshes.add_one();
-                            Answer::Revalidate(value, load)
+                            Answer::Revalidate(load)
                         }
                         // The old value does not decode, so the caller loads.
-                        None => Answer::Run(load),
+                        false => Answer::Run(load),
                     };
                 }
-                Action::Joined(load_result) => match arrived(load_result) {
-                    Some(value) => {
+                Action::Joined(load_result) => match slot.arrived(load_result) {
+                    true => {
                         self.answered(Status::Miss {
                             stored: false,
                             joined: true,
                         });
-                        return Answer::Found(value);
+                        return Answer::Found;
                     }
-                    None => break BypassReason::OtherType,
+                    false => break BypassReason::OtherType,
                 },
                 Action::Lead(permit) => {
                     let (role, fallback) = (LoadRole::Leader(permit), lookup_loop.fallback());
-                    return Answer::Run(Load::new(Arc::clone(&self), role, fallback));
+                    return Answer::Run(Load::new(Arc::clone(self), role, fallback));
                 }
                 Action::Bypass(reason) => break reason,
             }
         };
         if let Some((hit, reason)) = lookup_loop.instead(bypass)
-            && let Some(value) = self.serve(&hit, reason)
+            && self.serve(&hit, reason, slot)
         {
-            return Answer::Found(value);
+            return Answer::Found;
         }
         let fallback = lookup_loop.fallback();
         self.answered(Status::Bypass(bypass));
         // Boxed, so that callers that wait for a load don't hold memory for it.
         let role = match Box::pin(lookup_loop.queue(bypass)).await {
             UnleasedRole::Run(run) => LoadRole::Runner(run),
-            UnleasedRole::Joined(load_result) => match arrived(load_result) {
-                Some(value) => return Answer::Found(value),
-                None => LoadRole::Alone,
+            UnleasedRole::Joined(load_result) => match slot.arrived(load_result) {
+                true => return Answer::Found,
+                false => LoadRole::Alone,
             },
             UnleasedRole::Alone => LoadRole::Alone,
         };
-        let load = Load::new(Arc::clone(&self), role, fallback);
+        let load = Load::new(Arc::clone(self), role, fallback);
         Answer::Run(match bypass {
             BypassReason::WaitLimit => load.looks_again(),
             _ => load,

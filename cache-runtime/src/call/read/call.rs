@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::answer_slot::AnswerSlot;
 use super::audit::audited_hit::Audited;
 use super::context::LoadContext;
 use super::dependencies::deps::all_deps;
@@ -35,7 +36,6 @@ pub(crate) use crate::key::NamedDependency;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec;
 use crate::protocol::codec_id::CodecId;
-use crate::protocol::entry::Content;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{CallSite, Resource, ResourceRef};
 use crate::store::{EntryRef, LookupReply, Payload};
@@ -158,13 +158,14 @@ impl Call {
     }
 
     /// Tells the request around the call the result, of which later calls get clones.
-    pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
-        let Some(slot) = &self.memo else {
-            return;
-        };
-        match returned.loaded() {
-            Loaded::Value(value) if !self.may_be_cloned::<_, R::Compare>(value) => {}
-            _ => slot.remember_returned(returned),
+    /// `load_result` is called only if there is a request.
+    pub(super) fn remember(&self, load_result: impl FnOnce() -> Option<LoadResult>) {
+        if let Some(slot) = &self.memo {
+            match load_result() {
+                Some(LoadResult::Value(value)) => slot.remember(Some(value)),
+                Some(LoadResult::Absence) => slot.remember(None),
+                Some(LoadResult::Failure) | None => {}
+            }
         }
     }
 
@@ -180,9 +181,15 @@ impl Call {
 
     /// The same, and whether it cost next to nothing, since the type has been looked at before.
     pub(super) fn find_fingerprint<V: Cacheable>(&self) -> (Fingerprint, bool) {
-        let of = Fingerprint::find::<V>;
-        self.resource
-            .fingerprint(TypeId::of::<V>(), self.version, of)
+        self.find_fingerprint_by(TypeId::of::<V>(), Fingerprint::find::<V>)
+    }
+
+    pub(super) fn find_fingerprint_by(
+        &self,
+        type_id: TypeId,
+        find: fn(u32) -> (Fingerprint, bool),
+    ) -> (Fingerprint, bool) {
+        self.resource.fingerprint(type_id, self.version, find)
     }
 
     /// Has the next value of this call decoded again before it is stored.
@@ -192,9 +199,9 @@ impl Call {
 
     /// Has each value of the function decoded again before it is stored, since its type has
     /// panicked.
-    pub(super) fn distrust<V: Cacheable>(&self) {
+    pub(super) fn distrust(&self, type_id: TypeId) {
         let codec = self.codec.plain();
-        let trust = self.resource.trust(self.site, TypeId::of::<V>(), codec);
+        let trust = self.resource.trust(self.site, type_id, codec);
         trust.loses();
     }
 
@@ -308,12 +315,13 @@ impl Call {
         Ok(lookup)
     }
 
-    /// Returns the value of an entry, and reports and counts the hit. `None` if it does not decode.
-    pub(super) fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
-        let Some(value) = restore(hit.content, hit.codec, &hit.payload) else {
+    /// Serves the value of an entry, and reports and counts the hit. Returns false if it does not
+    /// decode.
+    pub(super) fn serve(&self, hit: &Hit, reason: StaleReason, slot: &mut dyn AnswerSlot) -> bool {
+        if !slot.restore(hit.content, hit.codec, &hit.payload) {
             self.doubts();
-            return None;
-        };
+            return false;
+        }
         self.answered(match hit.past.is_zero() {
             true => Status::Hit { ttl: hit.ttl },
             false => Status::Stale {
@@ -321,20 +329,21 @@ impl Call {
                 reason,
             },
         });
-        Some(value)
+        true
     }
 
-    /// Serves an expired entry instead of a new value.
-    pub(super) fn fall_back<R: Returns<S>, S>(
+    /// Serves an expired entry instead of a new value. Returns false if it does not decode.
+    pub(super) fn fall_back(
         &self,
-        fallback: Fallback,
+        fallback: &Fallback,
         reason: StaleReason,
-    ) -> Option<R> {
-        let value = self.serve(&fallback.hit, reason);
-        if value.is_none() {
+        slot: &mut dyn AnswerSlot,
+    ) -> bool {
+        let is_served = self.serve(&fallback.hit, reason, slot);
+        if !is_served {
             self.resource.counters.errors.add_one();
         }
-        value
+        is_served
     }
 
     pub(super) fn said(&self, status: Option<Status>) {
@@ -399,26 +408,6 @@ fn add_contexts(key: &mut String, resource: &Resource) -> Option<BypassReason> {
     }
 }
 
-/// Decodes the return value in an entry. `None` if the entry is not of this type.
-pub(super) fn restore<R: Returns<S>, S>(
-    content: Content,
-    codec: CodecId,
-    payload: &Payload,
-) -> Option<R> {
-    match content {
-        Content::Absence => R::from_absence(),
-        Content::Value => match payload {
-            Payload::Encoded(bytes) => {
-                let (codec, bytes) = codec::decompress(codec, bytes)?;
-                decoded(codec, &bytes).map(R::from_own)
-            }
-            shared => value_of(codec, shared).map(R::from_value),
-        },
-        // A hit has none of these.
-        Content::Nothing | Content::ListedValue | Content::ListedAbsence => None,
-    }
-}
-
 /// Returns the value in a payload. `None` if it is of another type or damaged.
 pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Option<Arc<V>> {
     match payload {
@@ -432,7 +421,7 @@ pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Optio
 }
 
 /// A type that panics at a stored value can't take it: another build may have written it.
-fn decoded<V: Cacheable>(codec: CodecId, bytes: &Bytes) -> Option<V> {
+pub(super) fn decoded<V: Cacheable>(codec: CodecId, bytes: &Bytes) -> Option<V> {
     if mutation::is_active("panics-of-types-spread") {
         return V::from_bytes(codec, bytes);
     }
@@ -443,14 +432,6 @@ pub(super) fn downcast<V: Send + Sync + 'static>(
     value: Arc<dyn Any + Send + Sync>,
 ) -> Option<Arc<V>> {
     value.downcast().ok()
-}
-
-pub(super) fn arrived<R: Returns<S>, S>(load_result: LoadResult) -> Option<R> {
-    match load_result {
-        LoadResult::Failure => None,
-        LoadResult::Absence => R::from_absence(),
-        LoadResult::Value(value) => downcast(value).map(R::from_value),
-    }
 }
 
 /// The load result that waiters get for a return value.

@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use super::StoreFilter;
-use super::audit::answer;
+use super::answer_slot::{Slot, answer};
 use super::load::Load;
 use crate::base::background::detach;
 use crate::call::keep_alive::KeptAlive;
@@ -21,7 +21,10 @@ where
     R: Returns<S>,
     U: StoreFilter<R::Value>,
 {
-    if let Some(value) = load.enter().await {
+    let mut slot = Slot::of::<R, S>();
+    if load.enter_boxed(&mut slot).await
+        && let Some(value) = slot.returned()
+    {
         return (value, None);
     }
     let watched = KeptAlive {
@@ -29,8 +32,7 @@ where
         keep_alive: load.keep_alive(),
     };
     let returned = watched.await;
-    let completion = load.complete(&returned, unless);
-    let over = completion.over().await;
+    let over = load.completes(&returned, unless).await;
     // The hit that an audit was to check is still good if its body has failed.
     match over.cached.and_then(answer) {
         Some(hit) => (hit, None),
@@ -38,9 +40,30 @@ where
     }
 }
 
+/// Waits for a load, unless there is an entry to return in place of waiting for a permit.
+pub(super) async fn load_or_wait<R, S, U, F>(
+    mut load: Box<Load>,
+    body: impl FnOnce() -> F,
+    unless: U,
+) -> R
+where
+    R: Returns<S> + Send + 'static,
+    S: 'static,
+    U: StoreFilter<R::Value> + Send + 'static,
+    F: Future<Output = R> + Send + 'static,
+{
+    let mut slot = Slot::of::<R, S>();
+    if load.instead_of_waiting(&mut slot)
+        && let Some(value) = slot.returned()
+    {
+        return value;
+    }
+    race(load, body(), unless).await
+}
+
 /// Waits for a load. If it fails or is slow, serves the fallback; a slow load goes on in the
 /// background.
-pub(super) async fn race<R, S, U, F>(mut begun: Box<Load>, body: F, unless: U) -> R
+async fn race<R, S, U, F>(mut begun: Box<Load>, body: F, unless: U) -> R
 where
     R: Returns<S> + Send + 'static,
     S: 'static,
@@ -66,7 +89,11 @@ where
             (fallback, StaleReason::LoadFailed)
         }
     };
-    let instead = fallback.and_then(|it| call.fall_back(*it, reason));
+    let instead = fallback.and_then(|it| {
+        let mut slot = Slot::of::<R, S>();
+        let is_served = call.fall_back(&it, reason, &mut slot);
+        is_served.then(|| slot.returned()).flatten()
+    });
     match (instead, loaded) {
         (Some(instead), Some(_)) => instead,
         (Some(instead), None) => {

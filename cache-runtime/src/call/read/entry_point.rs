@@ -2,16 +2,17 @@
 
 use std::any::TypeId;
 use std::marker::PhantomData;
-use std::pin::pin;
 use std::sync::Arc;
 
 use super::answer::Answer;
+use super::answer_slot::Slot;
 use super::answering::Answering;
 use super::audit::audited;
 use super::blocking;
 use super::call::Call;
 use super::context::LoadContext;
 use super::detached;
+use super::in_place::InPlace;
 use super::keyed_call::KeyedCall;
 use super::local::again::Returnable;
 use super::plan::ReadPlan;
@@ -19,13 +20,12 @@ use super::prepared::PreparedCall;
 use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};
 use crate::base::background::detach;
 use crate::base::error::{Error, ErrorKind};
-use crate::call::keep_alive::KeptAlive;
 use crate::call::returns::{ReturnShape, Returns};
 use crate::call::{observe, scope};
 use crate::engine::EngineRef;
 use crate::key::Key;
 use crate::local::AnyValue;
-use crate::registry::Site;
+use crate::registry::{Instance, Site};
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
@@ -101,24 +101,19 @@ impl<R, S, U> Read<R, S, U> {
         U: StoreFilter<R::Value>,
         F: Future<Output = R>,
     {
-        let unless = self.unless;
         match self.local_answer {
-            LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
-            LocalAnswer::Off => Answering::off(body),
-            LocalAnswer::KeyTaken => Answering::Found { value: None },
-            LocalAnswer::Ask(call) => Answering::Asking {
-                lookup: async move {
-                    let mut load = match call.answer_or_load().await {
-                        Ok(value) => return value,
-                        Err(load) => load,
-                    };
-                    let watched = KeptAlive {
-                        body: pin!(body(ReturnShape::OF)),
-                        keep_alive: load.keep_alive(),
-                    };
-                    let returned = watched.await;
-                    load.over(returned, unless).await
-                },
+            LocalAnswer::Found(value) => InPlace::Found { value: Some(value) },
+            LocalAnswer::Off => {
+                observe::record_disabled();
+                InPlace::Off {
+                    body: body(ReturnShape::OF),
+                }
+            }
+            LocalAnswer::KeyTaken => InPlace::Found { value: None },
+            LocalAnswer::Ask(call) => InPlace::Asking {
+                lookup: call.answer_or_load::<R, S>(),
+                rest: Some((body, self.unless)),
+                shape: PhantomData,
             },
         }
     }
@@ -145,18 +140,21 @@ impl<R, S, U> Read<R, S, U> {
             LocalAnswer::KeyTaken => Answering::Found { value: None },
             LocalAnswer::Ask(call) => Answering::Asking {
                 lookup: async move {
-                    let value = match Arc::clone(&call).answer().await {
-                        Answer::Found(value) => value,
-                        Answer::Revalidate(value, load) => {
+                    let mut slot = Slot::of::<R, S>();
+                    let answer = Arc::clone(&call).answer_any(&mut slot).await;
+                    let value = match (answer, slot.returned()) {
+                        (Answer::Found, Some(value)) => value,
+                        (Answer::Revalidate(load), Some(value)) => {
                             detach(detached::load(load, body(ReturnShape::OF), unless));
                             value
                         }
-                        Answer::Run(mut load) => match load.instead_of_waiting() {
-                            Some(value) => value,
-                            None => detached::race(load, body(ReturnShape::OF), unless).await,
-                        },
+                        (Answer::Run(load) | Answer::Revalidate(load), _) => {
+                            detached::load_or_wait(load, || body(ReturnShape::OF), unless).await
+                        }
+                        // Nothing is found without a value.
+                        (Answer::Found, None) => body(ReturnShape::OF).await,
                     };
-                    call.remember(&value);
+                    call.remember(|| call.result_for_waiters(&value));
                     value
                 },
             },
@@ -211,10 +209,13 @@ impl<R> LocalAnswer<R> {
         R: Returns<S>,
         P: FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     {
-        match PreparedCall::planned(&cache, site, resource, plan) {
-            Some(call) => Self::of_planned(cache, call),
-            None => Self::without_cache(),
-        }
+        let instance = Instance::of_closure::<P>();
+        let Some((mut planned, held_back)) = ReadPlan::begin(&cache, site, resource, instance)
+        else {
+            return Self::without_cache();
+        };
+        plan(&mut planned);
+        Self::of_planned(cache, planned.end(held_back))
     }
 
     // In debug builds compiled once for each return type, and not in each function.

@@ -13,17 +13,15 @@
 //! There is no lease. In this process, callers that need the same entry wait at its load gate, and
 //! get only a value whose load began after they arrived.
 
-use std::any::TypeId;
 use std::sync::Arc;
 
 use super::Call;
 use super::answer::Answer;
-use super::call::{arrived, load_result};
+use super::answer_slot::AnswerSlot;
 use super::load::{Load, LoadRole};
 use crate::base::clock;
 use crate::call::enclosing;
 use crate::call::observe::{BypassReason, Status};
-use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
 use crate::call::transaction;
 use crate::coalesce::load_gate::{self, GateLeader, GateResult, GateRole};
@@ -54,7 +52,7 @@ impl Call {
     }
 
     /// Like `answer`, for an entry that is kept only in this process.
-    pub(super) async fn answer_in_process<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
+    pub(super) async fn answer_in_process(self: Arc<Self>, slot: &mut dyn AnswerSlot) -> Answer {
         let Some(local) = self.cache.local.clone() else {
             if let Some(site) = self.site {
                 site.report(Mistake::NoLocalTier, || {
@@ -66,18 +64,18 @@ impl Call {
         if let Some(reason) = self.barred_here() {
             return self.run_alone(reason);
         }
-        let fingerprint = self.fingerprint::<R::Value>();
+        let (fingerprint, _) = self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
         let run = match self.at_gate(fingerprint).await {
             GateOutcome::Run(run) => run,
-            GateOutcome::Joined(load_result) => match arrived(load_result) {
-                Some(value) => {
+            GateOutcome::Joined(load_result) => match slot.arrived(load_result) {
+                true => {
                     self.answered(Status::Miss {
                         stored: false,
                         joined: true,
                     });
-                    return Answer::Found(value);
+                    return Answer::Found;
                 }
-                None => return self.run_alone(BypassReason::OtherType),
+                false => return self.run_alone(BypassReason::OtherType),
             },
             GateOutcome::Alone(reason) => return self.run_alone(reason),
         };
@@ -92,29 +90,29 @@ impl Call {
         // Another caller may have loaded it meanwhile. Inside a body only a certain answer counts.
         if scope::mode() == Mode::Usual {
             let asked = ExpectedEntry {
-                type_id: TypeId::of::<R::Value>(),
+                type_id: slot.type_id(),
                 version: self.version,
                 extras: &self.extras,
             };
             let found = local.find_under(&self.own.key, &asked, stamp);
             let found = found.and_then(|found| {
-                let value = match found.value {
-                    Some(value) => R::from_value(value.downcast().ok()?),
-                    None => R::from_absence()?,
+                let is_taken = match found.value {
+                    Some(value) => slot.take_shared(value),
+                    None => slot.take_absence(),
                 };
-                Some((value, found.ttl))
+                is_taken.then_some(found.ttl)
             });
-            if let Some((value, ttl)) = found {
-                run.complete(|| load_result(&value));
+            if let Some(ttl) = found {
+                run.complete(|| slot.share());
                 self.answered(Status::Hit { ttl });
-                return Answer::Found(value);
+                return Answer::Found;
             }
         }
         let role = LoadRole::InProcess(Box::new((run, token, stamp)));
         Answer::Run(Load::new(self, role, None))
     }
 
-    fn run_alone<R>(self: Arc<Self>, reason: BypassReason) -> Answer<R> {
+    fn run_alone(self: Arc<Self>, reason: BypassReason) -> Answer {
         self.answered(Status::Bypass(reason));
         let load = Load::new(self, LoadRole::Alone, None);
         Answer::Run(match reason {

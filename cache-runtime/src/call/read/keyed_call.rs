@@ -1,13 +1,14 @@
 //! A call with its key, before the store is asked.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::audit::audited_hit::{Audited, draw};
+use super::local::again::Returnable;
 use super::local::local_lookup::{ExpectedValue, LocalLookup};
 use super::prepared::PreparedCall;
-use super::{Call, ReadPlan, timing};
+use super::{Call, timing};
 use crate::auditor::Draw;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -17,34 +18,17 @@ use crate::call::observe::BypassReason;
 use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
-use crate::engine::{Engine, EngineRef};
+use crate::engine::EngineRef;
 use crate::key::Key;
 use crate::local::AnyValue;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{Instance, Site};
 
 /// A call with its key.
 #[derive(Debug)]
 pub(super) enum KeyedCall<'a> {
     PreparedCall(EngineRef<'a>, Box<PreparedCall>),
     Call(Arc<Call>),
-}
-
-impl PreparedCall {
-    /// Prepares a call of an annotated function. Returns `None` if the resource's name is invalid.
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
-        cache: &Engine,
-        site: &'static Site,
-        resource: &'static str,
-        plan: P,
-    ) -> Option<Box<Self>> {
-        let (mut planned, held_back) =
-            ReadPlan::begin(cache, site, resource, Instance::of_closure::<P>())?;
-        plan(&mut planned);
-        Some(planned.end(held_back))
-    }
 }
 
 impl KeyedCall<'_> {
@@ -129,22 +113,34 @@ impl KeyedCall<'_> {
     /// The result that the request around the call remembers; counted and recorded.
     #[inline]
     pub(super) fn recall<R: Returns<S>, S>(&mut self) -> Option<R> {
+        let returnable = Returnable {
+            type_id: TypeId::of::<R::Value>,
+            absence: R::from_absence().is_some(),
+        };
+        match self.recall_any(returnable)? {
+            Some(value) => value.downcast().ok().map(R::from_value),
+            None => R::from_absence(),
+        }
+    }
+
+    /// The same for a call that can return these values.
+    fn recall_any(&mut self, returnable: Returnable) -> Option<Option<AnyValue>> {
         let Self::PreparedCall(cache, call) = self else {
             return None;
         };
         let options = &call.options;
         let recalled = memo::recall(options.memo, || {
             let key = call.key.text().to_owned();
-            (cache.id, key, TypeId::of::<R::Value>(), options.version)
+            (cache.id, key, (returnable.type_id)(), options.version)
         });
         if matches!(recalled, Recalled::Nothing) {
             return None;
         }
-        self.recalled(recalled)
+        self.recalled(recalled, returnable)
     }
 
     #[cold]
-    fn recalled<R: Returns<S>, S>(&mut self, recalled: Recalled) -> Option<R> {
+    fn recalled(&mut self, recalled: Recalled, returnable: Returnable) -> Option<Option<AnyValue>> {
         let Self::PreparedCall(cache, call) = self else {
             return None;
         };
@@ -160,17 +156,20 @@ impl KeyedCall<'_> {
         let is_usual = is_remembered && scope::mode() == Mode::Usual && !scope::is_strict();
         match recalled {
             Recalled::Answer(answer, _) if is_usual => {
-                let value = match answer {
-                    Some(value) => value.downcast().ok().map(R::from_value)?,
-                    None => R::from_absence()?,
+                let is_returnable = match &answer {
+                    Some(value) => Any::type_id(&**value) == (returnable.type_id)(),
+                    None => returnable.absence,
                 };
+                if !is_returnable {
+                    return None;
+                }
                 let lookup = self.lookup();
                 match lookup.resource.function() {
                     Some(function) => function.recalled.add_one(),
                     None => lookup.resource.counters.hits.add_one(),
                 }
                 lookup.record("request", Duration::MAX);
-                Some(value)
+                Some(answer)
             }
             // A caller that asks anew gets a newer result, which replaces what is remembered: a
             // request never goes back in time.

@@ -3,18 +3,20 @@
 //!
 //! This code is not compiled for each annotated function. It depends at most on the return type.
 
-use std::any::TypeId;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
+use super::answer_slot::{AnswerSlot, Slot};
+use super::audit::Compared;
 use super::audit::audited_hit::Audited;
-use super::audit::{Compared, answer, compare};
-use super::call::restore;
 use super::dependencies::learnt::NamedLoad;
 use super::hit::{Fallback, Hit};
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use super::report::load_span;
+use super::returned_value::{Returned, ReturnedValue};
 use super::{Call, StoreFilter};
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
@@ -23,7 +25,7 @@ use crate::base::nonce::Nonce;
 use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive, Step};
 use crate::call::observe::{StaleReason, Status};
-use crate::call::returns::{Loaded, Returns};
+use crate::call::returns::Returns;
 use crate::coalesce::bulkhead::{Bulkhead, BulkheadPermit};
 use crate::coalesce::load_gate::GateLeader;
 use crate::coalesce::single_flight::LoadResult;
@@ -110,22 +112,23 @@ impl Load {
         })
     }
 
-    /// The entry to return instead of waiting for a permit, if there is one.
-    pub(super) fn instead_of_waiting<R: Returns<S>, S>(&mut self) -> Option<R> {
-        let bulkhead = self.call.bulkhead()?;
+    /// Whether there is an entry to return instead of waiting for a permit.
+    pub(super) fn instead_of_waiting(&mut self, slot: &mut dyn AnswerSlot) -> bool {
+        let Some(bulkhead) = self.call.bulkhead() else {
+            return false;
+        };
         if let Some(permit) = bulkhead.try_enter() {
             self.has(permit);
-            return None;
+            return false;
         }
         if let Some(hit) = &self.audited {
             // If the value is known already, nothing has to be waited for.
-            return answer(hit.cached());
+            return slot.arrived(hit.cached());
         }
-        if !self.fallback.as_ref()?.covers_errors {
-            return None;
+        match self.fallback.take_if(|it| it.covers_errors) {
+            Some(it) => self.call.fall_back(&it, StaleReason::LoadsBusy, slot),
+            None => false,
         }
-        let fallback = self.fallback.take()?;
-        self.call.fall_back(*fallback, StaleReason::LoadsBusy)
     }
 
     /// Another caller was loading the entry for longer than the wait limit. If this one has to wait
@@ -135,17 +138,25 @@ impl Load {
         self
     }
 
-    /// Waits until the body may run. Returns the value instead, if it has been stored meanwhile.
-    pub(super) async fn enter<R: Returns<S>, S>(&mut self) -> Option<R> {
+    /// [`enter`](Self::enter), for code that is compiled in each program.
+    pub(super) fn enter_boxed<'s>(
+        &'s mut self,
+        slot: &'s mut (dyn AnswerSlot + 's),
+    ) -> BoxFuture<'s, bool> {
+        Box::pin(self.enter(slot))
+    }
+
+    /// Waits until the body may run. Returns true if the value has been stored meanwhile.
+    pub(super) async fn enter(&mut self, slot: &mut dyn AnswerSlot) -> bool {
         if self.permit.is_none()
             && let Some(bulkhead) = self.call.bulkhead()
         {
             let permit = self.wait_for_permit(bulkhead).await;
             if self.looks_again
                 && !mutation::is_active("waiters-for-a-permit-load-anew")
-                && let Some(value) = self.call.stored_meanwhile().await
+                && self.call.stored_meanwhile(slot).await
             {
-                return Some(value);
+                return true;
             }
             self.has(permit);
         }
@@ -158,7 +169,7 @@ impl Load {
             }
         }
         self.counted = Some(Loading::new(self.call.resource.function()));
-        None
+        false
     }
 
     /// Waits for a permit, unless the load that holds it waits for this load.
@@ -228,17 +239,21 @@ impl Load {
         R: Returns<S>,
         U: StoreFilter<R::Value>,
     {
-        let completion = self.complete(&returned, unless);
-        Box::pin(async move { completion.over().await.returns(returned) })
+        let over = self.completes(&returned, unless);
+        Box::pin(async move { over.await.returns(returned) })
     }
 
-    /// Hands the value to the waiters, and prepares it for the store. It does so before any await,
-    /// so that `R` need not be `Sync`.
-    pub(super) fn complete<R: Returns<S>, S>(
+    /// Hands the value to the waiters, prepares it for the store, and returns the step that stores
+    /// it. It does the former before any await, so that `R` need not be `Sync`.
+    pub(super) fn completes<R: Returns<S>, S>(
         self: Box<Self>,
         returned: &R,
         unless: impl StoreFilter<R::Value>,
-    ) -> Completion {
+    ) -> Step<EndedLoad> {
+        self.complete(&mut Returned::new(returned, unless)).over()
+    }
+
+    fn complete(self: Box<Self>, returned: &mut dyn ReturnedValue) -> Completion {
         let mut load = self;
         // The next load may run while this value is stored.
         load.permit = None;
@@ -246,7 +261,8 @@ impl Load {
         let call = Arc::clone(&load.call);
         let is_private = load.keep_alive.is_private();
         let audited = load.audited.take();
-        let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
+        let compared = audited.map(|it| returned.compare(it, &call));
+        let has_failed = returned.has_failed();
         let new_entry = match std::mem::replace(&mut load.role, LoadRole::Alone) {
             // The value may contain data that is never committed, or belong to another tenant. So
             // the waiters load by themselves.
@@ -266,30 +282,28 @@ impl Load {
                 None
             }
             LoadRole::Leader(permit) => {
-                let has_failed = matches!(returned.loaded(), Loaded::Failed);
                 let list = (!has_failed).then(|| call.names_anew()).flatten();
-                named = NamedLoad::hold(&permit, list, || call.result_for_waiters(returned));
+                named = NamedLoad::hold(&permit, list, || returned.for_waiters(&call));
                 load.role = LoadRole::Leader(permit);
-                call.pack(returned, unless)
+                returned.pack(&call)
             }
             LoadRole::Runner(run) => {
-                run.complete(|| call.result_for_waiters(returned));
+                run.complete(|| returned.for_waiters(&call));
                 load.role = LoadRole::Runner(run);
                 None
             }
             LoadRole::InProcess(kept) => {
                 let (run, token, stamp) = *kept;
                 // Before the waiters are told, so that a caller that arrives then finds the entry.
-                is_kept = Some(call.keep_loaded(returned, unless, token, stamp));
-                run.complete(|| call.result_for_waiters(returned));
+                is_kept = Some(call.keep_loaded(returned, token, stamp));
+                run.complete(|| returned.for_waiters(&call));
                 None
             }
             LoadRole::Alone => None,
         };
-        let has_failed = matches!(returned.loaded(), Loaded::Failed);
         call.loaded_for(load.began.elapsed(), has_failed);
         if !is_private {
-            call.remember(returned);
+            call.remember(|| returned.for_waiters(&call));
         }
         Completion {
             load,
@@ -319,38 +333,41 @@ impl Call {
         Some(self.cache.bulkheads.of(site, self.max_loads))
     }
 
-    /// The value, if it is there by now.
-    async fn stored_meanwhile<R: Returns<S>, S>(&self) -> Option<R> {
+    /// Whether the value is there by now.
+    async fn stored_meanwhile(&self, slot: &mut dyn AnswerSlot) -> bool {
         if self.is_kept_here_only() {
-            return match self.find::<R::Value>()? {
-                (Some(value), _) => Some(R::from_value(value)),
-                (None, _) => R::from_absence(),
+            return match self.find_any(slot.type_id(), slot.fingerprint()) {
+                Some((Some(value), _)) => slot.take_shared(value),
+                Some((None, _)) => slot.take_absence(),
+                None => false,
             };
         }
         let cache = &self.cache;
         if self.barred_from_asking().is_some() {
-            return None;
+            return false;
         }
         let mut budget = CallBudget::new(cache.config.command_budget);
-        let lookup = budget.spend(self.look_at_all()).await.ok()?;
+        let Ok(lookup) = budget.spend(self.look_at_all()).await else {
+            return false;
+        };
         // The entry may have listed further dependencies.
         let is_pending = cache.invalidations.is_pending(self.entry_ref());
         if is_pending || enclosing::bars(cache, self.entry_ref()).is_some() {
-            return None;
+            return false;
         }
-        let hit = Hit::of(*lookup, self.fingerprint::<R::Value>())?;
-        restore(hit.content, hit.codec, &hit.payload)
+        let (fingerprint, _) = self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
+        Hit::of(*lookup, fingerprint)
+            .is_some_and(|hit| slot.restore(hit.content, hit.codec, &hit.payload))
     }
 
     /// Keeps the loaded value in this process; returns whether it is kept.
-    fn keep_loaded<R: Returns<S>, S>(
+    fn keep_loaded(
         &self,
-        returned: &R,
-        unless: impl StoreFilter<R::Value>,
+        returned: &mut dyn ReturnedValue,
         token: ReadToken,
         stamp: Stamp,
     ) -> bool {
-        let (Some(local), Some(entry)) = (&self.cache.local, self.pack(returned, unless)) else {
+        let (Some(local), Some(entry)) = (&self.cache.local, returned.pack(self)) else {
             return false;
         };
         if let Some(list) = self.names_anew() {
@@ -365,7 +382,7 @@ impl Call {
         };
         let local_entry = NewLocalEntry {
             value,
-            type_id: TypeId::of::<R::Value>(),
+            type_id: returned.type_id(),
             version: self.version,
             extras: self.extras.as_slice().into(),
             ttl: entry.fresh_for,
@@ -457,16 +474,24 @@ pub(super) struct EndedLoad {
 }
 
 impl EndedLoad {
+    /// Finds what to return instead, or reports the status.
+    fn instead(self, slot: &mut dyn AnswerSlot) {
+        let is_audited = self.cached.is_some_and(|cached| slot.arrived(cached));
+        let falls_back = |it: Box<Fallback>, slot: &mut dyn AnswerSlot| {
+            self.call.fall_back(&it, StaleReason::LoadFailed, slot)
+        };
+        if !is_audited && !self.fallback.is_some_and(|it| falls_back(it, slot)) {
+            self.call.said(self.status);
+        }
+    }
+
     pub(super) fn returns<R: Returns<S>, S>(self, returned: R) -> R {
-        if let Some(hit) = self.cached.and_then(answer) {
-            return hit;
+        if self.cached.is_none() && self.fallback.is_none() {
+            self.call.said(self.status);
+            return returned;
         }
-        if let Some(fallback) = self.fallback
-            && let Some(instead) = self.call.fall_back(*fallback, StaleReason::LoadFailed)
-        {
-            return instead;
-        }
-        self.call.said(self.status);
-        returned
+        let mut slot = Slot::of::<R, S>();
+        self.instead(&mut slot);
+        slot.returned().unwrap_or(returned)
     }
 }

@@ -6,6 +6,7 @@
 //! result (`pack.rs`, `permit.rs`). `batch.rs` does the same for many ids.
 
 mod answer;
+mod answer_slot;
 mod answering;
 mod audit;
 mod batch;
@@ -16,6 +17,7 @@ mod dependencies;
 mod detached;
 mod entry_point;
 mod hit;
+mod in_place;
 mod in_process;
 mod keyed_call;
 mod load;
@@ -23,11 +25,13 @@ mod local;
 mod lookup_loop;
 mod new_entry;
 mod pack;
+mod packable;
 mod permit;
 mod plan;
 mod prepared;
 mod read_options;
 mod report;
+mod returned_value;
 mod store_filter;
 #[cfg(test)]
 mod tests;
@@ -42,6 +46,8 @@ pub(crate) use self::dependencies::known::any_tag;
 pub use self::entry_point::Read;
 pub(crate) use self::hit::Hit;
 pub(crate) use self::lookup_loop::{Action, LookupLoop};
+pub(crate) use self::new_entry::NewEntry;
+pub(crate) use self::packable::Packed;
 pub(crate) use self::permit::Permit;
 pub use self::plan::ReadPlan;
 pub(crate) use self::store_filter::StoreFilter;

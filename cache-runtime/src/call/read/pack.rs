@@ -2,7 +2,6 @@
 
 use std::any::TypeId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,14 +10,14 @@ use bytes::Bytes;
 use super::call::{Call, load_result};
 use super::context::LoadContext;
 use super::new_entry::NewEntry;
+use super::packable::{Packable, Packed};
 use super::store_filter::StoreFilter;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
 use crate::base::nonce::random_fraction;
 use crate::call::returns::{Loaded, Returns};
 use crate::coalesce::single_flight::LoadResult;
-use crate::protocol::cacheable::Cacheable;
-use crate::protocol::codec::{self, Compare, Footprint, Refusal};
+use crate::protocol::codec::{self, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
 use crate::registry;
@@ -38,7 +37,10 @@ impl Call {
             Loaded::Failed => None,
             Loaded::Absent => self.pack_absence(),
             Loaded::Value(value) if unless.refuses(value) => None,
-            Loaded::Value(value) => self.pack_or_count::<_, R::Compare>(value, || returned.share()),
+            Loaded::Value(value) => {
+                let share = || returned.share();
+                self.pack_or_count(&Packed::<_, R::Compare>::new(value, &share))
+            }
         }
     }
 
@@ -62,14 +64,10 @@ impl Call {
     }
 
     /// Returns the entry for a value. If it can't be stored, counts that and returns `None`.
-    pub(super) fn pack_or_count<V: Cacheable, C: Compare<V>>(
-        &self,
-        value: &V,
-        share: impl FnOnce() -> Option<Arc<V>>,
-    ) -> Option<NewEntry> {
+    pub(super) fn pack_or_count(&self, value: &dyn Packable) -> Option<NewEntry> {
         let default = self.cache.config.default_ttl;
         let fresh_for = self.fresh_for(self.ttl.of_value(self.resource.operator_ttl, default));
-        match self.pack_value::<V, C>(value, share, fresh_for) {
+        match self.pack_value(value, fresh_for) {
             Ok(new_entry) => new_entry.lasts().then_some(new_entry),
             Err(reason) => {
                 self.resource.counters.errors.add_one();
@@ -93,42 +91,37 @@ impl Call {
     /// Returns the entry for a value. A value that the codec would lose is refused, even if the
     /// store keeps values decoded, so that every tier returns the same value. A value whose type
     /// panics is refused too. Its caller gets it all the same, since the function has returned it.
-    pub(crate) fn pack_value<V: Cacheable, C: Compare<V>>(
+    pub(crate) fn pack_value(
         &self,
-        value: &V,
-        share: impl FnOnce() -> Option<Arc<V>>,
+        value: &dyn Packable,
         fresh_for: Duration,
     ) -> Result<NewEntry, Error> {
         if mutation::is_active("panics-of-types-spread") {
-            return self.pack_unguarded::<V, C>(value, share, fresh_for);
+            return self.pack_unguarded(value, fresh_for);
         }
-        let pack = || self.pack_unguarded::<V, C>(value, share, fresh_for);
+        let pack = || self.pack_unguarded(value, fresh_for);
         catch_unwind(AssertUnwindSafe(pack)).unwrap_or_else(|_| {
-            self.distrust::<V>();
-            Err(self.loses::<V>(panicked()))
+            self.distrust(value.type_id());
+            Err(self.loses(value.type_id(), panicked()))
         })
     }
 
-    fn pack_unguarded<V: Cacheable, C: Compare<V>>(
-        &self,
-        value: &V,
-        share: impl FnOnce() -> Option<Arc<V>>,
-        fresh_for: Duration,
-    ) -> Result<NewEntry, Error> {
+    fn pack_unguarded(&self, value: &dyn Packable, fresh_for: Duration) -> Result<NewEntry, Error> {
+        let loses = |refusal| self.loses(value.type_id(), refusal);
         let representation = match self.is_kept_here_only() {
             true => Representation::Decoded,
             false => self.cache.store.representation(),
         };
-        if V::schema().is_endless && !V::is_verbatim() {
-            return Err(self.loses::<V>(endless()));
+        if value.schema().is_endless && !value.is_verbatim() {
+            return Err(loses(endless()));
         }
         let plain = self.codec.plain();
         let (codec, payload, size) = match representation {
             Representation::Encoded => {
                 let encoded = value.to_bytes(plain);
-                let (bytes, footprint) = encoded.map_err(|it| self.loses::<V>(it))?;
+                let (bytes, footprint) = encoded.map_err(loses)?;
                 self.within_limit(bytes.len())?;
-                self.verify::<V, C>(value, &footprint, || Ok(bytes.clone()))?;
+                self.verify(value, &footprint, || Ok(bytes.clone()))?;
                 let over = match self.codec.is_compressed() {
                     true => Some(0),
                     false => self.cache.config.compress_over,
@@ -139,11 +132,11 @@ impl Call {
             }
             Representation::Decoded => {
                 let measured = value.measure(plain);
-                let (size, footprint) = measured.map_err(|it| self.loses::<V>(it))?;
+                let (size, footprint) = measured.map_err(loses)?;
                 let size = self.within_limit(size)?;
                 let encode = || value.to_bytes(plain).map(|(bytes, _)| bytes);
-                self.verify::<V, C>(value, &footprint, encode)?;
-                let payload = share().map_or(Payload::Empty, |value| Payload::Decoded(value));
+                self.verify(value, &footprint, encode)?;
+                let payload = value.share().map_or(Payload::Empty, Payload::Decoded);
                 (plain, payload, size)
             }
         };
@@ -171,25 +164,34 @@ impl Call {
     /// another value, or they would share what one of them changes, they load by themselves.
     pub(super) fn result_for_waiters<R: Returns<S>, S>(&self, returned: &R) -> Option<LoadResult> {
         match returned.loaded() {
-            Loaded::Value(value) if !self.may_be_cloned::<_, R::Compare>(value) => {
-                Some(LoadResult::Failure)
+            Loaded::Value(value) => {
+                let share = || returned.share();
+                self.value_for_waiters(&Packed::<_, R::Compare>::new(value, &share))
             }
-            _ => load_result(returned),
+            Loaded::Absent | Loaded::Failed => load_result(returned),
+        }
+    }
+
+    /// The same for a value.
+    pub(super) fn value_for_waiters(&self, value: &dyn Packable) -> Option<LoadResult> {
+        match self.may_be_cloned(value) {
+            true => value.share().map(LoadResult::Value),
+            false => Some(LoadResult::Failure),
         }
     }
 
     /// Whether each caller may get a clone of this value. Asked of a function's first values, and
     /// of some later ones.
-    pub(super) fn may_be_cloned<V: Cacheable, C: Compare<V>>(&self, value: &V) -> bool {
-        if V::is_verbatim() || mutation::is_active("waiters-get-any-clone") {
+    pub(super) fn may_be_cloned(&self, value: &dyn Packable) -> bool {
+        if value.is_verbatim() || mutation::is_active("waiters-get-any-clone") {
             return true;
         }
         let codec = self.codec.plain();
-        let trust = self.resource.trust(self.site, TypeId::of::<V>(), codec);
+        let trust = self.resource.trust(self.site, value.type_id(), codec);
         if !trust.wants_clone() && !self.cache.config.verifies_all {
             return true;
         }
-        let check = || is_its_callers_own::<V, C>(codec, value, true);
+        let check = || is_its_callers_own(codec, value, true);
         let is_own = catch_unwind(AssertUnwindSafe(check)).is_ok_and(|checked| checked.is_ok());
         if !is_own {
             trust.loses_clones();
@@ -199,51 +201,49 @@ impl Call {
 
     /// Decodes the value again and compares, unless its function has already shown that the codec
     /// preserves such values.
-    pub(super) fn verify<V: Cacheable, C: Compare<V>>(
+    fn verify(
         &self,
-        value: &V,
+        value: &dyn Packable,
         footprint: &Footprint,
         encode: impl FnOnce() -> Result<Bytes, Refusal>,
     ) -> Result<(), Error> {
-        if V::is_verbatim() {
+        if value.is_verbatim() {
             return Ok(());
         }
-        let trust = self
-            .resource
-            .trust(self.site, TypeId::of::<V>(), self.codec.plain());
+        let codec = self.codec.plain();
+        let trust = self.resource.trust(self.site, value.type_id(), codec);
         let is_wanted = trust.wants(footprint) || self.is_in_doubt.load(Ordering::Relaxed);
-        if !is_wanted && !self.cache.config.verifies_all && !V::schema().guesses {
+        if !is_wanted && !self.cache.config.verifies_all && !value.schema().guesses {
             return Ok(());
         }
         let is_news = trust.is_news(footprint);
-        let verified =
-            encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes));
+        let verified = encode().and_then(|bytes| value.verify(codec, &bytes));
         let is_asked = is_news || self.cache.config.verifies_all;
         let verified = verified
-            .and_then(|()| is_comparable::<V, C>(value, is_asked))
+            .and_then(|()| is_comparable(value, is_asked))
             .and_then(|()| {
-                let checked = is_its_callers_own::<V, C>(self.codec.plain(), value, is_asked);
+                let checked = is_its_callers_own(codec, value, is_asked);
                 checked.inspect_err(|_| trust.loses_clones())
             });
         match verified {
             Ok(()) => {
                 trust.keeps(footprint);
                 // A field that serde skips may have its default in these values.
-                if is_news && value.leaves_out(C::text(value).as_deref()) {
+                if is_news && value.leaves_out(value.text().as_deref()) {
                     trust.loses();
                 }
                 Ok(())
             }
             Err(refusal) => {
                 trust.loses();
-                Err(self.loses::<V>(refusal))
+                Err(self.loses(value.type_id(), refusal))
             }
         }
     }
 
     /// Reports, once per function, that the codec would lose the value.
-    pub(super) fn loses<V: Cacheable>(&self, refusal: Refusal) -> Error {
-        registry::report_loss(self.site, &self.resource.name, TypeId::of::<V>(), &refusal);
+    pub(super) fn loses(&self, type_id: TypeId, refusal: Refusal) -> Error {
+        registry::report_loss(self.site, &self.resource.name, type_id, &refusal);
         refusal.into()
     }
 }
@@ -268,11 +268,7 @@ fn endless() -> Refusal {
 
 /// Hits from memory are clones. So a clone has to be the same value, and what a caller does with
 /// its own must not reach others.
-fn is_its_callers_own<V: Cacheable, C: Compare<V>>(
-    codec: CodecId,
-    value: &V,
-    is_asked: bool,
-) -> Result<(), Refusal> {
+fn is_its_callers_own(codec: CodecId, value: &dyn Packable, is_asked: bool) -> Result<(), Refusal> {
     if !is_asked || mutation::is_active("clones-trusted") {
         return Ok(());
     }
@@ -285,17 +281,17 @@ fn is_its_callers_own<V: Cacheable, C: Compare<V>>(
             "store what is in it",
         ));
     }
-    codec::verify_clone::<V, C>(codec, value)
+    value.verify_clone(codec)
 }
 
 /// Encoding a value again can't show what was left out of both. So a value with a field that is not
 /// serialised, and whose type has no `Debug`, is not known to come back.
-fn is_comparable<V: Cacheable, C: Compare<V>>(value: &V, is_asked: bool) -> Result<(), Refusal> {
+fn is_comparable(value: &dyn Packable, is_asked: bool) -> Result<(), Refusal> {
     if !is_asked {
         return Ok(());
     }
-    if let Some(text) = C::text(value) {
-        let is_hidden = C::equal(value, value).is_none() && value.hides(&text);
+    if let Some(text) = value.text() {
+        let is_hidden = !value.is_comparable() && value.hides(&text);
         if !is_hidden || mutation::is_active("hidden-parts-trusted") {
             return Ok(());
         }

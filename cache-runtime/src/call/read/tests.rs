@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::answer_slot::Slot;
 use super::*;
 use crate::Cache;
 use crate::base::nonce::Nonce;
@@ -29,8 +30,13 @@ async fn a_call_that_waits_is_small() {
     let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
     let key = Key::entity("users", 1).expect("a key");
     let call = || Arc::new(Call::manual(cache.handle().expect("it is on"), &key, None));
-    let asked = call().answer_or_load::<Result<String, ()>, Fallible<Owned>>();
-    assert!(size_of_val(&*asked) <= 416, "{}", size_of_val(&*asked));
+    let mut slot = Slot::of::<Result<String, ()>, Fallible<Owned>>();
+    let asked = call().asks(&mut slot);
+    assert!(size_of_val(&*asked) <= 440, "{}", size_of_val(&*asked));
+    drop(asked);
+    // The rest is part of the caller's own future.
+    let whole = call().answer_or_load::<Result<String, ()>, Fallible<Owned>>();
+    assert!(size_of_val(&whole) <= 96, "{}", size_of_val(&whole));
 
     let call = call();
     let mut lookup_loop = LookupLoop::new(&call, call.fingerprint::<String>());

@@ -95,9 +95,14 @@ impl WriteInProgress {
         &self.guard.cache
     }
 
-    /// Must be called right before the body runs. Returns what keeps the write alive meanwhile.
-    pub(super) fn start_body(&mut self) -> &mut KeepAlive {
-        self.guard.start_body()
+    /// Must be called right before the body runs.
+    pub(super) fn start_body(&mut self) {
+        self.guard.start_body();
+    }
+
+    /// Returns what keeps the write alive while the body runs.
+    pub(super) fn keep_alive(&mut self) -> &mut KeepAlive {
+        &mut self.guard.keep_alive
     }
 
     /// Makes the guard do nothing when it is dropped; for a mutation that ends it too early.
@@ -283,7 +288,7 @@ impl Guard {
         Ok(())
     }
 
-    fn start_body(&mut self) -> &mut KeepAlive {
+    fn start_body(&mut self) {
         self.state = State::Running;
         let renewal = self.announced().map(|intent| {
             Renewal::new(
@@ -298,7 +303,6 @@ impl Guard {
         } = &self.planned.request;
         let frame = Frame::write(&self.cache, deletes.as_slice(), rotates.as_slice());
         self.keep_alive = KeepAlive::new(frame, renewal).within(self.span.clone());
-        &mut self.keep_alive
     }
 
     /// Returns the intent, if there is one.

@@ -10,15 +10,15 @@
 
 mod guard;
 mod plan;
+mod writing;
 
 use std::marker::PhantomData;
-use std::pin::pin;
 
 use self::guard::{WriteInProgress, WriteOutcome};
 pub(crate) use self::plan::PlannedWrite;
 pub use self::plan::WritePlan;
+use self::writing::{Classifier, Writing};
 use crate::base::error::Error;
-use crate::call::keep_alive::KeptAlive;
 use crate::call::returns::{ReturnShape, WriteReturns};
 use crate::call::scope;
 use crate::engine::Handle;
@@ -148,54 +148,44 @@ where
         F: Future<Output = R>,
     {
         let beginning = guard::begin(self.active, self.site, self.refuse.is_some());
+        let Some(beginning) = beginning else {
+            return Writing::Off {
+                body: body(ReturnShape::OF),
+            };
+        };
         let classifier = OutcomeClassifier {
             site: self.site,
             on_ok: self.on_ok,
             rejected: self.rejected,
             result: self.result,
+            kind: PhantomData,
         };
-        async move {
-            let Some(beginning) = beginning else {
-                return body(ReturnShape::OF).await;
-            };
-            let (mut writing, problem) = beginning.await;
-            if let (Some(refuse), Some(error)) = (self.refuse, problem) {
-                return refuse(error);
-            }
-            let watched = KeptAlive {
-                body: pin!(body(ReturnShape::OF)),
-                keep_alive: writing.start_body(),
-            };
-            let returned = watched.await;
-            if crate::base::mutation::is_active("over-before-it-is-judged") {
-                writing.disarm_for_mutation();
-            }
-            let outcome = classifier.classify(&writing, &returned);
-            writing.finish(outcome).await;
-            returned
+        Writing::Beginning {
+            beginning,
+            rest: Some((body, classifier, self.refuse)),
         }
     }
 }
 
 /// Decides the outcome of a write from its result, with the options of the attribute.
-struct OutcomeClassifier<J, D> {
+struct OutcomeClassifier<R, S, J, D> {
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
     result: Option<D>,
+    kind: PhantomData<fn() -> (R, S)>,
 }
 
-impl<J, D> OutcomeClassifier<J, D> {
-    /// Runs only the author's code. If that panics, the write counts as one whose body panicked.
-    fn classify<R: WriteReturns<S>, S>(
-        self,
-        writing: &WriteInProgress,
-        returned: &R,
-    ) -> WriteOutcome
-    where
-        J: Fn(&R::Error) -> bool,
-        D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
-    {
+impl<R, S, J, D> Classifier<R> for OutcomeClassifier<R, S, J, D>
+where
+    R: WriteReturns<S>,
+    J: Fn(&R::Error) -> bool,
+    D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
+{
+    type Shape = ReturnShape<R, S>;
+    const SHAPE: Self::Shape = ReturnShape::OF;
+
+    fn classify(self, writing: &WriteInProgress, returned: &R) -> WriteOutcome {
         let error = returned.error();
         WriteOutcome {
             has_failed: error.is_some(),

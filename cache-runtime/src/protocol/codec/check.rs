@@ -71,7 +71,9 @@ impl Check {
     }
 
     pub(super) fn into_leaves(self) -> Vec<(String, String)> {
-        self.leaves.map(RefCell::into_inner).unwrap_or_default()
+        let mut leaves = self.leaves.map(RefCell::into_inner).unwrap_or_default();
+        leaves.sort_unstable();
+        leaves
     }
 
     pub(super) fn makes_digest(&self) -> bool {

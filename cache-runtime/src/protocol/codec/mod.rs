@@ -63,9 +63,12 @@ pub(crate) fn encode<V: Serialize>(
     codec: CodecId,
     value: &V,
 ) -> Result<(Vec<u8>, Footprint), Refusal> {
-    let mut bytes = Vec::new();
-    let footprint = write_checked(codec, value, &mut bytes)?;
-    Ok((bytes, footprint))
+    let mut written = Written {
+        bytes: Some(Vec::new()),
+        length: 0,
+    };
+    let footprint = write_checked(codec, value, &mut written)?;
+    Ok((written.bytes.unwrap_or_default(), footprint))
 }
 
 /// Like [`encode`], but returns only the length and keeps no bytes.
@@ -73,15 +76,15 @@ pub(crate) fn measure<V: Serialize>(
     codec: CodecId,
     value: &V,
 ) -> Result<(usize, Footprint), Refusal> {
-    let mut counter = Counter(0);
-    let footprint = write_checked(codec, value, &mut counter)?;
-    Ok((counter.0, footprint))
+    let mut written = Written::default();
+    let footprint = write_checked(codec, value, &mut written)?;
+    Ok((written.length, footprint))
 }
 
 fn write_checked<V: Serialize>(
     codec: CodecId,
     value: &V,
-    into: &mut impl io::Write,
+    into: &mut Written,
 ) -> Result<Footprint, Refusal> {
     let check = Check::new(codec);
     match write(codec, &check.whole(value), into) {
@@ -94,7 +97,7 @@ fn write_checked<V: Serialize>(
 /// unless `is_ordered`; `None` if the value can't be encoded.
 pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V, is_ordered: bool) -> Option<u64> {
     let check = Check::with_digest(codec, is_ordered);
-    write(codec, &check.whole(value), &mut io::sink()).ok()?;
+    write(codec, &check.whole(value), &mut Written::default()).ok()?;
     Some(check.digest())
 }
 
@@ -102,12 +105,14 @@ pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V, is_ordered: bool) 
 pub(crate) fn difference<V: Serialize>(codec: CodecId, one: &V, other: &V) -> Option<String> {
     let leaves = |value| {
         let check = Check::with_leaves(codec);
-        write(codec, &check.whole(value), &mut io::sink()).ok()?;
-        let mut leaves = check.into_leaves();
-        leaves.sort_unstable();
-        Some(leaves)
+        write(codec, &check.whole(value), &mut Written::default()).ok()?;
+        Some(check.into_leaves())
     };
-    let (one, other) = (leaves(one)?, leaves(other)?);
+    first_difference(&leaves(one)?, &leaves(other)?)
+}
+
+/// The path of the first leaf that only one of two sorted lists has.
+fn first_difference(one: &[(String, String)], other: &[(String, String)]) -> Option<String> {
     let first = one.iter().find(|leaf| other.binary_search(leaf).is_err());
     let first = first.or_else(|| other.iter().find(|leaf| one.binary_search(leaf).is_err()));
     first.map(|(path, _)| path.clone())
@@ -212,11 +217,7 @@ impl Display for WriteError {
     }
 }
 
-fn write<V: Serialize>(
-    codec: CodecId,
-    value: &V,
-    into: &mut impl io::Write,
-) -> Result<(), WriteError> {
+fn write<V: Serialize>(codec: CodecId, value: &V, into: &mut Written) -> Result<(), WriteError> {
     match codec {
         CodecId::Json => serde_json::to_writer(into, value).map_err(WriteError::Json),
         // With the names of fields, so that adding a field does not turn all entries into misses.
@@ -240,12 +241,27 @@ pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> 
     })
 }
 
-struct Counter(usize);
+/// What a serializer has written: how many bytes, and the bytes if they are wanted. One type for
+/// both, so that each type of values is compiled with each codec once.
+#[derive(Default)]
+struct Written {
+    bytes: Option<Vec<u8>>,
+    length: usize,
+}
 
-impl io::Write for Counter {
+impl io::Write for Written {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
+        if let Some(written) = &mut self.bytes {
+            written.extend_from_slice(bytes);
+        }
+        self.length += bytes.len();
         Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes).map(drop)
     }
 
     fn flush(&mut self) -> io::Result<()> {

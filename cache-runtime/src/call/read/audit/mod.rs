@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::audited_hit::Audited;
-use super::call::{Call, arrived, load_result, value_of};
+use super::call::{Call, load_result, value_of};
 use crate::auditor::{Cleared, Draw, Identity, Suspicion};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
@@ -133,11 +133,6 @@ fn compared_unguarded<V: Cacheable, C: Compare<V>>(
         }),
         None => Compared::Unknown,
     }
-}
-
-/// The cache's answer, for a caller whose body has failed.
-pub(super) fn answer<R: Returns<S>, S>(cached: LoadResult) -> Option<R> {
-    arrived(cached)
 }
 
 /// `None` is an absence.

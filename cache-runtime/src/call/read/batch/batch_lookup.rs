@@ -1,6 +1,7 @@
 //! Looks up the ids of a batch: each is found, has to be loaded under a lease, or bypasses the
 //! cache.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::call::scope::{self, Mode};
 use crate::call::transaction;
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
-use crate::local::ReadToken;
+use crate::local::{AnyValue, ReadToken};
 use crate::protocol::entry::Content;
 use crate::store::{EntryRef, Expected, LookupReply, Store};
 
@@ -339,11 +340,12 @@ fn judged<V: crate::Cacheable>(
         EntryState::Hit(hit) | EntryState::Past(hit, _) => {
             match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
                 (Content::Absence, _) => {
-                    call.keep::<V>(&hit, None, read_token);
+                    call.keep(&hit, TypeId::of::<V>(), None, read_token);
                     Ok(Some(IdAnswer::Found(None, Tier::Store, hit.ttl)))
                 }
                 (_, Some(value)) => {
-                    call.keep(&hit, Some(&value), read_token);
+                    let kept = Some(Arc::clone(&value) as AnyValue);
+                    call.keep(&hit, TypeId::of::<V>(), kept, read_token);
                     Ok(Some(IdAnswer::Found(Some(value), Tier::Store, hit.ttl)))
                 }
                 (_, None) => {

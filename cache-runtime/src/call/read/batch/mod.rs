@@ -26,6 +26,7 @@ use super::audit::audited_hit::Audited;
 use super::audit::{Compared, compare_one};
 use super::context::LoadContext;
 use super::dependencies::learnt::NamedLoad;
+use super::packable::Packed;
 use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::report::load_span;
@@ -402,15 +403,20 @@ where
         }
         let value = returned.get(id);
         let named = NamedLoad::hold(&permit, call.names_anew(), || match value {
-            Some(value) if !call.may_be_cloned::<_, R::Compare>(value) => Some(LoadResult::Failure),
-            Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
+            Some(value) => {
+                let share = || returned.share(id);
+                call.value_for_waiters(&Packed::<_, R::Compare>::new(value, &share))
+            }
             None => Some(LoadResult::Absence),
         });
         let new_entry = match value {
             _ if call.is_no_store() => None,
             None => call.pack_absence(),
             Some(value) if unless.refuses(value) => None,
-            Some(value) => call.pack_or_count::<_, R::Compare>(value, || returned.share(id)),
+            Some(value) => {
+                let share = || returned.share(id);
+                call.pack_or_count(&Packed::<_, R::Compare>::new(value, &share))
+            }
         };
         match named {
             Some(named) => anew.push(async move {

@@ -1,21 +1,19 @@
 //! The local entries of a call: the one that answers it, and the one made from the store's answer.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Call;
-use super::super::call::{restore, value_of};
+use super::super::answer_slot::AnswerSlot;
 use super::super::hit::Hit;
 use super::super::timing;
 use super::local_lookup::ExpectedValue;
 use crate::base::clock;
 use crate::call::observe::Status;
-use crate::call::returns::Returns;
 use crate::local::{AnyValue, NewLocalEntry, ReadToken};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec;
-use crate::protocol::entry::Content;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::Payload;
 
@@ -23,18 +21,26 @@ impl Call {
     /// Returns the local entry for one id of a batch, and how long it is fresh. Does not record the
     /// hit.
     pub(crate) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
+        match self.find_any(TypeId::of::<V>(), Fingerprint::of::<V>)? {
+            (Some(value), ttl) => Some((Some(value.downcast().ok()?), ttl)),
+            (None, ttl) => Some((None, ttl)),
+        }
+    }
+
+    /// The same for values of this type.
+    pub(in super::super) fn find_any(
+        &self,
+        type_id: TypeId,
+        fingerprint: fn(u32) -> Fingerprint,
+    ) -> Option<(Option<AnyValue>, Duration)> {
         let wanted = ExpectedValue {
-            type_id: TypeId::of::<V>(),
-            fingerprint: Fingerprint::of::<V>,
+            type_id,
+            fingerprint,
             absence: true,
         };
-        let (value, ttl) = match timing::is_drawn() {
+        match timing::is_drawn() {
             false => self.find_now(&wanted),
             true => self.find_timed(&wanted),
-        }?;
-        match value {
-            Some(value) => Some((Some(value.downcast().ok()?), ttl)),
-            None => Some((None, ttl)),
         }
     }
 
@@ -60,33 +66,32 @@ impl Call {
         keeps.then(|| local.read_token(self.entry_ref())).flatten()
     }
 
-    /// Serves the store's answer, and stores it as a local entry.
-    pub(crate) fn serve_and_keep<R: Returns<S>, S>(
+    /// Serves the store's answer, and stores it as a local entry. Returns false if it does not
+    /// decode.
+    pub(in super::super) fn serve_and_keep(
         &self,
         hit: &Hit,
         read_token: Option<ReadToken>,
-    ) -> Option<R> {
-        let returned = match (hit.content, read_token) {
-            (Content::Value, Some(read_token)) => {
-                let value = value_of::<R::Value>(hit.codec, &hit.payload)?;
-                self.keep(hit, Some(&value), Some(read_token));
-                R::from_value(value)
-            }
-            (content, read_token) => {
-                let returned = restore(content, hit.codec, &hit.payload)?;
-                self.keep::<R::Value>(hit, None, read_token);
-                returned
-            }
+        slot: &mut dyn AnswerSlot,
+    ) -> bool {
+        if !slot.restore(hit.content, hit.codec, &hit.payload) {
+            return false;
+        }
+        let value = match read_token {
+            Some(_) => slot.keep(),
+            None => None,
         };
+        self.keep(hit, slot.type_id(), value, read_token);
         self.answered(Status::Hit { ttl: hit.ttl });
-        Some(returned)
+        true
     }
 
     /// Stores the store's answer as a local entry, if flags were taken before the read.
-    pub(crate) fn keep<V: Cacheable>(
+    pub(crate) fn keep(
         &self,
         hit: &Hit,
-        value: Option<&Arc<V>>,
+        type_id: TypeId,
+        value: Option<AnyValue>,
         read_token: Option<ReadToken>,
     ) {
         let (Some(local), Some(read_token)) = (&self.cache.local, read_token) else {
@@ -101,8 +106,8 @@ impl Call {
         local.keep(
             read_token,
             NewLocalEntry {
-                value: value.map(|value| Arc::clone(value) as Arc<dyn Any + Send + Sync>),
-                type_id: TypeId::of::<V>(),
+                value,
+                type_id,
                 version: self.version,
                 extras: self.extras.as_slice().into(),
                 ttl: hit.ttl,
