@@ -242,7 +242,7 @@ impl Cache {
                 "a transaction is open around the call and may be rolled back; call `set` after its commit",
             ));
         }
-        let new_entry = packed(&call, value, ttl)?;
+        let new_entry = packed(call, value, ttl)?;
         if call.cache.invalidations.is_pending(call.entry_ref()) {
             return Err(Error::unavailable(
                 "an invalidation of this entry is still waiting for the store; try again later",
