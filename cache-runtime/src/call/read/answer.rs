@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use super::answer_slot::{AnswerSlot, Slot};
 use super::audit::audited_hit::{Audited, draw};
 use super::call::Call;
+use super::hit::{Fallback, Hit};
 use super::load::{Load, LoadRole};
 use super::lookup_loop::{Action, LookupLoop, UnleasedRole};
 use crate::auditor::Draw;
@@ -83,6 +84,37 @@ impl Call {
         // An entry that is kept here only can't be looked at again in the store.
         let role = self.audit.filter(|_| !self.is_kept_here_only())?;
         draw(&self.cache, role, &self.own.key)
+    }
+
+    /// Serves the value of an entry, and reports and counts the hit. Returns false if it does not
+    /// decode.
+    pub(super) fn serve(&self, hit: &Hit, reason: StaleReason, slot: &mut dyn AnswerSlot) -> bool {
+        if !slot.restore(hit.content, hit.codec, &hit.payload) {
+            self.doubts();
+            return false;
+        }
+        self.answered(match hit.past.is_zero() {
+            true => Status::Hit { ttl: hit.ttl },
+            false => Status::Stale {
+                past: hit.past,
+                reason,
+            },
+        });
+        true
+    }
+
+    /// Serves an expired entry instead of a new value. Returns false if it does not decode.
+    pub(super) fn fall_back(
+        &self,
+        fallback: &Fallback,
+        reason: StaleReason,
+        slot: &mut dyn AnswerSlot,
+    ) -> bool {
+        let is_served = self.serve(&fallback.hit, reason, slot);
+        if !is_served {
+            self.resource.counters.errors.add_one();
+        }
+        is_served
     }
 
     /// Looks up the entry, waits for other loads, or gets the permit to load.

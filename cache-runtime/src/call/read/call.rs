@@ -10,12 +10,10 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::answer_slot::AnswerSlot;
 use super::audit::audited_hit::Audited;
 use super::context::LoadContext;
 use super::dependencies::deps::all_deps;
 use super::dependencies::known::{KnownDependencies, Window};
-use super::hit::{Fallback, Hit};
 use super::local::local_options::LocalOptions;
 use super::timing::{self, Timing};
 use crate::base::call_budget::CallBudget;
@@ -26,7 +24,7 @@ use crate::base::policy::{StalePolicy, TtlRequest};
 use crate::base::span::in_span;
 use crate::call::enclosing::{self, Loads};
 use crate::call::log;
-use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
+use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::{Loaded, Returns};
 use crate::call::{ambient, memo};
 use crate::coalesce::single_flight::LoadResult;
@@ -313,37 +311,6 @@ impl Call {
         let mut lookup = Box::new(self.cache.store.examine(self.entry_ref()).await?);
         self.reads_list(&mut lookup);
         Ok(lookup)
-    }
-
-    /// Serves the value of an entry, and reports and counts the hit. Returns false if it does not
-    /// decode.
-    pub(super) fn serve(&self, hit: &Hit, reason: StaleReason, slot: &mut dyn AnswerSlot) -> bool {
-        if !slot.restore(hit.content, hit.codec, &hit.payload) {
-            self.doubts();
-            return false;
-        }
-        self.answered(match hit.past.is_zero() {
-            true => Status::Hit { ttl: hit.ttl },
-            false => Status::Stale {
-                past: hit.past,
-                reason,
-            },
-        });
-        true
-    }
-
-    /// Serves an expired entry instead of a new value. Returns false if it does not decode.
-    pub(super) fn fall_back(
-        &self,
-        fallback: &Fallback,
-        reason: StaleReason,
-        slot: &mut dyn AnswerSlot,
-    ) -> bool {
-        let is_served = self.serve(&fallback.hit, reason, slot);
-        if !is_served {
-            self.resource.counters.errors.add_one();
-        }
-        is_served
     }
 
     pub(super) fn said(&self, status: Option<Status>) {
