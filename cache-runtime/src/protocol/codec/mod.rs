@@ -65,7 +65,7 @@ pub(crate) fn encode<V: Serialize>(
 ) -> Result<(Vec<u8>, Footprint), Refusal> {
     let mut written = Written {
         bytes: Some(Vec::new()),
-        length: 0,
+        len: 0,
     };
     let footprint = write_checked(codec, value, &mut written)?;
     Ok((written.bytes.unwrap_or_default(), footprint))
@@ -78,7 +78,7 @@ pub(crate) fn measure<V: Serialize>(
 ) -> Result<(usize, Footprint), Refusal> {
     let mut written = Written::default();
     let footprint = write_checked(codec, value, &mut written)?;
-    Ok((written.length, footprint))
+    Ok((written.len, footprint))
 }
 
 fn write_checked<V: Serialize>(
@@ -246,7 +246,7 @@ pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> 
 #[derive(Default)]
 struct Written {
     bytes: Option<Vec<u8>>,
-    length: usize,
+    len: usize,
 }
 
 impl io::Write for Written {
@@ -255,7 +255,7 @@ impl io::Write for Written {
         if let Some(written) = &mut self.bytes {
             written.extend_from_slice(bytes);
         }
-        self.length += bytes.len();
+        self.len += bytes.len();
         Ok(bytes.len())
     }
 
