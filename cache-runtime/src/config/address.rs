@@ -31,7 +31,19 @@ pub(super) fn addresses(text: &str, default_port: u16) -> Option<Vec<(String, u1
         let host = host_name(name).filter(|host| !host.is_empty())?;
         Some((host, port))
     };
-    text.split(',').map(address).collect()
+    let addresses: Option<Vec<_>> = text.split(',').map(address).collect();
+    addresses.map(each_once)
+}
+
+/// Without what is named twice: two entries of one Sentinel would count as two of the majority.
+pub(super) fn each_once(addresses: Vec<(String, u16)>) -> Vec<(String, u16)> {
+    let mut once = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !once.contains(&address) {
+            once.push(address);
+        }
+    }
+    once
 }
 
 /// Parses the address in a Kubernetes service link, `tcp://10.0.0.5:6379`. A pod has such a
@@ -134,8 +146,12 @@ mod tests {
             Some(list.collect::<Vec<_>>())
         };
         assert_eq!(list("a, b:1,c"), of(&[("a", 7), ("b", 1), ("c", 7)]));
+        assert_eq!(
+            list("a,b:7,A,a:7,a:8"),
+            of(&[("a", 7), ("b", 7), ("A", 7), ("a", 8)])
+        );
         let both = of(&[("::1", 7), ("::1", 1), ("fd00::5", 7)]);
-        assert_eq!(list("[::1],[::1]:1,fd00::5"), both);
+        assert_eq!(list("[::1],[::1]:1,fd00::5,::1"), both);
         for wrong in [
             "",
             ",",

@@ -173,10 +173,16 @@ impl fmt::Debug for CacheConfig {
 }
 
 impl CacheConfig {
-    /// Turns the Redis tier on.
+    /// Turns the Redis tier on. What the server's address may not hold is an error of the
+    /// configuration, see [`check`](Self::check).
     #[must_use]
     pub fn redis(mut self, redis: RedisConfig) -> Self {
-        self.redis = Some(redis);
+        self.redis = Some(
+            match crate::base::mutation::is_active("redis-fields-trusted") {
+                true => redis,
+                false => redis.checked(&mut self.problems),
+            },
+        );
         self.memcached = None;
         self
     }
@@ -195,6 +201,7 @@ impl CacheConfig {
     #[must_use]
     pub fn memcached(mut self, memcached: MemcachedConfig) -> Self {
         self.redis = None;
+        self.problems.forget("redis.");
         if cfg!(feature = "memcached") {
             self.memcached = Some(memcached);
         } else {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::address::without_brackets;
+use super::address::{each_once, host_name, is_master, without_brackets};
+use super::setting_problems::SettingProblems;
+use crate::base::error::shortened;
 
 /// The address of Redis or Valkey, and the login.
 #[derive(Clone, PartialEq, Eq)]
@@ -182,6 +184,81 @@ impl RedisConfig {
     }
 }
 
+impl RedisConfig {
+    /// With hosts as they are looked up, whoever has written the fields, and each server once. What
+    /// an environment variable may not hold is a problem here, too.
+    pub(super) fn checked(mut self, problems: &mut SettingProblems) -> Self {
+        let once = |addresses: Vec<HostPort>| {
+            let addresses = addresses.into_iter();
+            each_once(addresses.map(|(host, port)| (named(host), port)).collect())
+        };
+        self.host = named(self.host);
+        self.cluster = once(self.cluster);
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.addresses = once(std::mem::take(&mut sentinel.addresses));
+        }
+        for ((from, _), (to, _)) in &mut self.nat_map {
+            for host in [from, to] {
+                *host = named(std::mem::take(host));
+            }
+        }
+
+        problems.forget("redis.");
+        let own = [(self.host.clone(), self.port)];
+        let (setting, addresses) = match &self.sentinel {
+            Some(sentinel) => ("redis.sentinel", sentinel.addresses.as_slice()),
+            None if self.cluster.is_empty() => ("redis.host", own.as_slice()),
+            None => ("redis.cluster", self.cluster.as_slice()),
+        };
+        let replaced = self.nat_map.iter().flat_map(|(from, to)| [from, to]);
+        let replaced = replaced.map(|address| ("redis.nat_map", address));
+        let addresses = addresses.iter().map(|address| (setting, address));
+        for (setting, (host, port)) in addresses.chain(replaced) {
+            if host_name(host).is_none_or(|host| host.is_empty()) {
+                // A password may have been put there with the rest of a URL.
+                let held = match host.contains(['@', '?']) {
+                    true => "not shown, since a password may be in it".to_owned(),
+                    false => format!("`{}`", shortened(host)),
+                };
+                problems.add(format!(
+                    "{setting} is {held}; it may hold a host name or address"
+                ));
+            }
+            if *port == 0 {
+                problems.add(format!("{setting} has the port 0; it may have 1 to 65535"));
+            }
+        }
+        if let Some(sentinel) = &self.sentinel {
+            if sentinel.addresses.is_empty() {
+                let text =
+                    "redis.sentinel is without addresses; it may hold those of all Sentinels";
+                problems.add(text.to_owned());
+            }
+            if sentinel.master.is_empty() || !is_master(&sentinel.master) {
+                let master = shortened(&sentinel.master);
+                problems.add(format!(
+                    "redis.sentinel has the primary `{master}`; it may have letters, digits and `.-_`"
+                ));
+            }
+            if !self.cluster.is_empty() {
+                let text = "redis.sentinel is set; it may hold nothing beside redis.cluster: a cluster has no Sentinels";
+                problems.add(text.to_owned());
+            }
+        }
+        if self.db != 0 && !self.cluster.is_empty() {
+            let db = self.db;
+            problems.add(format!(
+                "redis.db is `{db}`; it may hold 0 beside redis.cluster: a cluster has one database"
+            ));
+        }
+        if self.tls && !cfg!(feature = "redis-tls") {
+            let text = "redis.tls is `true`; it may hold false, because this program was built without the feature `redis-tls`";
+            problems.add(text.to_owned());
+        }
+        self
+    }
+}
+
 /// A host as it is looked up: an IPv6 address without brackets.
 fn named(host: impl Into<String>) -> String {
     let host = host.into();
@@ -210,6 +287,7 @@ impl fmt::Debug for RedisConfig {
 #[cfg(all(test, feature = "redis"))]
 mod tests {
     use super::*;
+    use crate::config::CacheConfig;
 
     #[test]
     fn an_address_may_have_brackets() {
@@ -218,6 +296,88 @@ mod tests {
         assert_eq!(cluster, RedisConfig::cluster([("::1", 7), ("a", 8)]));
         let sentinels = RedisConfig::sentinels([("[::1]", 7)], "m");
         assert_eq!(sentinels, RedisConfig::sentinels([("::1", 7)], "m"));
+    }
+
+    #[test]
+    fn fields_are_checked_as_variables_are() {
+        let checked = |change: fn(&mut RedisConfig)| {
+            let mut redis = RedisConfig::default();
+            change(&mut redis);
+            CacheConfig::default().redis(redis).check()
+        };
+        let is_at = |change: fn(&mut RedisConfig), expected: RedisConfig| {
+            let config = checked(change).expect("it can be used");
+            assert_eq!(config.redis, Some(expected));
+        };
+        is_at(
+            |redis| redis.host = "[::1]".into(),
+            RedisConfig::at("::1", 6379),
+        );
+        is_at(
+            |redis| {
+                *redis = RedisConfig::cluster([("a", 1), ("b", 2)]);
+                redis.cluster.push(("[::1]".into(), 3));
+                redis.cluster.push(("b".into(), 2));
+            },
+            RedisConfig::cluster([("a", 1), ("b", 2), ("::1", 3)]),
+        );
+        is_at(
+            |redis| {
+                *redis = RedisConfig::sentinels([("a", 1), ("a", 1)], "m");
+                if let Some(sentinel) = &mut redis.sentinel {
+                    sentinel.addresses.push(("[::1]".into(), 3));
+                }
+            },
+            RedisConfig::sentinels([("a", 1), ("::1", 3)], "m"),
+        );
+        is_at(
+            |redis| redis.nat_map = vec![(("[::1]".into(), 1), ("[::2]".into(), 2))],
+            RedisConfig::default().nat_map([(("::1", 1), ("::2", 2))]),
+        );
+        type Change = fn(&mut RedisConfig);
+        let wrong: [(Change, &str); 9] = [
+            (|it| it.host = "a:6379".into(), "redis.host is `a:6379`"),
+            (|it| it.host = String::new(), "redis.host is ``"),
+            (
+                |it| it.host = "redis://me:hunter2@a".into(),
+                "redis.host is not shown",
+            ),
+            (|it| it.port = 0, "redis.host has the port 0"),
+            (
+                |it| *it = RedisConfig::cluster([("a", 0)]),
+                "redis.cluster has the port 0",
+            ),
+            (
+                |it| *it = RedisConfig::cluster([("a", 1)]).db(2),
+                "redis.db is `2`",
+            ),
+            (
+                |it| *it = RedisConfig::sentinels([] as [(&str, u16); 0], "m"),
+                "redis.sentinel is without addresses",
+            ),
+            (
+                |it| *it = RedisConfig::sentinels([("a", 1)], "my master"),
+                "redis.sentinel has the primary `my master`",
+            ),
+            (
+                |it| {
+                    it.sentinel = RedisConfig::sentinels([("a", 1)], "m").sentinel;
+                    it.cluster = vec![("a".into(), 1)];
+                },
+                "redis.sentinel is set; it may hold nothing beside redis.cluster",
+            ),
+        ];
+        for (change, problem) in wrong {
+            let error = checked(change).expect_err(problem).to_string();
+            assert!(
+                error.starts_with(problem) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        // The last call counts.
+        let config = CacheConfig::default().redis(RedisConfig::at("a b", 1));
+        assert!(config.clone().check().is_err());
+        assert!(config.redis(RedisConfig::at("a", 1)).check().is_ok());
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl SettingProblems {
         self.0.push(problem);
     }
 
+    /// Forgets those of all settings whose names begin so.
+    pub(super) fn forget(&mut self, start: &str) {
+        self.0.retain(|earlier| !earlier.starts_with(start));
+    }
+
     /// Names all settings that can't be used, if there are any.
     pub(super) fn error(&self) -> Option<ConfigError> {
         (!self.0.is_empty()).then(|| ConfigError::of(self.0.clone()))

@@ -68,7 +68,8 @@ pub(super) fn is_of_no_resource(name: &str) -> bool {
         .is_some_and(|rest| !rest.is_empty() && !is_resource(&rest.to_ascii_lowercase()))
 }
 
-fn is_of_a_resource(name: &str) -> bool {
+/// Whether a variable is the time to live of a resource.
+pub(super) fn is_of_a_resource(name: &str) -> bool {
     name.strip_prefix("CACHE_TTL_")
         .is_some_and(|rest| is_resource(&rest.to_ascii_lowercase()) && !UNITS.contains(&rest))
 }

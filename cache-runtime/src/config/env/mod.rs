@@ -50,28 +50,10 @@ impl CacheConfig {
             }
         });
         let vars: Vec<_> = vars.collect();
-        let may_turn_on = |text: &str| !text.is_empty() && boolean(text) != Some(false);
-        let may_be_on = unreadable.iter().any(|name| name == "REDIS_ENABLED")
-            || vars
-                .iter()
-                .any(|(name, text)| name == "REDIS_ENABLED" && may_turn_on(text.trim()));
-        unreadable.retain(|name| {
-            let has_no_effect = !may_be_on && name.starts_with("REDIS_")
-                || crate::base::mutation::is_active("texts-of-other-encodings-ignored");
-            if has_no_effect {
-                tracing::warn!(
-                    variable = name,
-                    "{name} is not UTF-8, and has no effect, because Redis is off"
-                );
-            }
-            !has_no_effect
-        });
-        let problem = |name: String| format!("{name} is not UTF-8; it may hold UTF-8 text");
-        let unreadable: Vec<_> = unreadable.into_iter().map(problem).collect();
-        match unreadable.is_empty() {
-            true => Self::from_vars(vars),
-            false => Err(ConfigError::of(unreadable)),
+        if crate::base::mutation::is_active("texts-of-other-encodings-ignored") {
+            unreadable.clear();
         }
+        Self::read(Vars::new(vars, unreadable))
     }
 
     /// Like [`from_env`](Self::from_env), from these variables instead of the process's
@@ -82,10 +64,13 @@ impl CacheConfig {
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut vars = Vars::new(vars);
+        Self::read(Vars::new(vars, Vec::new()))
+    }
+
+    fn read(mut vars: Vars) -> Result<Self, ConfigError> {
         let mut config = Self::default();
 
-        vars.warn_of_typos();
+        vars.warn_of_mistakes();
         let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean);
         // An unusable value may have been meant to turn Redis on, so problems below are not
         // excused.
@@ -126,7 +111,13 @@ impl CacheConfig {
         }
         for (variable, resource) in vars.with_prefix("CACHE_TTL_") {
             if let Some(ttl) = vars.take(&variable, SECONDS, seconds) {
-                config.ttl_by_resource.insert(normalised(&resource), ttl);
+                let earlier = config.ttl_by_resource.insert(normalised(&resource), ttl);
+                if earlier.is_some_and(|earlier| earlier != ttl) {
+                    tracing::warn!(
+                        variable,
+                        "{variable} overrides another variable for the same resource"
+                    );
+                }
             }
         }
         if let Some(namespace) = vars.take(
@@ -186,7 +177,7 @@ impl CacheConfig {
         if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {
             config.compress_over = Some(bytes);
         }
-        let size = "bytes, 512k or 1m, up to 8m, since a larger value is not read back";
+        let size = "bytes, 512k or 1m, up to 8m, since a larger value is not read back, and not 0";
         if let Some(limit) = vars.take("CACHE_VALUE_LIMIT", size, |text| {
             bytes(text).filter(|it| *it > 0)
         }) {

@@ -1,7 +1,7 @@
 //! The settings of Redis, its cluster or its Sentinels.
 
 use super::parse::{TRUE_OR_FALSE, boolean, port};
-use super::vars::Vars;
+use super::vars::{Vars, is_quoted};
 use crate::config::address::{
     MASTER, SENTINEL_PORT, addresses, host_name, is_master, service_link,
 };
@@ -13,10 +13,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     let defaults = RedisConfig::default();
     let tls = vars.take("REDIS_TLS", TRUE_OR_FALSE, boolean);
     let before = vars.problems.len();
-    let link = vars
-        .values
-        .get("REDIS_PORT")
-        .and_then(|text| service_link(text));
+    let link = vars.value("REDIS_PORT").and_then(service_link);
     let address = match (
         vars.take("REDIS_HOST", "a host name or address", host_name),
         link,
@@ -55,18 +52,24 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
                 text.parse().ok()
             })
             .unwrap_or(0),
-        username: vars.values.get("REDIS_USERNAME").cloned(),
-        password: vars.values.get("REDIS_PASSWORD").cloned(),
+        username: vars.text("REDIS_USERNAME"),
+        password: vars.text("REDIS_PASSWORD"),
         tls: tls.unwrap_or(false),
         ..RedisConfig::default()
     };
     if vars.is_set("REDIS_URL") {
         vars.ignore_problems(before, "REDIS_URL is set");
     }
-    let redis = match vars.values.get("REDIS_URL") {
+    let redis = match vars.text("REDIS_URL") {
         None => parts,
-        Some(url) => match from_url(url) {
+        Some(url) => match from_url(&url) {
             Ok(mut redis) => {
+                if redis.tls && tls == Some(false) {
+                    tracing::warn!(
+                        variable = "REDIS_TLS",
+                        "REDIS_TLS is false, and REDIS_URL asks for TLS, which is used"
+                    );
+                }
                 redis.tls |= parts.tls;
                 let overridden: Vec<_> = [
                     "REDIS_HOST",
@@ -84,6 +87,10 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
                 redis
             }
             Err(reason) => {
+                let reason = match is_quoted(&url) {
+                    true => "it is in quotation marks".to_owned(),
+                    false => reason,
+                };
                 // The URL may hold a password, so it is not shown.
                 vars.problems.push(format!(
                     "REDIS_URL is not usable: {reason}; it may hold \
@@ -119,6 +126,20 @@ fn warn_of_overridden(variable: &str, overridden: &[&str]) {
     );
 }
 
+/// `variable` names the servers in place of these.
+fn warn_of_overridden_address(vars: &Vars, variable: &str) {
+    let others = [
+        ("REDIS_HOST", "REDIS_HOST"),
+        ("REDIS_PORT", "REDIS_PORT"),
+        ("REDIS_URL", "the address in REDIS_URL"),
+    ];
+    let set = others.into_iter().filter(|(name, _)| vars.is_set(name));
+    let overridden: Vec<_> = set.map(|(_, text)| text).collect();
+    if !overridden.is_empty() {
+        warn_of_overridden(variable, &overridden);
+    }
+}
+
 /// Without the client for Redis there is no parser for its URL either. `REDIS_ENABLED` is an error
 /// then, so nobody uses the result.
 #[cfg(not(feature = "redis"))]
@@ -136,18 +157,19 @@ fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     let Some(seeds) = vars.take("REDIS_CLUSTER", HOSTS_AND_PORTS, nodes) else {
         return redis;
     };
-    let set = ["REDIS_HOST", "REDIS_PORT"].into_iter();
-    let overridden: Vec<_> = set.filter(|name| vars.is_set(name)).collect();
-    if !overridden.is_empty() {
-        warn_of_overridden("REDIS_CLUSTER", &overridden);
-    }
+    warn_of_overridden_address(vars, "REDIS_CLUSTER");
     if redis.db != 0 {
-        let db = redis.db.to_string();
-        vars.report(
-            "REDIS_DB",
-            &db,
-            "0 where REDIS_CLUSTER is set: a cluster has one database",
-        );
+        let db = redis.db;
+        let (variable, held) = match vars.is_set("REDIS_URL") {
+            true => ("REDIS_URL", format!("redis://…/{db}")),
+            false => ("REDIS_DB", db.to_string()),
+        };
+        let may_hold = "0 where REDIS_CLUSTER is set: a cluster has one database";
+        let may_hold = match vars.is_set("REDIS_URL") {
+            true => format!("the database {may_hold}"),
+            false => may_hold.to_owned(),
+        };
+        vars.report(variable, &held, &may_hold);
     }
     if let Some((host, port)) = seeds.first() {
         redis.host.clone_from(host);
@@ -161,7 +183,10 @@ fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
 /// server.
 fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     let (variable, addresses) = match vars.take("REDIS_SENTINELS", HOSTS_AND_PORTS, sentinels) {
-        Some(addresses) => ("REDIS_SENTINELS", addresses),
+        Some(addresses) => {
+            warn_of_overridden_address(vars, "REDIS_SENTINELS");
+            ("REDIS_SENTINELS", addresses)
+        }
         None => match &redis.sentinel {
             Some(named) => ("REDIS_URL", named.addresses.clone()),
             None => {
@@ -198,7 +223,7 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
         "letters, digits and `.-_`",
         |text| is_master(text).then(|| text.to_owned()),
     );
-    let own_password = vars.values.get("REDIS_SENTINEL_PASSWORD").cloned();
+    let own_password = vars.text("REDIS_SENTINEL_PASSWORD");
     redis.sentinel = Some(SentinelConfig {
         addresses,
         master: named.or(master).unwrap_or_else(|| MASTER.into()),

@@ -248,8 +248,56 @@ fn variables_without_effect_are_no_errors() {
     }
     let is_wrong =
         |vars: &[(&str, &str)]| config(&[vars, &[("REDIS_ENABLED", "1")]].concat()).is_err();
+    // A unit is no resource.
+    for no_resource in ["CACHE_TTL_MS", "CACHE_TTL_SECONDS"] {
+        let held = config(&[(no_resource, "5000")]).expect("no effect");
+        assert!(held.ttl_by_resource.is_empty(), "{no_resource}");
+        assert!(config(&[(no_resource, "5s")]).is_ok(), "{no_resource}");
+    }
     assert!(is_wrong(&[seeds, ("REDIS_DB", "x")]));
     assert!(is_wrong(&[("REDIS_PORT", "x")]) && is_wrong(&[url, ("REDIS_TLS", "maybe")]));
+}
+
+/// The variable that holds what can't be used, and not another one that could have.
+#[test]
+fn a_database_of_a_cluster_is_named_with_its_variable() {
+    for (name, held, shown) in [
+        ("REDIS_DB", "3", "REDIS_DB is `3`; it may hold 0 where"),
+        (
+            "REDIS_URL",
+            "redis://a/3",
+            "REDIS_URL is `redis://…/3`; it may hold the database 0 where",
+        ),
+    ] {
+        let error = config(&[
+            ("REDIS_ENABLED", "1"),
+            ("REDIS_CLUSTER", "a,b"),
+            (name, held),
+        ]);
+        let error = error.expect_err("one database").to_string();
+        assert!(error.starts_with(shown), "{error}");
+    }
+}
+
+#[test]
+fn quotation_marks_are_named() {
+    for (name, held) in [
+        ("CACHE_TTL", "\"300\""),
+        ("REDIS_ENABLED", "'true'"),
+        ("REDIS_HOST", "\"redis\""),
+        ("REDIS_URL", "\"redis://:hunter2@redis\""),
+        ("CACHE_NAMESPACE", "\"shop\""),
+    ] {
+        let error = config(&[("REDIS_ENABLED", "1"), (name, held)]).expect_err(name);
+        let error = error.to_string();
+        assert!(
+            error.starts_with(name) && error.contains("quotation marks"),
+            "{error}"
+        );
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let error = config(&[("CACHE_TTL", "300\"")]).expect_err("one mark");
+    assert!(!error.to_string().contains("quotation marks"), "{error}");
 }
 
 #[test]
@@ -387,6 +435,8 @@ fn values_that_are_no_text_are_errors_where_they_have_an_effect() {
         CacheConfig::from_vars_os(rest.chain([wrong]).collect::<Vec<_>>())
     };
     let on = [("REDIS_ENABLED", "1")];
+    let url = [on[0], ("REDIS_URL", "redis://prod")];
+    let seeds = [on[0], ("REDIS_CLUSTER", "a,b")];
     for (name, rest, is_right) in [
         ("REDIS_PASSWORD", &[][..], true),
         ("REDIS_PASSWORD", &[("REDIS_ENABLED", " no ")], true),
@@ -396,10 +446,23 @@ fn values_that_are_no_text_are_errors_where_they_have_an_effect() {
         ("CACHE_TTL", &[], false),
         ("CACHE_TTL_USERS", &on, false),
         ("CACHE_DIR", &on, true),
+        // Overridden, or without what it belongs to.
+        ("REDIS_HOST", &url, true),
+        ("REDIS_PORT", &seeds, true),
+        ("REDIS_PASSWORD", &url, true),
+        ("REDIS_PASSWORD", &seeds, false),
+        ("REDIS_TLS", &url, false),
+        ("REDIS_SENTINEL_PASSWORD", &on, true),
+        ("REDIS_URL", &on, false),
+        ("CACHE_TTL_SECONDS", &on, true),
+        ("MEMCACHED_URL", &[], false),
     ] {
         let read = read(name, rest);
         assert_eq!(read.is_ok(), is_right, "{name} {rest:?} {read:?}");
-        let names = |error: ConfigError| error.to_string().starts_with(name);
+        let names = |error: ConfigError| {
+            let error = error.to_string();
+            error.lines().any(|line| line.starts_with(name))
+        };
         assert!(read.err().is_none_or(names), "{name} {rest:?}");
     }
 }

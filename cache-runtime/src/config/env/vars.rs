@@ -4,13 +4,27 @@ use std::collections::HashMap;
 
 use crate::config::typos::{self, NAMES};
 use crate::config::{CacheConfig, ConfigError};
-use crate::key::is_resource;
 
 pub(super) const SECRETS: [&str; 3] = [
     "REDIS_PASSWORD",
     "REDIS_SENTINEL_PASSWORD",
     "CACHE_HASH_KEY",
 ];
+
+/// Settings that may hold any text, quotation marks included.
+const TEXTS: [&str; 4] = [
+    "REDIS_USERNAME",
+    "REDIS_PASSWORD",
+    "REDIS_SENTINEL_PASSWORD",
+    "CACHE_HASH_KEY",
+];
+
+/// Whether a text is in quotation marks. Shells take them off; files of variables (`docker run
+/// --env-file`) and YAML in a text do not.
+pub(super) fn is_quoted(text: &str) -> bool {
+    let in_marks = |mark: char| text.len() > 1 && text.starts_with(mark) && text.ends_with(mark);
+    in_marks('"') || in_marks('\'')
+}
 
 fn visible(c: char) -> String {
     match c {
@@ -21,12 +35,17 @@ fn visible(c: char) -> String {
 
 /// Variables by name, and the problems found so far.
 pub(super) struct Vars {
-    pub(super) values: HashMap<String, String>,
+    values: HashMap<String, String>,
+    /// Settings that hold no UTF-8.
+    unreadable: Vec<String>,
     pub(super) problems: Vec<String>,
 }
 
 impl Vars {
-    pub(super) fn new(vars: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub(super) fn new(
+        vars: impl IntoIterator<Item = (String, String)>,
+        unreadable: Vec<String>,
+    ) -> Self {
         let values = vars
             .into_iter()
             .filter(|(_, value)| !value.trim().is_empty())
@@ -41,8 +60,23 @@ impl Vars {
             .collect();
         Self {
             values,
+            unreadable,
             problems: Vec::new(),
         }
+    }
+
+    /// The text of a setting, without a word about one that holds none.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// A setting as text, if it is set to any.
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        if self.unreadable.iter().any(|it| it == name) {
+            let problem = format!("{name} is not UTF-8; it may hold UTF-8 text");
+            self.problems.push(problem);
+        }
+        self.values.get(name).cloned()
     }
 
     pub(super) fn take<T>(
@@ -55,7 +89,7 @@ impl Vars {
             NAMES.contains(&name) || name.starts_with("CACHE_TTL_"),
             "{name} would be called a typo"
         );
-        let value = self.values.get(name)?.clone();
+        let value = self.text(name)?;
         let parsed = parse(&value);
         if parsed.is_none() {
             self.report(name, &value, may_hold);
@@ -71,8 +105,12 @@ impl Vars {
             let held: String = held.chars().map(visible).collect();
             format!("{name} is `{held}`")
         };
+        let hint = match is_quoted(held) {
+            true => "; write it without the quotation marks",
+            false => "",
+        };
         self.problems
-            .push(format!("{problem}; it may hold {may_hold}"));
+            .push(format!("{problem}; it may hold {may_hold}{hint}"));
     }
 
     /// Whether a value contains one of the secrets, or looks like an address with a login: a
@@ -100,12 +138,12 @@ impl Vars {
     }
 
     pub(super) fn is_set(&self, name: &str) -> bool {
-        self.values.contains_key(name)
+        self.values.contains_key(name) || self.unreadable.iter().any(|it| it == name)
     }
 
     /// Warns of likely mistakes. They are not errors, since other programs have variables with
     /// similar names.
-    pub(super) fn warn_of_typos(&self) {
+    pub(super) fn warn_of_mistakes(&self) {
         let mut address = [
             "REDIS_URL",
             "REDIS_HOST",
@@ -120,6 +158,14 @@ impl Vars {
                 variable = name,
                 "{name} is set, and REDIS_ENABLED is not, so Redis is off"
             );
+        }
+        for name in TEXTS {
+            if self.values.get(name).is_some_and(|text| is_quoted(text)) {
+                tracing::warn!(
+                    variable = name,
+                    "{name} is in quotation marks, which are taken for a part of it"
+                );
+            }
         }
         let names = self.values.keys().map(String::as_str);
         for (typo, meant) in typos::of(names.clone()) {
@@ -140,7 +186,7 @@ impl Vars {
 
     /// The variables with this prefix, each with the resource that its name ends in.
     pub(super) fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
-        let mut names: Vec<_> = self.values.keys().collect();
+        let mut names: Vec<_> = self.values.keys().chain(&self.unreadable).collect();
         // If two variables spell the same resource, the same one wins each time.
         names.sort();
         names
@@ -153,7 +199,7 @@ impl Vars {
                     .is_some_and(|it| is_of_a_service(name, it));
                 (!is_link).then(|| (name.clone(), resource))
             })
-            .filter(|(_, resource)| is_resource(resource))
+            .filter(|(name, _)| typos::is_of_a_resource(name))
             .collect()
     }
 
