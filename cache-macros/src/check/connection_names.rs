@@ -150,6 +150,11 @@ fn of_type(segment: &PathSegment, at: TypePosition) -> Option<&'static str> {
     {
         return Some(TRANSACTION);
     }
+    // Those of rbatis, which are shared, and of sled.
+    let is_shared = ["TxExecutor", "TxExecutorGuard", "TransactionalTree"];
+    if is_shared.iter().any(|ending| name.ends_with(ending)) {
+        return Some(TRANSACTION);
+    }
     if name.ends_with("Executor") && (is_exclusive || name.starts_with("Database")) {
         return Some(EXECUTOR);
     }
@@ -161,7 +166,7 @@ fn of_type(segment: &PathSegment, at: TypePosition) -> Option<&'static str> {
         return Some(TRANSACTION);
     }
     // SeaORM's `DatabaseConnection` is a pool, and few shared connections can begin a transaction.
-    let pooled = ["Pool", "Pooled"];
+    let pooled = ["Pool", "Pooled", "MaybePool"];
     let is_known = name
         .strip_suffix("Connection")
         .map(|driver| driver.strip_prefix("Async").unwrap_or(driver))
@@ -234,8 +239,15 @@ fn of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<(Span, &'
         let last = bound.path.segments.last()?;
         let name = last.ident.to_string();
         let is_executor = name.ends_with("Executor") && !is_mutated("executors-not-known")
-            || ["Acquire", "ConnectionTrait", "GenericClient", "StreamTrait"]
-                .contains(&name.as_str());
+            || [
+                "Acquire",
+                "ConnectionLike",
+                "ConnectionTrait",
+                "GenericClient",
+                "Queryable",
+                "StreamTrait",
+            ]
+            .contains(&name.as_str());
         let what = if is_executor {
             EXECUTOR
         } else if name.ends_with("TransactionTrait") || name.ends_with("Transaction") {
