@@ -63,7 +63,7 @@ pub(crate) fn start(engine: &Arc<Engine>) {
     let weak = Arc::downgrade(engine);
     engine.background.spawn(async move {
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            crate::base::time::sleep(INTERVAL).await;
             match weak.upgrade() {
                 Some(engine) => publish(&engine),
                 None => return,

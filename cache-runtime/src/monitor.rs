@@ -98,7 +98,7 @@ async fn watch(
         look(&*store, local.as_deref(), &telemetry, &mut last.lock());
         tokio::select! {
             _ = changes.changed() => {}
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = crate::base::time::sleep(INTERVAL) => {}
         }
     }
 }

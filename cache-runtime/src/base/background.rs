@@ -104,7 +104,9 @@ impl Background {
 /// Runs a task on the current runtime, until it ends by itself. What it returns is dropped.
 pub(crate) fn detach(task: impl Future<Output: Send> + Send + 'static) {
     let task: Task = Box::pin(async move { drop(task.await) });
-    tokio::spawn(task);
+    if let Some(runtime) = super::time::runtime() {
+        runtime.spawn(task);
+    }
 }
 
 /// How long to wait before a task that panicked is started again.

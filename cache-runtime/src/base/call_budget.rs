@@ -59,7 +59,7 @@ impl CallBudget {
             return Either::Left(ask);
         }
         let budget = self.budget;
-        let within = tokio::time::timeout(self.left, ask).map(move |answer| {
+        let within = crate::base::time::timeout(self.left, ask).map(move |answer| {
             answer.unwrap_or_else(|_| {
                 let budget = budget.as_millis();
                 let text = format!("the command budget of the call is spent: {budget} ms");
@@ -95,7 +95,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     async fn answer_after(time: Duration) -> Result<(), Error> {
-        tokio::time::sleep(time).await;
+        crate::base::time::sleep(time).await;
         Ok(())
     }
 
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(call_budget.left(), 100 * MS);
         call_budget.stop();
         assert_eq!(call_budget.left(), 40 * MS);
-        tokio::time::sleep(60 * MS).await;
+        crate::base::time::sleep(60 * MS).await;
         call_budget.stop();
         assert_eq!(call_budget.left(), 40 * MS);
         assert!(call_budget.spend(answer_after(60 * MS)).await.is_err());

@@ -66,7 +66,7 @@ pub(crate) fn timed<T>(run: impl FnOnce() -> T) -> (T, u64) {
 /// Returns at that time; never for `None`.
 pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => crate::base::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

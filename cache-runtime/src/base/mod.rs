@@ -17,4 +17,5 @@ pub(crate) mod policy;
 pub(crate) mod scope_flags;
 pub(crate) mod span;
 pub(crate) mod sync;
+pub(crate) mod time;
 pub(crate) mod unserved;

@@ -353,7 +353,7 @@ where
     async fn has_changed(&self, changed: impl Future<Output = ()>) -> bool {
         let mut changed = pin!(changed);
         loop {
-            let waited = tokio::time::timeout(LEADER_TIMEOUT, changed.as_mut());
+            let waited = crate::base::time::timeout(LEADER_TIMEOUT, changed.as_mut());
             if waited.await.is_ok() || crate::base::mutation::is_active("loader-waits-for-ever") {
                 return true;
             }
@@ -363,7 +363,7 @@ where
             if let Some(waker) = waker {
                 waker.wake();
             }
-            if tokio::time::timeout(POLLED_WITHIN, changed.as_mut())
+            if crate::base::time::timeout(POLLED_WITHIN, changed.as_mut())
                 .await
                 .is_ok()
             {

@@ -31,7 +31,7 @@ impl Renewal {
     /// renewed: its lease expires, and its value is not stored.
     pub(crate) fn new(cache: &Handle, length: Duration, job: MaintenanceJob) -> Self {
         let third = length / 3;
-        let mut ticks = tokio::time::interval_at(clock::now() + third, third);
+        let mut ticks = crate::base::time::interval_at(clock::now() + third, third);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             ticks,

@@ -317,7 +317,7 @@ pub(crate) async fn run<T>(
 async fn renewing<F: Future>(block: &TransactionScope, body: F) -> F::Output {
     let mut body = std::pin::pin!(body);
     let third = block.cache.config.intent / 3;
-    let mut renewal = tokio::time::interval_at(clock::now() + third, third);
+    let mut renewal = crate::base::time::interval_at(clock::now() + third, third);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -98,7 +98,7 @@ impl Bulkhead {
         let mut waiting = std::pin::pin!(Arc::clone(&self.free).acquire_owned());
         loop {
             let ended = self.ended.load(Ordering::Relaxed);
-            match tokio::time::timeout(NO_PROGRESS, waiting.as_mut()).await {
+            match crate::base::time::timeout(NO_PROGRESS, waiting.as_mut()).await {
                 Ok(permit) => return self.admit(permit.ok()),
                 Err(_) if self.is_first_since(ended) => {
                     tracing::warn!(
@@ -163,7 +163,7 @@ mod tests {
         let waiting: Vec<_> = (0..10)
             .map(|_| tokio::spawn(Arc::clone(&one).enter()))
             .collect();
-        tokio::time::sleep(NO_PROGRESS + Duration::from_secs(1)).await;
+        crate::base::time::sleep(NO_PROGRESS + Duration::from_secs(1)).await;
         let ready = waiting.iter().filter(|it| it.is_finished()).count();
         assert_eq!(ready, 1);
     }

@@ -64,9 +64,9 @@ pub(crate) fn advise_once(engine: &Engine) {
     let (config, store) = (engine.config.clone(), Arc::clone(&engine.store));
     engine.background.spawn(async move {
         for _ in 0..ATTEMPTS {
-            tokio::time::sleep(PAUSE).await;
+            crate::base::time::sleep(PAUSE).await;
             while store.circuit() != Circuit::Closed {
-                tokio::time::sleep(PAUSE).await;
+                crate::base::time::sleep(PAUSE).await;
             }
             // Events of the outbox are logged when they happen.
             let DoctorReport { advice, .. } = doctor(&config, &*store, None).await;

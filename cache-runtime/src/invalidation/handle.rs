@@ -259,7 +259,8 @@ impl InvalidationQueue {
         let mut closed = self.closed.clone();
         let _held = self.shared.hold(CLOSING_BUDGET * 2);
         // Any result is fine: the worker is done, or gone, or took too long.
-        let _ = tokio::time::timeout(CLOSING_BUDGET * 2, closed.wait_for(|closed| *closed)).await;
+        let _ =
+            crate::base::time::timeout(CLOSING_BUDGET * 2, closed.wait_for(|closed| *closed)).await;
     }
 }
 
@@ -325,7 +326,7 @@ impl PendingAck {
             }
             (&mut self.acknowledged).await
         };
-        match tokio::time::timeout(limit, told).await {
+        match crate::base::time::timeout(limit, told).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
             Err(_) => self
                 .shared

@@ -251,7 +251,7 @@ impl OutboxState {
     /// If dropped, it may not return for rows that exist: call [`take_done`](Self::take_done) then.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
-        tokio::time::sleep(COLLECTED).await;
+        crate::base::time::sleep(COLLECTED).await;
     }
 
     pub(crate) fn stats(&self, serving: Option<bool>) -> OutboxStats {

@@ -49,7 +49,7 @@ impl InvalidationQueue {
             }
             tokio::select! {
                 () = changed(&mut changes) => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = crate::base::time::sleep_until(until) => {}
             }
         }
     }

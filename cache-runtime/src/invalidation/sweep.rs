@@ -107,7 +107,7 @@ impl Sweeper {
                 // invalidations.
                 tokio::task::yield_now().await;
             }
-            tokio::time::sleep_until(next_round).await;
+            crate::base::time::sleep_until(next_round).await;
         }
     }
 }

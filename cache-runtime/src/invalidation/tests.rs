@@ -128,7 +128,7 @@ async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
 
 /// Time is paused and moves on when all tasks are idle: the shutdown gets as far as it can.
 async fn a_while_later() {
-    tokio::time::sleep(CLOSING_BUDGET / 2).await;
+    crate::base::time::sleep(CLOSING_BUDGET / 2).await;
 }
 #[tokio::test(start_paused = true)]
 async fn an_announcement_that_is_refused_holds_nobody_up() {
@@ -201,7 +201,7 @@ async fn requests_that_come_while_one_server_is_away_are_sent_next() {
     *store.takes.lock() = Duration::from_millis(10);
     let orders = invalidations.send(request("orders"));
     // It is asked now.
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    crate::base::time::sleep(Duration::from_millis(5)).await;
     let users = invalidations.send(request("users"));
     let told = tokio::join!(orders.acknowledged(LIMIT), users.acknowledged(LIMIT));
     assert_eq!(told, (Acknowledgement::Pending, Acknowledgement::Delivered));

@@ -399,7 +399,7 @@ impl Worker {
         let mut fault = None;
         let attempts = self.deliver_the_rest(&mut fault);
         // A timeout needs no handling: what is left in the queue shows whether all was delivered.
-        let _ = tokio::time::timeout(CLOSING_BUDGET, attempts).await;
+        let _ = crate::base::time::timeout(CLOSING_BUDGET, attempts).await;
         let lost = self.shared.change(Queue::close);
         report::lost(&self.shared.telemetry, &lost);
         if lost.is_news() {
@@ -427,7 +427,7 @@ impl Worker {
             if let Err(Stopped { error, .. }) = self.deliver_ready(true).await {
                 *fault = Some(error);
                 tokio::select! {
-                    () = tokio::time::sleep(CLOSING_RETRY) => {}
+                    () = crate::base::time::sleep(CLOSING_RETRY) => {}
                     () = changed(&mut connection) => {}
                 }
                 continue;

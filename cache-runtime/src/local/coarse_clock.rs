@@ -77,7 +77,7 @@ pub(super) fn told_by_a_task(now: ClockReading) -> ClockReading {
         *NOTED.lock() = Some(now);
         tokio::spawn(async {
             loop {
-                tokio::time::sleep(clock::TICK).await;
+                crate::base::time::sleep(clock::TICK).await;
                 *NOTED.lock() = Some(ClockReading::now());
             }
         });

@@ -174,7 +174,7 @@ mod tests {
         assert!(!waiter.is_finished());
         flags.invalidate(1);
         let limit = Duration::from_secs(1);
-        let woken = tokio::time::timeout(limit, waiter).await;
+        let woken = crate::base::time::timeout(limit, waiter).await;
         woken.expect("woken").expect("no panic");
         flag.invalidated().await;
     }

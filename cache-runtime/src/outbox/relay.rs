@@ -182,7 +182,7 @@ pub(super) async fn rows(
 pub(super) async fn within<T>(
     query: impl Future<Output = Result<T, RelayError>>,
 ) -> Result<T, RelayError> {
-    match tokio::time::timeout(QUERY_TIMEOUT, query).await {
+    match crate::base::time::timeout(QUERY_TIMEOUT, query).await {
         Ok(answer) => answer,
         Err(_) => Err(RelayError::TimedOut),
     }
@@ -386,7 +386,7 @@ impl Relay {
             if crate::base::mutation::is_active("outbox-listener-trusted") {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(self.poll).await;
+            crate::base::time::sleep(self.poll).await;
         };
         tokio::select! {
             heard = listener.try_recv() => {

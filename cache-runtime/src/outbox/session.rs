@@ -57,7 +57,7 @@ impl Relay {
                 (pause * 2).min(LAST_PAUSE)
             };
             warned = !has_lasted;
-            tokio::time::sleep(pause).await;
+            crate::base::time::sleep(pause).await;
         }
     }
 
@@ -67,7 +67,8 @@ impl Relay {
         if let crate::config::outbox::OutboxLocation::Sqlite(options) = &self.config.location {
             return super::sqlite::session(self, options).await;
         }
-        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
+        let mut connection = match crate::base::time::timeout(CONNECT_TIMEOUT, self.connect()).await
+        {
             Ok(Ok(connection)) => connection,
             Ok(Err(lost)) => return lost,
             Err(_) => return RelayError::TimedOut,

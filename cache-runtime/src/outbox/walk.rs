@@ -184,7 +184,7 @@ async fn walk_in_background(relay: &Relay, from: i64) -> Result<WalkResult, Rela
         connection.close().await?;
         Ok(walked)
     };
-    match tokio::time::timeout(WALK_TIMEOUT, reading).await {
+    match crate::base::time::timeout(WALK_TIMEOUT, reading).await {
         Ok(walked) => walked,
         Err(_) => Err(RelayError::TimedOut),
     }

@@ -69,7 +69,7 @@ impl ConnectionWatch {
                 false => usual,
             };
             tokio::select! {
-                () = tokio::time::sleep_until(began + pause) => return,
+                () = crate::base::time::sleep_until(began + pause) => return,
                 // The sender is in `self`.
                 _ = wanted_now.changed() => {}
             }
@@ -107,7 +107,7 @@ mod tests {
 
         let began = clock::now();
         let waits = async {
-            tokio::time::sleep(SECOND / 2).await;
+            crate::base::time::sleep(SECOND / 2).await;
             watch.want(true);
         };
         tokio::join!(watch.pause(SECOND, SECOND / 10), waits);
@@ -116,7 +116,7 @@ mod tests {
         watch.want(false);
         let began = clock::now();
         let waits = async {
-            tokio::time::sleep(SECOND / 2).await;
+            crate::base::time::sleep(SECOND / 2).await;
             watch.want(true);
         };
         // A cluster has a connection to each node.

@@ -312,7 +312,7 @@ impl Events {
     /// # Cancel safety
     /// As [`next`](Self::next).
     pub async fn next_within(&mut self, limit: Duration) -> Option<Event> {
-        tokio::time::timeout(limit, self.next())
+        crate::base::time::timeout(limit, self.next())
             .await
             .ok()
             .flatten()

@@ -21,6 +21,7 @@ mod loader;
 mod loads;
 mod manual;
 mod memcached;
+mod other_executors;
 mod outage;
 mod oversized;
 mod paused;

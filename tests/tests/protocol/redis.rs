@@ -433,7 +433,7 @@ async fn a_runtime_that_polls_nothing_holds_nobody_up() {
 }
 
 /// Blocks the thread until the future is done, as executors other than tokio do.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: std::sync::Arc<Self>) {

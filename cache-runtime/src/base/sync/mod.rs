@@ -21,7 +21,8 @@ mod as_usual {
 
     pub(crate) use parking_lot::Mutex;
     pub(crate) use tokio::sync::Notify;
-    pub(crate) use tokio::time;
+
+    pub(crate) use crate::base::time;
 }
 
 #[cfg(not(all(test, any(cache_loom, cache_shuttle))))]

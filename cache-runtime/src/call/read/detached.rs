@@ -78,7 +78,7 @@ where
     let limit = call.stale_policy.timeout.filter(|_| has_other);
     let mut load: Pin<Box<_>> = Box::pin(load(begun, body, unless));
     let loaded = match limit {
-        Some(limit) => tokio::time::timeout(limit, &mut load).await.ok(),
+        Some(limit) => crate::base::time::timeout(limit, &mut load).await.ok(),
         None => Some((&mut load).await),
     };
     let (fallback, reason) = match &loaded {

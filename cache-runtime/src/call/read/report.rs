@@ -66,7 +66,7 @@ impl Call {
             let telemetry = Arc::clone(&self.cache.telemetry);
             let resource = self.resource.name.clone();
             self.cache.background.spawn(async move {
-                tokio::time::sleep(STALE_INTERVAL).await;
+                crate::base::time::sleep(STALE_INTERVAL).await;
                 telemetry.events.tell_held_back(&resource, reason);
             });
         }

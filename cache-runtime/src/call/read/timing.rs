@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_a_lookup_that_follows_at_once_begins_with_the_call() {
         let timing = Timing::default();
-        tokio::time::sleep(SECOND).await;
+        crate::base::time::sleep(SECOND).await;
         assert_eq!(timing.begins_to_look() - timing.began, SECOND, "of a batch");
         timing.asks_at_once();
         assert_eq!(timing.begins_to_look(), timing.began);

@@ -45,7 +45,7 @@ impl Admin {
     {
         let (head, body) = request.into_parts();
         let body = match head.method == Method::POST && rights == Rights::Change {
-            true => match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
+            true => match crate::base::time::timeout(BODY_TIMEOUT, read(body)).await {
                 Ok(Ok(body)) => body,
                 Ok(Err(refused)) => return plain(refused),
                 Err(_) => return plain(Response::error(408, "the body did not come in time")),

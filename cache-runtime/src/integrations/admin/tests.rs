@@ -84,7 +84,7 @@ async fn rights_to_figures_show_no_key_and_no_value() {
         if events["next"] == 1 {
             break events;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        crate::base::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!(events["events"], json!([]), "they name keys");
     assert_eq!(events["shown"], false);
@@ -164,7 +164,7 @@ async fn a_page_that_knows_another_process_has_seen_nothing_of_this_one() {
         if events["next"] == 1 {
             break events;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        crate::base::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!(events["events"][0]["number"], 0);
     assert_eq!(events["process"], *PROCESS);
@@ -223,7 +223,7 @@ async fn an_entry_is_told_in_words_and_events_are_remembered() {
         if events["next"] == 5 {
             break events;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        crate::base::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!(events["events"][0]["event"], "invalidated");
     let later = answer(&admin, "GET", "/api/events?since=5", "", Rights::Read).await;
@@ -239,7 +239,7 @@ async fn an_entry_is_told_in_words_and_events_are_remembered() {
         if late["next"] == REMEMBERED + 7 + 5 {
             break late;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        crate::base::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!((&late["missed"], &late["lost"]), (&json!(7), &json!(0)));
     let state = json(&answer(&admin, "GET", "/api/state", "", Rights::Read).await);

@@ -107,7 +107,7 @@ impl Held {
 
     /// Returns once it has taken one more invalidation.
     pub(super) async fn takes_one(&self) {
-        let taken = tokio::time::timeout(LIMIT, self.taken.acquire()).await;
+        let taken = crate::base::time::timeout(LIMIT, self.taken.acquire()).await;
         taken.expect("in time").expect("never closed").forget();
     }
 }
@@ -190,7 +190,7 @@ impl Store for Held {
         self.got.lock().push(names);
         let takes = *self.takes.lock();
         if !takes.is_zero() {
-            tokio::time::sleep(takes).await;
+            crate::base::time::sleep(takes).await;
         }
         if let Some(undone) = self.refused_of(invalidation) {
             let kind = match self.is_split() {

@@ -24,7 +24,7 @@ async fn a_lost_connection_to_one_of_several_servers_is_waited_for() {
     let began = clock::now();
     let pending_ack = invalidations.enqueue(request("users"));
     let back = async {
-        tokio::time::sleep(30 * MS).await;
+        crate::base::time::sleep(30 * MS).await;
         store.is_partly_away.store(false, Ordering::SeqCst);
         store.connect();
     };
@@ -41,12 +41,12 @@ async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
     let began = clock::now();
     let dropped = invalidations.enqueue(request("teams"));
     let back = async {
-        tokio::time::sleep(15 * MS).await;
+        crate::base::time::sleep(15 * MS).await;
         // The caller hangs up.
         drop(dropped);
         // What it wrote is out of date here until it is delivered, and nobody waits for that.
         assert!(invalidations.is_degraded(), "reads go past the cache");
-        tokio::time::sleep(15 * MS).await;
+        crate::base::time::sleep(15 * MS).await;
         store.connect();
     };
     let pending_ack = invalidations.enqueue(request("users"));
@@ -82,7 +82,7 @@ async fn an_outage_is_waited_for_once() {
         let mut began = clock::now();
         let fails = async {
             if let Some(after) = fails_after {
-                tokio::time::sleep(after * MS).await;
+                crate::base::time::sleep(after * MS).await;
                 watch.failed();
             }
         };
@@ -132,7 +132,7 @@ async fn a_direct_read_is_repeated_over_the_next_connection() {
         (answer.is_ok(), asked)
     };
     let back = async {
-        tokio::time::sleep(50 * MS).await;
+        crate::base::time::sleep(50 * MS).await;
         store.connect();
     };
     let (answered, ()) = tokio::join!(answers, back);

@@ -36,7 +36,7 @@ async fn refused_requests_are_sent_apart_and_after_a_pause() {
     let before = got(&store, "orders");
     // Others do not put it off.
     for _ in 0..40 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::base::time::sleep(Duration::from_millis(50)).await;
         let told = invalidations.send(request("users")).acknowledged(LIMIT);
         assert_eq!(told.await, Acknowledgement::Delivered);
     }
@@ -44,7 +44,7 @@ async fn refused_requests_are_sent_apart_and_after_a_pause() {
     assert!(invalidations.refuses(&request("orders")) && !invalidations.refuses(&request("users")));
     store.forbidden.lock().clear();
     while invalidations.pending() > 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::base::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(!invalidations.refuses(&request("orders")));
 }
@@ -61,7 +61,7 @@ async fn refused_requests_are_sent_although_others_come_all_the_time() {
     let before = got(&store, "orders");
     for _ in 0..5_000 {
         drop(invalidations.enqueue(request("users")));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        crate::base::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(got(&store, "users") > 400, "sent one after the other");
     // Five seconds, and a pause of one at most.
@@ -77,7 +77,7 @@ async fn retries_of_what_is_refused_take_a_small_part_of_the_time() {
     *store.takes.lock() = Duration::from_secs(1);
     let invalidations = over(&store);
     drop(invalidations.enqueue(request("orders")));
-    tokio::time::sleep(Duration::from_secs(110)).await;
+    crate::base::time::sleep(Duration::from_secs(110)).await;
     let tried = got(&store, "orders");
     assert!((5..=12).contains(&tried), "{tried}");
 }
@@ -117,7 +117,7 @@ async fn tags_wait_for_what_is_replaced_before_them() {
     assert_eq!(told.await, Acknowledgement::Delivered);
     store.forbidden.lock().clear();
     while invalidations.pending() > 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::base::time::sleep(Duration::from_millis(50)).await;
     }
     assert_tags_came_with_theirs(&store);
 }
@@ -138,7 +138,7 @@ async fn tags_wait_for_what_has_just_been_refused() {
     assert_eq!(got(&store, "~~"), 2);
     store.forbidden.lock().clear();
     while invalidations.pending() > 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::base::time::sleep(Duration::from_millis(50)).await;
     }
     assert_tags_came_with_theirs(&store);
 }
@@ -168,12 +168,12 @@ async fn what_was_sent_before_a_refusal_puts_no_retry_off() {
     let invalidations = over(&store);
     for _ in 0..500 {
         drop(invalidations.enqueue(request("users")));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        crate::base::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(got(&store, "users") > 200, "sent one after the other");
     store.forbidden.lock().push("orders");
     drop(invalidations.enqueue(request("orders")));
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    crate::base::time::sleep(Duration::from_secs(5)).await;
     let tried = got(&store, "orders");
     assert!(tried >= 5, "{tried}");
 }
@@ -209,7 +209,7 @@ async fn a_lost_connection_is_waited_for_while_something_is_refused() {
     store.lose_connection();
     let users = invalidations.send(request("users"));
     let back = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        crate::base::time::sleep(Duration::from_millis(30)).await;
         store.connect();
     };
     let (told, ()) = tokio::join!(users.acknowledged(LIMIT), back);

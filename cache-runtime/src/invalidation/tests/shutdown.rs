@@ -144,7 +144,7 @@ async fn a_shutdown_that_nobody_waits_for_goes_on() {
     let engine = engine(&store, Background::here());
     drop(engine.invalidations.enqueue(request("users")));
     assert!(engine.close().now_or_never().is_none());
-    let closed = tokio::time::timeout(LIMIT, store.closed.acquire()).await;
+    let closed = crate::base::time::timeout(LIMIT, store.closed.acquire()).await;
     closed.expect("in time").expect("never closed").forget();
     assert_eq!(store.taken.available_permits(), 1);
 }

@@ -45,7 +45,7 @@ pub(in crate::outbox) async fn session(
 ) -> RelayError {
     let options = options.clone().create_if_missing(false).busy_timeout(BUSY);
     let connect = SqliteConnection::connect_with(&options);
-    let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+    let connection = match crate::base::time::timeout(CONNECT_TIMEOUT, connect).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return error.into(),
         Err(_) => return RelayError::TimedOut,
@@ -123,7 +123,7 @@ impl SqliteRelay<'_> {
             let done = self.turn(&mut looks).await;
             relay.unless_busy(done)?;
             tokio::select! {
-                () = tokio::time::sleep(relay.poll) => {}
+                () = crate::base::time::sleep(relay.poll) => {}
                 () = relay.state.woken() => {}
                 // Rows that have waited for Redis are taken at once.
                 () = changed(&mut store) => {}
@@ -267,7 +267,7 @@ impl SqliteRelay<'_> {
             // forgotten.
             let done = self.follow_on(freshness, connection_id, &mut known).await;
             relay.unless_busy(done)?;
-            tokio::time::sleep(relay.poll).await;
+            crate::base::time::sleep(relay.poll).await;
         }
     }
 

@@ -167,13 +167,13 @@ impl ConnectionPool {
         let _held = PauseGuard::for_at_most(self.budget);
         let end = tokio::time::Instant::now() + self.budget;
         // Waiting for a connection says nothing about the server.
-        let Ok(_permit) = tokio::time::timeout_at(end, permit).await else {
+        let Ok(_permit) = crate::base::time::timeout_at(end, permit).await else {
             return Err(Error::unavailable(format!(
                 "all connections to Memcached were busy for {} ms",
                 self.budget.as_millis()
             )));
         };
-        match tokio::time::timeout_at(end, self.attempt(operation)).await {
+        match crate::base::time::timeout_at(end, self.attempt(operation)).await {
             Ok(Ok(done)) => {
                 if self.failures.load(Ordering::Relaxed) != 0 {
                     self.failures.store(0, Ordering::Relaxed);
@@ -248,7 +248,7 @@ impl ConnectionPool {
             runtime: self.runtime.clone(),
             future: Connection::open(target, &self.clock),
         };
-        match tokio::time::timeout(self.budget, opened).await {
+        match crate::base::time::timeout(self.budget, opened).await {
             Ok(opened) => opened,
             Err(_) => Err(Failure::Lost(self.late())),
         }
@@ -325,7 +325,7 @@ impl ConnectionPool {
     /// lead to one server. Otherwise each process might use another server.
     async fn find_server(&self) -> Result<Connection, Failure> {
         self.state.lock().circuit = Circuit::HalfOpen;
-        let found = tokio::time::timeout(self.budget.max(CHECK), targets(&self.config)).await;
+        let found = crate::base::time::timeout(self.budget.max(CHECK), targets(&self.config)).await;
         let late = || Failure::Lost("its name was not resolved in time".into());
         let targets = found.map_err(|_| late())??;
         let tried = targets.into_iter().map(|target| self.try_target(target));
@@ -350,7 +350,7 @@ impl ConnectionPool {
         target: ServerAddress,
     ) -> Result<(ServerAddress, Connection), Failure> {
         let mut connection = self.dial(&target).await?;
-        let tried = tokio::time::timeout(self.budget, connection.try_commands()).await;
+        let tried = crate::base::time::timeout(self.budget, connection.try_commands()).await;
         tried.map_err(|_| Failure::Lost(self.late()))??;
         Ok((target, connection))
     }
@@ -359,14 +359,14 @@ impl ConnectionPool {
     /// answer, or another server answers.
     async fn check_until_lost(&self, mut connection: Connection) {
         loop {
-            let is_doubted = tokio::time::timeout(CHECK, self.doubt.notified())
+            let is_doubted = crate::base::time::timeout(CHECK, self.doubt.notified())
                 .await
                 .is_ok();
             if self.circuit() != Circuit::Closed {
                 return;
             }
             let asked = connection.ask_who(&self.clock);
-            let reason = match tokio::time::timeout(self.budget.max(CHECK), asked).await {
+            let reason = match crate::base::time::timeout(self.budget.max(CHECK), asked).await {
                 Ok(Ok(who)) if who.server == connection.server => match is_doubted
                     && !self.is_alone().await
                 {

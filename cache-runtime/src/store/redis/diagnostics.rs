@@ -285,7 +285,7 @@ async fn others(
             let (mut multiplexed, _) = dial(config, address, |_| {}).await?;
             identify(&mut multiplexed, false, false).await
         };
-        match tokio::time::timeout(CONNECT_BUDGET, asked).await {
+        match crate::base::time::timeout(CONNECT_BUDGET, asked).await {
             // Without `run_id`s nothing tells servers apart.
             Ok(Ok(_)) if connection.server == Nonce::NONE => silent.push(address),
             Ok(Ok(it)) if it.server == connection.server => {}

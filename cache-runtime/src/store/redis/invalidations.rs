@@ -177,7 +177,7 @@ impl RedisStore {
             }
             let worked = began.elapsed();
             if filter.is_low_priority && worked >= STRETCH {
-                tokio::time::sleep(worked).await;
+                crate::base::time::sleep(worked).await;
                 began = clock::now();
             }
         }

@@ -302,7 +302,7 @@ impl SuspectEntry {
     }
 
     async fn confirm_at(self, due: Instant, identity: Identity) {
-        tokio::time::sleep_until(due).await;
+        crate::base::time::sleep_until(due).await;
         match self.standing().await {
             Ok(Some(now)) if now.identity == identity => self.confirm(now.age),
             // Nothing is known, and its hits stay undecided.
@@ -321,7 +321,7 @@ impl SuspectEntry {
         let auditor = &self.cache.auditor;
         let mut pause = self.cache.config.audit_confirm_after;
         for _ in 0..WATCHES {
-            tokio::time::sleep(pause).await;
+            crate::base::time::sleep(pause).await;
             pause = WATCH_PAUSE;
             if !auditor.is_suspect(&self.entry_ref.key, identity) {
                 return;

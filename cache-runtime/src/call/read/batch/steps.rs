@@ -61,7 +61,7 @@ impl Leases {
         let mut batch = std::pin::pin!(batch);
         let length = cache.config.lease;
         let third = length / 3;
-        let mut renewal = tokio::time::interval_at(clock::now() + third, third);
+        let mut renewal = crate::base::time::interval_at(clock::now() + third, third);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -104,7 +104,7 @@ impl LookupLoop<'_> {
             }
         };
         let is_changed = tokio::select! {
-            () = tokio::time::sleep_until(end) => false,
+            () = crate::base::time::sleep_until(end) => false,
             () = word, if listens => true,
         };
         if is_changed {
@@ -116,7 +116,7 @@ impl LookupLoop<'_> {
     }
 
     pub(super) async fn pause(&mut self) {
-        tokio::time::sleep_until(self.end_of_pause()).await;
+        crate::base::time::sleep_until(self.end_of_pause()).await;
     }
 
     /// Returns the end of the next pause, before a lookup with a full budget. Each pause is twice

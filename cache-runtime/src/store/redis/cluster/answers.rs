@@ -142,7 +142,7 @@ pub(super) async fn view_at(config: &RedisConfig, host: &str) -> AnsweredView {
         Err(last)
     };
     let budget = ANSWER_BUDGET * 2;
-    tokio::time::timeout(budget, asked)
+    crate::base::time::timeout(budget, asked)
         .await
         .unwrap_or_else(|_| {
             Err(Error::unavailable(format!(

@@ -72,7 +72,7 @@ impl Cluster {
             // answered, and nobody checks the reads that wait for another node.
             let answer = {
                 let _held = sent.held(since);
-                match tokio::time::timeout_at(since + self.budget, answer).await {
+                match crate::base::time::timeout_at(since + self.budget, answer).await {
                     Ok(Ok(answer)) => answer,
                     Ok(Err(_)) | Err(_) => Err(unanswered(self.budget)),
                 }
@@ -106,7 +106,7 @@ impl Cluster {
         entry_ref: &EntryRef,
     ) -> Result<Box<LookupReply>, Error> {
         let rest = self.budget.saturating_sub(since.elapsed());
-        match tokio::time::timeout(rest, self.look_alone(entry_ref)).await {
+        match crate::base::time::timeout(rest, self.look_alone(entry_ref)).await {
             Ok(lookup) => lookup,
             Err(_) => Err(unanswered(self.budget)),
         }
@@ -231,7 +231,7 @@ impl Worker {
             // Also before the first answer, which may come from a node that is late.
             let next = match prompt.0.is_some() && !asked.is_empty() {
                 false => asked.next().await,
-                true => match tokio::time::timeout(LATE_AFTER, asked.next()).await {
+                true => match crate::base::time::timeout(LATE_AFTER, asked.next()).await {
                     Ok(next) => next,
                     Err(_) => {
                         prompt.is_over();

@@ -29,13 +29,13 @@ pub(super) async fn look_after(config: RedisConfig, fence: Fence) {
                 None => view_at(&config, &config.host).await,
             }
         };
-        match tokio::time::timeout(ANSWER_BUDGET, asked).await {
+        match crate::base::time::timeout(ANSWER_BUDGET, asked).await {
             Ok(Ok((view, _))) if !view.owns_any(fence.slots()) => break,
             Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
             Ok(Err(error)) if answers_nobody(&error) => break,
             _ => {}
         }
-        tokio::time::sleep(FENCE_PAUSE).await;
+        crate::base::time::sleep(FENCE_PAUSE).await;
     }
     drop(fence);
 }

@@ -40,6 +40,6 @@ pub(super) async fn do_again(cluster: Arc<Cluster>, namespace: String) {
                 Repetition::Everything
             }
         };
-        tokio::time::sleep(AGAIN_PAUSE).await;
+        crate::base::time::sleep(AGAIN_PAUSE).await;
     }
 }

@@ -170,7 +170,7 @@ impl Cluster {
             answers.into_iter().next_back()?.ok()
         };
         let _held = Sent::now(self.budget).held(clock::now());
-        let answer = tokio::time::timeout(self.budget, asked).await;
+        let answer = crate::base::time::timeout(self.budget, asked).await;
         answer.ok().flatten().ok_or_else(unknown)
     }
 
@@ -222,7 +222,7 @@ impl Cluster {
         if clock::now() + REDIRECT_PAUSE >= deadline {
             return Err(Error::unavailable("the key's slot is being moved"));
         }
-        tokio::time::sleep(REDIRECT_PAUSE).await;
+        crate::base::time::sleep(REDIRECT_PAUSE).await;
         Ok(())
     }
 

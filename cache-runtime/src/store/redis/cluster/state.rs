@@ -200,13 +200,13 @@ impl Cluster {
         let answered = {
             let _held = Sent::now(limit).held(clock::now());
             let answered = rounds.wait_for(|rounds| rounds.done >= wanted);
-            tokio::time::timeout(limit, answered).await.is_ok()
+            crate::base::time::timeout(limit, answered).await.is_ok()
         };
         if !answered || clock::now() + REDIRECT_PAUSE >= deadline {
             return Err(Error::unavailable("the cluster's slots are being moved"));
         }
         // Nodes don't learn of a change all at once.
-        tokio::time::sleep(REDIRECT_PAUSE).await;
+        crate::base::time::sleep(REDIRECT_PAUSE).await;
         Ok(())
     }
 

@@ -86,11 +86,11 @@ pub(in crate::store::redis) async fn run(
         topology.round().await;
         let mut pause = topology.round().await;
         // Most fences of the start last as long as it takes to ask each replica.
-        let _ = tokio::time::timeout(CONNECT_BUDGET, topology.cluster.fences.none()).await;
+        let _ = crate::base::time::timeout(CONNECT_BUDGET, topology.cluster.fences.none()).await;
         attempted.send_replace(true);
         loop {
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = crate::base::time::sleep(pause) => {}
                 () = topology.cluster.wake.notified() => {}
             }
             pause = topology.round().await;
@@ -364,7 +364,7 @@ impl Topology {
             let mut attempted = node.attempted.clone();
             let _ = attempted.wait_for(|attempted| *attempted).await;
         });
-        let _ = tokio::time::timeout(CONNECT_BUDGET, join_all(connected)).await;
+        let _ = crate::base::time::timeout(CONNECT_BUDGET, join_all(connected)).await;
         self.has_new = new.iter().any(|node| node.connections.is_connected());
         self.said = None;
         self.log_owners(map, before.nodes().is_empty(), is_changed);

@@ -100,7 +100,7 @@ impl Cluster {
                 }
             }
             if filter.is_low_priority {
-                tokio::time::sleep(began.elapsed()).await;
+                crate::base::time::sleep(began.elapsed()).await;
             }
         }
         Ok(removed)

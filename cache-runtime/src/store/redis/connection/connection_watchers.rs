@@ -17,7 +17,7 @@ const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// Reads the server's clock again at intervals.
 pub(crate) async fn keep_time(connection: &Connection) -> Infallible {
     loop {
-        tokio::time::sleep(TIME_INTERVAL).await;
+        crate::base::time::sleep(TIME_INTERVAL).await;
         let time = connection.ask(CONNECT_BUDGET, async |multiplexed| {
             redis::cmd("TIME").query_async(multiplexed).await
         });
@@ -44,7 +44,7 @@ pub(crate) async fn watch_sentinels(
 /// if not.
 pub(crate) async fn watch_health(connection: &Connection) -> Infallible {
     loop {
-        tokio::time::sleep(health::INTERVAL).await;
+        crate::base::time::sleep(health::INTERVAL).await;
         // This closes the connection if the answer is no.
         if connection.check_health().await.is_ok() {
             connection.health.learn(&mut connection.multiplexed()).await;
@@ -59,11 +59,11 @@ pub(crate) async fn watch_address(connection: &Connection, config: &RedisConfig)
         return std::future::pending().await;
     }
     loop {
-        address::given::changed_or(tokio::time::sleep(address::INTERVAL)).await;
+        address::given::changed_or(crate::base::time::sleep(address::INTERVAL)).await;
         if crate::base::mutation::is_active("name-resolved-once") {
             continue;
         }
-        let resolved = tokio::time::timeout(address::BUDGET, address::of(config)).await;
+        let resolved = crate::base::time::timeout(address::BUDGET, address::of(config)).await;
         if let Ok(Ok(addresses)) = resolved
             && !addresses.contains(&connection.address)
         {

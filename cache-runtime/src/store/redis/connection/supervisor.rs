@@ -233,7 +233,7 @@ async fn await_former(
     former: Option<&(String, u16)>,
 ) {
     let mut left = pin!(former_primaries_left(config, named, former));
-    if tokio::time::timeout(CONNECT_BUDGET, &mut left)
+    if crate::base::time::timeout(CONNECT_BUDGET, &mut left)
         .await
         .is_ok()
     {

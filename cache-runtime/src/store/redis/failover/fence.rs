@@ -234,7 +234,7 @@ mod tests {
         slots.add(7);
         let fence = fences.put_up(slots);
         let soon = async {
-            tokio::time::sleep(ACK_LIMIT / 2).await;
+            crate::base::time::sleep(ACK_LIMIT / 2).await;
             drop(fence);
         };
         let (active, ()) = tokio::join!(fences.active(&[6, 7, 8]), soon);

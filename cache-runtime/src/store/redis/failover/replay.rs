@@ -43,7 +43,7 @@ impl Replay {
             }
             while !self.is_done().await {
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
+                    () = crate::base::time::sleep(PAUSE) => {}
                     _ = closing.wait_for(|closing| *closing) => return,
                 }
             }

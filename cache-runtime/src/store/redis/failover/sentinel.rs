@@ -158,7 +158,7 @@ impl Sentinels {
             let switched = Arc::clone(&self.switched);
             async move {
                 let answer = answer(multiplexed, config, sentinel, address, switched);
-                let answer = tokio::time::timeout(ANSWER_BUDGET, answer).await;
+                let answer = crate::base::time::timeout(ANSWER_BUDGET, answer).await;
                 let answer = answer.unwrap_or_else(|_| {
                     let budget = ANSWER_BUDGET.as_millis();
                     Err(Error::unavailable(format!("no answer within {budget} ms")))
@@ -224,7 +224,7 @@ impl Sentinels {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = crate::base::time::sleep(pause) => {}
                 () = self.switched.notified() => {}
             }
         }
@@ -341,13 +341,13 @@ pub(crate) async fn former_primaries_left(
         let is_named = |it: &(String, u16)| it.0 == named.host && it.1 == named.port;
         others.extend(former.filter(|it| !is_named(it) && !named.others.contains(it)));
         if others.is_empty() {
-            return tokio::time::sleep(LEFT).await;
+            return crate::base::time::sleep(LEFT).await;
         }
     }
     let others = others.into_iter();
     let left = others.map(|(host, port)| is_left(config.settings_at(host, *port)));
     // A timeout is the usual end where a former primary is cut off.
-    let _ = tokio::time::timeout(LEFT, join_all(left)).await;
+    let _ = crate::base::time::timeout(LEFT, join_all(left)).await;
 }
 
 /// Returns once this server is no primary any more, or can't answer anybody.
@@ -357,13 +357,13 @@ async fn is_left(config: RedisConfig) {
     let mut kept = None;
     loop {
         let asked = role_at(&config, kept.take());
-        match tokio::time::timeout(ANSWER_BUDGET, asked).await {
+        match crate::base::time::timeout(ANSWER_BUDGET, asked).await {
             Ok(Ok((role, _))) if role != "master" => return,
             Ok(Ok((_, multiplexed))) => kept = Some(multiplexed),
             Ok(Err(error)) if answers_nobody(&error) => return,
             _ => {}
         }
-        tokio::time::sleep(ROLE_PAUSE).await;
+        crate::base::time::sleep(ROLE_PAUSE).await;
     }
 }
 

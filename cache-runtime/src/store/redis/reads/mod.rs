@@ -72,7 +72,7 @@ impl RedisStore {
         let alone = self.connections.using(DirectRead::on)?;
         let lookup = pin!(self.look_alone(alone.connection(), entry_ref));
         let rest = self.budget.saturating_sub(since.elapsed());
-        match tokio::time::timeout(rest, lookup).await {
+        match crate::base::time::timeout(rest, lookup).await {
             Ok(lookup) => lookup,
             Err(_) => Err(unanswered(self.budget)),
         }

@@ -215,7 +215,7 @@ impl RuntimeConnections {
 /// dropped.
 async fn keep(server: Arc<Server>, driver: Option<Driver>, guard: Guard) {
     let place = &guard.0;
-    let opened = tokio::time::timeout(CONNECT_BUDGET, server.open(place.clone())).await;
+    let opened = crate::base::time::timeout(CONNECT_BUDGET, server.open(place.clone())).await;
     let Ok(Ok(multiplexed)) = opened else {
         place.set(State::Counting(READS_AFTER_FAILURE));
         return;

@@ -107,7 +107,7 @@ pub(crate) async fn send_heartbeats(
     let (mut answered, mut unheard) = (None, 0u32);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(local.heartbeat()) => {}
+            () = crate::base::time::sleep(local.heartbeat()) => {}
             // The first heartbeat covers reads that start from now on.
             () = tracking.opened() => answered = None,
             _ = closing.wait_for(|closing| *closing) => return,
