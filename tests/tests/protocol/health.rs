@@ -282,3 +282,92 @@ async fn a_demoted_primary_that_takes_writes_is_given_up_by_one_that_only_reads(
     })
     .await;
 }
+
+/// Its first replica gives a server another history, and with it another identity. Those that
+/// were connected before have to share entries with those that connect after it.
+#[tokio::test]
+async fn processes_share_entries_after_the_first_replica_has_connected() {
+    bounded(async {
+        let server = RedisServer::start();
+        server.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+        let (shop, reader) = nodes(&server).await;
+        let replica = RedisServer::start();
+        follow(&replica, &server).await;
+        let late = shop.node(&Cache::new(over(&server)).await);
+        eventually(PATIENCE, async || {
+            let mut are_hits = true;
+            for node in [&late, &shop, &reader, &late] {
+                are_hits &= is_hit(node).await;
+            }
+            are_hits
+        })
+        .await;
+    })
+    .await;
+}
+
+/// It gets the data of before from a server that was its replica then, and is the primary again
+/// before anybody asks for its role.
+#[tokio::test]
+async fn a_primary_that_was_a_replica_for_a_moment_is_not_served_from() {
+    bounded(async {
+        let server = RedisServer::start();
+        let other = RedisServer::start();
+        for each in [&server, &other] {
+            each.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+        }
+        follow(&other, &server).await;
+        let (shop, reader) = nodes(&server).await;
+        // What is read now is in both.
+        eventually(PATIENCE, async || {
+            other.cli(&["EXISTS", "users:1"]).contains('1')
+        })
+        .await;
+        other.cli(&["REPLICAOF", "NO", "ONE"]);
+        shop.rename(1, "new").await.expect("written");
+        follow(&server, &other).await;
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        // The old entry is there again, and so are the generations of that time.
+        for node in [&shop, &reader] {
+            eventually(PATIENCE, async || {
+                is_hit(node).await && node.name(1).await == "new"
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+async fn follow(replica: &RedisServer, primary: &RedisServer) {
+    replica.cli(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+    eventually(PATIENCE, async || {
+        let info = replica.cli(&["INFO", "replication"]);
+        info.contains("master_link_status:up")
+    })
+    .await;
+}
+
+/// Nothing but reads is refused: without one, it would be told from a server that serves.
+#[tokio::test]
+async fn a_user_who_may_not_read_any_more_is_told() {
+    bounded(async {
+        let server = RedisServer::start();
+        let config = over_as(&server, "~* &* +@all").command_budget(Duration::from_secs(1));
+        let shop = Shop::new(&Cache::new(config).await);
+        eventually(PATIENCE, async || is_hit(&shop).await).await;
+        server.cli(&["ACL", "SETUSER", "app", "-mget"]);
+        eventually(PATIENCE, async || {
+            circuit(&shop).await == Some(Circuit::Open)
+        })
+        .await;
+        assert!(!shop.cache.is_available().await);
+        eventually(PATIENCE, async || {
+            let reason = shop.cache.get_stats().await.reason;
+            reason.is_some_and(|reason| reason.contains("'mget'"))
+        })
+        .await;
+        server.cli(&["ACL", "SETUSER", "app", "+mget"]);
+        eventually(PATIENCE, async || is_hit(&shop).await).await;
+    })
+    .await;
+}

@@ -16,7 +16,7 @@ use super::super::reads::runtimes::RuntimeConnections;
 use super::super::scripts::{self, ScriptMode};
 use super::super::tracking::Tracking;
 use super::dial::{Identity, dial, identify};
-use super::errors::{described, is_no_answer, refused};
+use super::errors::{OTHER_HISTORY, described, is_no_answer, refused};
 use super::health::{HealthError, is_elsewhere};
 use super::supervisor_settings::SupervisorSettings;
 use super::{Connection, ConnectionState};
@@ -67,7 +67,7 @@ pub(crate) async fn connect(
 ) -> Result<(Connection, Option<NamedPrimary>), Error> {
     if let Some(application) = &settings.application {
         let mut attempt = application.spawn(open(settings.clone()));
-        match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
+        match crate::base::time::timeout(ANSWER_BUDGET, &mut attempt).await {
             Ok(Ok(connection)) => return connection,
             Ok(Err(error)) if error.is_panic() => {
                 return Err(Error::unavailable("the client panicked while it connected"));
@@ -114,14 +114,14 @@ async fn open(
 }
 
 async fn open_server(settings: SupervisorSettings) -> Result<Connection, Error> {
-    let opened = tokio::time::timeout(CONNECT_BUDGET, async {
+    let opened = crate::base::time::timeout(CONNECT_BUDGET, async {
         let addresses = address::of(&settings.config).await?;
         // The time is divided, so that one server that does not answer leaves time for the others.
         let budget = CONNECT_BUDGET / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut first_error = None;
         for address in &addresses {
             let attempt = open_at(*address, &settings);
-            let error = match tokio::time::timeout(budget, attempt).await {
+            let error = match crate::base::time::timeout(budget, attempt).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
                 Err(_) => unconnected(budget),
@@ -156,6 +156,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     let (mut multiplexed, is_resp3) = dial(config, address, state.hears()).await?;
     let Identity {
         server,
+        history,
         epoch,
         clock,
     } = identify(&mut multiplexed, *trust_restart, settings.is_node).await?;
@@ -188,10 +189,15 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         return Err(Error::unavailable(OUT_OF_STEP));
     }
     let mut scripts = ScriptMode::ByHash;
-    let mut checked = health.check(&mut multiplexed, scripts, described).await;
+    let past = history.as_deref();
+    let mut checked = health
+        .check(&mut multiplexed, scripts, past, described)
+        .await;
     if let Err(HealthError::RunsNoScripts(_)) = checked {
         scripts = ScriptMode::ByText;
-        checked = health.check(&mut multiplexed, scripts, described).await;
+        checked = health
+            .check(&mut multiplexed, scripts, past, described)
+            .await;
     }
     match checked {
         Ok(()) => {}
@@ -204,6 +210,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
             return Err(Error::new(ErrorKind::Store, text).with_source(RefusesWrites));
         }
         Err(HealthError::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
+        Err(HealthError::OtherHistory) => return Err(Error::unavailable(OTHER_HISTORY)),
     }
     let mut capabilities = probe::examine(&mut multiplexed, scripts, is_resp3).await;
     // Before anything is read over the connection.
@@ -224,6 +231,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     Ok(Connection {
         multiplexed,
         server,
+        history,
         epoch: Arc::clone(&settings.epoch),
         clock,
         capabilities,

@@ -176,15 +176,16 @@ pub(crate) async fn identify(
         true => epoch(multiplexed).await?,
         false => 0,
     };
-    let known = |server| Identity {
+    let known = |server, history: Option<&str>| Identity {
         server,
+        history: history.map(str::to_owned),
         epoch,
         clock,
     };
     let info: String = match info {
         Ok(info) => info,
         // A replica is then noticed when it refuses the first write.
-        Err(_) if trust_restart => return Ok(known(Nonce::NONE)),
+        Err(_) if trust_restart => return Ok(known(Nonce::NONE, None)),
         Err(error) => {
             let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
             return Err(Error::new(
@@ -197,16 +198,16 @@ pub(crate) async fn identify(
         return Err(Error::new(ErrorKind::Store, NO_PRIMARY));
     }
     if trust_restart {
-        return Ok(known(Nonce::NONE));
+        return Ok(known(Nonce::NONE, None));
     }
     match (
         info_field(&info, "run_id"),
         info_field(&info, "master_replid"),
     ) {
-        (Some(run_id), Some(replid)) => Ok(known(Nonce(hash128(
-            &[0; 16],
-            format!("{run_id} {replid}").as_bytes(),
-        )))),
+        (Some(run_id), Some(replid)) => {
+            let server = hash128(&[0; 16], format!("{run_id} {replid}").as_bytes());
+            Ok(known(Nonce(server), Some(replid)))
+        }
         _ => Err(Error::new(
             ErrorKind::Store,
             "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
@@ -217,6 +218,8 @@ pub(crate) async fn identify(
 /// The identity of a server.
 pub(crate) struct Identity {
     pub(crate) server: Nonce,
+    /// The history of its data, its `master_replid`; `None` if nobody looks at it.
+    pub(crate) history: Option<String>,
     /// The epoch of a node of a cluster; otherwise 0.
     pub(crate) epoch: u64,
     pub(crate) clock: RemoteClock,

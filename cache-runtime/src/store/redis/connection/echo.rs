@@ -30,7 +30,8 @@ impl Connection {
         let found = self.state.sync_check.doubt();
         let _held = PauseGuard::for_at_most(budget);
         // An `ECHO` that is in flight already says nothing of this answer.
-        let result = tokio::time::timeout(budget * 2, self.state.sync_check.proven(found)).await;
+        let result =
+            crate::base::time::timeout(budget * 2, self.state.sync_check.proven(found)).await;
         result.unwrap_or_else(|_| Err(unanswered(budget)))?;
         if !self.state.is_renaming_told.swap(true, Ordering::Relaxed) {
             let key = shortened(key);
@@ -52,7 +53,7 @@ impl Connection {
     pub(crate) async fn check_sync_when_needed(&self, budget: Duration) -> Infallible {
         loop {
             let found = self.state.sync_check.wanted().await;
-            match tokio::time::timeout(budget, self.echo()).await {
+            match crate::base::time::timeout(budget, self.echo()).await {
                 Ok(Ok(())) => self.state.sync_check.succeeded(found),
                 Ok(Err(why)) => self.is_out_of_sync(&why),
                 Err(_) => self.is_out_of_sync(&unanswered(budget).to_string()),
@@ -144,6 +145,7 @@ mod tests {
         Arc::new(Connection {
             multiplexed: multiplexed.expect("connected"),
             server: Nonce(1),
+            history: None,
             epoch: Arc::default(),
             clock: RemoteClock::from_reading(Millis(1)),
             capabilities: Capabilities::default(),

@@ -104,6 +104,11 @@ pub(crate) fn described(error: RedisError) -> Error {
 /// The error for a server that is not the primary.
 pub(crate) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
 
+/// The error for a server whose data may be others than when the connection was made.
+pub(crate) const OTHER_HISTORY: &str = "the server's data are of another history now (its \
+    master_replid has changed): it was a replica for a moment, or a replica has connected for the \
+    first time; the cache connects anew";
+
 /// Whether nobody is answered: the process is gone, or it is loading its data and answers no reads.
 pub(crate) fn answers_nobody(error: &Error) -> bool {
     let text = error.to_string().to_ascii_lowercase();

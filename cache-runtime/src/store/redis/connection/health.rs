@@ -4,7 +4,9 @@
 //! stale. This happens with a full disk (`MISCONF`), with too few replicas (`NOREPLICAS`), during
 //! `CLIENT PAUSE WRITE`, or for a user without the permission. A demoted primary keeps its
 //! connections and goes on answering. So each process *writes* once a second, with the script of an
-//! invalidation, and asks for the role. It writes a key of its own among the generations. The key
+//! invalidation, and asks for the role and for the history that the server's data are of
+//! (`master_replid`). A server gets another history when it was a replica for a moment, so its data
+//! may be older ones of another server, and when its first replica connects. It writes a key of its own among the generations. The key
 //! expires after the process has ended. The script also removes an entry and replaces a row's
 //! generation, neither of which exists, so that a permission that only these need is not missing.
 
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::super::reply::{info_field, millis};
 use super::super::scripts::{INVALIDATE, ScriptMode, TRY};
@@ -56,6 +58,8 @@ pub(crate) enum HealthError {
     RunsNoScripts(String),
     /// It is not the primary, or did not answer.
     Unusable(String),
+    /// Its data are of another history than when the connection was made.
+    OtherHistory,
 }
 
 impl Health {
@@ -106,22 +110,23 @@ impl Health {
     /// Reads the list of switches. If there is no answer, the list stays as it was.
     pub(crate) async fn learn(&self, multiplexed: &mut MultiplexedConnection) {
         let read = self.switches.read(multiplexed);
-        let _ = tokio::time::timeout(self.budget, read).await;
+        let _ = crate::base::time::timeout(self.budget, read).await;
     }
 
-    /// Checks once.
+    /// Checks once. `history` is that of the server when the connection was made, if it has one.
     pub(crate) async fn check(
         &self,
         multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
+        history: Option<&str>,
         describe: impl Fn(RedisError) -> Error,
     ) -> Result<(), HealthError> {
         if crate::base::mutation::is_active("health-is-a-read") {
             return Ok(());
         }
         // A `required` write asks on its caller's runtime, whose time may be paused.
-        let _held = PauseGuard::for_at_most(self.budget * 3);
-        match tokio::time::timeout(self.budget, self.write(multiplexed, scripts)).await {
+        let _held = PauseGuard::for_at_most(self.budget * 4);
+        match crate::base::time::timeout(self.budget, self.write(multiplexed, scripts)).await {
             Ok(Ok(())) => {}
             // The slot has moved to another node, which says nothing about this one.
             Ok(Err(error)) if is_elsewhere(&error) => {}
@@ -132,7 +137,9 @@ impl Health {
                 let mut text = describe(error).to_string();
                 if !runs_none && is_refusal(&text) {
                     let refused = self.refused(multiplexed, scripts);
-                    if let Ok(Some(refused)) = tokio::time::timeout(self.budget, refused).await {
+                    if let Ok(Some(refused)) =
+                        crate::base::time::timeout(self.budget, refused).await
+                    {
                         text = refused;
                     }
                 }
@@ -148,10 +155,33 @@ impl Health {
                 return Err(HealthError::RefusesWrites(text));
             }
         }
-        match tokio::time::timeout(self.budget, role(multiplexed)).await {
-            Ok(Some(role)) if role != "master" => Err(HealthError::Unusable(NO_PRIMARY.into())),
+        match crate::base::time::timeout(self.budget, self.read(multiplexed)).await {
+            Ok(Err(error)) if !is_elsewhere(&error) => {
+                return Err(HealthError::Unusable(describe(error).to_string()));
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let budget = self.budget.as_millis();
+                let text = format!("a read had no answer within {budget} ms");
+                return Err(HealthError::Unusable(text));
+            }
+        }
+        match crate::base::time::timeout(self.budget, replication(multiplexed)).await {
+            Ok(Some(info)) => {
+                let now = |field| info_field(&info, field);
+                if now("role").is_some_and(|role| role != "master") {
+                    return Err(HealthError::Unusable(NO_PRIMARY.into()));
+                }
+                let is_another = now("master_replid").zip(history);
+                match is_another.is_some_and(|(now, history)| now != history)
+                    && !crate::base::mutation::is_active("history-not-asked")
+                {
+                    true => Err(HealthError::OtherHistory),
+                    false => Ok(()),
+                }
+            }
             // Without permission to ask for the role, the write above has to be enough.
-            Ok(_) => Ok(()),
+            Ok(None) => Ok(()),
             Err(_) => {
                 let budget = self.budget.as_millis();
                 let text = format!("the question for its role had no answer within {budget} ms");
@@ -172,6 +202,17 @@ impl Health {
         let refused = refused_commands(&answer);
         let names = refused.join(", ");
         (!refused.is_empty()).then(|| format!("NOPERM: the user may not run {names}"))
+    }
+
+    /// Reads with the command of a lookup, which the user may have lost as well.
+    async fn read(&self, multiplexed: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        match self.key_to_write() {
+            Some(key) if !crate::base::mutation::is_active("health-reads-nothing") => {
+                let read = redis::cmd("MGET").arg(key.as_str()).to_owned();
+                read.query_async::<Value>(multiplexed).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes with the script of an invalidation.
@@ -219,16 +260,12 @@ pub(crate) fn is_elsewhere(error: &RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 
-/// The role as the server names it: `master`, `slave`, or `replica` in other implementations;
-/// `None` without permission to ask.
-async fn role(multiplexed: &mut MultiplexedConnection) -> Option<String> {
+/// What the server says of replication: its role (`master`, `slave`, or `replica` in other
+/// implementations) and its history; `None` without permission to ask.
+async fn replication(multiplexed: &mut MultiplexedConnection) -> Option<String> {
     if crate::base::mutation::is_active("role-not-asked") {
         return None;
     }
-    let info = redis::cmd("INFO")
-        .arg("replication")
-        .query_async::<String>(multiplexed)
-        .await
-        .ok()?;
-    info_field(&info, "role").map(str::to_owned)
+    let asked = redis::cmd("INFO").arg("replication").to_owned();
+    asked.query_async(multiplexed).await.ok()
 }

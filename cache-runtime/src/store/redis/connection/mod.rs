@@ -33,7 +33,8 @@ use tokio::sync::Notify;
 
 use self::breaker::{End, FAILURES, Failures};
 use self::errors::{
-    described, is_lost, is_no_answer, is_read_only, is_write_refused, refused, unanswered,
+    OTHER_HISTORY, described, is_lost, is_no_answer, is_read_only, is_write_refused, refused,
+    unanswered,
 };
 use self::health::{Health, HealthError};
 use self::probe::Capabilities;
@@ -57,6 +58,8 @@ pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
     /// Identifies the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
+    /// The server's `master_replid`, if its history is looked at.
+    pub(super) history: Option<String>,
     /// The node's epoch in a cluster, which all connections to it share; otherwise 0.
     pub(super) epoch: Arc<AtomicU64>,
     pub(super) clock: RemoteClock,
@@ -263,8 +266,8 @@ impl Connection {
         let (now, budget) = (clock::now(), sent.budget);
         let _held = PauseGuard::from(sent.at, now, budget);
         let answer = match now.checked_add(budget) {
-            Some(end) => tokio::time::timeout_at(end, answer),
-            None => tokio::time::timeout(budget, answer),
+            Some(end) => crate::base::time::timeout_at(end, answer),
+            None => crate::base::time::timeout(budget, answer),
         };
         let answer = answer.await;
         guard.is_over = true;
@@ -318,7 +321,10 @@ impl Connection {
     pub(super) async fn check_health(&self) -> Result<(), Error> {
         let scripts = self.capabilities.scripts;
         let mut multiplexed = self.multiplexed();
-        let checked = self.health.check(&mut multiplexed, scripts, described);
+        let history = self.history.as_deref();
+        let checked = self
+            .health
+            .check(&mut multiplexed, scripts, history, described);
         let checked = checked.await;
         self.state.sync_check.in_sync().await?;
         match checked {
@@ -332,6 +338,10 @@ impl Connection {
                 let error = Error::unavailable(reason.as_str());
                 self.give_up(|| reason);
                 Err(error)
+            }
+            Err(HealthError::OtherHistory) => {
+                self.state.end(End::Moved, || OTHER_HISTORY.into());
+                Err(Error::unavailable(OTHER_HISTORY))
             }
         }
     }
