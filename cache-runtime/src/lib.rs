@@ -137,7 +137,8 @@ pub use crate::base::counters::CounterSnapshot;
 pub use crate::base::error::{Error, ErrorKind};
 pub use crate::base::policy::IntoTtl;
 pub use crate::cache::{
-    Cache, FunctionStats, Latency, Lease, Loader, Lookup, SwitchedOff, cache, init,
+    Cache, FunctionStats, Latency, Lease, Loader, Lookup, SwitchedOff, cache, inherit,
+    inherit_blocking, init,
 };
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::call::read::{AuditReport, AuditStats, LoadContext};

@@ -35,6 +35,12 @@ impl ScopeFlags {
     pub(crate) const MEMO_OF_ALL: Self = Self(1 << 6);
     /// The next annotated function only leaves its key. It is set during one poll, by hand.
     pub(crate) const KEY: Self = Self(1 << 7);
+    /// Those that a task of its own can have from the one that has spawned it.
+    pub(crate) const INHERITED: Self = Self::MODE
+        .and(Self::STRICT)
+        .and(Self::BODY)
+        .and(Self::REQUEST)
+        .and(Self::MEMO_OF_ALL);
 
     /// The scopes around the current task.
     #[inline]
@@ -45,6 +51,11 @@ impl ScopeFlags {
     #[inline]
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those of them that are in `these`.
+    pub(crate) const fn only(self, these: Self) -> Self {
+        Self(self.0 & these.0)
     }
 
     /// Sets or clears one flag; returns whether it was set.

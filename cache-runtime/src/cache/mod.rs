@@ -3,6 +3,7 @@
 mod entries;
 mod functions;
 mod handle;
+mod inherited;
 mod invalidations;
 mod loader;
 mod process;
@@ -14,6 +15,7 @@ mod unserved;
 pub use self::entries::{Lease, Lookup};
 pub use self::functions::{FunctionStats, Latency};
 pub use self::handle::Cache;
+pub use self::inherited::{inherit, inherit_blocking};
 pub use self::loader::Loader;
 pub(crate) use self::process::process;
 pub use self::process::{cache, init};

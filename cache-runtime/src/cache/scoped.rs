@@ -52,7 +52,6 @@ impl Cache {
     }
 
     /// The same for code that is not awaited.
-    #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn scope_now<T>(&self, call: impl FnOnce() -> T) -> T {
         IN_USE.store(true, Ordering::Relaxed);
         IN_SCOPE.sync_scope(self.clone(), call)

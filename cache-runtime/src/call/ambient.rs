@@ -42,6 +42,14 @@ pub(crate) fn current() -> Option<AmbientId> {
     INNERMOST.try_with(Arc::clone).ok().map(AmbientId)
 }
 
+/// Runs `call` under these values.
+pub(crate) fn under<T>(values: Option<&AmbientId>, call: impl FnOnce() -> T) -> T {
+    match values {
+        Some(AmbientId(values)) => INNERMOST.sync_scope(Arc::clone(values), call),
+        None => call(),
+    }
+}
+
 /// Whether the value of a name is the same one here and in `around`: it was not set in between.
 pub(crate) fn is_that_of(name: &str, around: Option<&AmbientId>) -> bool {
     let Some(around) = around else {

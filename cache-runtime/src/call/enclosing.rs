@@ -14,7 +14,7 @@
 //!
 //! The frame is set only while a body is polled. So two bodies that one task polls in turn, as with
 //! `join!`, don't see each other, and a dropped body leaves nothing behind. Tasks that a body
-//! spawns are not part of it.
+//! spawns are not part of it, unless they [inherit](crate::inherit) it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -160,6 +160,20 @@ impl Frame {
                 concerns.then_some(BypassReason::OwnWrite)
             }
         }
+    }
+}
+
+/// The innermost body that the current task is running.
+pub(crate) fn innermost() -> Option<Arc<Frame>> {
+    INNERMOST.try_with(Arc::clone).ok()
+}
+
+/// Runs `call` inside of this body, which another task is running. The flag is set by whoever calls
+/// this.
+pub(crate) fn inside_of<T>(body: Option<&Arc<Frame>>, call: impl FnOnce() -> T) -> T {
+    match body {
+        Some(body) => INNERMOST.sync_scope(Arc::clone(body), call),
+        None => call(),
     }
 }
 

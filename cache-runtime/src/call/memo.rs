@@ -38,6 +38,14 @@ pub(crate) fn current() -> Option<RequestId> {
     REQUEST.try_with(Arc::clone).ok().map(RequestId)
 }
 
+/// Runs `call` as a part of this request. The flags are set by whoever calls this.
+pub(crate) fn part_of<T>(request: Option<&RequestId>, call: impl FnOnce() -> T) -> T {
+    match request {
+        Some(RequestId(request)) => REQUEST.sync_scope(Arc::clone(request), call),
+        None => call(),
+    }
+}
+
 /// How many results a request remembers. Past it, all are forgotten.
 const MOST: usize = 4_096;
 

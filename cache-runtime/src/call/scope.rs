@@ -43,6 +43,14 @@ pub(crate) fn mode() -> Mode {
     }
 }
 
+/// Runs `call` in this mode. The flag is set by whoever calls this.
+pub(crate) fn in_mode<T>(mode: Mode, call: impl FnOnce() -> T) -> T {
+    match mode {
+        Mode::Usual => call(),
+        mode => MODE.sync_scope(mode, call),
+    }
+}
+
 /// Returns true if the current task accepts no local entries.
 #[inline]
 pub(crate) fn is_strict() -> bool {

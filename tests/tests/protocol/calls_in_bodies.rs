@@ -1,10 +1,14 @@
 //! Calls inside bodies: a write sees what it has written, and a load does not wait for itself.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_runtime::{BypassReason, Cache, Status, cached, invalidates, observe};
+use cache_runtime::{
+    BypassReason, Cache, Status, bypass, cached, inherit, inherit_blocking, invalidates, key_of,
+    observe,
+};
 use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Gate, Shop};
@@ -17,6 +21,8 @@ over_each_store! {
     a_write_inside_a_write_bars_for_both;
     values_loaded_inside_a_write_are_kept_for_nobody;
     nothing_old_is_served_right_after_a_write_was_dropped;
+    a_write_sees_what_it_has_written_in_tasks_that_inherit_it;
+    tasks_inherit_what_is_around_them;
 }
 
 struct Desk<'s>(&'s Shop);
@@ -55,6 +61,29 @@ impl Desk<'_> {
                 of_loaded[0].status,
             ),
         ]
+    }
+
+    /// Reads in a task, in a task of a task and in a thread.
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn rename_and_read_in_tasks(&self, id: i64, name: &str) -> Vec<(String, Status)> {
+        self.0.commit(id, name);
+        let read = move |shop: Shop| async move {
+            let (row, outcomes) = observe(shop.get(id)).await;
+            let name = row.expect("read").expect("there").name;
+            (name, outcomes[0].status)
+        };
+        let one = tokio::spawn(inherit(read(self.0.clone())));
+        let shop = self.0.clone();
+        let other = async move { tokio::spawn(inherit(read(shop))).await.expect("read") };
+        let other = tokio::spawn(inherit(other));
+        let (shop, runtime) = (self.0.clone(), tokio::runtime::Handle::current());
+        let thread = inherit_blocking(move || runtime.block_on(read(shop)));
+        let thread = tokio::task::spawn_blocking(thread);
+        let mut seen = Vec::new();
+        for task in [one, other, thread] {
+            seen.push(task.await.expect("read"));
+        }
+        seen
     }
 
     #[invalidates("users", id = id, rejected = |error| *error == DbError::Refused, cache = self.cache())]
@@ -150,6 +179,74 @@ async fn a_write_sees_what_it_has_written(pair: Pair) {
     let loads = shop.loads();
     shop.name(1).await;
     assert_eq!(shop.loads(), loads, "it is cached again");
+}
+
+async fn a_write_sees_what_it_has_written_in_tasks_that_inherit_it(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    for round in 0..2 {
+        shop.name(1).await;
+        let name = format!("new {round}");
+        for (seen, status) in Desk(&shop).rename_and_read_in_tasks(1, &name).await {
+            assert_eq!(seen, name);
+            assert_eq!(status, Status::Bypass(BypassReason::OwnWrite));
+        }
+        assert_eq!(shop.name(1).await, name);
+    }
+}
+
+#[cached(resource = "greetings", include_context("locale"), skip(cache), cache = cache)]
+async fn greeting(cache: &Cache) -> u8 {
+    7
+}
+
+async fn tasks_inherit_what_is_around_them(pair: Pair) {
+    let cache = &pair.a;
+    let shop = &Shop::new(cache);
+    let key = {
+        let cache = cache.clone();
+        async move || format!("{:?}", key_of(greeting(&cache)).expect("a key"))
+    };
+    let inside = async {
+        let here = key().await;
+        let task = tokio::spawn(inherit({
+            let key = key.clone();
+            async move { key().await }
+        }));
+        assert_eq!(task.await.expect("done"), here);
+        here
+    };
+    let with_locale = cache.with_key("locale", &"de", inside).await;
+    assert_ne!(with_locale, key().await);
+
+    let read = |shop: Shop| async move { observe(shop.get(1)).await.1[0].clone() };
+    let bypassed = bypass(async { tokio::spawn(inherit(read(shop.clone()))).await });
+    let status = bypassed.await.expect("read").status;
+    assert_eq!(status, Status::Bypass(BypassReason::Asked));
+    let in_transaction = cache.after_commit(async {
+        let read = tokio::spawn(inherit(read(shop.clone()))).await;
+        Ok::<_, ()>(read.expect("read").status)
+    });
+    let status = in_transaction.await.expect("done");
+    assert_eq!(status, Status::Bypass(BypassReason::Asked));
+
+    shop.name(1).await;
+    let task = tokio::spawn(inherit(read(shop.clone())));
+    assert!(matches!(
+        task.await.expect("read").status,
+        Status::Hit { .. }
+    ));
+    // A write in a task of its own is one of the request.
+    let request = cache.request(async {
+        shop.name(1).await;
+        let other = shop.clone();
+        let write = async move { other.rename(1, "new").await };
+        tokio::spawn(inherit(write))
+            .await
+            .expect("done")
+            .expect("written");
+        assert_eq!(shop.name(1).await, "new");
+    });
+    request.await;
 }
 
 async fn changes_read_and_rolled_back_by_a_write_are_seen_by_nobody(pair: Pair) {
@@ -329,6 +426,42 @@ async fn a_load_does_not_wait_for_itself() {
                 matches!(outcomes[0].status, Status::Hit { .. }),
                 "the outermost is stored"
             );
+        })
+        .await;
+    }
+}
+
+/// One of tasks that spawn each other.
+#[derive(Clone)]
+struct Spawning {
+    cache: Cache,
+}
+
+impl Spawning {
+    #[cached(resource = "spawning", shared, skip(depth), cache = self.cache)]
+    async fn value(&self, depth: u8) -> u8 {
+        match depth {
+            0 => 7,
+            depth => {
+                let inner = inherit(value(self.clone(), depth - 1));
+                tokio::spawn(inner).await.expect("done")
+            }
+        }
+    }
+}
+
+fn value(spawning: Spawning, depth: u8) -> Pin<Box<dyn Future<Output = u8> + Send>> {
+    Box::pin(async move { spawning.value(depth).await })
+}
+
+#[tokio::test]
+async fn a_load_does_not_wait_for_itself_through_a_task_that_inherits_it() {
+    let hour = Duration::from_secs(3600);
+    let server = RedisServer::start();
+    for config in [patient().local_mb(16), over(&server)] {
+        let cache = Cache::new(config.wait_limit(hour).lease(hour)).await;
+        bounded(async {
+            assert_eq!(value(Spawning { cache }, 3).await, 7);
         })
         .await;
     }
