@@ -54,7 +54,7 @@ async fn all_calls(shop: &Shop) {
         let _ = cache.invalidate("users", &3_i64).await;
         let _ = cache.clear_all().await;
         let _ = cache.get_stats().await;
-        let _ = cache.checkup().await;
+        let _ = cache.doctor().await;
         let waiters = (0..3).map(|_| shop.list(0, 2));
         for list in futures_util::future::join_all(waiters).await {
             assert_eq!(list.expect("read").len(), 2);
