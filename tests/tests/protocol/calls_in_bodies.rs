@@ -221,13 +221,13 @@ async fn tasks_inherit_what_is_around_them(pair: Pair) {
     let read = |shop: Shop| async move { observe(shop.get(1)).await.1[0].clone() };
     let bypassed = bypass(async { tokio::spawn(inherit(read(shop.clone()))).await });
     let status = bypassed.await.expect("read").status;
-    assert_eq!(status, Status::Bypass(BypassReason::Asked));
+    assert_eq!(status, Status::Bypass(BypassReason::Requested));
     let in_transaction = cache.after_commit(async {
         let read = tokio::spawn(inherit(read(shop.clone()))).await;
         Ok::<_, ()>(read.expect("read").status)
     });
     let status = in_transaction.await.expect("done");
-    assert_eq!(status, Status::Bypass(BypassReason::Asked));
+    assert_eq!(status, Status::Bypass(BypassReason::Requested));
 
     shop.name(1).await;
     let task = tokio::spawn(inherit(read(shop.clone())));

@@ -191,12 +191,12 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     let mut scripts = ScriptMode::ByHash;
     let past = history.as_deref();
     let mut checked = health
-        .check(&mut multiplexed, scripts, past, described)
+        .check(&mut multiplexed, scripts, past, false, described)
         .await;
     if let Err(HealthError::RunsNoScripts(_)) = checked {
         scripts = ScriptMode::ByText;
         checked = health
-            .check(&mut multiplexed, scripts, past, described)
+            .check(&mut multiplexed, scripts, past, false, described)
             .await;
     }
     match checked {

@@ -114,11 +114,14 @@ impl Health {
     }
 
     /// Checks once. `history` is that of the server when the connection was made, if it has one.
+    /// `reads` says whether to read as well: somebody's read was refused, and it is not known
+    /// whether all are.
     pub(crate) async fn check(
         &self,
         multiplexed: &mut MultiplexedConnection,
         scripts: ScriptMode,
         history: Option<&str>,
+        reads: bool,
         describe: impl Fn(RedisError) -> Error,
     ) -> Result<(), HealthError> {
         if crate::base::mutation::is_active("health-is-a-read") {
@@ -155,7 +158,13 @@ impl Health {
                 return Err(HealthError::RefusesWrites(text));
             }
         }
-        match crate::base::time::timeout(self.budget, self.read(multiplexed)).await {
+        let read = async {
+            match reads {
+                true => self.read(multiplexed).await,
+                false => Ok(()),
+            }
+        };
+        match crate::base::time::timeout(self.budget, read).await {
             Ok(Err(error)) if !is_elsewhere(&error) => {
                 return Err(HealthError::Unusable(describe(error).to_string()));
             }
@@ -204,7 +213,7 @@ impl Health {
         (!refused.is_empty()).then(|| format!("NOPERM: the user may not run {names}"))
     }
 
-    /// Reads with the command of a lookup, which the user may have lost as well.
+    /// Reads with the command of a lookup, which the user may not run any more.
     async fn read(&self, multiplexed: &mut MultiplexedConnection) -> Result<(), RedisError> {
         match self.key_to_write() {
             Some(key) if !crate::base::mutation::is_active("health-reads-nothing") => {

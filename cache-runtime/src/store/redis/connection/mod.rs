@@ -82,6 +82,9 @@ pub(super) struct ConnectionState {
     /// Why the connection was closed.
     pub(super) reason: Mutex<Option<(End, String)>>,
     pub(super) failures: Failures,
+    /// Whether the server has refused a command since the last check: the user may not run it, or
+    /// not with these keys.
+    pub(super) has_refused: AtomicBool,
     pub(super) changed: Notify,
     pub(super) batcher: Batcher,
     /// Readers that wait for another process's load.
@@ -285,6 +288,9 @@ impl Connection {
         // The answer belongs to another command, or the peer is no Redis.
         let is_amiss = is_no_answer(&error);
         let takes_no_writes = is_write_refused(&error);
+        if error.code() == Some("NOPERM") {
+            self.state.has_refused.store(true, Ordering::Relaxed);
+        }
         let error = described(error);
         if takes_no_writes {
             self.refuses_writes(&error.to_string());
@@ -322,9 +328,10 @@ impl Connection {
         let scripts = self.capabilities.scripts;
         let mut multiplexed = self.multiplexed();
         let history = self.history.as_deref();
+        let reads = self.state.has_refused.swap(false, Ordering::Relaxed);
         let checked = self
             .health
-            .check(&mut multiplexed, scripts, history, described);
+            .check(&mut multiplexed, scripts, history, reads, described);
         let checked = checked.await;
         self.state.sync_check.in_sync().await?;
         match checked {
