@@ -436,7 +436,14 @@ pub(crate) fn cached(tokens: TokenStream, errors: &mut Errors) -> CachedArgs {
     let mut args = CachedArgs::default();
     for entry in entries(tokens, errors) {
         match entry {
-            Entry::Option(raw) => dispatch("cached", CACHED, &mut args, raw, errors),
+            Entry::Option(raw) => {
+                let key = raw.key.clone();
+                let meant = dispatch("cached", CACHED, &mut args, raw, errors);
+                // It is not missing, then.
+                if meant == Some("resource") && args.resource.is_absent() {
+                    args.resource = Setting::Broken { key };
+                }
+            }
             Entry::Bare(value) => match single_ident(&value).filter(|word| !is_constant(word)) {
                 Some(word) => {
                     let raw = RawOption::bare(word.clone());
@@ -507,21 +514,34 @@ fn bare_target(value: &Expr) -> syn::Result<Name> {
     Err(syn::Error::new_spanned(word, message))
 }
 
+/// Reads an option. Returns the option that is meant by one that does not exist, if that is clear.
 fn dispatch<A>(
     attribute: &str,
     table: OptionTable<A>,
     args: &mut A,
     raw: RawOption,
     errors: &mut Errors,
-) {
+) -> Option<&'static str> {
     let name = raw.key.to_string();
-    match table.iter().find(|(option, _)| *option == name) {
-        Some((_, read)) => read(args, OptionParser { raw, errors }),
-        None => errors.on(&raw.key, unknown(attribute, table, &name)),
+    if let Some((_, read)) = table.iter().find(|(option, _)| *option == name) {
+        read(args, OptionParser { raw, errors });
+        return None;
     }
+    let (message, meant) = unknown(attribute, table, &name);
+    errors.on(&raw.key, message);
+    meant
 }
 
-fn unknown<A>(attribute: &str, table: OptionTable<A>, given: &str) -> String {
+/// What to say of an option that does not exist, and the one that is meant.
+fn unknown<A>(
+    attribute: &str,
+    table: OptionTable<A>,
+    given: &str,
+) -> (String, Option<&'static str>) {
+    let instead = |meant: &'static str| {
+        let message = format!("unknown option `{given}`; did you mean `{meant}`?");
+        (message, Some(meant))
+    };
     let knows = |name: &str| table.iter().any(|(option, _)| *option == name);
     let names = || table.iter().map(|(name, _)| *name);
     let other = match attribute {
@@ -533,21 +553,22 @@ fn unknown<A>(attribute: &str, table: OptionTable<A>, given: &str) -> String {
         .iter()
         .find(|(word, option)| *word == given && knows(option));
     if let Some((_, meant)) = synonym {
-        return format!("unknown option `{given}`; did you mean `{meant}`?");
+        return instead(meant);
     }
     if let Some(other) = other {
-        return format!("`{given}` is an option of `#[{other}]`; leave it out of `#[{attribute}]`");
+        let message =
+            format!("`{given}` is an option of `#[{other}]`; leave it out of `#[{attribute}]`");
+        return (message, None);
     }
     if let Some((_, why)) = NEEDLESS.iter().find(|(words, _)| words.contains(&given)) {
-        return format!("unknown option `{given}`; {why}");
+        return (format!("unknown option `{given}`; {why}"), None);
     }
     match nearest(given, names()) {
-        Some(meant) => format!("unknown option `{given}`; did you mean `{meant}`?"),
+        Some(meant) => instead(meant),
         None => {
-            format!(
-                "unknown option `{given}`; `#[{attribute}]` takes {}",
-                listed(names())
-            )
+            let takes = listed(names());
+            let message = format!("unknown option `{given}`; `#[{attribute}]` takes {takes}");
+            (message, None)
         }
     }
 }

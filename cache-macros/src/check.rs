@@ -21,6 +21,7 @@ use crate::args::{CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, Targe
 use crate::diag::Errors;
 use crate::item::{
     Binding, Item, bindings_of, borrowed_value, impl_trait, never_fails, optional_result,
+    returns_nothing,
 };
 use crate::model::{
     Absence, AfterResult, CachedFn, Depends, Env, InvalidatesFn, Key, LocalOptions, On, Rows,
@@ -54,7 +55,8 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         errors.on(borrowed, message);
     }
     if let Some(result) = item.output().and_then(optional_result) {
-        let message = "a `Result` in an `Option` is a value, and its errors would be kept; return `Result<Option<T>, E>`";
+        let message =
+            "a `Result` in an `Option` is the wrong way round; return `Result<Option<T>, E>`";
         errors.on(result, message);
     }
     if args.resource.is_absent() {
@@ -478,6 +480,9 @@ fn rows(
     };
     if bindings.iter().any(|binding| binding.is(&result)) {
         errors.on(&result, "`result` is what the function returned, and a parameter is named so, too; rename the parameter");
+    }
+    if item.output().is_none_or(returns_nothing) {
+        errors.on(&result, "`result` is what the function returned, and this one returns nothing; return the id, or read it from a parameter");
     }
     scope.get_or_insert(result);
     match is_one {

@@ -452,6 +452,18 @@ pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
     }
 }
 
+/// Whether a type is `()`, perhaps in a `Result` or an `Option`.
+pub(crate) fn returns_nothing(ty: &Type) -> bool {
+    match ungrouped(ty) {
+        Type::Tuple(tuple) => tuple.elems.is_empty(),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| {
+            (last.ident == "Result" || last.ident == "Option")
+                && first_type(last).is_some_and(returns_nothing)
+        }),
+        _ => false,
+    }
+}
+
 /// Whether a type can't be an alias of a `Result`. A type with an unknown name may be one.
 pub(crate) fn never_fails(ty: &Type) -> bool {
     let known = [

@@ -19,7 +19,7 @@ use crate::cache::{Cache, process};
 use crate::call::read::{Batch, Read, ReadPlan};
 #[cfg(test)]
 use crate::call::returns::ReturnShape;
-use crate::call::returns::{Fallible, Optional, Owned, Shared};
+use crate::call::returns::{Fallible, Inner, Optional, Owned, Shared};
 use crate::call::write::{Never, Unchanged, Write, WritePlan};
 use crate::key::KeyPart;
 use crate::protocol::cacheable::Cacheable;
@@ -98,8 +98,13 @@ macro_rules! shapes {
         shapes!(@read $link <$value: Debug $(, $error)*> $form as $shape by AsText);
         shapes!(@read $link <$value $(, $error)*> $form as $shape by AsEncoded);
     };
-    (@write $of:ident <$value:ident $(, $error:ident)*> $form:ty as $shape:ident for reads) => {};
+    (@write $of:ident <$value:ident $(, $error:ident)*> $form:ty as $shape:ident for reads) => {
+        shapes!(@write_as $of <$value $(, $error)*> $form as Fallible<Inner>);
+    };
     (@write $of:ident <$value:ident $(, $error:ident)*> $form:ty as $shape:ident) => {
+        shapes!(@write_as $of <$value $(, $error)*> $form as $shape<AsEncoded>);
+    };
+    (@write_as $of:ident <$value:ident $(, $error:ident)*> $form:ty as $shape:ty) => {
         impl<$value $(, $error)*> $of<$form> {
             /// Starts a call of an invalidating function on the process-wide cache.
             #[inline]
@@ -107,7 +112,7 @@ macro_rules! shapes {
                 &self,
                 site: &'static Site,
                 plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-            ) -> PlainWrite<$form, $shape<AsEncoded>> {
+            ) -> PlainWrite<$form, $shape> {
                 Write::new(process().handle(), site, plan)
             }
 
@@ -118,7 +123,7 @@ macro_rules! shapes {
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,
                 plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-            ) -> PlainWrite<$form, $shape<AsEncoded>> {
+            ) -> PlainWrite<$form, $shape> {
                 Write::new(cache.as_ref().handle(), site, plan)
             }
         }
@@ -187,7 +192,7 @@ type ToFallible<C> = Fallible<Owned<C>>;
 type ToOptionalShared<C> = Optional<Shared<C>>;
 type ToOptional<C> = Optional<Owned<C>>;
 
-// A write sees both errors itself: `result` is the inner `Result`.
+// For writes, the forms for reads are one: `result` is the inner `Result`.
 shapes! {
     OfOptionalPointer => OfOptionOrPointer {
         TwiceFallibleOptionalShared: <T, I, E> Result<Result<Option<Arc<T>>, I>, E> as ToTwiceFallibleOptionalShared for reads;

@@ -4,7 +4,7 @@
 mod calls;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -459,6 +459,67 @@ async fn no_error_in_a_result_in_a_result_is_kept() {
     assert_eq!(write_in_time(&cache, 1).await, Ok(Ok(1)));
     let (_, answer) = miss(limited(&cache, 1, Ok(Ok(None)))).await;
     assert!(matches!(answer, Ok(Ok(_))));
+}
+
+type Fetched<T> = Result<T, String>;
+type Found = Option<Fetched<u8>>;
+
+#[cached(resource = "fetched", op = "found", key(id), cache = cache)]
+async fn found(cache: &Cache, id: u8, answer: Found) -> Found {
+    answer
+}
+
+#[cached(resource = "fetched", op = "shared", key(id), cache = cache)]
+async fn shared(cache: &Cache, id: u8, answer: Fetched<u8>) -> Arc<Fetched<u8>> {
+    Arc::new(answer)
+}
+
+#[cached(resource = "fetched", op = "deep", key(id), cache = cache)]
+async fn deep(cache: &Cache, id: u8, answer: Found) -> Fetched<Option<Box<Found>>> {
+    Ok(Some(Box::new(answer)))
+}
+
+#[cached(resource = "fetched-rows", batch = ids, skip(cache, fails), cache = cache)]
+async fn fetched(cache: &Cache, ids: &[u8], fails: u8) -> HashMap<u8, Fetched<u8>> {
+    let fetch = |id: u8| match id == fails {
+        true => Err("no".to_owned()),
+        false => Ok(id),
+    };
+    ids.iter().map(|id| (*id, fetch(*id))).collect()
+}
+
+/// Each attempt of a page that asks several services for a part.
+#[cached(resource = "fetched", op = "parts", key(id), cache = cache)]
+async fn parts(cache: &Cache, id: u8) -> (Vec<Fetched<u8>>, Fetched<u8>) {
+    (vec![Ok(1), Err("no".to_owned())], Err("no".to_owned()))
+}
+
+#[tokio::test]
+async fn no_error_inside_of_a_value_is_kept() {
+    let cache = cache().await;
+    let no = || Err("no".to_owned());
+    for _ in 0..2 {
+        let answer = status(found(&cache, 1, Some(no()))).await;
+        assert_eq!(answer, (NOT_KEPT, Some(no())));
+        assert_eq!(status(shared(&cache, 1, no())).await.0, NOT_KEPT);
+        assert_eq!(status(deep(&cache, 1, Some(no()))).await.0, NOT_KEPT);
+        // Of several ids, those without an error are kept.
+        let rows = HashMap::from([(1, no()), (2, Ok(2))]);
+        assert_eq!(status(fetched(&cache, &[1, 2], 1)).await, (NOT_KEPT, rows));
+        hit(fetched(&cache, &[2], 2)).await;
+    }
+    assert_eq!(miss(fetched(&cache, &[1], 0)).await.1[&1], Ok(1));
+    assert_eq!(hit(fetched(&cache, &[1], 1)).await.1[&1], Ok(1));
+    assert_eq!(miss(found(&cache, 1, Some(Ok(7)))).await.1, Some(Ok(7)));
+    assert_eq!(hit(found(&cache, 1, Some(no()))).await.1, Some(Ok(7)));
+    assert_eq!(miss(found(&cache, 2, None)).await.1, None);
+    assert_eq!(hit(found(&cache, 2, Some(no()))).await.1, None);
+    assert_eq!(*miss(shared(&cache, 1, Ok(7))).await.1, Ok(7));
+    assert_eq!(*hit(shared(&cache, 1, no())).await.1, Ok(7));
+    miss(deep(&cache, 1, None)).await.1.expect("a value");
+    // An error in a list or a tuple is data.
+    let (_, before) = miss(parts(&cache, 1)).await;
+    assert_eq!(hit(parts(&cache, 1)).await.1, before);
 }
 
 trait Format {

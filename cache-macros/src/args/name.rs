@@ -39,11 +39,18 @@ impl NameKind {
     fn allows(self, name: &str) -> bool {
         match self {
             Self::Resource => is_segment(name),
-            Self::Op => name.split(':').all(is_segment),
+            Self::Op => name.len() <= LONGEST && name.split(':').all(is_segment),
         }
     }
 
     fn misnamed(self, name: &str) -> String {
+        if name.len() > LONGEST {
+            let what = match self {
+                Self::Resource => "resource name",
+                Self::Op => "op",
+            };
+            return format!("this {what} is too long; it may have {LONGEST} bytes");
+        }
         let letters = "use lower-case letters, digits, `-` and `_`";
         match self {
             Self::Resource => {
@@ -87,9 +94,13 @@ pub(crate) fn repaired(name: &str, default: &str) -> String {
     }
 }
 
-/// Whether a name has only the characters that a resource, or one part of an op, may have.
+/// The most bytes of a resource's or an op's name. The runtime has the same limit.
+const LONGEST: usize = 128;
+
+/// Whether a name is short enough, and has only the characters that a resource, or one part of an
+/// op, may have.
 pub(crate) fn is_segment(name: &str) -> bool {
-    !name.is_empty()
+    (1..=LONGEST).contains(&name.len())
         && name
             .bytes()
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))

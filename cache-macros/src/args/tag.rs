@@ -50,6 +50,13 @@ impl Tag {
                     }
                     None => wrong(&format!("`{}` is no expression", inner.value())),
                 })?;
+            if matches!(value, Expr::Lit(_)) {
+                let message = format!(
+                    "`{{{}}}` is the same for every call; name what tells calls apart, e.g. `{{team_id}}`, or write it without braces",
+                    inner.value()
+                );
+                return Err(syn::Error::new_spanned(text, message));
+            }
             format.push_str("{}");
             values.push(value);
             rest = &braced[end + 1..];

@@ -171,6 +171,11 @@ impl RawOption {
             Err(self.error_on(&value, &format!("is {what}; {units}")))
         };
         match literal(&value) {
+            // `5m`, which a macro may be given, and which would be five seconds.
+            Some(Lit::Int(number)) if has_unit(number.suffix()) => {
+                let message = format!("has a unit, so it needs quotes; write `\"{number}\"`");
+                Err(self.error_on(&value, &message))
+            }
             Some(Lit::Int(seconds)) => match seconds.base10_parse() {
                 Ok(0) => Err(self.zero(&value)),
                 Ok(seconds) => Ok(Ttl::Seconds(seconds)),
@@ -200,7 +205,7 @@ impl RawOption {
     pub(super) fn count(&self) -> syn::Result<Expr> {
         let value = self.expr()?;
         let number: Option<u32> = match literal(&value) {
-            Some(Lit::Int(number)) => number.base10_parse().ok(),
+            Some(Lit::Int(number)) if !has_unit(number.suffix()) => number.base10_parse().ok(),
             None if !is_negative_number(&value) => return Ok(value),
             _ => None,
         };
@@ -247,8 +252,8 @@ impl RawOption {
     fn number(&self, what: &str, allows: impl Fn(f64) -> bool) -> syn::Result<Expr> {
         let value = self.expr()?;
         let number: Option<f64> = match literal(&value) {
-            Some(Lit::Float(number)) => number.base10_parse().ok(),
-            Some(Lit::Int(number)) => number.base10_parse().ok(),
+            Some(Lit::Float(number)) if !has_unit(number.suffix()) => number.base10_parse().ok(),
+            Some(Lit::Int(number)) if !has_unit(number.suffix()) => number.base10_parse().ok(),
             None if !is_negative_number(&value) => return Ok(value),
             _ => None,
         };
@@ -291,7 +296,7 @@ impl RawOption {
     pub(super) fn version(&self) -> syn::Result<u32> {
         let value = self.expr()?;
         let number = match literal(&value) {
-            Some(Lit::Int(number)) => number.base10_parse().ok(),
+            Some(Lit::Int(number)) if !has_unit(number.suffix()) => number.base10_parse().ok(),
             _ => None,
         };
         let what =
@@ -347,6 +352,16 @@ impl RawOption {
     fn error_on(&self, value: &Expr, what: &str) -> syn::Error {
         syn::Error::new_spanned(value, format!("`{}` {what}", self.key))
     }
+}
+
+/// Whether a number ends with letters that are no type: `5m`, `10x`. The compiler reports them only
+/// where they are left in the code.
+fn has_unit(suffix: &str) -> bool {
+    const TYPES: [&str; 14] = [
+        "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize",
+        "f32", "f64",
+    ];
+    !suffix.is_empty() && !TYPES.contains(&suffix)
 }
 
 fn is_negative_number(value: &Expr) -> bool {

@@ -66,7 +66,7 @@ fn the_function_is_async_and_returns_something() {
             "the function never returns, so `#[cached]` has nothing to do; remove it",
         )],
     );
-    let optional = "a `Result` in an `Option` is a value, and its errors would be kept; \
+    let optional = "a `Result` in an `Option` is the wrong way round; \
                     return `Result<Option<T>, E>`";
     signature(
         "async fn get(id: i64) -> Option<io::Result<User>> { x }",

@@ -127,10 +127,10 @@ impl Key {
 impl Batch {
     /// Ids of a type whose `Serialize` may leave something out are checked one by one.
     fn calls(&self) -> TokenStream {
-        if self.id.as_ref().is_some_and(is_plain) {
-            return TokenStream::new();
-        }
         let ids = &self.ids.ident;
+        if self.id.as_ref().is_some_and(is_plain) {
+            return quote_spanned!(mixed()=> .each(&#ids));
+        }
         let place = mixed().located_at(self.ids.place);
         let known = quote_spanned!(place=> |__id| __crt::argument(__id).__known());
         quote_spanned!(mixed()=> .each_of(&#ids, #known))

@@ -9,7 +9,7 @@ async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> 
         || (),
     );
     __crt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
-        .__read(&__CRT, "users", &ids, |__p| __p)
+        .__read(&__CRT, "users", &ids, |__p| __p.each(&ids))
         .run(async move |__kind, ids| {
             if __kind.unreached() {
                 return __kind.value();

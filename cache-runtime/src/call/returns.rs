@@ -31,6 +31,10 @@ pub struct Optional<S>(PhantomData<fn() -> S>);
 #[derive(Debug)]
 pub struct Fallible<S>(PhantomData<fn() -> S>);
 
+/// The shape of a `Result` that is the value of a write.
+#[derive(Debug)]
+pub struct Inner;
+
 /// A return type `R` together with its shape `S`.
 #[derive(Debug)]
 pub struct ReturnShape<R, S>(PhantomData<fn() -> (R, S)>);
@@ -78,6 +82,16 @@ pub enum Loaded<'a, V> {
     Failed,
 }
 
+impl<'a, V: Cacheable> Loaded<'a, V> {
+    /// A value may be a `Result` that the form of the type does not show.
+    fn of(value: &'a V) -> Self {
+        match value.is_error() {
+            true => Self::Failed,
+            false => Self::Value(value),
+        }
+    }
+}
+
 /// How a return type of shape `S` is stored and restored.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the return type of a cached function",
@@ -115,7 +129,7 @@ impl<T: Cacheable, C: Compare<T>> Returns<Owned<C>> for T {
     const SHARES: bool = false;
 
     fn loaded(&self) -> Loaded<'_, T> {
-        Loaded::Value(self)
+        Loaded::of(self)
     }
     fn share(&self) -> Option<Arc<T>> {
         Some(Arc::new(self.clone()))
@@ -137,7 +151,7 @@ impl<T: Cacheable, C: Compare<T>> Returns<Shared<C>> for Arc<T> {
     const SHARES: bool = true;
 
     fn loaded(&self) -> Loaded<'_, T> {
-        Loaded::Value(self)
+        Loaded::of(self)
     }
     fn share(&self) -> Option<Arc<T>> {
         Some(Self::clone(self))
@@ -314,6 +328,10 @@ pub trait WriteReturns<S> {
     fn value(&self) -> Option<&Self::Value>;
     /// Returns the error, if the function failed.
     fn error(&self) -> Option<&Self::Error>;
+    /// Returns true if any error was returned, which may hide a commit.
+    fn has_failed(&self) -> bool {
+        self.error().is_some()
+    }
 }
 
 impl<T, C> WriteReturns<Owned<C>> for T {
@@ -325,6 +343,22 @@ impl<T, C> WriteReturns<Owned<C>> for T {
     }
     fn error(&self) -> Option<&Infallible> {
         None
+    }
+}
+
+/// What an attribute can name is the whole `Result`.
+impl<T, E> WriteReturns<Inner> for Result<T, E> {
+    type Value = Self;
+    type Error = Infallible;
+
+    fn value(&self) -> Option<&Self> {
+        Some(self)
+    }
+    fn error(&self) -> Option<&Infallible> {
+        None
+    }
+    fn has_failed(&self) -> bool {
+        self.is_err() && !crate::base::mutation::is_active("inner-errors-are-no-errors")
     }
 }
 
@@ -350,6 +384,9 @@ impl<S, R: WriteReturns<S>> WriteReturns<Optional<S>> for Option<R> {
     fn error(&self) -> Option<&R::Error> {
         self.as_ref().and_then(R::error)
     }
+    fn has_failed(&self) -> bool {
+        self.as_ref().is_some_and(R::has_failed)
+    }
 }
 
 impl<S, R: WriteReturns<S>, E> WriteReturns<Fallible<S>> for Result<R, E> {
@@ -361,5 +398,8 @@ impl<S, R: WriteReturns<S>, E> WriteReturns<Fallible<S>> for Result<R, E> {
     }
     fn error(&self) -> Option<&E> {
         self.as_ref().err()
+    }
+    fn has_failed(&self) -> bool {
+        self.as_ref().map_or(true, R::has_failed)
     }
 }

@@ -192,7 +192,7 @@ impl<T: DeserializeOwned + 'static> Cacheable for Encoded<T> {
     }
 
     fn find_schema() -> (Schema, bool) {
-        schema::find::<T>()
+        schema::find_of_read::<T>()
     }
 
     fn digest(&self, _: CodecId) -> Option<u64> {

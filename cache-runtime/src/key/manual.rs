@@ -11,7 +11,7 @@ use super::error::TOO_LONG;
 use super::id;
 use super::id_form::IdForm;
 use super::kind::EntryKind;
-use super::left_out;
+use super::left_out::{self, WrittenFor};
 use super::names::{is_op, is_resource};
 use super::space::KeySpace;
 use super::writer::KeyWriter;
@@ -247,7 +247,11 @@ impl Key {
 
     fn of(part: &impl KeyPart, resource: String, rest: Rest) -> Result<Self, Error> {
         let mut key = Self::checked(resource, rest)?;
-        key.is_ambiguous = left_out::leaves_out(part, None);
+        let form = match &key.rest {
+            Rest::Id { .. } | Rest::Literal(_) => WrittenFor::id(),
+            Rest::Args { .. } => WrittenFor::Programs,
+        };
+        key.is_ambiguous = left_out::leaves_out(part, None, form);
         Ok(key)
     }
 

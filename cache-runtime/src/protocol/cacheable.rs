@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::key;
 use crate::protocol::codec::{self, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
+use crate::protocol::error_value;
 use crate::protocol::schema::{self, Schema};
 
 /// A value that can be cached.
@@ -47,13 +48,18 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn find_schema() -> (Schema, bool);
     /// Whether a field is not serialised, as far as the size of a type or its `Debug` shows it.
     #[doc(hidden)]
-    fn leaves_out(&self, _text: Option<&str>) -> bool {
+    fn leaves_out(&self, _text: Option<&str>, _codec: CodecId) -> bool {
         false
     }
     /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides
     /// what is in it.
     #[doc(hidden)]
-    fn hides(&self, _text: &str) -> bool {
+    fn hides(&self, _text: &str, _codec: CodecId) -> bool {
+        false
+    }
+    /// Whether the value is an error, which is never stored.
+    #[doc(hidden)]
+    fn is_error(&self) -> bool {
         false
     }
     /// The type of a lock or an atomic in the value that its clones share, if there is one.
@@ -87,12 +93,16 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
         Ok((bytes.into(), footprint))
     }
 
-    fn leaves_out(&self, text: Option<&str>) -> bool {
-        key::leaves_out(self, text)
+    fn leaves_out(&self, text: Option<&str>, codec: CodecId) -> bool {
+        key::leaves_out(self, text, codec.written_for())
     }
 
-    fn hides(&self, text: &str) -> bool {
-        key::hides(self, text)
+    fn hides(&self, text: &str, codec: CodecId) -> bool {
+        key::hides(self, text, codec.written_for())
+    }
+
+    fn is_error(&self) -> bool {
+        error_value::is_error(self)
     }
 
     fn shared_state(&self) -> Option<&'static str> {

@@ -1,5 +1,7 @@
 //! The codec of a payload.
 
+use crate::key::WrittenFor;
+
 /// The codec of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -22,6 +24,14 @@ pub enum CodecId {
 }
 
 impl CodecId {
+    /// Who reads what serde writes in this codec.
+    pub(super) fn written_for(self) -> WrittenFor {
+        match self.plain() {
+            Self::Json => WrittenFor::People,
+            _ => WrittenFor::Programs,
+        }
+    }
+
     pub(super) fn letter(self) -> char {
         match self {
             Self::Json => 'j',

@@ -6,6 +6,7 @@ pub(crate) mod circuit;
 pub(crate) mod codec;
 pub(crate) mod codec_id;
 pub(crate) mod entry;
+mod error_value;
 pub(crate) mod fingerprint;
 pub(crate) mod generation;
 pub(crate) mod glob;

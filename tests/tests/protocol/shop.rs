@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cache_runtime::{Cache, ErrorKind, cached, invalidates};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct User {
@@ -234,6 +237,16 @@ impl Shop {
     #[invalidates("users", id = id, rejected = |error| *error == DbError::Refused, cache = self.cache)]
     pub(crate) async fn rename(&self, id: i64, name: &str) -> Result<User, DbError> {
         self.write(id, name).await
+    }
+
+    /// As in a handler with a time limit: an error of the database is inside of the `Ok`.
+    #[invalidates("users", id = id, cache = self.cache)]
+    pub(crate) async fn rename_in_time(
+        &self,
+        id: i64,
+        name: &str,
+    ) -> Result<Result<User, DbError>, Elapsed> {
+        timeout(Duration::from_secs(60), self.write(id, name)).await
     }
 
     #[invalidates("users", id = id, crash_safe, rejected = |error| *error == DbError::Refused, cache = self.cache)]

@@ -88,13 +88,21 @@ async fn a_commit_after_an_error(cache: Cache) {
         .rename(1, "new")
         .await;
     assert_eq!(lost, Err(DbError::ConnectionLost));
-    assert_eq!(
-        shop.name(1).await,
-        "user 1",
-        "invalidated, loaded again, stored"
-    );
-    shop.commit(1, "late");
-    eventually(TEST_TIMEOUT, async || shop.name(1).await == "late").await;
+    a_late_commit_is_seen(&shop, "user 1", "late").await;
+    // The same inside of an `Ok`.
+    let lost = shop
+        .with_fault(Fault::LostBeforeCommit)
+        .rename_in_time(1, "newer")
+        .await;
+    assert_eq!(lost, Ok(Err(DbError::ConnectionLost)));
+    a_late_commit_is_seen(&shop, "late", "later").await;
+}
+
+async fn a_late_commit_is_seen(shop: &Shop, before: &str, after: &str) {
+    let name = shop.name(1).await;
+    assert_eq!(name, before, "invalidated, loaded again, stored");
+    shop.commit(1, after);
+    eventually(TEST_TIMEOUT, async || shop.name(1).await == after).await;
 }
 
 const UNCERTAINTY: Duration = Duration::from_millis(500);

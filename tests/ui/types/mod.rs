@@ -12,6 +12,7 @@ mod encoded_of_what_cannot_be_encoded;
 mod mistakes_in_expressions;
 mod mistakes_in_the_body;
 mod pointer_to_what_cannot_be_cached;
+mod rejected_that_is_no_closure;
 mod rejected_without_a_result;
 mod result_that_cannot_be_cached;
 mod swr_of_what_cannot_be_kept;

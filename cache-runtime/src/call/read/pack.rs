@@ -220,7 +220,7 @@ impl Call {
         let verified = encode().and_then(|bytes| value.verify(codec, &bytes));
         let is_asked = is_news || self.cache.config.verifies_all;
         let verified = verified
-            .and_then(|()| is_comparable(value, is_asked))
+            .and_then(|()| is_comparable(codec, value, is_asked))
             .and_then(|()| {
                 let checked = is_its_callers_own(codec, value, is_asked);
                 checked.inspect_err(|_| trust.loses_clones())
@@ -229,7 +229,7 @@ impl Call {
             Ok(()) => {
                 trust.keeps(footprint);
                 // A field that serde skips may have its default in these values.
-                if is_news && value.leaves_out(value.text().as_deref()) {
+                if is_news && value.leaves_out(value.text().as_deref(), codec) {
                     trust.loses();
                 }
                 Ok(())
@@ -286,12 +286,12 @@ fn is_its_callers_own(codec: CodecId, value: &dyn Packable, is_asked: bool) -> R
 
 /// Encoding a value again can't show what was left out of both. So a value with a field that is not
 /// serialised, and whose type has no `Debug`, is not known to come back.
-fn is_comparable(value: &dyn Packable, is_asked: bool) -> Result<(), Refusal> {
+fn is_comparable(codec: CodecId, value: &dyn Packable, is_asked: bool) -> Result<(), Refusal> {
     if !is_asked {
         return Ok(());
     }
     if let Some(text) = value.text() {
-        let is_hidden = !value.is_comparable() && value.hides(&text);
+        let is_hidden = !value.is_comparable() && value.hides(&text, codec);
         if !is_hidden || mutation::is_active("hidden-parts-trusted") {
             return Ok(());
         }
@@ -303,7 +303,7 @@ fn is_comparable(value: &dyn Packable, is_asked: bool) -> Result<(), Refusal> {
         ));
     }
     // A `PartialEq` may compare the id alone.
-    if !value.leaves_out(None) {
+    if !value.leaves_out(None, codec) {
         return Ok(());
     }
     Err(Refusal::new(

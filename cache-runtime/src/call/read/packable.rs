@@ -29,8 +29,8 @@ pub(crate) trait Packable {
     fn text(&self) -> Option<String>;
     /// Whether its type has `PartialEq`.
     fn is_comparable(&self) -> bool;
-    fn leaves_out(&self, text: Option<&str>) -> bool;
-    fn hides(&self, text: &str) -> bool;
+    fn leaves_out(&self, text: Option<&str>, codec: CodecId) -> bool;
+    fn hides(&self, text: &str, codec: CodecId) -> bool;
     fn shared_state(&self) -> Option<&'static str>;
 }
 
@@ -92,12 +92,12 @@ impl<V: Cacheable, C: Compare<V>> Packable for Packed<'_, V, C> {
         C::equal(self.value, self.value).is_some()
     }
 
-    fn leaves_out(&self, text: Option<&str>) -> bool {
-        self.value.leaves_out(text)
+    fn leaves_out(&self, text: Option<&str>, codec: CodecId) -> bool {
+        self.value.leaves_out(text, codec)
     }
 
-    fn hides(&self, text: &str) -> bool {
-        self.value.hides(text)
+    fn hides(&self, text: &str, codec: CodecId) -> bool {
+        self.value.hides(text, codec)
     }
 
     fn shared_state(&self) -> Option<&'static str> {

@@ -18,7 +18,7 @@ use crate::call::{ambient, enclosing, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
     Argument, ArgumentCheck, EntryKind, IdForm, KeyPart, KeyWriter, NamedDependency, RowOf,
-    is_resource,
+    WrittenFor, is_resource, stranger,
 };
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{Instance, Mistake, ResourceRef, Site};
@@ -105,6 +105,11 @@ impl ReadPlan {
     /// Adds the id, which stays readable in the key.
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
+        self.write_id(id).look_at_stranger(id, WrittenFor::id())
+    }
+
+    #[inline]
+    fn write_id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         let start = &mut *self.0;
         start.options.has_id = true;
         start.id_type = Some(IdType::of::<T>());
@@ -133,6 +138,12 @@ impl ReadPlan {
     /// Adds one argument, hashed.
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
+        let form = WrittenFor::Programs;
+        self.write_arg(arg).look_at_stranger(arg, form)
+    }
+
+    #[inline]
+    fn write_arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
         if let Err(error) = self.0.key.arg(arg) {
             self.0.refuse_key(&error);
@@ -142,21 +153,25 @@ impl ReadPlan {
 
     /// Does the same as [`id`](Self::id) for a type whose `Serialize` may leave something out.
     pub fn id_of<T: KeyPart + ?Sized>(&mut self, id: Argument<'_, T>) -> &mut Self {
-        self.id(id.value);
-        self.look_at(&id)
+        self.write_id(id.value);
+        self.look_at(&id, WrittenFor::id())
     }
 
     /// Does the same as [`arg`](Self::arg) for a type whose `Serialize` may leave something out.
     pub fn arg_of<T: KeyPart + ?Sized>(&mut self, arg: Argument<'_, T>) -> &mut Self {
-        self.arg(arg.value);
-        self.look_at(&arg)
+        self.write_arg(arg.value);
+        self.look_at(&arg, WrittenFor::Programs)
     }
 
     /// Tells entries apart by the part that an argument's `Serialize` leaves out.
     #[inline]
-    fn look_at<T: KeyPart + ?Sized>(&mut self, argument: &Argument<'_, T>) -> &mut Self {
+    fn look_at<T: KeyPart + ?Sized>(
+        &mut self,
+        argument: &Argument<'_, T>,
+        form: WrittenFor,
+    ) -> &mut Self {
         if self.0.options.problem.is_none() {
-            match argument.check() {
+            match argument.check(form) {
                 ArgumentCheck::Whole => {}
                 left_out => self.0.left_out(left_out),
             }
@@ -164,14 +179,39 @@ impl ReadPlan {
         self
     }
 
-    /// The same for each id of a batch.
+    /// Does the same for an argument whose type only has the name of a standard one.
+    #[inline]
+    fn look_at_stranger<T: KeyPart + ?Sized>(&mut self, value: &T, form: WrittenFor) -> &mut Self {
+        match stranger(value, form) {
+            None => self,
+            Some(argument) => self.look_at(&argument, form),
+        }
+    }
+
+    /// Does the same for the ids of a batch.
+    #[inline]
+    pub fn each<T: KeyPart>(&mut self, ids: &[T]) -> &mut Self {
+        for (at, id) in ids.iter().enumerate() {
+            let Some(argument) = stranger(id, WrittenFor::id()) else {
+                // They are of one type.
+                break;
+            };
+            match argument.check(WrittenFor::id()) {
+                ArgumentCheck::Whole => {}
+                left_out => self.0.left_out_of.push((at, left_out)),
+            }
+        }
+        self
+    }
+
+    /// Tells the ids of a batch apart by what the `Serialize` of each leaves out.
     pub fn each_of<T: KeyPart>(
         &mut self,
         ids: &[T],
         argument: fn(&T) -> Argument<'_, T>,
     ) -> &mut Self {
         for (at, id) in ids.iter().enumerate() {
-            match argument(id).check() {
+            match argument(id).check(WrittenFor::id()) {
                 ArgumentCheck::Whole => {}
                 left_out => self.0.left_out_of.push((at, left_out)),
             }

@@ -27,6 +27,32 @@ use crate::registry::Site;
 /// How `rejected` is typed while nobody has given one.
 pub(crate) type Never<R, S> = fn(&<R as WriteReturns<S>>::Error) -> bool;
 
+/// Tells which errors wrote nothing.
+pub trait Judge<E> {
+    /// Whether this one is of a write that changed nothing.
+    fn judge(&self, error: &E) -> bool;
+}
+
+impl<E> Judge<E> for fn(&E) -> bool {
+    fn judge(&self, error: &E) -> bool {
+        self(error)
+    }
+}
+
+/// The function of `rejected`. It also holds how to call the function. So the compiler reports a
+/// wrong function where it is passed, and not again where the body runs.
+#[derive(Debug)]
+pub struct Rejected<F, E> {
+    function: F,
+    call: fn(&F, &E) -> bool,
+}
+
+impl<F, E> Judge<E> for Rejected<F, E> {
+    fn judge(&self, error: &E) -> bool {
+        (self.call)(&self.function, error)
+    }
+}
+
 /// How `result` is typed while nobody has given one.
 pub(crate) type Unchanged<R, S> =
     for<'a, 'r> fn(WritePlan<'a>, &'r <R as WriteReturns<S>>::Value) -> WritePlan<'a>;
@@ -97,7 +123,10 @@ impl<S, R: WriteReturns<S>, J, D> Write<R, S, J, D> {
     }
 
     /// Tells which errors wrote nothing.
-    pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D>
+    pub fn rejected<F: Fn(&R::Error) -> bool>(
+        self,
+        rejected: F,
+    ) -> Write<R, S, Rejected<F, R::Error>, D>
     where
         R: CanFail,
     {
@@ -105,7 +134,10 @@ impl<S, R: WriteReturns<S>, J, D> Write<R, S, J, D> {
             active: self.active,
             site: self.site,
             on_ok: self.on_ok,
-            rejected: Some(rejected),
+            rejected: Some(Rejected {
+                function: rejected,
+                call: |function, error| function(error),
+            }),
             result: self.result,
             refuse: self.refuse,
             kind: PhantomData,
@@ -132,7 +164,7 @@ impl<S, R: WriteReturns<S>, J, D> Write<R, S, J, D> {
 impl<S, R, J, D> Write<R, S, J, D>
 where
     R: WriteReturns<S>,
-    J: Fn(&R::Error) -> bool,
+    J: Judge<R::Error>,
     D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
 {
     /// Runs `body`, then invalidates, then returns the result of `body`.
@@ -179,7 +211,7 @@ struct OutcomeClassifier<R, S, J, D> {
 impl<R, S, J, D> Classifier<R> for OutcomeClassifier<R, S, J, D>
 where
     R: WriteReturns<S>,
-    J: Fn(&R::Error) -> bool,
+    J: Judge<R::Error>,
     D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
 {
     type Shape = ReturnShape<R, S>;
@@ -188,11 +220,11 @@ where
     fn classify(self, writing: &WriteInProgress, returned: &R) -> WriteOutcome {
         let error = returned.error();
         WriteOutcome {
-            has_failed: error.is_some(),
+            has_failed: returned.has_failed(),
             wrote_nothing: error.is_some_and(|error| {
                 crate::base::mutation::is_active("errors-not-invalidated")
                     || self.on_ok
-                    || self.rejected.is_some_and(|rejected| rejected(error))
+                    || self.rejected.is_some_and(|rejected| rejected.judge(error))
             }),
             known: match (self.result, returned.value()) {
                 (Some(result), Some(value)) => {

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::hash::{Hash as _, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::written_for::WrittenFor;
+
 /// Identifies a type, or a kind of its values: a struct with a number of fields, or a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subject(u64);
@@ -41,9 +43,10 @@ pub(super) enum Kind {
 }
 
 impl Subject {
-    /// A type. Facts from its `Debug` are kept apart from facts from its size.
+    /// A type. Facts from its `Debug` are kept apart from facts from its size, and so are those of
+    /// each form in which it is written.
     #[inline]
-    pub(super) fn of<T: ?Sized>(has_text: bool) -> Self {
+    pub(super) fn of<T: ?Sized>(has_text: bool, form: WrittenFor) -> Self {
         /// A `TypeId` is a hash already.
         struct Taken(u64);
         impl Hasher for Taken {
@@ -62,7 +65,7 @@ impl Subject {
         let mut taken = Taken(0);
         let id: TypeId = typeid::of::<T>();
         id.hash(&mut taken);
-        Self(mix(taken.0, u64::from(has_text)))
+        Self(mix(taken.0, u64::from(has_text) | (form as u64) << 1))
     }
 
     /// A kind of value of this type.

@@ -24,6 +24,7 @@
 //! Most types are examined once: what holds for all values of a type, or of a variant, is kept in
 //! [`facts`]. Later calls only check which types and variants a value contains.
 
+mod by_name;
 mod by_size;
 mod by_text;
 mod comparer;
@@ -38,6 +39,8 @@ mod record;
 mod same_text;
 mod unordered;
 mod walk;
+mod written_for;
+mod written_names;
 
 use std::fmt;
 use std::hash::Hash;
@@ -46,12 +49,15 @@ use std::ops::Deref;
 use serde::Serialize;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+pub(crate) use self::by_name::stranger;
 use self::comparer::ValueComparer;
 use self::debug_text::Shown;
 use self::hash::hash64;
 use self::reason::Reason;
 use self::record::Node;
 use self::unordered::Unordered;
+pub(crate) use self::written_for::WrittenFor;
+pub(crate) use self::written_names::written_names;
 
 /// An argument of a call, with the information that its type provides besides `Serialize`.
 pub struct Argument<'a, T: ?Sized> {
@@ -62,7 +68,7 @@ pub struct Argument<'a, T: ?Sized> {
 }
 
 /// Calls a function for each element of a list.
-type Elements<T> = fn(&T, &mut dyn FnMut(Node));
+type Elements<T> = fn(&T, WrittenFor, &mut dyn FnMut(Node));
 
 impl<T: ?Sized> fmt::Debug for Argument<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,7 +172,10 @@ impl<'a, X: Serialize> Plains<'a, [X]> {
     #[must_use]
     pub fn __known(&self) -> Argument<'a, [X]> {
         Argument {
-            elements: Some(|value, each| value.iter().filter_map(record::record).for_each(each)),
+            elements: Some(|value, form, each| {
+                let nodes = value.iter().filter_map(|it| record::record(it, form));
+                nodes.for_each(each);
+            }),
             ..Plain::__known(self)
         }
     }
@@ -177,7 +186,10 @@ impl<'a, X: Serialize> Plains<'a, Vec<X>> {
     #[must_use]
     pub fn __known(&self) -> Argument<'a, Vec<X>> {
         Argument {
-            elements: Some(|value, each| value.iter().filter_map(record::record).for_each(each)),
+            elements: Some(|value, form, each| {
+                let nodes = value.iter().filter_map(|it| record::record(it, form));
+                nodes.for_each(each);
+            }),
             ..Plain::__known(self)
         }
     }
@@ -208,38 +220,41 @@ pub(crate) enum ArgumentCheck {
 }
 
 impl<T: Serialize + ?Sized> Argument<'_, T> {
-    /// Compares what is serialised with the other information.
+    /// Compares what is serialised in this form with the other information.
     #[inline]
-    pub(crate) fn check(&self) -> ArgumentCheck {
+    pub(crate) fn check(&self, form: WrittenFor) -> ArgumentCheck {
         let has_text = self.text.is_some();
         if crate::base::mutation::is_active("left-out-not-looked-for")
-            || walk::is_whole(self.value, has_text)
+            || walk::is_whole(self.value, has_text, form)
         {
             return ArgumentCheck::Whole;
         }
-        self.look_closely()
+        self.look_closely(form)
     }
 
     #[cold]
     #[inline(never)]
-    fn look_closely(&self) -> ArgumentCheck {
+    fn look_closely(&self, form: WrittenFor) -> ArgumentCheck {
         let text = self.text();
         let seen = match &text {
-            Text::Of(text) => Some(facts::Subject::of::<T>(true).shown(hash64(text.as_bytes()))),
+            Text::Of(text) => {
+                let of = facts::Subject::of::<T>(true, form);
+                Some(of.shown(hash64(text.as_bytes())))
+            }
             Text::None | Text::TooLong => None,
         };
         if seen.is_some_and(facts::was_whole) {
             return ArgumentCheck::Whole;
         }
-        let found = self.compare(text);
+        let found = self.compare(text, form);
         if let (ArgumentCheck::Whole, Some(seen)) = (&found, seen) {
             facts::is_whole(seen);
         }
         found
     }
 
-    fn compare(&self, text: Text) -> ArgumentCheck {
-        let Some(node) = record::record(self.value) else {
+    fn compare(&self, text: Text, form: WrittenFor) -> ArgumentCheck {
+        let Some(node) = record::record(self.value, form) else {
             // It can't be serialised, which the key reports, or is nested too deeply.
             return match text {
                 Text::Of(text) => self.apart(hash64(text.as_bytes()), None),
@@ -268,7 +283,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         };
         let Some(text) = text else {
             match self.elements {
-                Some(elements) => elements(self.value, &mut |node| comparer.by_size(&node)),
+                Some(elements) => elements(self.value, form, &mut |node| comparer.by_size(&node)),
                 None => {
                     comparer.by_size(&node);
                 }
@@ -394,8 +409,12 @@ impl<T: ?Sized> fmt::Display for Show<'_, T> {
 
 /// Whether a struct, or one inside it, has a field that is not serialised, judging by its size or
 /// the text of its `Debug`.
-pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -> bool {
-    let Some(node) = record::record(value) else {
+pub(crate) fn leaves_out<T: Serialize + ?Sized>(
+    value: &T,
+    text: Option<&str>,
+    form: WrittenFor,
+) -> bool {
+    let Some(node) = record::record(value, form) else {
         return false;
     };
     let mut sizes = ValueComparer::of_a_hint();
@@ -413,8 +432,8 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
 
 /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is
 /// in it.
-pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str) -> bool {
-    let Some(node) = record::record(value).filter(|_| text.len() <= LONGEST_TEXT) else {
+pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str, form: WrittenFor) -> bool {
+    let Some(node) = record::record(value, form).filter(|_| text.len() <= LONGEST_TEXT) else {
         return false;
     };
     let mut comparer = ValueComparer::of_a_hint();
@@ -425,7 +444,7 @@ pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str) -> bool {
 /// The type of a lock or an atomic in this value that its clones share: what one caller changes in
 /// what it got would reach all others.
 pub(crate) fn shared_state<T: Serialize + ?Sized>(value: &T) -> Option<&'static str> {
-    record::record(value)?.shared_state(false)
+    record::record(value, WrittenFor::Programs)?.shared_state(false)
 }
 
 /// A hash of a `Debug` text that ignores the order of all sets and maps.
@@ -436,7 +455,7 @@ pub(crate) fn text_hash(text: &str) -> u64 {
 /// A hash of a value's `Debug` text that ignores the order of the sets and maps that have none.
 pub(crate) fn hash_of_shown<T: Serialize + ?Sized>(value: &T, text: &str) -> u64 {
     let shown = Shown::parse(text);
-    let unordered = match record::record(value) {
+    let unordered = match record::record(value, WrittenFor::Programs) {
         Some(node) => Unordered::of_value(&node, &shown),
         None => Unordered::All,
     };

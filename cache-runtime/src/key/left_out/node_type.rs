@@ -98,21 +98,7 @@ const PRIMITIVES: &[&str] = &[
 impl Node {
     /// Whether the type's name contains only types of trusted crates and of the language.
     pub(super) fn is_trusted(&self) -> bool {
-        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-        if is_unsure(self.ty) {
-            return false;
-        }
-        self.ty.split(|c| !is_part(c)).all(|path| {
-            let path = path.trim_matches(':');
-            match path.split_once("::") {
-                Some((first, _)) => TRUSTED.contains(&first),
-                None => {
-                    path.is_empty()
-                        || PRIMITIVES.contains(&path)
-                        || path.bytes().all(|byte| byte.is_ascii_digit())
-                }
-            }
-        })
+        is_trusted(self.ty)
     }
 
     /// Whether the type itself is one of the standard library or the language, or of a trusted
@@ -388,32 +374,51 @@ impl Gaps {
     }
 }
 
-/// Whether a type's name contains that of a lock or an atomic, of the crates that have serde's
-/// traits for theirs.
+/// Whether a type's name contains only types of trusted crates and of the language.
+pub(super) fn is_trusted(ty: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    if is_unsure(ty) {
+        return false;
+    }
+    ty.split(|c| !is_part(c)).all(|path| {
+        let path = path.trim_matches(':');
+        match path.split_once("::") {
+            Some((first, _)) => TRUSTED.contains(&first),
+            None => {
+                path.is_empty()
+                    || PRIMITIVES.contains(&path)
+                    || path.bytes().all(|byte| byte.is_ascii_digit())
+            }
+        }
+    })
+}
+
+/// Whether a type's name contains that of a lock or an atomic, or of another type whose clones and
+/// borrowers may change it, of the crates that have serde's traits for theirs.
 fn names_a_lock(ty: &str) -> bool {
-    const CRATES: [&str; 6] = [
-        "std",
-        "core",
-        "lock_api",
-        "parking_lot",
-        "dashmap",
+    /// They have little else.
+    const CRATES: [&str; 11] = [
         "arc_swap",
+        "atomic",
+        "concurrent_map",
+        "dashmap",
+        "evmap",
+        "flurry",
+        "lock_api",
+        "papaya",
+        "parking_lot",
+        "portable_atomic",
+        "scc",
     ];
-    const LOCKS: [&str; 7] = [
-        "ArcSwapAny",
-        "DashMap",
-        "DashSet",
-        "Mutex",
-        "ReentrantLock",
-        "ReentrantMutex",
-        "RwLock",
-    ];
+    const LOCKS: [&str; 5] = ["Mutex", "OnceLock", "ReentrantLock", "RwLock", "LazyLock"];
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     ty.split(|c| !is_part(c)).any(|path| {
         let name = path.rsplit("::").next().unwrap_or(path);
-        let is_lock = LOCKS.contains(&name) || name.starts_with("Atomic");
-        let first = path.split("::").next();
-        is_lock && first.is_some_and(|first| CRATES.contains(&first))
+        match path.split("::").next() {
+            Some("std" | "core") => LOCKS.contains(&name) || name.starts_with("Atomic"),
+            Some(first) => first.len() < path.len() && CRATES.contains(&first),
+            None => false,
+        }
     })
 }
 

@@ -3,6 +3,7 @@
 use serde::ser::{self, Serialize, Serializer};
 
 use super::facts::Subject;
+use super::written_for::WrittenFor;
 use crate::key::error::ElementOrder;
 
 /// One value, as it was serialised.
@@ -73,21 +74,24 @@ pub(super) struct Fields {
 const DEEPEST: usize = 64;
 
 /// Records a value. `None` if it can't be serialised, or is nested too deeply.
-pub(super) fn record<T: Serialize + ?Sized>(value: &T) -> Option<Node> {
-    node(value, 0).ok()
+pub(super) fn record<T: Serialize + ?Sized>(value: &T, form: WrittenFor) -> Option<Node> {
+    node(value, 0, form).ok()
 }
 
-fn node<T: Serialize + ?Sized>(value: &T, depth: usize) -> Result<Node, Failed> {
+fn node<T: Serialize + ?Sized>(value: &T, depth: usize, form: WrittenFor) -> Result<Node, Failed> {
     if depth > DEEPEST {
         return Err(Failed);
     }
     Ok(Node {
         ty: std::any::type_name::<T>(),
-        subjects: [false, true].map(Subject::of::<T>),
+        subjects: [false, true].map(|has_text| Subject::of::<T>(has_text, form)),
         start: std::ptr::from_ref(value).cast::<()>().addr(),
         size: size_of_val(value),
         align: align_of_val(value),
-        data: value.serialize(Recorder { depth: depth + 1 })?,
+        data: value.serialize(Recorder {
+            depth: depth + 1,
+            form,
+        })?,
     })
 }
 
@@ -110,12 +114,14 @@ impl ser::Error for Failed {
 
 struct Recorder {
     depth: usize,
+    form: WrittenFor,
 }
 
 impl Recorder {
     fn many(self, name: Name, len: usize) -> Many {
         Many {
             depth: self.depth,
+            form: self.form,
             name,
             said: len,
             len,
@@ -166,8 +172,7 @@ impl Serializer for Recorder {
     }
 
     fn is_human_readable(&self) -> bool {
-        // As keys are written.
-        false
+        self.form.is_readable()
     }
 
     fn serialize_str(self, v: &str) -> Result<Data, Failed> {
@@ -185,7 +190,7 @@ impl Serializer for Recorder {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Data, Failed> {
-        Ok(Data::Some(Box::new(node(value, self.depth)?)))
+        Ok(Data::Some(Box::new(node(value, self.depth, self.form)?)))
     }
 
     fn serialize_unit(self) -> Result<Data, Failed> {
@@ -210,7 +215,10 @@ impl Serializer for Recorder {
         name: &'static str,
         value: &T,
     ) -> Result<Data, Failed> {
-        Ok(Data::Newtype(name, Box::new(node(value, self.depth)?)))
+        Ok(Data::Newtype(
+            name,
+            Box::new(node(value, self.depth, self.form)?),
+        ))
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -220,7 +228,7 @@ impl Serializer for Recorder {
         name: &'static str,
         value: &T,
     ) -> Result<Data, Failed> {
-        let inner = Box::new(node(value, self.depth)?);
+        let inner = Box::new(node(value, self.depth, self.form)?);
         Ok(Data::NewtypeVariant(Variant { index, name }, inner))
     }
 
@@ -302,6 +310,7 @@ enum Name {
 
 struct Many {
     depth: usize,
+    form: WrittenFor,
     name: Name,
     said: usize,
     len: usize,
@@ -338,7 +347,7 @@ macro_rules! items {
             type Error = Failed;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-                let node = node(value, self.depth)?;
+                let node = node(value, self.depth, self.form)?;
                 if !node.is_phantom() {
                     self.items.push(node);
                 }
@@ -370,7 +379,7 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<(), Failed> {
-                let node = node(value, self.depth)?;
+                let node = node(value, self.depth, self.form)?;
                 match node.is_phantom() {
                     true => self.len = self.len.saturating_sub(1),
                     false => self.fields.push((name, Some(node))),
@@ -400,12 +409,12 @@ impl ser::SerializeMap for Many {
     type Error = Failed;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Failed> {
-        self.key = Some(node(key, self.depth)?);
+        self.key = Some(node(key, self.depth, self.form)?);
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        let value = node(value, self.depth)?;
+        let value = node(value, self.depth, self.form)?;
         self.entries.push((self.key.take().ok_or(Failed)?, value));
         Ok(())
     }

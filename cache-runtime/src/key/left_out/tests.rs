@@ -12,8 +12,8 @@ use super::*;
 macro_rules! found {
     ($value:expr) => {{
         let value = $value;
-        let first = argument(&value).__known().check();
-        let again = argument(&value).__known().check();
+        let first = argument(&value).__known().check(WrittenFor::Programs);
+        let again = argument(&value).__known().check(WrittenFor::Programs);
         assert_eq!(first, again);
         first
     }};

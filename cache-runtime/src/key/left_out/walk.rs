@@ -3,24 +3,25 @@
 use serde::ser::{self, Serialize, Serializer};
 
 use super::facts::{Fact, Kind, Subject, fact, of_variant};
+use super::written_for::WrittenFor;
 
 /// Whether it is known that the value's `Serialize` leaves out nothing.
 #[inline]
-pub(super) fn is_whole<T: Serialize + ?Sized>(value: &T, has_text: bool) -> bool {
-    step(value, has_text).is_ok()
+pub(super) fn is_whole<T: Serialize + ?Sized>(value: &T, has_text: bool, form: WrittenFor) -> bool {
+    step(value, has_text, form).is_ok()
 }
 
 #[inline]
-fn step<T: Serialize + ?Sized>(value: &T, has_text: bool) -> Result<(), Stop> {
+fn step<T: Serialize + ?Sized>(value: &T, has_text: bool, form: WrittenFor) -> Result<(), Stop> {
     // The record drops it: it is a type without a value.
     if std::any::type_name::<T>().starts_with("core::marker::PhantomData<") {
         return Ok(());
     }
-    let of = Subject::of::<T>(has_text);
+    let of = Subject::of::<T>(has_text, form);
     if fact(of) == Some(Fact::All) {
         return Ok(());
     }
-    match value.serialize(Walk { of, has_text }) {
+    match value.serialize(Walk { of, has_text, form }) {
         Err(Stop::Whole) => Ok(()),
         end => end,
     }
@@ -53,6 +54,7 @@ impl ser::Error for Stop {
 struct Walk {
     of: Subject,
     has_text: bool,
+    form: WrittenFor,
 }
 
 impl Walk {
@@ -61,6 +63,7 @@ impl Walk {
             Some(Fact::All) => Err(Stop::Whole),
             Some(Fact::Itself) => Ok(Inside {
                 has_text: self.has_text,
+                form: self.form,
             }),
             None => Err(Stop::Unknown),
         }
@@ -75,7 +78,7 @@ impl Walk {
     ) -> Result<(), Stop> {
         match fact(self.of.kind(kind, name, len)) {
             Some(Fact::All) => Ok(()),
-            Some(Fact::Itself) => step(value, self.has_text),
+            Some(Fact::Itself) => step(value, self.has_text, self.form),
             None => Err(Stop::Unknown),
         }
     }
@@ -127,7 +130,7 @@ impl Serializer for Walk {
     }
 
     fn is_human_readable(&self) -> bool {
-        false
+        self.form.is_readable()
     }
 
     fn collect_str<T: std::fmt::Display + ?Sized>(self, _: &T) -> Result<(), Stop> {
@@ -223,6 +226,7 @@ impl Serializer for Walk {
 
 struct Inside {
     has_text: bool,
+    form: WrittenFor,
 }
 
 macro_rules! items {
@@ -232,7 +236,7 @@ macro_rules! items {
             type Error = Stop;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
-                step(value, self.has_text)
+                step(value, self.has_text, self.form)
             }
 
             fn end(self) -> Result<(), Stop> {
@@ -260,7 +264,7 @@ macro_rules! fields {
                 _: &'static str,
                 value: &T,
             ) -> Result<(), Stop> {
-                step(value, self.has_text)
+                step(value, self.has_text, self.form)
             }
 
             /// Whether this value has to be told apart depends on the field that it leaves out.
@@ -285,11 +289,11 @@ impl ser::SerializeMap for Inside {
     type Error = Stop;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Stop> {
-        step(key, self.has_text)
+        step(key, self.has_text, self.form)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
-        step(value, self.has_text)
+        step(value, self.has_text, self.form)
     }
 
     fn end(self) -> Result<(), Stop> {

@@ -15,6 +15,10 @@ use crate::protocol::codec_id::CodecId;
 const FLOAT_REMEDY: &str = "use an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
 const SOME_REMEDY: &str =
     "use an enum instead of the inner `Option` or unit, or `codec = \"postcard\"`";
+const DEPTH_REMEDY: &str = "store it as a list of its parts";
+/// The other codecs read 128 levels of lists and maps, and postcard has no limit of its own. Values
+/// in newtypes and options are counted here, too.
+const MOST_LEVELS: u32 = 512;
 const FIELD_REMEDY: &str = "remove `skip_serializing_if`, or leave `codec` out";
 
 /// The record of one serialization.
@@ -137,6 +141,19 @@ impl Check {
         let mut refusal = self.refusal.borrow_mut();
         refusal.get_or_insert_with(|| Refusal::new(path.path(), reason, remedy));
         E::custom("refused")
+    }
+
+    /// Checks how deeply a part is nested. Each level takes stack, here and where the value is read.
+    pub(super) fn nested<E: ser::Error>(&self, path: &ValuePath<'_>) -> Result<(), E> {
+        if path.levels <= MOST_LEVELS || crate::base::mutation::is_active("deep-values-encoded") {
+            return Ok(());
+        }
+        let mut refusal = self.refusal.borrow_mut();
+        refusal.get_or_insert_with(|| {
+            let reason = format!("is nested more than {MOST_LEVELS} values deep");
+            Refusal::new(String::new(), reason, DEPTH_REMEDY)
+        });
+        Err(E::custom("refused"))
     }
 
     /// Checks a number.

@@ -43,9 +43,10 @@ pub(super) struct Part<'e, T: ?Sized> {
 
 impl<T: Serialize + ?Sized> Serialize for Part<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.check.nested(&self.path)?;
         let checked = Checked {
             inner: serializer,
-            path: self.path,
+            path: self.path.inside(),
             check: self.check,
         };
         let result = self.value.serialize(checked);

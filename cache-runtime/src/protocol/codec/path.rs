@@ -26,6 +26,8 @@ pub(super) struct ValuePath<'a> {
     /// The same, with the positions in lists and the keys of entries.
     pub(super) exact: u64,
     pub(super) depth: u32,
+    /// How many values the part is in, with those that are no step, such as options and newtypes.
+    pub(super) levels: u32,
     /// Whether the part is what a `Some` holds, with nothing written in between.
     pub(super) is_in_some: bool,
 }
@@ -37,6 +39,7 @@ impl<'a> ValuePath<'a> {
         hash: 0x9e37_79b9_7f4a_7c15,
         exact: 0x9e37_79b9_7f4a_7c15,
         depth: 0,
+        levels: 0,
         is_in_some: false,
     };
 
@@ -55,6 +58,7 @@ impl<'a> ValuePath<'a> {
             hash: mix(self.hash, salt),
             exact: mix(self.exact, salt),
             depth: self.depth + 1,
+            levels: self.levels,
             is_in_some: false,
         }
     }
@@ -63,6 +67,14 @@ impl<'a> ValuePath<'a> {
     pub(super) fn at(self, exactly: u64) -> Self {
         Self {
             exact: mix(self.exact, exactly),
+            ..self
+        }
+    }
+
+    /// The same place, one value further inside.
+    pub(super) fn inside(self) -> Self {
+        Self {
+            levels: self.levels + 1,
             ..self
         }
     }

@@ -13,9 +13,10 @@
 //! ([`buffered_probe`]).
 //!
 //! Some things stay hidden, because the type reads them without a request to the deserializer:
-//! names that a hand-written `Deserialize` compares, and optional fields behind `flatten`, of which
-//! only the size is seen. Changes of `Serialize` alone are hidden too. For all of these, the
-//! attribute has `version`.
+//! names that a hand-written `Deserialize` compares, and optional fields behind `flatten`. So a type
+//! with such parts is also written, once a value of it has been read. Of fields that
+//! `skip_serializing_if` leaves out there, only the size is seen. Changes of `Serialize` alone are
+//! hidden in other types. For all of these, the attribute has `version`.
 //!
 //! A type that contains itself is read to a limited depth, and one that would never end is given up
 //! ([`endless`]).
@@ -34,17 +35,27 @@ use std::any::TypeId;
 use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::shape::Schema;
+use crate::base::mutation;
 
 /// The schema of `T`: probed once, then remembered. Also returns whether it was known already.
-pub(crate) fn find<T: DeserializeOwned + 'static>() -> (Schema, bool) {
-    find_by(TypeId::of::<T>(), probe::run::<T>)
+pub(crate) fn find<T: Serialize + DeserializeOwned + 'static>() -> (Schema, bool) {
+    match mutation::is_active("flattened-fields-unseen") {
+        true => find_of_read::<T>(),
+        false => find_by((TypeId::of::<T>(), true), probe::run_and_write::<T>),
+    }
 }
 
-fn find_by(id: TypeId, probe: fn() -> Schema) -> (Schema, bool) {
-    static KNOWN: RwLock<BTreeMap<TypeId, Schema>> = RwLock::new(BTreeMap::new());
+/// The schema of a `T` that can only be read.
+pub(crate) fn find_of_read<T: DeserializeOwned + 'static>() -> (Schema, bool) {
+    find_by((TypeId::of::<T>(), false), probe::run::<T>)
+}
+
+fn find_by(id: (TypeId, bool), probe: fn() -> Schema) -> (Schema, bool) {
+    static KNOWN: RwLock<BTreeMap<(TypeId, bool), Schema>> = RwLock::new(BTreeMap::new());
 
     let known = KNOWN.read().get(&id).copied();
     // No lock is held here: the type's own code runs.

@@ -74,6 +74,8 @@ struct Question {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     facts: BTreeSet<u64>,
+    /// The names that values of the type are written with.
+    written: BTreeSet<u64>,
     pub(super) guesses: bool,
     pub(super) is_endless: bool,
     nodes: BTreeMap<PathHash, Node>,
@@ -259,11 +261,29 @@ impl Plan {
         self.facts.insert(step(step(path, "is"), what));
     }
 
+    /// Whether serde's code may read fields of the type without a request: behind `flatten`, or of a
+    /// part that takes any value.
+    pub(super) fn has_unasked_fields(&self) -> bool {
+        self.guesses || !self.takers.is_empty()
+    }
+
+    pub(super) fn is_written(&mut self, name: PathHash) {
+        if self.question.is_none() {
+            self.written.insert(name);
+        }
+    }
+
     /// The shape, as far as it has been found.
     pub(super) fn schema(&self) -> Schema {
         let mut hasher = SipHasher13::new();
         for fact in &self.facts {
             hasher.write_u64(*fact);
+        }
+        // Any other type has asked for all its fields.
+        if self.has_unasked_fields() {
+            for name in &self.written {
+                hasher.write_u64(*name);
+            }
         }
         Schema {
             hash: hasher.finish(),

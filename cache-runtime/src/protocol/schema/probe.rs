@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
 
-use serde::Deserializer;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
+use serde::{Deserializer, Serialize};
 
 use super::access::{Entries, Followed, List, OneVariant, Part};
 use super::buffered_probe::BufferedProbe;
@@ -19,6 +19,7 @@ use super::sample_value::{Name, Offer, SampleValue};
 use super::shape::Schema;
 use super::text::{ANY, BYTES, TEXTS};
 use crate::base::mutation;
+use crate::key::written_names;
 
 /// The most questions for all parts of a type.
 const QUESTIONS: usize = 6_000;
@@ -27,6 +28,12 @@ const QUESTIONS: usize = 6_000;
 /// one: many types have two forms.
 pub(super) fn run<T: DeserializeOwned + 'static>() -> Schema {
     all_readings(cfg!(panic = "unwind"), reading::<T>)
+}
+
+/// The same, and writes the values that were read: serde's code asks for no field behind `flatten`,
+/// and `Serialize` names them all.
+pub(super) fn run_and_write<T: Serialize + DeserializeOwned + 'static>() -> Schema {
+    all_readings(cfg!(panic = "unwind"), reading_and_writing::<T>)
 }
 
 /// The same as where panics abort.
@@ -39,6 +46,22 @@ pub(super) fn run_without_unwinding<T: DeserializeOwned + 'static>() -> Schema {
 type Reading = fn(&RefCell<Plan>, bool);
 
 fn reading<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) {
+    // The plan knows more than whether it was read.
+    let _ = read::<T>(plan, is_readable);
+}
+
+fn reading_and_writing<T: Serialize + DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) {
+    if let Ok(value) = read::<T>(plan, is_readable)
+        // Elsewhere a panic of its `Serialize` would end the process.
+        && cfg!(panic = "unwind")
+        && plan.borrow().has_unasked_fields()
+    {
+        let mut note = |name| plan.borrow_mut().is_written(name);
+        written_names(&value, step(0, "written"), step, &mut note);
+    }
+}
+
+fn read<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) -> Result<T, Stop> {
     let probe = Probe {
         plan,
         path: step(0, if is_readable { "text" } else { "binary" }),
@@ -51,8 +74,7 @@ fn reading<T: DeserializeOwned>(plan: &RefCell<Plan>, is_readable: bool) {
         is_tag: false,
         tag: None,
     };
-    // The plan knows more than whether it was read.
-    let _ = probe.attempt(probe.path, |probe| T::deserialize(probe));
+    probe.attempt(probe.path, |probe| T::deserialize(probe))
 }
 
 /// A type's own code may panic at a value that no program would write.

@@ -664,3 +664,56 @@ async fn the_first_value_of_a_type_is_stored_however_long_the_type_takes() {
     let (kept, value) = status(slow(1, &tiers.redis)).await;
     assert_eq!((kept, value.0), (STORED, 1));
 }
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Chain {
+    next: Option<Box<Chain>>,
+}
+
+fn chain(length: usize) -> Chain {
+    let end = Chain { next: None };
+    (1..length).fold(end, |next, _| Chain {
+        next: Some(Box::new(next)),
+    })
+}
+
+macro_rules! chains {
+    ($($name:ident $codec:literal;)*) => {$(
+        #[cached(resource = "chains", codec = $codec, skip(cache), cache = cache)]
+        async fn $name(cache: &Cache, length: usize) -> Chain {
+            chain(length)
+        }
+    )*};
+}
+chains! {
+    in_json "json";
+    in_msgpack "msgpack";
+    in_postcard "postcard";
+}
+
+/// Such a value is no loss of its codec, and may be too much for the stack of a thread.
+#[tokio::test]
+async fn a_value_that_is_nested_very_deeply_is_not_stored() {
+    for (tier, cache) in Tiers::new().await.all() {
+        for length in [2_000, 2_000] {
+            assert_eq!(
+                status(in_json(&cache, length)).await.0,
+                NOT_STORED,
+                "{tier}"
+            );
+            assert_eq!(
+                status(in_msgpack(&cache, length)).await.0,
+                NOT_STORED,
+                "{tier}"
+            );
+            assert_eq!(
+                status(in_postcard(&cache, length)).await.0,
+                NOT_STORED,
+                "{tier}"
+            );
+        }
+        assert_eq!(status(in_json(&cache, 40)).await.0, STORED, "{tier}");
+        assert_eq!(status(in_postcard(&cache, 150)).await.0, STORED, "{tier}");
+        assert!(is_hit(status(in_postcard(&cache, 150)).await.0), "{tier}");
+    }
+}

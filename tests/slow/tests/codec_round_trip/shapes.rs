@@ -178,6 +178,35 @@ async fn an_optional_field_of_a_part_that_takes_anything_makes_a_miss() {
     }
 }
 
+build! { Behind: User { id: 1, of: Of { first: "Ada".into(), last: 7 } },
+    struct User { id: u64, #[serde(flatten)] of: Of }
+    struct Of { first: String, last: u8 }
+}
+build! { BehindAdded: User { id: 1, of: Of { first: "Ada".into(), last: 7, title: Some(1) } },
+    struct User { id: u64, #[serde(flatten)] of: Of }
+    struct Of { first: String, last: u8, title: Option<u8> }
+}
+build! { BehindRenamed: User { id: 1, of: Of { first: "Ada".into(), last: 7, rank: Some(1) } },
+    struct User { id: u64, #[serde(flatten)] of: Of }
+    struct Of { first: String, last: u8, rank: Option<u8> }
+}
+
+/// Nothing asks for such a field, and there is room for it in the type. `Encoded` needs a
+/// `version`, since its type can't be written.
+#[tokio::test]
+async fn an_optional_field_behind_flatten_makes_a_miss() {
+    async fn follows<Old: Build, New: Build>(cache: &Cache, tier: &str) {
+        reads!(Old New cache tier: json msgpack);
+        Old::set(cache).await;
+        assert_eq!(New::by_hand(cache).await, None, "{tier}");
+    }
+    for (tier, cache) in Tiers::new().await.encoded() {
+        follows::<Behind, BehindAdded>(&cache, tier).await;
+        follows::<BehindAdded, BehindRenamed>(&cache, tier).await;
+        follows::<BehindRenamed, Behind>(&cache, tier).await;
+    }
+}
+
 #[tokio::test]
 async fn the_same_type_is_read_by_hand_and_by_function() {
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -505,3 +505,195 @@ async fn readers_of_one_and_of_many_share_what_is_told_apart() {
         })
         .await;
 }
+
+mod named_as_in_std {
+    //! Types with the names of standard ones, which the macros go by.
+
+    use std::collections::HashMap;
+
+    use cache_runtime::testing::TestCache;
+    use cache_runtime::{BypassReason, Cache, Status, cached};
+    use serde::Serialize;
+
+    use super::{is_hit, status};
+
+    #[derive(Serialize, Clone)]
+    struct String {
+        id: u8,
+        #[serde(skip)]
+        tenant: u8,
+    }
+
+    #[derive(Serialize, Clone)]
+    struct Option<T>(T);
+
+    #[derive(Serialize, Clone, PartialEq, Eq, Hash)]
+    struct Arc<T> {
+        id: T,
+        #[serde(skip)]
+        tenant: u8,
+    }
+
+    #[cached(resource = "named-as-in-std")]
+    async fn row(id: String) -> u8 {
+        id.tenant
+    }
+
+    #[cached(resource = "named-as-in-std", op = "list")]
+    async fn list(of: &[(u8, std::option::Option<String>)]) -> u8 {
+        of.iter()
+            .filter_map(|(_, of)| of.as_ref())
+            .map(|of| of.tenant)
+            .sum()
+    }
+
+    #[cached(resource = "named-as-in-std", op = "nested")]
+    async fn nested(of: Vec<Arc<u8>>) -> u8 {
+        of.iter().map(|of| of.tenant).sum()
+    }
+
+    #[cached(resource = "named-as-in-std-rows", batch = ids)]
+    async fn rows(ids: &[Arc<u8>]) -> HashMap<Arc<u8>, u8> {
+        ids.iter().map(|id| (id.clone(), id.tenant)).collect()
+    }
+
+    /// One that leaves nothing out is an argument as any other.
+    #[cached(resource = "named-as-in-std", op = "whole")]
+    async fn whole(of: Option<u8>, cache: std::option::Option<u8>) -> u8 {
+        of.0 + cache.unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn types_that_are_only_named_as_in_std_are_told_apart() {
+        TestCache::new()
+            .scope(async {
+                let unkeyable = Status::Bypass(BypassReason::InvalidKey);
+                for tenant in [1, 2, 1, 2] {
+                    let id = String { id: 1, tenant };
+                    assert_eq!(status(row(id.clone())).await, unkeyable);
+                    assert_eq!(row(id.clone()).await, tenant);
+                    assert_eq!(list(&[(1, Some(id))]).await, tenant);
+                    let id = Arc { id: 1, tenant };
+                    assert_eq!(nested(vec![id.clone()]).await, tenant);
+                    assert_eq!(rows(std::slice::from_ref(&id)).await[&id], tenant);
+                }
+                assert_eq!(whole(Option(7), Some(1)).await, 8);
+                assert!(is_hit(status(whole(Option(7), Some(1))).await));
+                assert_eq!(whole(Option(8), None).await, 8);
+            })
+            .await;
+    }
+
+    #[cached(resource = "of-std", cache = cache, skip(cache))]
+    async fn of_std(
+        cache: &Cache,
+        first: HashMap<&str, [u8; 2]>,
+        second: &(u8, Vec<char>),
+    ) -> usize {
+        first.len() + second.1.len()
+    }
+
+    #[tokio::test]
+    async fn types_of_std_are_known_without_their_debug() {
+        let cache = TestCache::new();
+        let second = (1, vec!['a']);
+        let call = || status(of_std(&cache, HashMap::from([("a", [1, 2])]), &second));
+        call().await;
+        assert!(is_hit(call().await));
+    }
+}
+
+/// A form for people, which leaves the tenant out, and one for programs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ForPeople {
+    id: u64,
+    tenant: u64,
+}
+
+/// The other way round.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ForPrograms {
+    id: u64,
+    tenant: u64,
+}
+
+fn form<S: serde::Serializer>(id: &u64, tenant: Option<&u64>, to: S) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeStruct as _;
+    let mut form = to.serialize_struct("Form", 1 + usize::from(tenant.is_some()))?;
+    form.serialize_field("id", id)?;
+    if let Some(tenant) = tenant {
+        form.serialize_field("tenant", tenant)?;
+    }
+    form.end()
+}
+
+impl Serialize for ForPeople {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let tenant = (!to.is_human_readable()).then_some(&self.tenant);
+        form(&self.id, tenant, to)
+    }
+}
+
+impl Serialize for ForPrograms {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let tenant = to.is_human_readable().then_some(&self.tenant);
+        form(&self.id, tenant, to)
+    }
+}
+
+macro_rules! forms {
+    ($($row:ident $rows:ident $list:ident: $type:ident in $resource:literal;)*) => {$(
+        #[cached(resource = $resource)]
+        async fn $row(id: &$type) -> u64 {
+            id.tenant
+        }
+
+        #[cached(resource = $resource, op = "list")]
+        async fn $list(of: &$type) -> u64 {
+            of.tenant
+        }
+
+        #[cached(resource = $resource, batch = ids)]
+        async fn $rows(ids: &[$type]) -> HashMap<$type, u64> {
+            ids.iter().map(|id| (id.clone(), id.tenant)).collect()
+        }
+    )*};
+}
+forms! {
+    for_people many_for_people list_for_people: ForPeople in "for-people";
+    for_programs many_for_programs list_for_programs: ForPrograms in "for-programs";
+}
+
+/// An id is written for people and an argument for programs, and each is examined as it is written.
+#[tokio::test]
+async fn a_part_that_one_of_two_forms_leaves_out_tells_calls_apart() {
+    let cache = TestCache::new();
+    cache
+        .scope(async {
+            for tenant in [1, 2, 1, 2] {
+                let id = ForPeople { id: 1, tenant };
+                assert_eq!(for_people(&id).await, tenant);
+                assert_eq!(list_for_people(&id).await, tenant);
+                assert_eq!(
+                    many_for_people(std::slice::from_ref(&id)).await[&id],
+                    tenant
+                );
+                let id = ForPrograms { id: 1, tenant };
+                assert_eq!(for_programs(&id).await, tenant);
+                assert_eq!(list_for_programs(&id).await, tenant);
+                assert_eq!(
+                    many_for_programs(std::slice::from_ref(&id)).await[&id],
+                    tenant
+                );
+            }
+            let whole = ForPrograms { id: 1, tenant: 2 };
+            assert!(is_hit(status(for_programs(&whole)).await));
+        })
+        .await;
+    // By hand, too, one id would be another one.
+    for tenant in [1, 2] {
+        let key = Key::entity("for-people", ForPeople { id: 1, tenant }).expect("a key");
+        let load = async || Ok::<_, ()>(tenant);
+        assert_eq!(cache.get_or_load(key, 60, load).await, Ok(tenant));
+    }
+}

@@ -91,6 +91,9 @@ pub(super) fn compare_one<R: Gathered<S>, S>(
         return Compared::Failed(hit.cached);
     }
     let fresh = returned.get(id);
+    if fresh.is_some_and(Cacheable::is_error) {
+        return Compared::Failed(hit.cached);
+    }
     compared::<R::Value, R::Compare>(&hit, call, fresh, || match fresh {
         Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
         None => Some(LoadResult::Absence),

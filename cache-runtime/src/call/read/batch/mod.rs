@@ -46,6 +46,7 @@ use crate::coalesce::single_flight::LoadResult;
 use crate::coalesce::waits::{WaitDecision, WaitEdges};
 use crate::engine::Handle;
 use crate::key::KeyPart;
+use crate::protocol::cacheable::Cacheable;
 use crate::registry::{Instance, Site};
 use crate::telemetry::function::Loading;
 
@@ -402,6 +403,10 @@ where
             continue;
         }
         let value = returned.get(id);
+        if value.is_some_and(Cacheable::is_error) {
+            permit.leader.complete(|| Some(LoadResult::Failure));
+            continue;
+        }
         let named = NamedLoad::hold(&permit, call.names_anew(), || match value {
             Some(value) => {
                 let share = || returned.share(id);

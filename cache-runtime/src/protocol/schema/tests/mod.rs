@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use super::*;
 
 fn of<T: DeserializeOwned + 'static>() -> Schema {
-    find::<T>().0
+    find_of_read::<T>().0
 }
 
 fn hash<T: DeserializeOwned + 'static>() -> u64 {
@@ -40,6 +40,7 @@ macro_rules! differ {
 
 mod buffered;
 mod cost;
+mod flattened;
 
 differ! {
     an_added_field:
