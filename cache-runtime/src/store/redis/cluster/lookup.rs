@@ -129,6 +129,106 @@ impl Misplaced {
     }
 }
 
+/// The requests of one lookup, and what is known by now.
+struct Lookup<'k> {
+    requests: Vec<NodeRequest<'k>>,
+    /// The connection to the node of each entry, and the entry once it is known.
+    entries: Vec<(Arc<Connection>, Option<Value>)>,
+    /// The same for each group of generations.
+    groups: Vec<(Arc<Connection>, Option<Vec<Value>>)>,
+}
+
+impl<'k> Lookup<'k> {
+    /// # Errors
+    /// If one of the nodes can't be read now.
+    fn plan(
+        cluster: &Cluster,
+        entry_refs: &'k [EntryRef],
+        groups: &[SlotGroup<'k>],
+        oversized: &[&str],
+    ) -> Result<Self, Error> {
+        let mut requests = Vec::with_capacity(2);
+        let mut entries = Vec::with_capacity(entry_refs.len());
+        let mut of_groups = Vec::with_capacity(groups.len());
+        let map = cluster.map.load();
+        if map.nodes().is_empty() {
+            return Err(cluster.unknown());
+        }
+        // Otherwise the read would wait for answers that can't be used.
+        cluster.confirmed()?;
+        for (at, entry_ref) in entry_refs.iter().enumerate() {
+            let connection = cluster.readable(&map, slot_of(&entry_ref.key))?;
+            let value = match oversized.contains(&entry_ref.key.as_str()) {
+                false => {
+                    request_of(&mut requests, &connection).entry(at, &entry_ref.key);
+                    None
+                }
+                // Handled like any other foreign value.
+                true => Some(Value::BulkString(Vec::new())),
+            };
+            entries.push((connection, value));
+        }
+        for (at, group) in groups.iter().enumerate() {
+            let connection = cluster.readable(&map, group.slot)?;
+            let values = match group.deps.iter().any(|(key, _)| oversized.contains(key)) {
+                false => {
+                    request_of(&mut requests, &connection).group(at, group);
+                    None
+                }
+                // The script that creates missing generations replaces it.
+                true => Some(vec![Value::Nil; group.deps.len()]),
+            };
+            of_groups.push((connection, values));
+        }
+        Ok(Self {
+            requests,
+            entries,
+            groups: of_groups,
+        })
+    }
+
+    /// Takes the answers to the requests.
+    fn take_in(&mut self, answers: Vec<Result<Answers, Error>>) -> Result<(), Fault> {
+        for (request, answers) in self.requests.iter().zip(answers) {
+            for (wanted, answer) in request.wanted.iter().zip(answers.map_err(Fault::Failed)?) {
+                let value = answer.map_err(|error| fault(&request.connection, error))?;
+                match (wanted, value) {
+                    (Requested::Entry(at), value) => {
+                        let value =
+                            entry_of(value).ok_or_else(|| miscounted(&request.connection))?;
+                        self.entries[*at].1 = Some(value);
+                    }
+                    (Requested::Group(at), Value::Array(values)) => {
+                        self.groups[*at].1 = Some(values);
+                    }
+                    (Requested::Group(_), _) => return Err(miscounted(&request.connection)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decodes the entries, and finds those that were returned for another key.
+fn decoded(
+    entry_refs: &[EntryRef],
+    entries: Vec<(Arc<Connection>, Option<Value>)>,
+    generations: &[Sourced],
+) -> (Vec<LookupReply>, Misplaced) {
+    let mut misplaced = Misplaced::default();
+    let lookups = entry_refs.iter().zip(entries);
+    let lookups = lookups.map(|(entry_ref, (connection, value))| {
+        let value = StoredValue::of(value.unwrap_or(Value::Nil));
+        let generation_set = generation_set(&connection, generations);
+        let lookup = value.lookup(&entry_ref.key, &generation_set, connection.clock.now());
+        if generation_set.is_misplaced(&lookup) {
+            misplaced.add(&connection, &entry_ref.key);
+        }
+        lookup
+    });
+    (lookups.collect(), misplaced)
+}
+
 impl Cluster {
     /// Reads entries, and the generations that all of them depend on.
     pub(in crate::store::redis) async fn look_over(
@@ -190,39 +290,9 @@ impl Cluster {
             // Boxed, so that the future of a hit does not hold memory for it.
             false => Box::pin(self.oversized(aside)).await?,
         };
-        let mut values: Vec<Option<Value>> = entry_refs.iter().map(|_| None).collect();
-        let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
-        let mut requests = Vec::with_capacity(2);
-        let mut connections = Vec::with_capacity(entry_refs.len());
-        let mut group_links = Vec::with_capacity(groups.len());
-        {
-            let map = self.map.load();
-            if map.nodes().is_empty() {
-                return Err(Fault::Failed(self.unknown()));
-            }
-            // Otherwise the read would wait for answers that can't be used.
-            self.confirmed().map_err(Fault::Failed)?;
-            for (at, entry_ref) in entry_refs.iter().enumerate() {
-                let slot = slot_of(&entry_ref.key);
-                let connection = self.readable(&map, slot).map_err(Fault::Failed)?;
-                match oversized.contains(&entry_ref.key.as_str()) {
-                    false => request_of(&mut requests, &connection).entry(at, &entry_ref.key),
-                    // Handled like any other foreign value.
-                    true => values[at] = Some(Value::BulkString(Vec::new())),
-                }
-                connections.push(connection);
-            }
-            for (at, group) in groups.iter().enumerate() {
-                let connection = self.readable(&map, group.slot).map_err(Fault::Failed)?;
-                match group.deps.iter().any(|(key, _)| oversized.contains(key)) {
-                    false => request_of(&mut requests, &connection).group(at, group),
-                    // The script that creates missing generations replaces it.
-                    true => found[at] = Some(vec![Value::Nil; group.deps.len()]),
-                }
-                group_links.push(connection);
-            }
-        }
-        let answers = match &requests[..] {
+        let mut lookup =
+            Lookup::plan(self, entry_refs, &groups, &oversized).map_err(Fault::Failed)?;
+        let answers = match &lookup.requests[..] {
             [request] => vec![self.ask(request).await],
             requests if crate::base::mutation::is_active("cluster-reads-in-turn") => {
                 let mut answers = Vec::new();
@@ -233,33 +303,20 @@ impl Cluster {
             }
             requests => join_all(requests.iter().map(|request| self.ask(request))).await,
         };
-        for (request, answers) in requests.iter().zip(answers) {
-            for (wanted, answer) in request.wanted.iter().zip(answers.map_err(Fault::Failed)?) {
-                let value = answer.map_err(|error| fault(&request.connection, error))?;
-                match (wanted, value) {
-                    (Requested::Entry(at), value) => {
-                        let value =
-                            entry_of(value).ok_or_else(|| miscounted(&request.connection))?;
-                        values[*at] = Some(value);
-                    }
-                    (Requested::Group(at), Value::Array(values)) => found[*at] = Some(values),
-                    (Requested::Group(_), _) => return Err(miscounted(&request.connection)),
-                }
-            }
-        }
+        lookup.take_in(answers)?;
         let mut generations: Vec<Option<Sourced>> = deps.iter().map(|_| None).collect();
-        for ((group, connection), values) in groups.iter().zip(&group_links).zip(found) {
+        for (group, (connection, values)) in groups.iter().zip(lookup.groups) {
             let values = values.filter(|values| values.len() == group.deps.len());
-            let values = values.ok_or_else(|| miscounted(connection))?;
+            let values = values.ok_or_else(|| miscounted(&connection))?;
             let read: Option<Vec<_>> = values.iter().map(generation).collect();
             let read = match read {
                 Some(read) => read,
                 None if missing == Missing::Unknown => generations_or_unknown(&values),
                 // Boxed, so that the future of a hit does not hold memory for it.
-                None => Box::pin(self.ensure(connection, group)).await?,
+                None => Box::pin(self.ensure(&connection, group)).await?,
             };
             for ((_, at), generation) in group.deps.iter().zip(read) {
-                let connection = Arc::clone(connection);
+                let connection = Arc::clone(&connection);
                 generations[*at] = Some(Sourced {
                     generation,
                     connection,
@@ -269,18 +326,7 @@ impl Cluster {
         self.confirmed().map_err(Fault::Failed)?;
         let generations: Option<Vec<Sourced>> = generations.into_iter().collect();
         let generations = generations.unwrap_or_default();
-        let mut misplaced = Misplaced::default();
-        let lookups = entry_refs.iter().zip(&connections).zip(values);
-        let lookups = lookups.map(|((entry_ref, connection), value)| {
-            let value = StoredValue::of(value.unwrap_or(Value::Nil));
-            let generation_set = generation_set(connection, &generations);
-            let lookup = value.lookup(&entry_ref.key, &generation_set, connection.clock.now());
-            if generation_set.is_misplaced(&lookup) {
-                misplaced.add(connection, &entry_ref.key);
-            }
-            lookup
-        });
-        let lookups = lookups.collect();
+        let (lookups, mut misplaced) = decoded(entry_refs, lookup.entries, &generations);
         misplaced.check(self.budget).await.map_err(Fault::Failed)?;
         Ok(lookups)
     }
