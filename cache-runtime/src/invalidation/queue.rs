@@ -19,7 +19,7 @@ use self::direct_state::DirectState;
 #[cfg(any(doc, test))]
 pub(super) use self::direct_state::TAKEOVER;
 pub(super) use self::lost::LostInvalidations;
-pub(super) use self::outgoing::{OutgoingBatch, Requeued};
+pub(super) use self::outgoing::{OutgoingBatch, RefusedRequests, Requeued};
 use self::refused::Refused;
 pub(super) use self::request_number::RequestNumber;
 use super::Acknowledgement;
@@ -359,7 +359,7 @@ impl Queue {
             parts: parts.unwrap_or_else(|| Parts::Only(BTreeSet::new())),
             invalidation,
             refused,
-            with_refused: true,
+            refused_requests: RefusedRequests::Send,
             intents,
             spans,
         })

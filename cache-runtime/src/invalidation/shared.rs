@@ -63,14 +63,27 @@ impl SharedQueue {
         self.change(|queue| queue.put_back(clock::now(), status))
     }
 
-    /// Keeps everything ready in the queue, since there is no connection. Returns `None` if nothing
-    /// is ready, else until when callers wait.
-    pub(super) fn requeue(&self, connection: Option<&ConnectionWatch>) -> Option<Option<Instant>> {
+    /// Keeps everything ready in the queue, since there is no connection.
+    pub(super) fn requeue(&self, connection: Option<&ConnectionWatch>) -> Requeue {
         let status = connection.map(ConnectionWatch::status);
-        let requeue = self.change(|queue| queue.requeue(clock::now(), status))?;
-        tell_pending(requeue.pending);
-        Some(requeue.until)
+        let Some(requeued) = self.change(|queue| queue.requeue(clock::now(), status)) else {
+            return Requeue::NothingReady;
+        };
+        tell_pending(requeued.pending);
+        match requeued.until {
+            Some(until) => Requeue::WaitUntil(until),
+            None => Requeue::ToldPending,
+        }
     }
+}
+
+/// What has become of the callers of ready invalidations that can't be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Requeue {
+    NothingReady,
+    /// They wait for a connection until then.
+    WaitUntil(Instant),
+    ToldPending,
 }
 
 /// Must be called after the change: a caller that gets `Pending` may read at once, and that read

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::clearing::Clearing;
-use super::queue::{OutgoingBatch, Queue};
+use super::queue::{OutgoingBatch, Queue, RefusedRequests};
 use super::reconnect::{changed, is_away, is_lost, number_of};
 use super::report;
-use super::shared::SharedQueue;
+use super::shared::{Requeue, SharedQueue};
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
@@ -126,7 +126,10 @@ impl Worker {
             // Refused requests are tried only when a retry is due, or after a reconnect, however
             // often others wake this task.
             let began = clock::now();
-            let with_refused = is_changed || retry.is_none_or(|retry| retry.at <= began);
+            let refused_requests = match is_changed || retry.is_none_or(|retry| retry.at <= began) {
+                true => RefusedRequests::Send,
+                false => RefusedRequests::Skip,
+            };
             let stopped = match failure {
                 // A batch that a caller's task has sent is tried again after a pause, like any
                 // other.
@@ -141,14 +144,14 @@ impl Worker {
                     })
                 }
                 // Others have come meanwhile, or everything has been sent.
-                _ => self.deliver_ready(with_refused).await.err(),
+                _ => self.deliver_ready(refused_requests).await.err(),
             };
             if let Some(connection) = &self.connection {
                 connection.want(stopped.is_some());
             }
             kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
             // The retry may have become due while others were sent. It still is, then.
-            let next = |retry, began, error: &Error| match with_refused
+            let next = |retry, began, error: &Error| match refused_requests == RefusedRequests::Send
                 || crate::base::mutation::is_active("retries-put-off")
             {
                 true => Some(Retry::after(retry, began, error)),
@@ -191,7 +194,7 @@ impl Worker {
         }
     }
 
-    async fn deliver_ready(&self, with_refused: bool) -> Result<(), Stopped> {
+    async fn deliver_ready(&self, refused_requests: RefusedRequests) -> Result<(), Stopped> {
         let mut began = clock::now();
         loop {
             if !crate::base::mutation::is_active("retries-put-off-by-what-was-sent") {
@@ -199,15 +202,17 @@ impl Worker {
             }
             // Checking the circuit first costs nothing, however many invalidations wait. A write in
             // an outage must not pay for all those before it.
-            if self.store.circuit() != Circuit::Closed
-                && let Some(until) = self.shared.requeue(self.connection.as_ref())
-            {
-                let error = Error::unavailable("the store is not connected");
-                return Err(Stopped {
-                    error,
+            if self.store.circuit() != Circuit::Closed {
+                let stopped = |until| Stopped {
+                    error: Error::unavailable("the store is not connected"),
                     began,
                     until,
-                });
+                };
+                match self.shared.requeue(self.connection.as_ref()) {
+                    Requeue::NothingReady => {}
+                    Requeue::WaitUntil(until) => return Err(stopped(Some(until))),
+                    Requeue::ToldPending => return Err(stopped(None)),
+                }
             }
             let number = number_of(self.connection.as_ref());
             let Some(mut outgoing) = self.shared.change(|queue| queue.send(clock::now())) else {
@@ -216,7 +221,7 @@ impl Worker {
                 }
                 return Ok(());
             };
-            outgoing.with_refused = with_refused;
+            outgoing.refused_requests = refused_requests;
             let span = report::delivery_span(&self.shared.telemetry, &outgoing);
             if let Err(error) = in_span(span, self.deliver(&outgoing)).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
@@ -352,7 +357,7 @@ impl Worker {
             is_away(error) || !crate::base::mutation::is_active("rows-sent-past-a-refused-window")
         };
         let is_over = at.as_ref().is_err_and(ends) && !self.store.is_split();
-        if is_over || !outgoing.with_refused {
+        if is_over || outgoing.refused_requests == RefusedRequests::Skip {
             return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
         }
         let again = self.invalidate_part(outgoing, refused).await;
@@ -424,7 +429,7 @@ impl Worker {
         }
         loop {
             self.shared.change(Queue::flush_delayed);
-            if let Err(Stopped { error, .. }) = self.deliver_ready(true).await {
+            if let Err(Stopped { error, .. }) = self.deliver_ready(RefusedRequests::Send).await {
                 *fault = Some(error);
                 tokio::select! {
                     () = crate::base::time::sleep(CLOSING_RETRY) => {}

@@ -17,11 +17,19 @@ pub(in crate::invalidation) struct OutgoingBatch {
     pub(in crate::invalidation) invalidation: Invalidation,
     /// What was refused last time, and with it what may not be replaced before it.
     pub(in crate::invalidation) refused: Invalidation,
-    /// Whether that is sent, too.
-    pub(in crate::invalidation) with_refused: bool,
+    pub(in crate::invalidation) refused_requests: RefusedRequests,
     pub(in crate::invalidation) intents: Vec<Intent>,
     /// The spans of the writes that wait for it.
     pub(in crate::invalidation) spans: Vec<tracing::Span>,
+}
+
+/// What is done with requests that the store refused last time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::invalidation) enum RefusedRequests {
+    /// They are sent behind the others.
+    Send,
+    /// They go on waiting.
+    Skip,
 }
 
 /// The result of putting a batch back because there is no connection.
