@@ -62,6 +62,10 @@ pub enum BypassReason {
     OwnWrite,
     /// The call is inside a load of the same entry, and would wait for itself.
     OwnLoad,
+    /// The call is inside a load, and the store is a Redis Cluster or Memcached, which an
+    /// invalidation reaches key by key. A value that is made of other entries could be older than
+    /// the invalidation that it has outlived, so it is made of the source.
+    InsideLoad,
     /// The call is `strict`, and entries of this process follow the database's outbox, so they may
     /// be slightly stale.
     Strict,
@@ -86,7 +90,7 @@ impl BypassReason {
         not(any(feature = "metrics", feature = "admin")),
         expect(dead_code, reason = "only collectors go through all of them")
     )]
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Disabled,
         Self::Unavailable,
         Self::Pending,
@@ -102,6 +106,7 @@ impl BypassReason {
         Self::Requested,
         Self::OwnWrite,
         Self::OwnLoad,
+        Self::InsideLoad,
         Self::Strict,
         Self::NoContext,
         Self::Blocking,
@@ -138,6 +143,7 @@ impl BypassReason {
             Self::Requested => "requested",
             Self::OwnWrite => "own-write",
             Self::OwnLoad => "own-load",
+            Self::InsideLoad => "inside-load",
             Self::Strict => "strict",
             Self::NoContext => "no-context",
             Self::Blocking => "blocking",

@@ -211,6 +211,15 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether an invalidation takes effect in one step, so that a reader who sees one part of it
+    /// sees all of it. If not, an entry may be loaded after its own generation was replaced, from
+    /// another entry that the same invalidation has not reached yet, and would then outlive it. So
+    /// the calls inside of loads bypass such a store, with
+    /// [`BypassReason::InsideLoad`](crate::BypassReason::InsideLoad).
+    fn is_atomic(&self) -> bool {
+        !self.is_split()
+    }
+
     /// Whether the store finds keys by a pattern. One that can't refuses
     /// [`remove_matching`](Store::remove_matching) with [`ErrorKind::Unsupported`]: then dead
     /// entries stay until their time is over, and an invalidation by pattern becomes one of the

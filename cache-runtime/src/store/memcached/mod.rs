@@ -117,6 +117,10 @@ impl Store for MemcachedStore {
         false
     }
 
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
     async fn lookup(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         self.lookup_once(entry_ref, true).await
     }

@@ -114,6 +114,49 @@ async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
     }
 }
 
+/// The row's part of an invalidation waits, its list's part is done. Whoever loads meanwhile has to
+/// make nothing of the old row that stays when the row's part is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_value_is_made_of_a_row_whose_invalidation_waits() {
+    let cluster = RedisCluster::start(3, 0);
+    let links = links_to(&cluster);
+    let config = over(&cluster, &links).command_budget(Duration::from_millis(500));
+    let shop = Shop::over(config).await;
+    let other = shop.node(settings(&cluster)).await;
+    is_used(&shop).await;
+    let generations = cluster.owner(cluster.slot("@gen:{users}"));
+    let away = (generations + 1) % 3;
+    let on_away = (0..100).find(|id| cluster.is_owner(away, &format!("users:{id}")));
+    let id = on_away.expect("an id of each node");
+    eventually(TEST_TIMEOUT, async || is_hit(&other, id).await).await;
+    let port = cluster.node(away).port();
+    links.link(port).set(Mode::Cut);
+    eventually(TEST_TIMEOUT, async || {
+        let reason = shop.cache.get_stats().await.reason;
+        reason.is_some_and(|reason| reason.contains(&port.to_string()))
+    })
+    .await;
+    let before = other.user(id).await;
+    let row = shop.rename(id).await;
+    assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
+    // The other process has not been told yet, and its row is the old one.
+    assert_eq!(other.user(id).await, before);
+    let (_, outcomes) = observe(other.card(id)).await;
+    assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::InsideLoad));
+    let _ = (other.cards(id).await, other.by_hand(id).await);
+    links.link(port).cut_then(Mode::Pass);
+    eventually(TEST_TIMEOUT, async || {
+        shop.cache.get_stats().await.counters.pending == 0
+    })
+    .await;
+    for node in [&other, &shop] {
+        assert_eq!(node.user(id).await, row);
+        assert_eq!(node.card(id).await, row);
+        assert_eq!(node.cards(id).await, row);
+        assert_eq!(node.by_hand(id).await, row);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_while_one_process_loses_one_node_after_the_other() {
     let cluster = RedisCluster::start(3, 0);

@@ -1,5 +1,7 @@
 //! Services over a database of one process, and what has to hold of them.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -106,6 +108,35 @@ impl Shop {
     pub(crate) async fn user(&self, id: i64) -> u64 {
         let _ = id;
         self.row.load(Ordering::SeqCst)
+    }
+
+    /// Made of what another function has cached.
+    #[cached(resource = "users", op = "card", ttl = 60, cache = self.cache)]
+    pub(crate) async fn card(&self, id: i64) -> u64 {
+        self.user(id).await
+    }
+
+    /// The same, by a function that reads many.
+    #[cached(resource = "users", op = "cards", ttl = 60, cache = self.cache)]
+    pub(crate) async fn cards(&self, id: i64) -> u64 {
+        let many = self.users(&[id]).await;
+        many.map_or(0, |many| many[&id])
+    }
+
+    /// The same, loaded by hand.
+    #[cached(resource = "users", op = "by_hand", ttl = 60, cache = self.cache)]
+    pub(crate) async fn by_hand(&self, id: i64) -> u64 {
+        let row = self.row.load(Ordering::SeqCst);
+        let load = async || Ok::<_, Infallible>(row);
+        let key = format!("users:{id}");
+        let loaded = self.cache.get_or_load(key.as_str(), None, load).await;
+        loaded.unwrap_or(0)
+    }
+
+    #[cached(resource = "users", ttl = 60, batch = ids, cache = self.cache)]
+    async fn users(&self, ids: &[i64]) -> Result<HashMap<i64, u64>, Infallible> {
+        let row = self.row.load(Ordering::SeqCst);
+        Ok(ids.iter().map(|id| (*id, row)).collect())
     }
 
     #[cached(resource = "users", op = "list", ttl = 60, cache = self.cache)]
