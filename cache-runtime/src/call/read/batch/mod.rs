@@ -196,22 +196,12 @@ where
     let answers = look_up::<R, S, K>(calls, leases).await;
     let statuses = answers.iter().map(|it| (it.status(), it.tier()));
     let mut statuses: Vec<(Status, Tier)> = statuses.collect();
-    let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
-    let mut checks: Checks<'_, K, R::Value> = Vec::new();
-    for (answered @ (id, call), answer) in calls.iter().zip(answers) {
-        match answer {
-            IdAnswer::Found(value, ..) => {
-                match call.draw() {
-                    Some(draw) => checks.push((answered, value, draw)),
-                    None => found.extend(value.map(|value| (id.clone(), value))),
-                }
-                continue;
-            }
-            IdAnswer::Load(permit) => permits.push(permit),
-            IdAnswer::Bypass(_) => {}
-        }
-        missed.push(id.clone());
-    }
+    let Divided {
+        mut found,
+        mut checks,
+        mut missed,
+        permits,
+    } = divide(calls, answers);
     leases.hold(&permits);
     let is_audit = missed.is_empty() && !checks.is_empty();
     let bulkhead = match calls.first() {
@@ -272,17 +262,7 @@ where
         if let Some((_, first)) = calls.first() {
             first.loaded_for(began.elapsed(), returned.has_failed());
         }
-        let compared: Vec<_> = checks
-            .iter()
-            .map(|((id, call), hit, draw)| {
-                let cached = hit
-                    .clone()
-                    .map_or(LoadResult::Absence, |hit| LoadResult::Value(hit as Arc<_>));
-                let draw = draw.clone();
-                let hit = Audited { cached, draw };
-                (call, compare_one(hit, call, &returned, id))
-            })
-            .collect();
+        let compared = compare(&checks, &returned);
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless, is_private).await;
         conclude(compared).await;
         if is_audit && returned.has_failed() {
@@ -290,15 +270,7 @@ where
             returned = R::empty();
             found.extend(known(checks));
         }
-        let stored: HashSet<&str> = stored.iter().map(|call| &*call.own.key).collect();
-        for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
-            if let Status::Miss {
-                stored: is_stored, ..
-            } = status
-            {
-                *is_stored = stored.contains(&*call.own.key);
-            }
-        }
+        mark_stored(calls, &stored, &mut statuses);
         returned
     };
     report(calls, &statuses);
@@ -306,6 +278,70 @@ where
         returned.insert(id, value);
     }
     returned
+}
+
+/// The answers of the lookup, by what has to be done about them.
+struct Divided<'c, K, V> {
+    found: Vec<(K, Arc<V>)>,
+    /// Hits that are to be audited.
+    checks: Checks<'c, K, V>,
+    /// The ids to load. Those that got a lease are stored, too.
+    missed: Vec<K>,
+    permits: Vec<Permit>,
+}
+
+fn divide<K: Clone, V>(calls: &[(K, Call)], answers: Vec<IdAnswer<V>>) -> Divided<'_, K, V> {
+    let (mut found, mut checks) = (Vec::new(), Vec::new());
+    let (mut missed, mut permits) = (Vec::new(), Vec::new());
+    for (answered @ (id, call), answer) in calls.iter().zip(answers) {
+        match answer {
+            IdAnswer::Found(value, ..) => {
+                match call.draw() {
+                    Some(draw) => checks.push((answered, value, draw)),
+                    None => found.extend(value.map(|value| (id.clone(), value))),
+                }
+                continue;
+            }
+            IdAnswer::Load(permit) => permits.push(permit),
+            IdAnswer::Bypass(_) => {}
+        }
+        missed.push(id.clone());
+    }
+    Divided {
+        found,
+        checks,
+        missed,
+        permits,
+    }
+}
+
+/// Compares hits that are audited with what the body returned.
+fn compare<'c, R, S, K>(checks: &Checks<'c, K, R::Value>, returned: &R) -> Vec<(&'c Call, Compared)>
+where
+    R: Gathered<S, Id = K>,
+{
+    let compared = checks.iter().map(|((id, call), hit, draw)| {
+        let cached = hit
+            .clone()
+            .map_or(LoadResult::Absence, |hit| LoadResult::Value(hit as Arc<_>));
+        let draw = draw.clone();
+        let hit = Audited { cached, draw };
+        (call, compare_one(hit, call, returned, id))
+    });
+    compared.collect()
+}
+
+/// Notes in the statuses which misses were stored.
+fn mark_stored<K>(calls: &[(K, Call)], stored: &[&Call], statuses: &mut [(Status, Tier)]) {
+    let stored: HashSet<&str> = stored.iter().map(|call| &*call.own.key).collect();
+    for ((_, call), (status, _)) in calls.iter().zip(statuses) {
+        if let Status::Miss {
+            stored: is_stored, ..
+        } = status
+        {
+            *is_stored = stored.contains(&*call.own.key);
+        }
+    }
 }
 
 /// Waits for a permit of `max_loads`, unless a load that holds one waits for this one.
