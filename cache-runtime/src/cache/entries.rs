@@ -14,7 +14,7 @@ use crate::call::log;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::read::{Action, Call, Hit, LookupLoop, NewEntry, Packed, Permit, Read, value_of};
 use crate::call::returns::{Fallible, Owned};
-use crate::call::{enclosing, memo, observe, transaction};
+use crate::call::{memo, observe, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, InvalidationRequest};
 use crate::key::{EntryKind, IntoKey};
@@ -82,11 +82,7 @@ fn packed<T: Cacheable>(call: &Call, value: &T, ttl: Duration) -> Result<NewEntr
 
 /// Why a manual read must not be answered from the cache.
 fn barred(call: &Call) -> Option<BypassReason> {
-    let is_pending = || call.cache.invalidations.is_pending(call.entry_ref());
-    call.problem
-        .or_else(|| call.is_behind())
-        .or_else(|| is_pending().then_some(BypassReason::Pending))
-        .or_else(|| barred_from_filling(call))
+    barred_from_filling(call).or_else(|| call.barred_from_asking())
 }
 
 /// Why a manual operation must neither read nor fill the entry now.
@@ -97,7 +93,7 @@ fn barred_from_filling(call: &Call) -> Option<BypassReason> {
     if transaction::is_open(&call.cache) {
         return Some(BypassReason::Transaction);
     }
-    enclosing::bars(&call.cache, call.entry_ref())
+    call.barred_by_body()
 }
 
 /// The result of a fill for whoever has asked for it by hand.

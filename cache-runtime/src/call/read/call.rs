@@ -256,19 +256,6 @@ impl Call {
         budget.spend(lookup).await
     }
 
-    /// Why the store must not be asked for the entry now, if so.
-    #[inline]
-    pub(super) fn barred_from_asking(&self) -> Option<BypassReason> {
-        if self.cache.is_closed() {
-            return Some(BypassReason::Unavailable);
-        }
-        if let Some(reason) = self.is_behind() {
-            return Some(reason);
-        }
-        let is_pending = self.cache.invalidations.is_pending(self.entry_ref());
-        is_pending.then_some(BypassReason::Pending)
-    }
-
     pub(super) async fn prune_and_look(&self) -> Result<Box<LookupReply>, Error> {
         let store = &self.cache.store;
         store.prune(self.entry_ref()).await?;

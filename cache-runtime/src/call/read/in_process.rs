@@ -23,7 +23,6 @@ use crate::base::clock;
 use crate::call::enclosing;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::scope::{self, Mode};
-use crate::call::transaction;
 use crate::coalesce::load_gate::{self, GateLeader, GateResult, GateRole};
 use crate::coalesce::single_flight::LoadResult;
 use crate::coalesce::waits::WaitDecision;
@@ -61,7 +60,7 @@ impl Call {
             }
             return self.run_alone(BypassReason::Unavailable);
         };
-        if let Some(reason) = self.barred_here() {
+        if let Some(reason) = self.bypass_reason() {
             return self.run_alone(reason);
         }
         let (fingerprint, _) = self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
@@ -119,20 +118,6 @@ impl Call {
             BypassReason::WaitLimit => load.looks_again(),
             _ => load,
         })
-    }
-
-    fn barred_here(&self) -> Option<BypassReason> {
-        if transaction::is_open(&self.cache) {
-            return Some(BypassReason::Transaction);
-        }
-        let mode = match scope::mode() {
-            Mode::Bypass => Some(BypassReason::Requested),
-            Mode::Usual | Mode::Refresh => None,
-        };
-        enclosing::bars(&self.cache, self.entry_ref())
-            .or(mode)
-            .or(self.problem)
-            .or_else(|| self.barred_from_asking())
     }
 
     async fn at_gate(&self, fingerprint: Fingerprint) -> GateOutcome {

@@ -351,8 +351,7 @@ impl Call {
             return false;
         };
         // The entry may have listed further dependencies.
-        let is_pending = cache.invalidations.is_pending(self.entry_ref());
-        if is_pending || enclosing::bars(cache, self.entry_ref()).is_some() {
+        if self.bypass_reason_of_entry().is_some() {
             return false;
         }
         let (fingerprint, _) = self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());

@@ -23,7 +23,6 @@ use crate::base::mutation;
 use crate::base::nonce::Nonce;
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::call::scope::{self, Mode};
-use crate::call::{enclosing, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::local::ReadToken;
 use crate::protocol::circuit::Circuit;
@@ -110,25 +109,13 @@ impl<'a> LookupLoop<'a> {
 
     /// Returns what the caller should do, given the attribute and the caller's [`Mode`].
     pub(crate) async fn next(&mut self) -> Action {
-        // Data that is read in an open transaction may never be committed.
-        if transaction::is_open(&self.call.cache)
-            && !mutation::is_active("reads-cached-in-transactions")
-        {
-            return Action::Bypass(BypassReason::Transaction);
-        }
-        if let Some(reason) = self.barred() {
+        if let Some(reason) = self.call.barred_by_caller() {
             return Action::Bypass(reason);
         }
         match scope::mode() {
-            Mode::Usual => self.next_action().await,
-            Mode::Bypass => Action::Bypass(BypassReason::Requested),
             Mode::Refresh => Box::pin(self.take()).await,
+            Mode::Usual | Mode::Bypass => self.next_action().await,
         }
-    }
-
-    /// Returns why an enclosing body forces a bypass, if it does.
-    pub(crate) fn barred(&self) -> Option<BypassReason> {
-        enclosing::bars(&self.call.cache, self.call.entry_ref())
     }
 
     /// Looks up the entry and returns what the caller should do. Waits for another caller's load if
@@ -137,9 +124,6 @@ impl<'a> LookupLoop<'a> {
     // boxed, and is not part of what a waiter holds.
     pub(crate) async fn next_action(&mut self) -> Action {
         let call = self.call;
-        if let Some(problem) = call.problem {
-            return Action::Bypass(problem);
-        }
         loop {
             if let Some(reason) = call.barred_from_asking() {
                 return Action::Bypass(reason);
@@ -157,7 +141,7 @@ impl<'a> LookupLoop<'a> {
             };
             if call.has_learnt() != knew {
                 // The entry lists further dependencies.
-                if let Some(reason) = self.barred() {
+                if let Some(reason) = call.barred_by_body() {
                     return Action::Bypass(reason);
                 }
                 continue;
@@ -285,7 +269,7 @@ impl<'a> LookupLoop<'a> {
     /// Takes the lease whatever the entry's state, for a caller that wants a new value.
     pub(crate) async fn take(&mut self) -> Action {
         let call = self.call;
-        if let Some(reason) = call.problem.or_else(|| call.barred_from_asking()) {
+        if let Some(reason) = call.barred_from_asking() {
             return Action::Bypass(reason);
         }
         let lookup = match self.call_budget.spend(call.look_at_all()).await {

@@ -3,7 +3,8 @@
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
 //! key. `again.rs` and `keyed_call.rs` answer from the process (`local_lookup.rs`). `answer.rs`
 //! asks the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
-//! result (`pack.rs`, `permit.rs`). `batch.rs` does the same for many ids.
+//! result (`pack.rs`, `permit.rs`). `bypass.rs` has the reasons not to use the cache at all.
+//! `batch/` does the same for many ids.
 
 mod answer;
 mod answer_slot;
@@ -11,6 +12,7 @@ mod answering;
 mod audit;
 mod batch;
 mod blocking;
+mod bypass;
 mod call;
 mod context;
 mod dependencies;

@@ -15,7 +15,6 @@ use super::super::{Call, value_of};
 use super::steps::{self, LeaseOutcome, Leases, WantedLease};
 use crate::base::call_budget::CallBudget;
 use crate::base::error::{Error, ErrorKind};
-use crate::call::enclosing;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Gathered;
 use crate::call::scope::{self, Mode};
@@ -88,9 +87,10 @@ pub(crate) async fn look_up<R: Gathered<S>, S, K>(
         Mode::Bypass => return bypass(BypassReason::Requested),
         Mode::Refresh => {
             let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
-            stream::iter(lookup_loops.iter_mut().zip(&mut answers))
-                .for_each_concurrent(AT_A_TIME, async |(lookup_loop, answer)| {
-                    *answer = Some(match lookup_loop.barred() {
+            let looping = lookup_loops.iter_mut().zip(&mut answers).zip(calls);
+            stream::iter(looping)
+                .for_each_concurrent(AT_A_TIME, async |((lookup_loop, answer), (_, call))| {
+                    *answer = Some(match call.barred_by_body() {
                         Some(reason) => IdAnswer::Bypass(reason),
                         None => settled(lookup_loop.take().await),
                     });
@@ -275,7 +275,10 @@ fn look_over<'c>(
 ) -> BoxFuture<'c, Result<Vec<LookedUp>, Error>> {
     Box::pin(async move {
         // Both before the lookup: an invalidation that is delivered in between shows in the lookup.
-        let mut barred: Vec<_> = asked.iter().map(|call| bars(cache, call)).collect();
+        let mut barred: Vec<_> = asked
+            .iter()
+            .map(|call| call.bypass_reason_of_entry())
+            .collect();
         let mut tokens: Vec<_> = asked.iter().map(|call| call.read_token()).collect();
         let entry_refs: Vec<EntryRef> = asked.iter().map(|call| call.entry_ref().clone()).collect();
         let mut lookups = look_at(&cache.store, cache.config.longest_intent(), &entry_refs).await?;
@@ -289,7 +292,7 @@ fn look_over<'c>(
             let knew = call.has_learnt();
             call.reads_list(lookup);
             if call.has_learnt() != knew {
-                (*barred, *token) = (bars(cache, call), call.read_token());
+                (*barred, *token) = (call.bypass_reason_of_entry(), call.read_token());
                 again.push(look_again(at, call));
             }
         }
@@ -315,14 +318,6 @@ fn look_over<'c>(
 
 async fn look_again(at: usize, call: &Call) -> (usize, Result<LookupReply, Error>) {
     (at, call.lookup_in_store().await.map(|lookup| *lookup))
-}
-
-/// Why the entry of this call may not be used, if it may not.
-fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
-    let is_pending = cache.invalidations.is_pending(call.entry_ref());
-    let pending = is_pending.then_some(BypassReason::Pending);
-    let around = enclosing::bars(cache, call.entry_ref());
-    call.problem.or(around).or(pending).or(call.is_behind())
 }
 
 /// Returns what a lookup means for one id: an answer, `None` if another caller is loading it, or an
