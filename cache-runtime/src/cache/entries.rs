@@ -87,13 +87,13 @@ fn barred(call: &Call) -> Option<BypassReason> {
 
 /// Why a manual operation must neither read nor fill the entry now.
 fn barred_from_filling(call: &Call) -> Option<BypassReason> {
+    if let Some(reason) = call.barred_by_body() {
+        return Some(reason);
+    }
     if call.is_switched_off() {
         return Some(BypassReason::SwitchedOff);
     }
-    if transaction::is_open(&call.cache) {
-        return Some(BypassReason::Transaction);
-    }
-    call.barred_by_body()
+    transaction::is_open(&call.cache).then_some(BypassReason::Transaction)
 }
 
 /// The result of a fill for whoever has asked for it by hand.

@@ -132,6 +132,27 @@ impl Desk<'_> {
         self.0.name(id).await
     }
 
+    /// It reads so without the cache.
+    #[cached(resource = "badges", op = "past", ttl = 300, cache = self.cache())]
+    async fn badge_past_the_cache(&self, id: i64) -> String {
+        bypass(self.0.name(id)).await
+    }
+
+    #[cached(resource = "badges", op = "many_past", ttl = 300, cache = self.cache())]
+    async fn badge_of_many_past_the_cache(&self, id: i64) -> String {
+        let many = bypass(self.0.get_many(&[id])).await.expect("read");
+        many[&id].name.clone()
+    }
+
+    /// It reads so in a transaction of its own.
+    #[cached(resource = "badges", op = "committed", ttl = 300, cache = self.cache())]
+    async fn badge_in_a_transaction(&self, id: i64) -> String {
+        let name = self
+            .cache()
+            .after_commit(async { Ok::<_, DbError>(self.0.name(id).await) });
+        name.await.expect("read")
+    }
+
     #[cached(resource = "badges", ttl = 300, batch = ids, cache = self.cache())]
     async fn badges(&self, ids: &[i64]) -> BTreeMap<i64, String> {
         let mut badges = BTreeMap::new();
@@ -148,6 +169,9 @@ impl Desk<'_> {
         assert_eq!(self.card(id).await, "99");
         assert_eq!(self.badge(id).await, "99");
         assert_eq!(self.badges(&[id]).await[&id], "99");
+        assert_eq!(self.badge_past_the_cache(id).await, "99");
+        assert_eq!(self.badge_of_many_past_the_cache(id).await, "99");
+        assert_eq!(self.badge_in_a_transaction(id).await, "99");
         self.0.commit(id, &before);
         Err(DbError::Refused)
     }
@@ -273,6 +297,9 @@ async fn values_loaded_inside_a_write_are_kept_for_nobody(pair: Pair) {
         assert_eq!(desk.card(1).await, "user 1");
         assert_eq!(desk.badge(1).await, "user 1");
         assert_eq!(desk.badges(&[1]).await[&1], "user 1");
+        assert_eq!(desk.badge_past_the_cache(1).await, "user 1");
+        assert_eq!(desk.badge_of_many_past_the_cache(1).await, "user 1");
+        assert_eq!(desk.badge_in_a_transaction(1).await, "user 1");
     }
 }
 

@@ -14,13 +14,27 @@ impl Call {
             .or_else(|| self.barred_from_asking())
     }
 
-    /// The same for one of many ids, whose caller was asked about once for all of them.
+    /// The same for one of many ids, where the scope is asked for once for all of them.
     pub(super) fn bypass_reason_of_entry(&self) -> Option<BypassReason> {
         self.barred_by_body().or_else(|| self.barred_from_asking())
     }
 
     /// Why the code around the call forbids it.
     pub(super) fn barred_by_caller(&self) -> Option<BypassReason> {
+        if mutation::is_active("scopes-hide-own-writes") {
+            return self.barred_by_scope().or_else(|| self.barred_by_body());
+        }
+        self.barred_by_body().or_else(|| self.barred_by_scope())
+    }
+
+    /// Why a body that is being run around the call forbids it. Has to be asked first: a load inside
+    /// a write learns by this that its value contains what the write may still undo.
+    pub(crate) fn barred_by_body(&self) -> Option<BypassReason> {
+        enclosing::bars(&self.cache, self.entry_ref())
+    }
+
+    /// Why a transaction or a mode around the call forbids it.
+    pub(super) fn barred_by_scope(&self) -> Option<BypassReason> {
         // Data that is read in an open transaction may never be committed.
         if transaction::is_open(&self.cache) && !mutation::is_active("reads-cached-in-transactions")
         {
@@ -28,13 +42,8 @@ impl Call {
         }
         match scope::mode() {
             Mode::Bypass => Some(BypassReason::Requested),
-            Mode::Usual | Mode::Refresh => self.barred_by_body(),
+            Mode::Usual | Mode::Refresh => None,
         }
-    }
-
-    /// Why a body that is being run around the call forbids it.
-    pub(crate) fn barred_by_body(&self) -> Option<BypassReason> {
-        enclosing::bars(&self.cache, self.entry_ref())
     }
 
     /// Why the store must not be asked for the entry now.

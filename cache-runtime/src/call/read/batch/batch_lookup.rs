@@ -15,10 +15,10 @@ use super::super::{Call, value_of};
 use super::steps::{self, LeaseOutcome, Leases, WantedLease};
 use crate::base::call_budget::CallBudget;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::mutation;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Gathered;
 use crate::call::scope::{self, Mode};
-use crate::call::transaction;
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
 use crate::local::{AnyValue, ReadToken};
@@ -75,16 +75,18 @@ pub(crate) async fn look_up<R: Gathered<S>, S, K>(
         .iter()
         .map(|(_, call)| LookupLoop::new(call, call.fingerprint::<R::Value>()))
         .collect();
-    let bypass = |reason| calls.iter().map(|_| IdAnswer::Bypass(reason)).collect();
-    if calls
-        .first()
-        .is_some_and(|(_, call)| transaction::is_open(&call.cache))
-    {
-        return bypass(BypassReason::Transaction);
+    if let Some(reason) = calls.first().and_then(|(_, call)| call.barred_by_scope()) {
+        let bypass = calls.iter().map(|(_, call)| {
+            let reason = match mutation::is_active("scopes-hide-own-writes") {
+                true => reason,
+                false => call.barred_by_body().unwrap_or(reason),
+            };
+            IdAnswer::Bypass(reason)
+        });
+        return bypass.collect();
     }
     match scope::mode() {
-        Mode::Usual => {}
-        Mode::Bypass => return bypass(BypassReason::Requested),
+        Mode::Usual | Mode::Bypass => {}
         Mode::Refresh => {
             let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
             let looping = lookup_loops.iter_mut().zip(&mut answers).zip(calls);
@@ -147,10 +149,7 @@ async fn go_on<V: crate::Cacheable>(
         if let Some(place) = answers.get_mut(place) {
             *place = Some(answer);
         }
-        if any
-            && until == Until::Lease
-            && !crate::base::mutation::is_active("batch-waits-with-a-lease")
-        {
+        if any && until == Until::Lease && !mutation::is_active("batch-waits-with-a-lease") {
             break;
         }
     }
@@ -438,7 +437,7 @@ fn expired<'p>(
 /// Runs the lookup loop of one id, which may wait for other callers. The reader lives until all ids
 /// have answers, so the callers that wait with it are told here.
 async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnswer<V> {
-    let tells = !crate::base::mutation::is_active("batch-keeps-who-waits");
+    let tells = !mutation::is_active("batch-keeps-who-waits");
     let answer = loop {
         match lookup_loop.next_action().await {
             Action::Hit(hit) if hit.content == Content::Absence => {
