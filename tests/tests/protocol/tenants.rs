@@ -61,6 +61,13 @@ impl Orders {
         self.list(10).await
     }
 
+    /// The same, by a load that may go on in a task of its own.
+    #[cached(resource = "dashboards", op = "refreshed", swr = 60, cache = self.cache)]
+    async fn refreshed(&self, id: i64) -> u32 {
+        let _ = id;
+        self.list(10).await
+    }
+
     #[cached(resource = "dashboards", op = "outer", cache = self.cache)]
     async fn around(&self, id: i64) -> u32 {
         self.dashboard(id).await
@@ -162,6 +169,9 @@ async fn a_request_remembers_no_other_tenants_value(pair: Pair) {
     let request = async {
         let seven = cache.with_key("tenant", 7, orders.dashboard(1)).await;
         let eight = cache.with_key("tenant", 8, orders.dashboard(1)).await;
+        assert_ne!(seven, eight);
+        let seven = cache.with_key("tenant", 7, orders.refreshed(1)).await;
+        let eight = cache.with_key("tenant", 8, orders.refreshed(1)).await;
         assert_ne!(seven, eight);
     };
     cache.request(request).await;

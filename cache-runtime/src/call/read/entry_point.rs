@@ -148,11 +148,13 @@ impl<R, S, U> Read<R, S, U> {
                             detach(detached::load(load, body(ReturnShape::OF), unless));
                             value
                         }
+                        // The load itself is remembered, unless its value is for this call only.
                         (Answer::Run(load) | Answer::Revalidate(load), _) => {
-                            detached::load_or_wait(load, || body(ReturnShape::OF), unless).await
+                            let body = || body(ReturnShape::OF);
+                            return detached::load_or_wait(load, body, unless).await;
                         }
                         // Nothing is found without a value.
-                        (Answer::Found, None) => body(ReturnShape::OF).await,
+                        (Answer::Found, None) => return body(ReturnShape::OF).await,
                     };
                     call.remember(|| call.result_for_waiters(&value));
                     value
