@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cache_runtime::{
     Acknowledgement, BypassReason, Cache, CacheConfig, EntryKind, ErrorKind, Status, bypass,
-    cached, invalidates, key_of, refresh,
+    cached, invalidates, key_of, observe, refresh,
 };
 use serde::Serialize;
 
@@ -559,4 +559,31 @@ async fn calls_with_other_types_have_other_keys() {
     // What only stands in the type of a parameter that is left out is left out with it.
     let key = key_of(from_source(&cache, |id| id.to_string(), 1));
     assert_eq!(key.expect("a key").kind(), EntryKind::Entity);
+}
+
+// What is told of a batch.
+
+impl Shop {
+    #[cached(resource = "shelves", batch = names, cache = self.cache)]
+    async fn shelves(&self, names: &[String]) -> HashMap<String, usize> {
+        names.iter().map(|it| (it.clone(), it.len())).collect()
+    }
+}
+
+/// Clients choose ids, and proxies answer `502` to long headers.
+#[tokio::test]
+async fn a_batch_names_its_first_keys() {
+    let shop = shop().await;
+    let named = async |length: usize| {
+        let names: Vec<_> = (0..9).map(|n: u8| n.to_string().repeat(length)).collect();
+        let (_, outcomes) = observe(shop.shelves(&names)).await;
+        outcomes[0].key.clone()
+    };
+    let (short, long, longest) = (named(1).await, named(150).await, named(600).await);
+    assert_eq!(short.split(' ').count(), 9, "{short}");
+    assert!(short.starts_with("shelves:0 shelves:1 ") && short.ends_with(" shelves:7 .."));
+    for keys in [long, longest] {
+        assert!(keys.len() <= 512 && keys.ends_with(" .."), "{keys}");
+        assert!(keys.starts_with("shelves:000"), "{keys}");
+    }
 }

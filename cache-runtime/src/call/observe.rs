@@ -230,7 +230,8 @@ pub struct Outcome {
     pub key: String,
     /// The resource. Empty if the cache is off.
     pub resource: String,
-    /// Where the entry is stored: `local` or `redis`. Empty if the cache is off.
+    /// Where the entry is stored: `local`, `redis`, `memcached` or the name of another store;
+    /// `request` if the request remembered the result. Empty if the cache is off.
     pub store: &'static str,
     /// How the call was answered.
     pub status: Status,
@@ -261,23 +262,8 @@ impl Outcome {
             Status::Bypass(_) => item.push_str("; fwd=bypass"),
         }
         if !self.key.is_empty() {
-            item.push_str("; key=\"");
-            let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-            if self.key.bytes().all(is_plain) {
-                item.push_str(&self.key);
-            } else {
-                for byte in self.key.bytes() {
-                    match byte {
-                        b'"' | b'\\' => item.extend(['\\', char::from(byte)]),
-                        b' '..=b'~' => item.push(char::from(byte)),
-                        // A string in a structured field is ASCII.
-                        _ => {
-                            let _ = write!(item, "%{byte:02X}");
-                        }
-                    }
-                }
-            }
-            item.push('"');
+            item.push_str("; key=");
+            push_string(&mut item, &self.key);
         }
         let detail = match self.status {
             Status::Bypass(reason) => reason.as_str(),
@@ -285,10 +271,43 @@ impl Outcome {
             _ => self.store,
         };
         if !detail.is_empty() {
-            let _ = write!(item, "; detail={detail}");
+            item.push_str("; detail=");
+            match is_token(detail) {
+                true => item.push_str(detail),
+                false => push_string(&mut item, detail),
+            }
         }
         item
     }
+}
+
+/// Whether a text is a token of structured fields (RFC 9651, 3.3.4). The name of a program's own
+/// store may be any text.
+fn is_token(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte);
+    let begins = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '*');
+    (begins && text.bytes().all(fits)) || mutation::is_active("details-taken-for-tokens")
+}
+
+/// Writes a text as a string of structured fields, which is ASCII: other bytes are escaped as in a
+/// URL.
+fn push_string(item: &mut String, text: &str) {
+    let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    item.push('"');
+    if text.bytes().all(is_plain) {
+        item.push_str(text);
+    } else {
+        for byte in text.bytes() {
+            match byte {
+                b'"' | b'\\' => item.extend(['\\', char::from(byte)]),
+                b' '..=b'~' => item.push(char::from(byte)),
+                _ => {
+                    let _ = write!(item, "%{byte:02X}");
+                }
+            }
+        }
+    }
+    item.push('"');
 }
 
 /// The outcomes of the cached calls inside [`observe`], in the order in which they were answered.
@@ -531,6 +550,32 @@ mod tests {
             "{}",
             odd.cache_status()
         );
+    }
+
+    /// The name of a program's own store may be any text.
+    #[test]
+    fn a_detail_that_is_no_token_is_a_string() {
+        let of = |store| {
+            let hit = Status::Hit { ttl: Duration::MAX };
+            let item = Outcome {
+                store,
+                ..outcome(hit)
+            };
+            item.cache_status()
+        };
+        let start = r#"cache-runtime; hit; key="users:1""#;
+        for token in ["redis", "my-store", "*", "a/b:c"] {
+            assert_eq!(of(token), format!("{start}; detail={token}"));
+        }
+        for (name, string) in [
+            ("my store", r#""my store""#),
+            ("2nd", r#""2nd""#),
+            ("a, b; c", r#""a, b; c""#),
+            ("\"é\r\n", r#""\"%C3%A9%0D%0A""#),
+        ] {
+            assert_eq!(of(name), format!("{start}; detail={string}"));
+        }
+        assert_eq!(of(""), start);
     }
 
     #[tokio::test]

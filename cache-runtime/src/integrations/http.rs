@@ -3,7 +3,10 @@
 //!
 //! Names and values are strings, because the frameworks use two versions of the `http` crate.
 
-use crate::call::observe::Outcomes;
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+use crate::base::mutation;
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+use crate::call::observe::{Outcome, Outcomes};
 
 /// The content type of an [`Encoded`](crate::Encoded).
 pub(crate) const JSON: &str = "application/json; charset=utf-8";
@@ -37,28 +40,36 @@ pub(crate) fn goes_with_not_modified(name: &str) -> bool {
     name == "content-location" || !(name.starts_with("content-") || name == "transfer-encoding")
 }
 
-/// How many calls get a `Cache-Status` line of their own. Proxies accept a few KiB of headers, and
-/// clients a hundred lines.
+/// How many calls get a `Cache-Status` line of their own. Clients accept a hundred lines.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) const SHOWN: usize = 16;
+
+/// How many bytes these lines have at most, unless the first one alone is longer. Ids are part of
+/// keys, and clients choose them. Some proxies answer `502` to more than 4 KiB of headers in all.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+const SHOWN_BYTES: usize = 2 << 10;
 
 /// The headers that say what the cache did for a request: `Cache-Status` for each of the first
 /// cached calls and the number of further ones, and `Cache-Invalidation` for a write.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str, String)> {
-    let calls = outcomes.iter().take(SHOWN);
-    let calls = calls.map(|outcome| (CACHE_STATUS, outcome.cache_status()));
-    let more = outcomes.len().saturating_sub(SHOWN) + outcomes.more();
-    let more = (more > 0).then(|| {
-        (
-            CACHE_STATUS,
-            format!("cache-runtime; detail=\"{more} more\""),
-        )
-    });
+    let is_bounded = !mutation::is_active("cache-status-of-any-length");
+    let mut bytes = 0;
+    let calls = outcomes.iter().take(SHOWN).map(Outcome::cache_status);
+    let mut calls: Vec<String> = calls
+        .take_while(|line| {
+            let is_first = bytes == 0;
+            bytes += line.len();
+            is_first || bytes <= SHOWN_BYTES || !is_bounded
+        })
+        .collect();
+    let more = outcomes.len() - calls.len() + outcomes.more();
+    if more > 0 {
+        calls.push(format!("cache-runtime; detail=\"{more} more\""));
+    }
+    let calls = calls.into_iter().map(|line| (CACHE_STATUS, line));
     let write = outcomes.cache_invalidation();
-    calls
-        .chain(more)
-        .chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
+    calls.chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
 }
 
 /// The weak comparison of RFC 9110: `*`, or one of the tags in a list, without `W/`. A tag with the
@@ -166,6 +177,36 @@ mod tests {
         ] {
             assert!(!goes_with_not_modified(name), "{name}");
         }
+    }
+
+    /// Clients choose ids, and proxies answer `502` to long headers.
+    #[tokio::test]
+    async fn headers_have_a_bounded_length() {
+        use crate::call::observe::{Outcome, Status};
+
+        let of = async |calls: usize, key: &str| {
+            let call = || Outcome {
+                key: key.to_owned(),
+                resource: "users".to_owned(),
+                store: "redis",
+                status: Status::Hit {
+                    ttl: std::time::Duration::MAX,
+                },
+            };
+            let calls = async { (0..calls).for_each(|_| observe::record(call)) };
+            let ((), outcomes) = observe::observe(calls).await;
+            headers(&outcomes).map(|(_, line)| line).collect::<Vec<_>>()
+        };
+        let short = of(20, "users:1").await;
+        assert_eq!(short.len(), SHOWN + 1);
+        assert_eq!(short[SHOWN], "cache-runtime; detail=\"4 more\"");
+        assert_eq!(of(SHOWN, "users:1").await.len(), SHOWN);
+
+        let long = of(20, &"k".repeat(360)).await;
+        assert_eq!(long.len(), 6);
+        assert_eq!(long[5], "cache-runtime; detail=\"15 more\"");
+        let longest = of(2, &"k".repeat(3_000)).await;
+        assert!(longest.len() == 2 && longest[0].len() > 3_000);
     }
 
     #[tokio::test]

@@ -482,8 +482,9 @@ where
 /// Counts each id, and reports one outcome for all of them. A miss comes first, and among misses
 /// one that was not stored, because `stored` must hold for every id.
 fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
-    /// A longer list would make the header too long to read.
+    /// A longer list would make the header too long to read, and for some proxies to send.
     const SHOWN: usize = 8;
+    const SHOWN_BYTES: usize = 512;
 
     for ((_, call), (status, tier)) in calls.iter().zip(statuses) {
         if *tier == Tier::Store {
@@ -517,13 +518,21 @@ fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
         other => other,
     };
     let key = || {
-        let keys: Vec<&str> = calls
-            .iter()
-            .take(SHOWN)
-            .map(|(_, call)| call.own.key.as_str())
-            .collect();
-        let more = if calls.len() > SHOWN { " .." } else { "" };
-        keys.join(" ") + more
+        let mut keys = String::new();
+        for (place, (_, call)) in calls.iter().enumerate() {
+            let key = call.own.key.as_str();
+            let is_long = keys.len() + key.len() >= SHOWN_BYTES
+                && !crate::base::mutation::is_active("keys-of-batches-of-any-length");
+            if place > 0 {
+                if place == SHOWN || is_long {
+                    keys.push_str(" ..");
+                    break;
+                }
+                keys.push(' ');
+            }
+            keys.push_str(key);
+        }
+        keys
     };
     if log::is_on() {
         let tier = match tier {
