@@ -44,7 +44,7 @@ const POLLED_WITHIN: Duration = Duration::from_millis(200);
 /// Only calls of one request, and under the same [`with_key`](crate::Cache::with_key) and
 /// [`scope`](crate::Cache::scope), share a batch. Outside of a request, in a transaction, in the
 /// body of an annotated function, and under `strict`, `bypass` and `refresh`, each call loads by
-/// itself.
+/// itself: [`load`](Self::load) one id, and [`load_many`](Self::load_many) its ids.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -198,7 +198,9 @@ where
         waiter.value().await
     }
 
-    /// Loads many values, also together with the others. Ids without a value are not in the result.
+    /// Loads many values, also together with the others. Where a call loads by itself, these ids
+    /// are still loaded together, up to [`max_batch`](Self::max_batch) at a time. Ids without a
+    /// value are not in the result.
     ///
     /// # Errors
     /// As [`load`](Self::load): the first error counts.
@@ -210,6 +212,17 @@ where
         ids: impl IntoIterator<Item = K>,
     ) -> Result<HashMap<K, V>, Arc<E>> {
         let ids: HashSet<K> = ids.into_iter().collect();
+        if Context::now().is_none() && !crate::base::mutation::is_active("loader-one-by-one") {
+            let ids = Vec::from_iter(ids);
+            let mut all = HashMap::with_capacity(ids.len());
+            for batch in ids.chunks(self.max_batch) {
+                let found = (self.load_many)(batch.to_vec()).await;
+                let mut found = found.map_err(Arc::new)?;
+                let found = batch.iter().filter_map(|id| found.remove_entry(id));
+                all.extend(found);
+            }
+            return Ok(all);
+        }
         let loads = ids.into_iter().map(|id| async move {
             let value = self.load(id.clone()).await?;
             Ok::<_, Arc<E>>(value.map(|value| (id, value)))

@@ -22,6 +22,7 @@ over_each_store! {
     a_leader_that_hangs_up_is_succeeded;
     callers_of_other_contexts_load_apart;
     a_batch_is_bounded;
+    many_ids_are_one_batch_without_a_request_too;
 }
 
 type Rows = Result<HashMap<i64, User>, DbError>;
@@ -250,6 +251,29 @@ async fn a_batch_is_bounded(pair: Pair) {
         sizes.len() == 3 && sizes.iter().all(|size| *size <= 2),
         "{sizes:?}"
     );
+}
+
+async fn many_ids_are_one_batch_without_a_request_too(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let loader = loader!(shop);
+    let loaded = loader.load_many([1, 2, 3, 11, 1]).await.expect("read");
+    let mut there: Vec<_> = loaded.into_keys().collect();
+    there.sort_unstable();
+    assert_eq!(there, [1, 2, 3]);
+    assert_eq!(batches(&shop), [[1, 2, 3, 11]]);
+
+    // In a transaction, too, and in batches of so many ids at most.
+    let loader = loader!(shop).max_batch(3);
+    let block = async { Ok::<_, ()>(loader.load_many(1..=3).await.expect("read").len()) };
+    assert_eq!(pair.a.after_commit(block).await, Ok(3));
+    assert_eq!(batches(&shop), [[1, 2, 3]]);
+    let loads = loader.load_many(1..=8);
+    let there = bypass(loads).await.expect("read").len();
+    let sizes: Vec<_> = batches(&shop).iter().map(Vec::len).collect();
+    assert_eq!((there, sizes.len(), sizes.iter().max()), (3, 3, Some(&3)));
+
+    let broken = shop.with_fault(Fault::LostBeforeCommit);
+    assert!(bypass(loader!(broken).load_many([1, 2])).await.is_err());
 }
 
 /// A load that was begun and is kept, but not polled: by `select!`.
