@@ -184,11 +184,13 @@ impl CacheConfig {
             },
         );
         self.memcached = None;
+        self.problems.forget("memcached");
         self
     }
 
     /// Turns the Memcached tier on, in place of Redis. It needs the feature `memcached`; without
-    /// it this is an error of the configuration, see [`check`](Self::check), and no tier is on.
+    /// it this is an error of the configuration, see [`check`](Self::check), and no tier is on. An
+    /// address that `MEMCACHED_URL` may not hold is an error as well.
     ///
     /// Memcached can do less than Redis: see the book's page about it.
     ///
@@ -203,6 +205,9 @@ impl CacheConfig {
         self.redis = None;
         self.problems.forget("redis.");
         if cfg!(feature = "memcached") {
+            if !crate::base::mutation::is_active("memcached-fields-trusted") {
+                memcached.check(&mut self.problems);
+            }
             self.memcached = Some(memcached);
         } else {
             self.problems.add(format!(

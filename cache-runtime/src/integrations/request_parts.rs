@@ -1,5 +1,6 @@
 //! A request as the layers of all frameworks see it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// The parts of a request that a layer can read, in each framework: for
@@ -52,7 +53,7 @@ impl<'r> RequestParts<'r> {
         }
     }
 
-    /// The path, such as `/teams/7/orders`.
+    /// The path, such as `/teams/7/orders`, as it was sent: `/teams/%37/orders` is another text.
     #[must_use]
     pub fn path(&self) -> &'r str {
         match self.0 {
@@ -78,9 +79,10 @@ impl<'r> RequestParts<'r> {
         }
     }
 
-    /// The host that the client names, without its port: `shop7.example.com`.
+    /// The host that the client names, in lower case, without its port and a dot at its end:
+    /// `shop7.example.com`. So each way to write a host leads to the same key.
     #[must_use]
-    pub fn host(&self) -> Option<&'r str> {
+    pub fn host(&self) -> Option<Cow<'r, str>> {
         let of_uri = match self.0 {
             #[cfg(feature = "tower")]
             Source::Tower { uri, .. } => uri.host(),
@@ -89,7 +91,8 @@ impl<'r> RequestParts<'r> {
             #[cfg(feature = "poem")]
             Source::Poem(request) => request.uri().host(),
         };
-        of_uri.or_else(|| self.header("host").map(without_port))
+        let host = of_uri.or_else(|| self.header("host").map(without_port));
+        host.and_then(normalised)
     }
 
     /// A value that an outer layer has put into the request's extensions, such as the user that it
@@ -127,9 +130,35 @@ fn without_port(host: &str) -> &str {
     }
 }
 
+/// The one form of a host's name, which is the same in any case and with a dot at its end.
+fn normalised(host: &str) -> Option<Cow<'_, str>> {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase())
+        || crate::base::mutation::is_active("hosts-as-they-are-written");
+    match (name.is_empty(), is_lower) {
+        (true, _) => None,
+        (false, true) => Some(name.into()),
+        (false, false) => Some(name.to_ascii_lowercase().into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_written_in_one_way() {
+        for (host, name) in [
+            ("shop.example", Some("shop.example")),
+            ("Shop.EXAMPLE", Some("shop.example")),
+            ("shop.example.", Some("shop.example")),
+            ("[FD00::5]", Some("[fd00::5]")),
+            ("", None),
+            (".", None),
+        ] {
+            assert_eq!(normalised(host).as_deref(), name, "{host}");
+        }
+    }
 
     #[test]
     fn a_host_has_no_port() {
