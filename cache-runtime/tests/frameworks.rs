@@ -48,7 +48,7 @@ impl Answer {
 /// One request on a connection of its own.
 async fn send(to: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: LocalHost.:80\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
         body.len()
     );
     let answered = tokio::task::spawn_blocking(move || {
@@ -274,7 +274,7 @@ const FAILED: u16 = 409;
 
 /// The tenant that an outer layer has found out, else the one that the header names.
 fn tenant(request: &RequestParts<'_>) -> Option<String> {
-    assert_eq!(request.host(), Some("localhost"));
+    assert_eq!(request.host().as_deref(), Some("localhost"));
     match request.path() {
         "/none" => None,
         _ => request.header("x-tenant").map(str::to_owned),
@@ -455,4 +455,144 @@ async fn poem_takes_a_tenant_from_the_request() {
     let acceptor = TcpAcceptor::from_std(listener).expect("a listener");
     tokio::spawn(async move { Server::new_with_acceptor(acceptor).run(app).await });
     checks_of_tenants(at).await;
+}
+
+/// What a handler says to the layers around it.
+#[derive(Debug, Clone, PartialEq)]
+struct Said(u32);
+
+/// A `304` keeps what layers around this one look at, such as the pattern of the path, by which
+/// metrics count a response.
+#[tokio::test]
+async fn axum_keeps_what_the_layers_around_it_look_at() {
+    use axum::body::Body;
+    use axum::http::Request;
+    use axum::response::{AppendHeaders, IntoResponse as _};
+    use axum::routing::{Router, get};
+    use tower_service::Service as _;
+
+    let one = async || {
+        let headers = [
+            ("etag", "\"a\""),
+            ("vary", "accept"),
+            ("vary", "cookie"),
+            ("content-type", "text/plain"),
+            ("content-language", "de"),
+        ];
+        let mut response = (AppendHeaders(headers), "text").into_response();
+        response.extensions_mut().insert(Said(7));
+        response
+    };
+    let mut app = Router::new()
+        .route("/one", get(one))
+        .layer(CacheLayer::new());
+    let request = Request::get("/one").header("if-none-match", "\"a\"");
+    let answer = app.call(request.body(Body::empty()).expect("a request"));
+    let answer = answer.await.expect("answered");
+    assert_eq!(answer.status(), 304);
+    assert_eq!(answer.extensions().get(), Some(&Said(7)));
+    let headers = answer.headers();
+    let vary: Vec<_> = headers.get_all("vary").iter().collect();
+    assert_eq!(vary, ["accept", "cookie"]);
+    for name in ["content-type", "content-language"] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn actix_keeps_what_the_layers_around_it_look_at() {
+    use actix_web::{App, HttpResponse, test, web};
+    use cache_runtime::actix::CacheMiddleware;
+
+    async fn one() -> HttpResponse {
+        let mut response = HttpResponse::Ok()
+            .append_header(("etag", "\"a\""))
+            .append_header(("vary", "accept"))
+            .append_header(("vary", "cookie"))
+            .append_header(("content-type", "text/plain"))
+            .body("text");
+        response.extensions_mut().insert(Said(7));
+        response
+    }
+    actix_web::rt::System::new().block_on(async {
+        let app = App::new()
+            .wrap(CacheMiddleware::new())
+            .route("/one", web::get().to(one));
+        let app = test::init_service(app).await;
+        let request = test::TestRequest::get().uri("/one");
+        let request = request.insert_header(("if-none-match", "\"a\""));
+        let answer = test::call_service(&app, request.to_request()).await;
+        assert_eq!(answer.status(), 304);
+        assert_eq!(answer.response().extensions().get(), Some(&Said(7)));
+        let vary: Vec<_> = answer.headers().get_all("vary").collect();
+        assert_eq!(vary, ["accept", "cookie"]);
+        assert!(!answer.headers().contains_key("content-type"));
+        assert!(test::read_body(answer).await.is_empty());
+    });
+}
+
+#[tokio::test]
+async fn poem_keeps_what_the_layers_around_it_look_at() {
+    use cache_runtime::poem::{CacheMiddleware, NotModified};
+    use poem::{Endpoint as _, EndpointExt as _, PathPattern, Route, get, handler};
+
+    #[handler]
+    fn one() -> poem::Response {
+        let mut response = poem::Response::builder()
+            .header("etag", "\"a\"")
+            .header("vary", "accept")
+            .header("vary", "cookie")
+            .header("content-type", "text/plain")
+            .body("text");
+        response.set_data(Said(7));
+        response
+    }
+    #[handler]
+    async fn fail() -> poem::Result<String> {
+        change().await;
+        Err(poem::error::Conflict(std::io::Error::other("it failed")))
+    }
+
+    let cache = tenants();
+    let routes = || {
+        Route::new()
+            .at("/one/:id", get(one))
+            .at("/fail/:id", get(fail))
+    };
+    let middleware = CacheMiddleware::new().cache(Cache::clone(&cache));
+    let request = |path: &'static str| {
+        let request = poem::Request::builder().uri(path.parse().expect("a path"));
+        request.header("if-none-match", "\"a\"").finish()
+    };
+    let whole = routes().with(middleware);
+    for mut answer in [
+        whole.call(request("/one/1")).await.expect("answered"),
+        routes()
+            .with(NotModified)
+            .call(request("/one/1"))
+            .await
+            .expect("answered"),
+    ] {
+        assert_eq!(answer.status(), 304);
+        assert_eq!(answer.data(), Some(&Said(7)));
+        let pattern = answer.data().map(|PathPattern(it)| &**it);
+        assert_eq!(pattern, Some("/one/:id"));
+        let vary: Vec<_> = answer.headers().get_all("vary").iter().collect();
+        assert_eq!(vary, ["accept", "cookie"]);
+        assert!(!answer.headers().contains_key("content-type"));
+        let body = answer.take_body().into_vec().await.expect("read");
+        assert!(body.is_empty());
+    }
+
+    let error = whole.call(request("/fail/1")).await.expect_err("it failed");
+    assert_eq!(
+        (error.status().as_u16(), error.to_string()),
+        (FAILED, "it failed".to_owned())
+    );
+    let pattern = error.data().map(|PathPattern(it)| &**it);
+    assert_eq!(pattern, Some("/fail/:id"));
+    let answer = error.into_response();
+    assert_eq!(answer.header("cache-invalidation"), Some("delivered"));
+    let pattern = answer.data().map(|PathPattern(it)| &**it);
+    assert_eq!(pattern, Some("/fail/:id"));
 }

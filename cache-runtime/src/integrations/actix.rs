@@ -145,12 +145,10 @@ where
 }
 
 fn not_modified<B>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
-    let (request, response) = response.into_parts();
-    let mut instead = HttpResponse::new(StatusCode::NOT_MODIFIED);
-    for (name, value) in response.headers() {
-        if http::goes_with_not_modified(name.as_str()) {
-            instead.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    ServiceResponse::new(request, instead.map_into_right_body())
+    response.map_body(|head, _| {
+        head.status = StatusCode::NOT_MODIFIED;
+        let headers = head.headers_mut();
+        headers.retain(|name, _| http::goes_with_not_modified(name.as_str()));
+        EitherBody::right(BoxBody::new(()))
+    })
 }

@@ -6,7 +6,7 @@ use poem::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
 };
 use poem::http::{Method, StatusCode};
-use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
+use poem::{Endpoint, Error, IntoResponse, Middleware, PathPattern, Request, Response};
 
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
@@ -97,8 +97,9 @@ fn known_tags(request: &Request) -> Vec<HeaderValue> {
     lines.iter().cloned().collect()
 }
 
-/// The response, or `304` if the client has it.
-fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> Response {
+/// The response, or `304` if the client has it. Its data stay, such as the pattern of the path,
+/// by which metrics count it.
+fn unless_known(method: &Method, known: &[HeaderValue], mut response: Response) -> Response {
     let etag = response.headers().get(ETAG);
     let etag = etag.and_then(|etag| etag.to_str().ok());
     let known = known.iter().filter_map(|line| line.to_str().ok());
@@ -106,15 +107,28 @@ fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> R
     if !http::is_not_modified(method.as_str(), known, status, etag) {
         return response;
     }
-    let mut instead = Response::builder()
-        .status(StatusCode::NOT_MODIFIED)
-        .finish();
-    for (name, value) in response.headers() {
-        if http::goes_with_not_modified(name.as_str()) {
-            instead.headers_mut().append(name.clone(), value.clone());
-        }
+    response.set_status(StatusCode::NOT_MODIFIED);
+    drop(response.take_body());
+    let names = response.headers().keys();
+    let names = names.filter(|name| !http::goes_with_not_modified(name.as_str()));
+    let names: Vec<_> = names.cloned().collect();
+    for name in names {
+        response.headers_mut().remove(name);
     }
-    instead
+    response
+}
+
+/// The error as the response that it stands for, with these headers. It stays an error, for the
+/// middleware around this one: with its message, and with the pattern of the path.
+fn error_with_headers(error: Error, headers: Vec<(HeaderName, HeaderValue)>) -> Error {
+    let (message, pattern) = (error.to_string(), error.data::<PathPattern>().cloned());
+    let response = with_headers(error.into_response(), headers);
+    let mut error = Error::from_response(response);
+    error.set_error_message(message);
+    if let Some(pattern) = pattern {
+        error.set_data(pattern);
+    }
+    error
 }
 
 fn with_headers(mut response: Response, headers: Vec<(HeaderName, HeaderValue)>) -> Response {
@@ -192,11 +206,7 @@ impl<E: Endpoint> Endpoint for CacheEndpoint<E> {
             .collect();
         let response = match response {
             Ok(response) => with_headers(response, headers),
-            // It stays an error, for the middleware around this one.
-            Err(error) if !headers.is_empty() => {
-                let response = with_headers(error.into_response(), headers);
-                return Err(poem::Error::from_response(response));
-            }
+            Err(error) if !headers.is_empty() => return Err(error_with_headers(error, headers)),
             Err(error) => return Err(error),
         };
         Ok(match self.options.conditional {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ::http::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use ::http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use ::http::{HeaderName, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -130,18 +130,11 @@ where
 fn not_modified<C: Default>(response: Response<C>) -> Response<C> {
     let (mut head, _) = response.into_parts();
     head.status = StatusCode::NOT_MODIFIED;
-    let headers = std::mem::take(&mut head.headers);
-    let mut name = None;
-    // A header's name comes with its first value only.
-    let kept = headers.into_iter().filter_map(|(next, value)| {
-        name = next.or_else(|| name.take());
-        let name = name.clone()?;
-        http::goes_with_not_modified(name.as_str()).then_some((name, value))
-    });
-    let mut headers = HeaderMap::new();
-    for (name, value) in kept {
-        headers.append(name, value);
+    let names = head.headers.keys();
+    let names = names.filter(|name| !http::goes_with_not_modified(name.as_str()));
+    let names: Vec<_> = names.cloned().collect();
+    for name in names {
+        head.headers.remove(name);
     }
-    head.headers = headers;
     Response::from_parts(head, C::default())
 }

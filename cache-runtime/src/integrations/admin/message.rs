@@ -55,6 +55,13 @@ impl Response {
         Self::json(status, &json!({ "error": text }))
     }
 
+    /// The path takes other methods, which RFC 9110 (15.5.6) wants to be listed.
+    pub(super) fn method_not_allowed(allowed: &str) -> Self {
+        let mut response = Self::error(405, &format!("use {allowed}"));
+        response.headers.push(("allow", allowed.to_owned()));
+        response
+    }
+
     pub(super) fn page() -> Self {
         // The browser runs the script that has this answer's number, and no other one.
         let number = Nonce::fresh();

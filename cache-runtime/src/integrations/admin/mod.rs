@@ -120,9 +120,14 @@ impl Admin {
 
     /// Answers a request of a user with these rights.
     pub async fn answer(&self, request: Request<'_>, rights: Rights) -> Response {
-        match (request.method, request.path.trim_start_matches('/')) {
+        // Whoever sends the answer leaves its body out.
+        let method = match request.method {
+            "HEAD" => "GET",
+            method => method,
+        };
+        match (method, request.path.trim_start_matches('/')) {
             _ if rights == Rights::None => Response::error(403, "this page is not for you"),
-            ("GET" | "HEAD", "") => Response::page(),
+            ("GET", "") => Response::page(),
             ("GET", "api/state") => Response::json(200, &self.state(rights).await),
             ("GET", "api/catalog") => Response::json(200, &self.catalog()),
             ("GET", "api/events") => {
@@ -150,9 +155,9 @@ impl Admin {
                 Err(error) => Response::error(400, &error.to_string()),
             },
             (_, "" | "api/state" | "api/catalog" | "api/events" | "api/doctor" | "api/entry") => {
-                Response::error(405, "use GET")
+                Response::method_not_allowed("GET, HEAD")
             }
-            (_, "api/act") => Response::error(405, "use POST"),
+            (_, "api/act") => Response::method_not_allowed("POST"),
             _ => Response::error(404, "there is no such page"),
         }
     }

@@ -45,13 +45,25 @@ async fn only_those_who_may_change_it_do() {
     for (method, path, status) in [
         ("GET", "/", 200),
         ("GET", "", 200),
-        ("POST", "/", 405),
-        ("GET", "/api/act", 405),
+        ("HEAD", "/", 200),
+        ("HEAD", "/api/state", 200),
+        ("HEAD", "/api/entry", 400),
         ("GET", "/api/nothing", 404),
         ("GET", "/api/entry", 400),
     ] {
         let answer = answer(&admin, method, path, "", Rights::Read).await;
         assert_eq!(answer.status, status, "{method} {path}");
+    }
+    for (method, path, allowed) in [
+        ("POST", "/", "GET, HEAD"),
+        ("OPTIONS", "/api/state", "GET, HEAD"),
+        ("GET", "/api/act", "POST"),
+        ("HEAD", "/api/act", "POST"),
+    ] {
+        let refused = answer(&admin, method, path, "", Rights::Change).await;
+        assert_eq!(refused.status, 405, "{method} {path}");
+        let allow = refused.headers.iter().find(|(name, _)| *name == "allow");
+        assert_eq!(allow.map(|(_, value)| value.as_str()), Some(allowed));
     }
 }
 
