@@ -5,7 +5,7 @@
 //! * [`service`]: the two attributes, once for every resource;
 //! * [`users`] and [`products`]: what a resource is: a struct, a table and one implementation;
 //! * [`filter`]: how two request bodies with the same meaning share a cache key;
-//! * [`api`]: the HTTP side, which knows nothing of the cache except the `Cache-Status` header;
+//! * [`api`]: the HTTP side, which knows of the cache by its middleware, and by `/cache`;
 //! * [`outbox`]: how the database reports changes to the cache, whoever makes them;
 //! * [`server`] and [`access`]: limits for clients, and who may empty the cache.
 

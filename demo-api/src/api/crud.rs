@@ -1,5 +1,6 @@
 //! The endpoints of a resource, written once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cache_runtime::Encoded;
@@ -14,6 +15,7 @@ use super::json::{Body, Created, Found};
 use crate::error::{Invalid, ServiceError};
 use crate::filter::{DEFAULT_LIMIT, Filter, checked_limit, checked_skip};
 use crate::input::parse_ids;
+use crate::mutation;
 use crate::resource::Resource;
 use crate::service::{CrudService, Page};
 
@@ -116,17 +118,21 @@ impl<R: Resource> CrudApi<R> {
     }
 }
 
-/// A misspelt parameter would otherwise be dropped unseen.
+/// A misspelt parameter would otherwise be dropped unseen, as would all but one of a name.
 fn check_names(request: &Request) -> Result<(), Invalid> {
     const KNOWN: [&str; 3] = ["ids", "skip", "limit"];
     let given: Vec<(String, String)> = request.params().unwrap_or_default();
-    match given.iter().find(|(name, _)| !KNOWN.contains(&&**name)) {
-        Some((name, _)) => Err(Invalid::new(
-            name,
-            format!("unknown parameter; use {}", KNOWN.join(", ")),
-        )),
-        None => Ok(()),
+    let mut seen = HashSet::new();
+    for (name, _) in &given {
+        if !KNOWN.contains(&name.as_str()) {
+            let reason = format!("unknown parameter; use {}", KNOWN.join(", "));
+            return Err(Invalid::new(name, reason));
+        }
+        if !seen.insert(name) && !mutation::is_active("demo-parameters-given-twice") {
+            return Err(Invalid::new(name, "is given more than once"));
+        }
     }
+    Ok(())
 }
 
 fn default_limit() -> i64 {

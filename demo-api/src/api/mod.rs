@@ -1,8 +1,7 @@
-//! The HTTP side: routes, documentation, errors, and the `Cache-Status` header.
+//! The HTTP side: routes, documentation, errors, and the headers that say what the cache did.
 
 mod admin;
 mod cache;
-mod cache_status;
 mod crud;
 mod document;
 mod error;
@@ -15,7 +14,7 @@ mod purchases;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_runtime::poem::NotModified;
+use cache_runtime::poem::CacheMiddleware;
 use poem::endpoint::make_sync;
 use poem::middleware::CatchPanic;
 use poem::web::Html;
@@ -52,9 +51,17 @@ pub fn routes(
         "Cached demo API",
         env!("CARGO_PKG_VERSION"),
     )
-    .description("Reads say in their `Cache-Status` header whether the cache answered.")
+    .description(
+        "Reads say in their `Cache-Status` header whether the cache answered, and writes in \
+         `Cache-Invalidation` whether all processes know of them.",
+    )
     .extra_response_header::<Option<String>, _>(
         ExtraHeader::new("Cache-Status").description("What the cache did, as in RFC 9211."),
+    )
+    .extra_response_header::<Option<String>, _>(
+        ExtraHeader::new("Cache-Invalidation").description(
+            "What became of the invalidations of a write: `delivered`, `pending` or `lost`.",
+        ),
     );
     let written = api.spec();
     let document = document::complete(&written);
@@ -84,6 +91,5 @@ pub fn routes(
         .data(BodyTimeout(client_timeout))
         .with(CatchPanic::new().with_handler(error::after_panic))
         .around(move |endpoint, request| Arc::clone(&methods).answer(endpoint, request))
-        .with(NotModified)
-        .around(cache_status::add_header)
+        .with(CacheMiddleware::new())
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::error::Invalid;
 use crate::input::{self, describe};
+use crate::mutation;
 use crate::resource::{Column, Kind, Resource};
 use crate::sql::{Value, to_micros};
 
@@ -297,8 +298,14 @@ fn scalar(column: Column, value: Json, at: &str) -> Result<Value, Invalid> {
 /// The same instant in any time zone is the same value.
 fn time(at: &str, value: Json) -> Result<i64, Invalid> {
     let text = input::text(at, value, 64)?;
-    let moment = OffsetDateTime::parse(&text, &Rfc3339)
-        .map_err(|_| Invalid::new(at, "must be an RFC 3339 time such as 2024-05-01T09:30:00Z"))?;
+    // The library takes any character there, and a leap second for the last one before it.
+    let is_written_so = matches!(text.as_bytes().get(10), Some(b'T' | b't'))
+        && text.get(17..19) != Some("60")
+        || mutation::is_active("demo-times-of-any-form");
+    let moment = OffsetDateTime::parse(&text, &Rfc3339).ok();
+    let moment = moment
+        .filter(|_| is_written_so)
+        .ok_or_else(|| Invalid::new(at, "must be an RFC 3339 time such as 2024-05-01T09:30:00Z"))?;
     if moment.nanosecond() % 1_000 != 0 {
         return Err(Invalid::new(
             at,
@@ -476,6 +483,22 @@ mod tests {
             )),
             value
         );
+        for time in [
+            "2024-01-01 00:00:00Z",
+            "2024-01-01x00:00:00Z",
+            "2016-12-31T23:59:60Z",
+            "2024-01-01T00:00:00",
+            "2024-01-01",
+            "",
+        ] {
+            assert_eq!(refused(condition("created_at", "gt", json!(time))), value);
+        }
+        for time in [
+            "2024-01-01t00:00:00z",
+            "2024-01-01T00:00:00.123456000+01:00",
+        ] {
+            assert!(Filter::parse::<User>(condition("created_at", "gt", json!(time))).is_ok());
+        }
         assert_eq!(
             refused(json!({ "order_by": [{ "field": "nam" }] })),
             "order_by[0].field"

@@ -16,6 +16,9 @@ pub(super) async fn bad_input_is_a_4xx_that_names_the_field(demo: &Demo) {
         ("/users?skip=-1", "skip"),
         ("/users?skip=4294967296", "skip"),
         ("/users?skip=%ff", "skip"),
+        ("/users?limit=1&limit=2", "limit"),
+        ("/users?ids=1&skip=0&ids=2", "ids"),
+        ("/users?Limit=1", "Limit"),
         ("/users/9223372036854775808", "id"),
         ("/users/-9223372036854775809", "id"),
         ("/users/one", "id"),
@@ -103,6 +106,10 @@ pub(super) async fn bad_input_is_a_4xx_that_names_the_field(demo: &Demo) {
         ),
         (
             json!({"conditions": [{"field": "age", "op": "is_null", "value": 1}]}),
+            "conditions[0].value",
+        ),
+        (
+            json!({"conditions": [{"field": "created_at", "op": "gt", "value": "2024-01-01_00:00:00Z"}]}),
             "conditions[0].value",
         ),
         (json!({"conditions": [{"or": []}]}), "conditions[0].or"),

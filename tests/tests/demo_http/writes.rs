@@ -44,7 +44,9 @@ pub(super) async fn a_write_is_seen_by_every_read_that_follows(demo: &Demo) {
         );
     }
 
-    ok(&demo.put("/users/3", &user("amara@example.com")).await);
+    let written = demo.put("/users/3", &user("amara@example.com")).await;
+    ok(&written);
+    assert_eq!(written.headers["cache-invalidation"], "delivered");
     let after = every_read(demo).await;
     assert!(
         after.iter().all(|answer| !hit(answer)),

@@ -68,7 +68,7 @@ const ACCEPTED: u16 = 202;
 
 /// `etag` is a hash of the body, times of added rows included; whether it means the same is seen by
 /// `If-None-Match`.
-const OWN_HEADERS: [&str; 3] = ["cache-status", "date", "etag"];
+const OWN_HEADERS: [&str; 4] = ["cache-invalidation", "cache-status", "date", "etag"];
 
 /// One way to run the API.
 pub(crate) struct Subject {
