@@ -482,7 +482,7 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
                     dispatch("invalidates", INVALIDATES, &mut args, raw, errors);
                     continue;
                 }
-                None => bare_target(&value),
+                None => NameKind::Resource.read(&value),
             },
         };
         match result {
@@ -503,15 +503,6 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
 
 fn is_option(word: &Ident) -> bool {
     INVALIDATES.iter().any(|(name, _)| word == name)
-}
-
-/// A resource on its own. A lower-case word is most likely one without its quotes.
-fn bare_target(value: &Expr) -> syn::Result<Name> {
-    let Some(word) = single_ident(value).filter(|word| !is_constant(word)) else {
-        return NameKind::Resource.read(value);
-    };
-    let message = format!("a resource is a string or the path of a constant; write `\"{word}\"`");
-    Err(syn::Error::new_spanned(word, message))
 }
 
 /// Reads an option. Returns the option that is meant by one that does not exist, if that is clear.

@@ -27,7 +27,7 @@ use crate::model::{
     Absence, AfterResult, CachedFn, Depends, Env, InvalidatesFn, Key, LocalOptions, On, Rows,
     StalePolicy, Target,
 };
-use crate::tokens::mention;
+use crate::tokens::{holds, mention};
 
 /// Checks a function under `#[cached]`; `None` if a reported mistake leaves nothing to generate.
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
@@ -72,6 +72,11 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         let message = "`memo` can't be combined with `strict`, which asks the store on each call; remove one of them";
         errors.on(args.memo.key(), message);
     }
+    if args.memo.value() == Some(&true) && args.batch.key().is_some() {
+        let message = "`memo` can't be combined with `batch`, of which a request remembers nothing; remove it";
+        errors.on(args.memo.key(), message);
+    }
+    of_its_own_name(&args, &item, errors);
     let in_process = args.in_process.value() == Some(&true);
     if in_process {
         kept_here_only(&args, errors);
@@ -206,6 +211,16 @@ pub(crate) fn invalidates(
         let message = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
         errors.on(key, message);
     }
+    if let Some(key) = args.on.key()
+        && args.rejected.is_absent()
+        && item.form().is_some()
+        && item
+            .output()
+            .is_none_or(|ty| never_fails(ty) && !holds(ty.to_token_stream(), "Result"))
+    {
+        let message = "`on = ok` leaves errors out, and this function returns none; return a `Result`, or remove it";
+        errors.on(key, message);
+    }
     let on = match (args.on, args.rejected) {
         (Setting::Absent, rejected) => rejected
             .into_value()
@@ -322,6 +337,19 @@ fn blocking(args: &CachedArgs, errors: &mut Errors) {
             let message = format!("`{name}` needs an `async fn`; add `async` before `fn`");
             errors.on(key, message);
         }
+    }
+}
+
+/// The name of the load context would hide a parameter, which may be in the key.
+fn of_its_own_name(args: &CachedArgs, item: &Item, errors: &mut Errors) {
+    let Some(name) = args.context.value() else {
+        return;
+    };
+    if name == "self" || item.bindings().0.iter().any(|binding| binding.is(name)) {
+        let message = format!(
+            "`{name}` is a name of the function's own; call the context otherwise, e.g. `context = load`"
+        );
+        errors.on(name, message);
     }
 }
 

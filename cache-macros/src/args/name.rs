@@ -2,7 +2,7 @@
 
 use syn::{Expr, Lit};
 
-use super::expr::{literal, ungrouped};
+use super::expr::{is_constant, literal, single_ident, ungrouped};
 use super::kinds::Name;
 
 /// The two kinds of things that have names in a key.
@@ -15,6 +15,16 @@ pub(super) enum NameKind {
 impl NameKind {
     pub(super) fn read(self, value: &Expr) -> syn::Result<Name> {
         let value = ungrouped(value);
+        // A lower-case word is most likely one without its quotes.
+        if let Some(word) = single_ident(value).filter(|word| !is_constant(word)) {
+            let what = match self {
+                Self::Resource => "a resource",
+                Self::Op => "an op",
+            };
+            let message =
+                format!("{what} is a string or the path of a constant; write `\"{word}\"`");
+            return Err(syn::Error::new_spanned(word, message));
+        }
         if let Expr::Path(path) = value {
             return Ok(Name::Path(path.clone()));
         }

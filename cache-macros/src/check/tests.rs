@@ -420,6 +420,66 @@ fn a_function_that_asks_each_time_remembers_nothing() {
 }
 
 #[test]
+fn a_request_remembers_nothing_of_a_batch() {
+    let item = "async fn get(ids: &[i64]) -> HashMap<i64, User> { load(ids) }";
+    cached(
+        "batch = ids, memo",
+        item,
+        &[(
+            "memo",
+            "`memo` can't be combined with `batch`, of which a request remembers nothing; remove it",
+        )],
+    );
+}
+
+#[test]
+fn the_load_context_hides_no_parameter() {
+    let item = "async fn get(&self, id: i64) -> User { load(id) }";
+    for name in ["id", "self"] {
+        let message = format!(
+            "`{name}` is a name of the function's own; call the context otherwise, e.g. `context = load`"
+        );
+        cached(&format!("context = {name}"), item, &[(name, &message)]);
+    }
+}
+
+#[test]
+fn without_errors_there_are_none_to_leave_out() {
+    let message = "`on = ok` leaves errors out, and this function returns none; return a `Result`, or remove it";
+    let on_ok = |item: &str, mistakes: &[(&str, &str)]| {
+        assert_mistakes(&invalidates_mistakes("\"users\", on = ok", item), mistakes);
+    };
+    for output in ["", "-> u64", "-> Option<User>"] {
+        let item = format!("async fn set(id: u64) {output} {{ write(id) }}");
+        on_ok(&item, &[("on", message)]);
+    }
+    for output in ["Result<(), E>", "Fallible", "Arc<Result<User, E>>"] {
+        let item = format!("async fn set(id: u64) -> {output} {{ write(id) }}");
+        on_ok(&item, &[]);
+    }
+}
+
+#[test]
+fn a_name_without_its_quotes_is_given_them() {
+    let item = "async fn list() -> Vec<User> { load() }";
+    cached(
+        "op = list, depends(teams)",
+        item,
+        &[
+            (
+                "list",
+                "an op is a string or the path of a constant; write `\"list\"`",
+            ),
+            (
+                "teams",
+                "a resource is a string or the path of a constant; write `\"teams\"`",
+            ),
+        ],
+    );
+    cached("op = LIST, depends(TEAMS, Self::OTHERS)", item, &[]);
+}
+
+#[test]
 fn in_process_functions_have_no_options_of_redis() {
     let item = "async fn get(id: i64) -> User { load(id) }";
     assert_mistakes(
