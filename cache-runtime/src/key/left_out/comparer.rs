@@ -8,7 +8,7 @@ use super::record::Node;
 /// Compares values, by their text (`by_text.rs`) or by their size (`by_size.rs`), and stores what
 /// it learns about types.
 pub(super) struct ValueComparer {
-    has_text: bool,
+    pub(super) has_text: bool,
     pub(super) keeps: bool,
     /// The first thing that is left out.
     pub(super) reason: Option<Reason>,
@@ -33,6 +33,14 @@ impl ValueComparer {
             keeps: false,
             reason: None,
             is_hidden: false,
+        }
+    }
+
+    /// The same for a value whose `Debug` has been looked at.
+    pub(super) fn of_a_hint_beside_text() -> Self {
+        Self {
+            has_text: true,
+            ..Self::of_a_hint()
         }
     }
 

@@ -304,7 +304,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         );
         // Neither the text nor the serialised value contains it.
         if !shows_more {
-            let mut sizes = ValueComparer::of_a_hint();
+            let mut sizes = ValueComparer::of_a_hint_beside_text();
             sizes.by_size(&node);
             let hides = |reason: &Reason| {
                 reason.is_of_a_struct() || is_whole && reason.is_beside_a_number()

@@ -95,6 +95,9 @@ const PRIMITIVES: &[&str] = &[
     "u32", "u64", "u8", "usize", "mut",
 ];
 
+/// How newer compilers write each lifetime in the name of a type, behind a `'`.
+const LIFETIME: &str = "_";
+
 impl Node {
     /// Whether the type's name contains only types of trusted crates and of the language.
     pub(super) fn is_trusted(&self) -> bool {
@@ -190,6 +193,13 @@ impl Node {
         is_larger.then(|| self.size - size)
     }
 
+    /// Whether a type of its own that is written as a unit has something in it.
+    pub(super) fn is_more_than_a_unit(&self) -> bool {
+        let is_unit = matches!(self.data, Data::Unit)
+            || !crate::base::mutation::is_active("one-for-several-trusted");
+        self.size > 0 && is_unit && !self.is_of_std() && !self.is_wrapper()
+    }
+
     /// Whether this value of a field, which was serialised, shows that the field has one value alone
     /// where it is left out: `None`, nothing in a text, list or map, or the other flag.
     ///
@@ -243,8 +253,12 @@ impl Node {
             }
             Data::Some(inner) => self.size > inner.size + self.align || !self.is_within([&**inner]),
             Data::None => true,
-            // Its number, and nothing else.
-            Data::UnitVariant(_) => self.size > 1,
+            // Its number, and nothing else. A variant of another enum may stand for several.
+            Data::UnitVariant(it) => {
+                let is_own = it.of == self.name()
+                    || crate::base::mutation::is_active("one-for-several-trusted");
+                self.size > 1 || !is_own
+            }
             Data::NewtypeVariant(_, inner) => !self.is_filled_by(&[inner]),
             Data::TupleVariant(_, _, all) => !self.is_filled_by(&all.iter().collect::<Vec<_>>()),
             Data::StructVariant(_, fields) => {
@@ -386,6 +400,7 @@ pub(super) fn is_trusted(ty: &str) -> bool {
             Some((first, _)) => TRUSTED.contains(&first),
             None => {
                 path.is_empty()
+                    || path == LIFETIME && !crate::base::mutation::is_active("lifetimes-are-types")
                     || PRIMITIVES.contains(&path)
                     || path.bytes().all(|byte| byte.is_ascii_digit())
             }
@@ -454,6 +469,7 @@ fn bare(ty: &'static str) -> &'static str {
             "alloc::sync::Arc<",
             "alloc::rc::Rc<",
             "alloc::borrow::Cow<",
+            "'_, ",
         ];
         match pointers.iter().find_map(|pointer| ty.strip_prefix(pointer)) {
             Some(rest) => ty = rest,

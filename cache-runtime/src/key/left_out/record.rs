@@ -55,6 +55,8 @@ pub(super) enum Data {
 /// A variant of an enum. Two of them may have one name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Variant {
+    /// The name of the enum.
+    pub(super) of: &'static str,
     pub(super) index: u32,
     pub(super) name: &'static str,
 }
@@ -203,11 +205,11 @@ impl Serializer for Recorder {
 
     fn serialize_unit_variant(
         self,
-        _: &'static str,
+        of: &'static str,
         index: u32,
         name: &'static str,
     ) -> Result<Data, Failed> {
-        Ok(Data::UnitVariant(Variant { index, name }))
+        Ok(Data::UnitVariant(Variant { of, index, name }))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -223,13 +225,13 @@ impl Serializer for Recorder {
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
-        _: &'static str,
+        of: &'static str,
         index: u32,
         name: &'static str,
         value: &T,
     ) -> Result<Data, Failed> {
         let inner = Box::new(node(value, self.depth, self.form)?);
-        Ok(Data::NewtypeVariant(Variant { index, name }, inner))
+        Ok(Data::NewtypeVariant(Variant { of, index, name }, inner))
     }
 
     fn collect_seq<I>(self, items: I) -> Result<Data, Failed>
@@ -272,12 +274,12 @@ impl Serializer for Recorder {
 
     fn serialize_tuple_variant(
         self,
-        _: &'static str,
+        of: &'static str,
         index: u32,
         name: &'static str,
         len: usize,
     ) -> Result<Many, Failed> {
-        Ok(self.many(Name::TupleVariant(Variant { index, name }), len))
+        Ok(self.many(Name::TupleVariant(Variant { of, index, name }), len))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Many, Failed> {
@@ -290,12 +292,12 @@ impl Serializer for Recorder {
 
     fn serialize_struct_variant(
         self,
-        _: &'static str,
+        of: &'static str,
         index: u32,
         name: &'static str,
         len: usize,
     ) -> Result<Many, Failed> {
-        Ok(self.many(Name::StructVariant(Variant { index, name }), len))
+        Ok(self.many(Name::StructVariant(Variant { of, index, name }), len))
     }
 }
 

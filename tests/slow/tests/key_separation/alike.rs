@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -854,6 +854,90 @@ alike! {
     an_option_that_is_rounded: WholeOption, |it| shown(&it.0), [WholeOption(Some(1.2)), WholeOption(Some(1.3))] bypassed as id;
     an_array_that_is_rounded: WholeTuple, |it| shown(&it.0), [WholeTuple([1.2, 2.0]), WholeTuple([1.3, 2.0])] bypassed as id;
     a_newtype_that_is_rounded: WholeNewtype, |it| shown(&it.0), [WholeNewtype(1.2), WholeNewtype(1.3)] bypassed as id;
+}
+
+/// No `Debug`, and written as a variant of an enum that has fewer.
+#[derive(Serialize, Clone, Copy)]
+#[serde(into = "Coarse")]
+enum Fine {
+    Low,
+    Middle,
+    High,
+}
+
+#[derive(Serialize)]
+enum Coarse {
+    Low,
+    High,
+}
+
+impl From<Fine> for Coarse {
+    fn from(fine: Fine) -> Self {
+        match fine {
+            Fine::Low => Self::Low,
+            Fine::Middle | Fine::High => Self::High,
+        }
+    }
+}
+
+/// No `Debug`, and written as if there were nothing in it.
+#[derive(Serialize, Clone, Copy)]
+#[serde(into = "Nothing")]
+struct Something(u8);
+
+#[derive(Serialize)]
+struct Nothing;
+
+impl From<Something> for Nothing {
+    fn from(_: Something) -> Self {
+        Self
+    }
+}
+
+alike! {
+    a_variant_of_another_enum: Fine, |it| (*it as u8).to_string(), [Fine::Low, Fine::Middle, Fine::High] bypassed as id;
+    a_variant_of_another_enum_in_an_option: Option<Fine>, |it| shown(&it.map(|it| it as u8)), [
+        Some(Fine::Low), Some(Fine::Middle), Some(Fine::High),
+    ] bypassed as id;
+    something_written_as_a_unit: Something, |it| it.0.to_string(), [Something(1), Something(2)] bypassed as id;
+}
+
+#[derive(Serialize, Clone, Debug)]
+struct Search {
+    limit: u64,
+    #[serde(flatten)]
+    page: Option<Between>,
+    #[serde(flatten)]
+    others: BTreeMap<String, u8>,
+}
+
+#[derive(Serialize, Clone, Copy, Debug)]
+struct Between {
+    from: u8,
+    to: u8,
+}
+
+fn search<const N: usize>(page: Option<Between>, others: [(&str, u8); N]) -> Search {
+    Search {
+        limit: 1,
+        page,
+        others: others.map(|(name, n)| (name.to_owned(), n)).into(),
+    }
+}
+
+#[derive(Serialize, Clone, Debug)]
+#[serde(transparent)]
+struct Labels(BTreeMap<String, u8>);
+
+// `Debug` shows all of them, also what is empty and not written at all.
+alike! {
+    parts_that_are_flattened_and_empty: Search, shown, [
+        search(Some(Between { from: 1, to: 2 }), []), search(None, [("from", 1), ("to", 2)]),
+        search(None, [("from", 1)]), search(None, []),
+    ] kept;
+    a_transparent_map_that_is_empty: Labels, shown, [
+        Labels([("a".to_owned(), 1)].into()), Labels([].into()),
+    ] kept;
 }
 
 fn address(flow: u32, scope: u32) -> SocketAddrV6 {

@@ -509,6 +509,7 @@ async fn readers_of_one_and_of_many_share_what_is_told_apart() {
 mod named_as_in_std {
     //! Types with the names of standard ones, which the macros go by.
 
+    use std::borrow::Cow;
     use std::collections::HashMap;
 
     use cache_runtime::testing::TestCache;
@@ -591,6 +592,29 @@ mod named_as_in_std {
         second: &(u8, Vec<char>),
     ) -> usize {
         first.len() + second.1.len()
+    }
+
+    #[cached(resource = "of-std-rows", cache = cache, skip(cache))]
+    async fn row_of_std(cache: &Cache, id: Cow<'_, str>) -> usize {
+        id.len()
+    }
+
+    #[cached(resource = "of-std", op = "borrowed", cache = cache, skip(cache))]
+    async fn borrowed(cache: &Cache, of: Cow<'_, [u8]>, all: Vec<Cow<'static, str>>) -> usize {
+        of.len() + all.len()
+    }
+
+    /// Newer compilers write lifetimes in the names of types.
+    #[tokio::test]
+    async fn borrowed_types_of_std_are_known_without_their_debug() {
+        let cache = TestCache::new();
+        let row = || status(row_of_std(&cache, "a".into()));
+        row().await;
+        assert!(is_hit(row().await));
+        let of = Cow::Borrowed(&[1][..]);
+        let call = || status(borrowed(&cache, of.clone(), vec!["a".into()]));
+        call().await;
+        assert!(is_hit(call().await));
     }
 
     #[tokio::test]
