@@ -51,6 +51,11 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn leaves_out(&self, _text: Option<&str>, _codec: CodecId) -> bool {
         false
     }
+    /// Whether another value of the type may lose a part where this one does not.
+    #[doc(hidden)]
+    fn may_lose(&self, _text: Option<&str>, _codec: CodecId) -> bool {
+        false
+    }
     /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides
     /// what is in it.
     #[doc(hidden)]
@@ -64,7 +69,7 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     }
     /// The type of a lock or an atomic in the value that its clones share, if there is one.
     #[doc(hidden)]
-    fn shared_state(&self) -> Option<&'static str> {
+    fn shared_state(&self, _text: Option<&str>) -> Option<&'static str> {
         None
     }
     /// A hash of the value's `Debug` text, in which only an order that counts does.
@@ -97,6 +102,10 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
         key::leaves_out(self, text, codec.written_for())
     }
 
+    fn may_lose(&self, text: Option<&str>, codec: CodecId) -> bool {
+        key::may_lose(self, text, codec.written_for())
+    }
+
     fn hides(&self, text: &str, codec: CodecId) -> bool {
         key::hides(self, text, codec.written_for())
     }
@@ -105,8 +114,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
         error_value::is_error(self)
     }
 
-    fn shared_state(&self) -> Option<&'static str> {
-        key::shared_state(self)
+    fn shared_state(&self, text: Option<&str>) -> Option<&'static str> {
+        key::shared_state(self, text)
     }
 
     fn hash_of_shown(&self, text: &str) -> u64 {

@@ -228,8 +228,7 @@ impl Call {
         match verified {
             Ok(()) => {
                 trust.keeps(footprint);
-                // A field that serde skips may have its default in these values.
-                if is_news && value.leaves_out(value.text().as_deref(), codec) {
+                if is_news && may_lose(codec, value) {
                     trust.loses();
                 }
                 Ok(())
@@ -282,6 +281,14 @@ fn is_its_callers_own(codec: CodecId, value: &dyn Packable, is_asked: bool) -> R
         ));
     }
     value.verify_clone(codec)
+}
+
+/// Whether values like this one may lose something that this one has not lost. A field that serde
+/// skips may have its default here.
+fn may_lose(codec: CodecId, value: &dyn Packable) -> bool {
+    let text = value.text();
+    let text = text.as_deref();
+    value.leaves_out(text, codec) || value.may_lose(text, codec)
 }
 
 /// Encoding a value again can't show what was left out of both. So a value with a field that is not

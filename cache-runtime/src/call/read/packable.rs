@@ -30,6 +30,7 @@ pub(crate) trait Packable {
     /// Whether its type has `PartialEq`.
     fn is_comparable(&self) -> bool;
     fn leaves_out(&self, text: Option<&str>, codec: CodecId) -> bool;
+    fn may_lose(&self, text: Option<&str>, codec: CodecId) -> bool;
     fn hides(&self, text: &str, codec: CodecId) -> bool;
     fn shared_state(&self) -> Option<&'static str>;
 }
@@ -96,11 +97,15 @@ impl<V: Cacheable, C: Compare<V>> Packable for Packed<'_, V, C> {
         self.value.leaves_out(text, codec)
     }
 
+    fn may_lose(&self, text: Option<&str>, codec: CodecId) -> bool {
+        self.value.may_lose(text, codec)
+    }
+
     fn hides(&self, text: &str, codec: CodecId) -> bool {
         self.value.hides(text, codec)
     }
 
     fn shared_state(&self) -> Option<&'static str> {
-        self.value.shared_state()
+        self.value.shared_state(C::text(self.value).as_deref())
     }
 }

@@ -264,7 +264,10 @@ impl ValueComparer {
         for ((name, node), (_, shown)) in fields.iter().zip(parts) {
             all = all.and(match node {
                 Some(node) => self.part(of, node, shown),
-                None if shown.is_usual() => Completeness::This,
+                None if shown.is_usual() => {
+                    self.skips_several |= shown.is_usual_of_several();
+                    Completeness::This
+                }
                 // A condition of the type's own may leave out several values.
                 None => self.refuse(missing(Some(name))),
             });

@@ -14,6 +14,8 @@ pub(super) struct ValueComparer {
     pub(super) reason: Option<Reason>,
     /// Whether `Debug` shows something that is left out, and hides what is in it.
     pub(super) is_hidden: bool,
+    /// Whether a number or a text is skipped: the condition may be true for several.
+    pub(super) skips_several: bool,
 }
 
 impl ValueComparer {
@@ -23,6 +25,7 @@ impl ValueComparer {
             keeps: true,
             reason: None,
             is_hidden: false,
+            skips_several: false,
         }
     }
 
@@ -33,6 +36,7 @@ impl ValueComparer {
             keeps: false,
             reason: None,
             is_hidden: false,
+            skips_several: false,
         }
     }
 

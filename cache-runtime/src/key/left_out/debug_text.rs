@@ -123,6 +123,31 @@ impl<'a> Shown<'a> {
     pub(super) fn is_usual(&self) -> bool {
         ["None", "[]", "{}", "\"\"", "0", "0.0", "false", "()"].contains(&self.raw)
     }
+
+    /// The name of the first lock in it that can't be cloned, and is behind an `Arc` where clones of
+    /// the value are made.
+    pub(super) fn lock(&self) -> Option<&'static str> {
+        if let Form::Fields(fields) = &self.form
+            && let Some(("data", _)) = fields.first()
+            && let Some(lock) = ["Mutex", "RwLock"].into_iter().find(|it| *it == self.name)
+        {
+            return Some(lock);
+        }
+        match &self.form {
+            Form::Leaf | Form::Word => None,
+            Form::List(items) | Form::Tuple(items) => items.iter().find_map(Self::lock),
+            Form::Fields(fields) => fields.iter().find_map(|(_, value)| value.lock()),
+            Form::Braces(entries) => entries.iter().find_map(|(key, value)| {
+                let value = value.as_ref().and_then(Self::lock);
+                key.lock().or(value)
+            }),
+        }
+    }
+
+    /// Whether it is a number or a text: a condition may skip others of these, too.
+    pub(super) fn is_usual_of_several(&self) -> bool {
+        ["\"\"", "0", "0.0"].contains(&self.raw)
+    }
 }
 
 impl Shown<'_> {

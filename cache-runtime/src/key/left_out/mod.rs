@@ -430,6 +430,29 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
+/// Whether another value of the type may lose a part where this one does not: a field is written by a
+/// function of its own (`with`), or is skipped by a condition that may be true for several values,
+/// since it is a number or a text, or nothing shows what it is.
+pub(crate) fn may_lose<T: Serialize + ?Sized>(
+    value: &T,
+    text: Option<&str>,
+    form: WrittenFor,
+) -> bool {
+    let Some(node) = record::record(value, form) else {
+        return false;
+    };
+    if node.has_a_form_of_its_own() {
+        return true;
+    }
+    let Some(text) = text.filter(|text| text.len() <= LONGEST_TEXT) else {
+        return node.skips_a_field()
+            && !crate::base::mutation::is_active("skipped-numbers-not-verified");
+    };
+    let mut comparer = ValueComparer::of_a_hint();
+    comparer.by_text(&node, &Shown::parse(text));
+    comparer.skips_several && !crate::base::mutation::is_active("skipped-numbers-not-verified")
+}
+
 /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is
 /// in it.
 pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str, form: WrittenFor) -> bool {
@@ -443,8 +466,21 @@ pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str, form: WrittenF
 
 /// The type of a lock or an atomic in this value that its clones share: what one caller changes in
 /// what it got would reach all others.
-pub(crate) fn shared_state<T: Serialize + ?Sized>(value: &T) -> Option<&'static str> {
-    record::record(value, WrittenFor::Programs)?.shared_state(false)
+///
+/// A lock that only `Debug` shows is in a field that serde skips. It is no atomic, which `Debug` shows
+/// as a number, and no `OnceLock`, which can be cloned.
+pub(crate) fn shared_state<T: Serialize + ?Sized>(
+    value: &T,
+    text: Option<&str>,
+) -> Option<&'static str> {
+    let node = record::record(value, WrittenFor::Programs)?;
+    let shown = || {
+        let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;
+        let is_serialised =
+            node.holds_a_lock() || crate::base::mutation::is_active("skipped-locks-trusted");
+        Shown::parse(text).lock().filter(|_| !is_serialised)
+    };
+    node.shared_state(false).or_else(shown)
 }
 
 /// A hash of a `Debug` text that ignores the order of all sets and maps.

@@ -290,6 +290,12 @@ impl Node {
         self.first_part(&mut Self::blind)
     }
 
+    /// Whether a lock or an atomic was serialised.
+    pub(super) fn holds_a_lock(&self) -> bool {
+        let is_inside = &mut |part: &Self| part.holds_a_lock().then_some(());
+        names_a_lock(self.ty) || self.first_part(is_inside).is_some()
+    }
+
     /// The type of the first lock or atomic in an `Arc`, which all clones of the value share.
     pub(super) fn shared_state(&self, is_in_arc: bool) -> Option<&'static str> {
         let arc = self.ty.find("alloc::sync::Arc<");
@@ -304,6 +310,30 @@ impl Node {
         let front = arc.and_then(|arc| self.ty.get(..arc));
         let is_in_arc = is_in_arc || front.is_some_and(|front| bare(front).is_empty());
         self.first_part(&mut |part| part.shared_state(is_in_arc))
+    }
+
+    /// Whether a part is written by a function that its field names (`with`). It may round some
+    /// values, and not others. Bytes are all there.
+    pub(super) fn has_a_form_of_its_own(&self) -> bool {
+        let are_bytes =
+            || matches!(&self.data, Data::Leaf { text, size: 0 } if text.starts_with('['));
+        let is_here = self.ty.contains("__SerializeWith")
+            && !are_bytes()
+            && !crate::base::mutation::is_active("own-forms-not-verified");
+        let is_inside = &mut |part: &Self| part.has_a_form_of_its_own().then_some(());
+        is_here || self.first_part(is_inside).is_some()
+    }
+
+    /// Whether a field is skipped, here or in a part.
+    pub(super) fn skips_a_field(&self) -> bool {
+        let is_here = match &self.data {
+            Data::Struct(_, fields) | Data::StructVariant(_, fields) => {
+                fields.all.iter().any(|(_, node)| node.is_none())
+            }
+            _ => false,
+        };
+        let is_inside = &mut |part: &Self| part.skips_a_field().then_some(());
+        is_here || self.first_part(is_inside).is_some()
     }
 
     /// The first answer that one of the parts gives.

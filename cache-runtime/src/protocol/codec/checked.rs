@@ -72,6 +72,14 @@ impl<'e, S> Checked<'e, S> {
         }
     }
 
+    /// The parts of a variant.
+    fn compound_variant(&self, variant: &'static str) -> Compound<'e, ()> {
+        Compound {
+            path: self.path.in_variant(variant),
+            ..self.compound(())
+        }
+    }
+
     fn part<'p, T: ?Sized>(&self, value: &'p T, path: ValuePath<'p>) -> Part<'p, T>
     where
         'e: 'p,
@@ -80,6 +88,14 @@ impl<'e, S> Checked<'e, S> {
             value,
             path,
             check: self.check,
+        }
+    }
+
+    /// Notes how many parts a tuple struct has. One that leaves out a part has fewer, and the others
+    /// are read in its place.
+    fn parts(&self, path: &ValuePath<'_>, len: usize) {
+        if !crate::base::mutation::is_active("short-tuples-unseen") {
+            self.check.note(path, mix(kind::PARTS, len as u64));
         }
     }
 
@@ -146,6 +162,9 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
 
     fn serialize_str(self, v: &str) -> Result<S::Ok, S::Error> {
         self.check.leaf(&self.path, kind::TEXT, v);
+        if v == "null" && self.path.is_raw_in_some() {
+            self.check.null(&self.path.around())?;
+        }
         self.inner.serialize_str(v)
     }
 
@@ -270,6 +289,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
+        self.parts(&self.path, len);
         let compound = self.compound(()).ordered();
         Ok(compound.around(self.inner.serialize_tuple_struct(name, len)?))
     }
@@ -283,7 +303,8 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
         self.check.leaf(&self.path, kind, variant);
-        let compound = self.compound(()).ordered();
+        let compound = self.compound_variant(variant).ordered();
+        self.parts(&compound.path, len);
         let inner = self.inner;
         Ok(compound.around(inner.serialize_tuple_variant(name, index, variant, len)?))
     }
@@ -312,7 +333,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
         self.check.leaf(&self.path, kind, variant);
-        let compound = self.compound(());
+        let compound = self.compound_variant(variant);
         let inner = self.inner;
         Ok(compound.around(inner.serialize_struct_variant(name, index, variant, len)?))
     }
@@ -396,10 +417,11 @@ impl<'e, C> Compound<'e, C> {
     /// Writes the next part of a value whose parts have no names.
     fn next<E>(
         &mut self,
+        step: fn(usize) -> Step<'static>,
         write: impl FnOnce(&mut C, ValuePath<'_>, &Check) -> Result<(), E>,
     ) -> Result<(), E> {
         let path = self.path;
-        let path = path.step(Step::Index(self.at)).at(self.exactly());
+        let path = path.step(step(self.at)).at(self.exactly());
         self.at += 1;
         write(&mut self.inner, path, self.check)
     }
@@ -413,13 +435,15 @@ impl<'e, C> Compound<'e, C> {
 }
 
 macro_rules! elements {
-    ($($trait:ident $method:ident;)*) => {$(
+    ($($trait:ident $method:ident $step:ident;)*) => {$(
         impl<C: ser::$trait> ser::$trait for Compound<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-                self.next(|inner, path, check| inner.$method(&Part { value, path, check }))
+                self.next(Step::$step, |inner, path, check| {
+                    inner.$method(&Part { value, path, check })
+                })
             }
 
             fn end(self) -> Result<C::Ok, C::Error> {
@@ -430,10 +454,10 @@ macro_rules! elements {
 }
 
 elements! {
-    SerializeSeq serialize_element;
-    SerializeTuple serialize_element;
-    SerializeTupleStruct serialize_field;
-    SerializeTupleVariant serialize_field;
+    SerializeSeq serialize_element Index;
+    SerializeTuple serialize_element Part;
+    SerializeTupleStruct serialize_field Part;
+    SerializeTupleVariant serialize_field Part;
 }
 
 macro_rules! fields {

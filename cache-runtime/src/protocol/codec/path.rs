@@ -8,7 +8,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub(super) enum Step<'a> {
     Root,
     Field(&'static str),
+    /// An element of a list.
     Index(usize),
+    /// A part of a tuple, which has a type of its own.
+    Part(usize),
     /// The value of a map's entry, with a function that writes the key.
     Entry(&'a dyn Fn() -> String),
     Key,
@@ -22,6 +25,7 @@ pub(super) struct ValuePath<'a> {
     parent: Option<&'a ValuePath<'a>>,
     step: Step<'a>,
     /// A hash of the path. All elements of a list, and all entries of a map, have the same one.
+    /// The parts of a tuple have their own: each may lose something else.
     pub(super) hash: u64,
     /// The same, with the positions in lists and the keys of entries.
     pub(super) exact: u64,
@@ -31,6 +35,11 @@ pub(super) struct ValuePath<'a> {
     /// Whether the part is what a `Some` holds, with nothing written in between.
     pub(super) is_in_some: bool,
 }
+
+/// What the parts of tuples are hashed with. A tuple has at most sixteen; an array, which is written
+/// like one, may have more, all of one type.
+const PARTS: u64 = 16;
+const DISTINCT: usize = 15;
 
 impl<'a> ValuePath<'a> {
     pub(super) const ROOT: ValuePath<'static> = ValuePath {
@@ -49,6 +58,8 @@ impl<'a> ValuePath<'a> {
             Step::Index(_) => 2,
             Step::Entry(_) => 3,
             Step::Key => 4,
+            Step::Part(_) if crate::base::mutation::is_active("parts-looked-at-alike") => 2,
+            Step::Part(index) => PARTS + index.min(DISTINCT) as u64,
             Step::Field(name) => hash_of(&(5, name)),
             Step::Variant(name) => hash_of(&(6, name)),
         };
@@ -79,6 +90,19 @@ impl<'a> ValuePath<'a> {
         }
     }
 
+    /// The same place, in this variant of an enum: its parts are others than those of another one.
+    pub(super) fn in_variant(&self, name: &'static str) -> ValuePath<'a> {
+        if crate::base::mutation::is_active("parts-looked-at-alike") {
+            return *self;
+        }
+        let salt = hash_of(&(6, name));
+        ValuePath {
+            hash: mix(self.hash, salt),
+            exact: mix(self.exact, salt),
+            ..*self
+        }
+    }
+
     pub(super) fn in_some(&self) -> ValuePath<'a> {
         ValuePath {
             hash: mix(self.hash, 7),
@@ -88,6 +112,18 @@ impl<'a> ValuePath<'a> {
         }
     }
 
+    /// Whether this is the text of a `RawValue` of serde_json, directly in a `Some`.
+    pub(super) fn is_raw_in_some(&self) -> bool {
+        matches!(self.step, Step::Field("$serde_json::private::RawValue"))
+            && self.parent.is_some_and(|it| it.is_in_some)
+            && !crate::base::mutation::is_active("encoder-loses")
+    }
+
+    /// The value that this is a part of.
+    pub(super) fn around(&self) -> ValuePath<'a> {
+        self.parent.copied().unwrap_or(*self)
+    }
+
     /// The path as in Rust, such as `users[3].score`.
     pub(super) fn path(&self) -> String {
         let mut path = self.parent.map(Self::path).unwrap_or_default();
@@ -95,7 +131,7 @@ impl<'a> ValuePath<'a> {
         let _ = match self.step {
             Step::Root => Ok(()),
             Step::Field(name) | Step::Variant(name) => write!(path, "{dot}{name}"),
-            Step::Index(index) => write!(path, "[{index}]"),
+            Step::Index(index) | Step::Part(index) => write!(path, "[{index}]"),
             Step::Entry(key) => write!(path, "[{}]", key()),
             Step::Key => write!(path, "{dot}(key)"),
         };

@@ -4,7 +4,7 @@
 //! as much as a hit, so [`Trust`] chooses: the first fills of each function, each value that uses a
 //! part of its type for the first time, and one in sixteen of the others. It also chooses every
 //! value whose type decodes by trial (untagged enums, `flatten`), every deep value, and every value
-//! of a function that has lost something before.
+//! of a function that has lost something before, or may lose something of other values.
 //!
 //! A `PartialEq` alone proves nothing: that of a row may compare its id and nothing else. So what
 //! serde writes of both values is compared as well, and what `Debug` shows.

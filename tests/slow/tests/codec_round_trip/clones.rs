@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use cache_runtime::{Cache, cached};
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,32 @@ impl Totals {
     }
 }
 
+/// With a field that serde skips, and that a new value has.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Remembers {
+    id: u8,
+    #[serde(skip)]
+    answers: Arc<Mutex<Vec<u8>>>,
+}
+
+/// One that is its own in each clone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Lazy {
+    id: u8,
+    #[serde(skip)]
+    parsed: OnceLock<u8>,
+}
+
+#[cached(resource = "remembers", cache = cache, skip(cache))]
+async fn remembers(cache: &Cache) -> Vec<Remembers> {
+    vec![Remembers::default()]
+}
+
+#[cached(resource = "lazy", cache = cache, skip(cache))]
+async fn lazy(cache: &Cache) -> Lazy {
+    Lazy::default()
+}
+
 #[cached(resource = "counters", cache = cache, skip(cache))]
 async fn counter(cache: &Cache) -> Counter {
     Counter(Arc::default())
@@ -159,6 +185,15 @@ async fn what_clones_share_is_not_kept() {
             let (kept, value) = status(totals(&cache)).await;
             let found = value.expect("totals")[0].add_one();
             assert_eq!((kept, found), (NOT_STORED, 0), "{tier}");
+            let (kept, value) = status(remembers(&cache)).await;
+            let mut found = value[0].answers.lock().expect("no panic");
+            assert_eq!((kept, found.len()), (NOT_STORED, 0), "{tier}");
+            found.push(1);
+        }
+        for _ in 0..3 {
+            let (kept, value) = status(lazy(&cache)).await;
+            assert!(kept == STORED || is_hit(kept), "{tier}");
+            assert_eq!(value.parsed.set(1), Ok(()), "{tier}");
         }
     }
 }

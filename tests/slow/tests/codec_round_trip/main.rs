@@ -9,6 +9,7 @@ mod clones;
 mod coarse;
 mod codecs;
 mod hidden;
+mod later;
 mod libraries;
 mod losses;
 mod shapes;
