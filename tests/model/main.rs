@@ -13,6 +13,7 @@
 mod check;
 mod cluster;
 mod local_tier;
+mod nested;
 mod nonce;
 mod outbox;
 mod protocol;

@@ -107,6 +107,29 @@ impl Dependency {
         name.split_once('~').map_or(name, |(owner, _)| owner)
     }
 
+    /// Whether it is the dependency on a whole resource, which all entries of the resource have.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.owner().is_empty() && self.owner() == self.name()
+    }
+
+    /// The dependency on the whole resource that this one is a part of; `None` for a tag, and for
+    /// that dependency itself.
+    #[cfg(feature = "redis")]
+    pub(crate) fn whole(&self) -> Option<Arc<Self>> {
+        let (name, owner) = (self.name(), self.owner());
+        let end = self.key.len() - name.len() + owner.len();
+        (!owner.is_empty() && !self.is_whole()).then(|| Self::new(self.key[..end].to_owned()))
+    }
+
+    /// The dependency on the whole resource of the entry under `key`, `{namespace}{resource}:..`.
+    #[cfg(feature = "redis")]
+    pub(crate) fn whole_of_entry(namespace: &str, key: &str) -> Option<Arc<Self>> {
+        let (resource, _) = key.strip_prefix(namespace)?.split_once(':')?;
+        let is_resource = !resource.is_empty() && !resource.starts_with('@');
+        is_resource.then(|| Self::new(format!("{namespace}@gen:{resource}")))
+    }
+
     /// Its key and slot in a cluster, computed once.
     #[cfg(feature = "redis")]
     pub(crate) fn routed(&self, route: impl FnOnce(&str) -> (String, u16)) -> &(String, u16) {

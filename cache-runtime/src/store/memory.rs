@@ -270,7 +270,15 @@ impl MemoryStore {
 
     /// A missing generation is unknown: the next caller that needs it creates one with a new nonce.
     fn rotate(&self, key: &str) {
-        self.generations.write().remove(key);
+        self.rotate_all([key]);
+    }
+
+    /// Replaces these generations at once: who finds one of them new finds all of them new.
+    fn rotate_all<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
+        let mut generations = self.generations.write();
+        for key in keys {
+            generations.remove(key);
+        }
     }
 }
 
@@ -426,9 +434,7 @@ impl Store for MemoryStore {
         for row in &intent.rows {
             self.delete_entry(&row.key);
         }
-        for dep in &intent.deps {
-            self.rotate(dep.key());
-        }
+        self.rotate_all(intent.deps.iter().map(|dep| dep.key()));
         Ok(intended_at(self.now()))
     }
 
@@ -459,9 +465,9 @@ impl Store for MemoryStore {
             .iter()
             .filter(|key| self.delete_entry(key))
             .count();
-        for dep in &invalidation.rotates {
-            self.rotate(dep.key());
-        }
+        // After the entries, and all at once. A list that is loaded under a new generation would
+        // outlive an entry that it was made of.
+        self.rotate_all(invalidation.rotates.iter().map(|dep| dep.key()));
         if !self.intents.is_empty() {
             // Also expired intents, since perhaps nobody reads their keys again. This comes last:
             // until then nothing is stored that depends on the new generations.

@@ -7,7 +7,7 @@ use cache_runtime::{
 };
 use cache_tests::{RedisServer, eventually};
 
-use crate::shop::{DbError, Shop};
+use crate::shop::{DbError, Gate, Shop};
 use crate::{bounded, over, over_as};
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -169,6 +169,9 @@ async fn order_required(id: i64, cache: &Cache) -> Result<(), DbError> {
     Ok(())
 }
 
+/// Rights to the lists of orders, and neither to the rows nor to everything at once.
+const WITHOUT_ORDERS: &str = "~@gen:probe* ~@gen:users* ~@gen:orders~* ~users:* &* +@all";
+
 /// A process whose user may not write the keys of orders, which it knows by now.
 async fn without_orders(server: &RedisServer, shop: &Shop, rights: &str) -> Shop {
     let config = over_as(server, rights).command_budget(Duration::from_secs(1));
@@ -182,12 +185,13 @@ async fn without_orders(server: &RedisServer, shop: &Shop, rights: &str) -> Shop
 }
 
 /// The list of keys lacks those of one resource: its invalidations wait, and hold up no others.
+/// Nor may it replace the generation of that resource as a whole.
 #[tokio::test]
 async fn keys_that_a_user_may_not_write_hold_up_no_others() {
     bounded(async {
         let server = RedisServer::start();
         let (shop, reader) = nodes(&server).await;
-        let limited = without_orders(&server, &shop, "~@* ~users:* &* +@all").await;
+        let limited = without_orders(&server, &shop, WITHOUT_ORDERS).await;
         // Other writes are not concerned.
         order_required(2, &limited.cache).await.expect("written");
         limited
@@ -208,11 +212,69 @@ async fn keys_that_a_user_may_not_write_hold_up_no_others() {
         }
         let stats = limited.cache.get_stats().await;
         assert!(stats.counters.pending > 0, "the other one is not given up");
-        server.cli(&["ACL", "SETUSER", "app", "~orders:*"]);
+        server.cli(&["ACL", "SETUSER", "app", "~*orders*"]);
         eventually(TEST_TIMEOUT, async || {
             limited.cache.get_stats().await.counters.pending == 0
         })
         .await;
+    })
+    .await;
+}
+
+/// The rows may be read and not written, and the generations may be both. So the whole resource
+/// ends, and no process serves the row that could not be deleted.
+#[tokio::test]
+async fn a_row_that_a_user_may_not_write_ends_with_its_resource() {
+    bounded(async {
+        let server = RedisServer::start();
+        let (shop, reader) = nodes(&server).await;
+        for rights in [
+            "%R~users:* ~@* &* +@all",
+            "~users:* %R~@gen:users~* ~@gen:users ~@gen:probe* &* +@all",
+        ] {
+            let config = over_as(&server, rights).command_budget(Duration::from_secs(1));
+            let limited = shop.node(&Cache::new(config).await);
+            eventually(TEST_TIMEOUT, async || limited.cache.is_available().await).await;
+            for node in [&shop, &reader] {
+                eventually(TEST_TIMEOUT, async || is_hit(node).await).await;
+            }
+            let name = format!("as {rights}");
+            shop.commit(1, &name);
+            let told = limited.cache.invalidate("users", &1_i64).await;
+            assert_eq!(told, Acknowledgement::Delivered, "{rights}");
+            assert_eq!(shop.name(1).await, name);
+            assert_eq!(limited.name(1).await, name);
+            // It has local entries, and may be behind by the way of a push message.
+            eventually(TEST_TIMEOUT, async || reader.name(1).await == name).await;
+            assert_eq!(limited.cache.get_stats().await.counters.pending, 0);
+        }
+    })
+    .await;
+}
+
+/// Also while it is being written, and when the writer's caller has gone.
+#[tokio::test]
+async fn a_write_is_announced_on_the_resource_of_a_row_that_is_refused() {
+    bounded(async {
+        let server = RedisServer::start();
+        let (shop, _) = nodes(&server).await;
+        let config = over_as(&server, "%R~users:* ~@* &* +@all");
+        let limited = shop.node(&Cache::new(config).await);
+        let gate = Gate::new();
+        let gated = limited.with_write_gate(&gate);
+        let write = gated.rename_crash_safe(1, "new");
+        let read = async {
+            gate.arrival().await;
+            let during = observe(shop.get(1)).await.1[0].status;
+            gate.open();
+            during
+        };
+        let (written, during) = futures_util::future::join(write, read).await;
+        written.expect("it is announced");
+        assert_eq!(during, Status::Bypass(BypassReason::WriteInProgress));
+        assert_eq!(shop.name(1).await, "new");
+        eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
+        assert_eq!(shop.name(1).await, "new");
     })
     .await;
 }

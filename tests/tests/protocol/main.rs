@@ -15,6 +15,7 @@ mod clock;
 mod combined;
 mod health;
 mod hostile;
+mod in_steps;
 mod invalidation_targets;
 mod learnt;
 mod loader;

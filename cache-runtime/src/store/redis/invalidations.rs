@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::RedisStore;
-use super::connection::errors::{graver, is_forbidden};
+use super::connection::errors::is_forbidden;
+use super::key_by_key::KeyByKey;
 use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use super::scripts;
 use super::tracking::Tracker;
@@ -19,13 +20,6 @@ use crate::store::{Invalidated, Invalidation, PartlyInvalidated, ScanFilter};
 
 /// How many keys are sent at the same time if each is sent apart.
 const AT_ONCE: usize = 64;
-
-/// The outcome of an invalidation whose keys are sent one by one.
-struct KeyByKey {
-    done: Invalidated,
-    undone: Invalidation,
-    fault: Option<Error>,
-}
 
 impl RedisStore {
     /// Invalidates on the one server, in steps of a bounded size.
@@ -62,33 +56,40 @@ impl RedisStore {
         Ok(done)
     }
 
-    /// The same, but keys that the user may not write hold up no others.
+    /// The same, but keys that the user may not write hold up no others, and end with their whole
+    /// resource where that is permitted.
     pub(super) async fn invalidate_permitted_alone(
         &self,
         invalidation: &Invalidation,
     ) -> PartlyInvalidated {
         let all = self.invalidate_alone(invalidation).await;
         let is_refused = all.as_ref().is_err_and(is_forbidden)
-            && invalidation.len() > 1
             && !crate::base::mutation::is_active("forbidden-keys-hold-up-others");
         if !is_refused {
             return PartlyInvalidated::all_or_nothing(all, invalidation);
         }
+        let mut outcome = KeyByKey::new(invalidation);
+        self.invalidate_key_by_key(invalidation, &mut outcome).await;
+        let rotates = invalidation.rotates.iter();
+        let windows = rotates.filter(|dep| !dep.has_window());
+        let windows = windows.filter(|dep| !outcome.undone.rotates.contains(dep));
+        let mut again: Vec<_> = windows.cloned().collect();
+        again.extend(self.invalidate_whole_resources(&mut outcome).await);
+        if invalidation.len() > 1 && !again.is_empty() {
+            let again = invalidation.part(Vec::new(), again);
+            self.replace_windows_again(again, &mut outcome).await;
+        }
+        outcome.into_partly()
+    }
+
+    async fn invalidate_key_by_key(&self, invalidation: &Invalidation, outcome: &mut KeyByKey) {
         let deletes = invalidation.deletes.iter();
         let deletes = deletes.map(|key| invalidation.part(vec![key.clone()], Vec::new()));
         let bump = |dep: &Arc<Dependency>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
         let rotates = invalidation.rotates.iter();
         let (others, windows): (Vec<_>, Vec<_>) = rotates.partition(|dep| dep.has_window());
-        let mut outcome = KeyByKey {
-            done: Invalidated {
-                at: Millis(0),
-                removed: 0,
-            },
-            undone: invalidation.part(Vec::new(), Vec::new()),
-            fault: None,
-        };
         let first: Vec<_> = deletes.chain(windows.into_iter().map(bump)).collect();
-        self.invalidate_each_alone(&first, &mut outcome).await;
+        self.invalidate_each_alone(&first, outcome).await;
         // Those of rows and tags whose window was not replaced wait for it.
         let undone = Dependency::windows(&outcome.undone.rotates);
         let (held, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|dep| {
@@ -97,21 +98,28 @@ impl RedisStore {
         });
         outcome.undone.rotates.extend(held.into_iter().cloned());
         let others: Vec<_> = others.into_iter().map(bump).collect();
-        self.invalidate_each_alone(&others, &mut outcome).await;
-        let KeyByKey {
-            done,
-            undone,
-            fault,
-        } = outcome;
-        PartlyInvalidated {
-            done,
-            undone: fault.map(|error| (undone, error)),
+        self.invalidate_each_alone(&others, outcome).await;
+    }
+
+    /// Replaces the generations of resources once more, in one step, after everything was sent key
+    /// by key. Meanwhile a list may have been loaded after its own generation was replaced, from a
+    /// row that was still there.
+    async fn replace_windows_again(&self, windows: Invalidation, outcome: &mut KeyByKey) {
+        if crate::base::mutation::is_active("windows-not-replaced-again") {
+            return;
+        }
+        if let Err(error) = self.invalidate_alone(&windows).await {
+            outcome.fails(&windows, error);
         }
     }
 
     /// Sends each of these apart, some at the same time. Once the server is away, the rest is
     /// undone.
-    async fn invalidate_each_alone(&self, parts: &[Invalidation], outcome: &mut KeyByKey) {
+    pub(super) async fn invalidate_each_alone(
+        &self,
+        parts: &[Invalidation],
+        outcome: &mut KeyByKey,
+    ) {
         for parts in parts.chunks(AT_ONCE) {
             let is_away = |error: &Error| !is_forbidden(error);
             if outcome.fault.as_ref().is_some_and(is_away) {
@@ -123,14 +131,8 @@ impl RedisStore {
             let steps = parts.iter().map(|part| self.invalidate_alone(part));
             for (part, step) in parts.iter().zip(join_all(steps).await) {
                 match step {
-                    Ok(step) => {
-                        outcome.done.at = outcome.done.at.max(step.at);
-                        outcome.done.removed += step.removed;
-                    }
-                    Err(error) => {
-                        outcome.undone.extend(part);
-                        outcome.fault = Some(graver(outcome.fault.take(), error));
-                    }
+                    Ok(step) => outcome.succeeds(step),
+                    Err(error) => outcome.fails(part, error),
                 }
             }
         }
@@ -201,14 +203,25 @@ impl RedisStore {
         let connection = self.connections.current()?;
         let mut done = connection.clock.now();
         let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
+        let mut wholes = Vec::new();
         while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
             for rotates in keys.chunks(STEP) {
                 let rotates: Vec<_> = rotates
                     .iter()
                     .map(|key| Dependency::new(key.clone()))
                     .collect();
-                let rotates: Vec<_> = rotates.iter().map(|dep| &**dep).collect();
-                done = self.invalidate_on(&connection, &[], &rotates, "").await?.at;
+                let all: Vec<_> = rotates.iter().map(|dep| &**dep).collect();
+                done = self.invalidate_on(&connection, &[], &all, "").await?.at;
+                wholes.extend(rotates.into_iter().filter(|dep| dep.is_whole()));
+            }
+        }
+        // Once more, and in one step, since entries of one resource may have been loaded meanwhile
+        // from entries of another one that the walk had not reached. Each entry has one of these in
+        // its stamp, and there are as many as resources.
+        if wholes.len() > 1 && !crate::base::mutation::is_active("namespace-not-replaced-again") {
+            for wholes in wholes.chunks(STEP) {
+                let wholes: Vec<_> = wholes.iter().map(|dep| &**dep).collect();
+                done = self.invalidate_on(&connection, &[], &wholes, "").await?.at;
             }
         }
         self.confirmed(&connection)?;

@@ -6,7 +6,9 @@ mod diagnostics;
 mod failover;
 mod intents;
 mod invalidations;
+mod key_by_key;
 mod limits;
+mod logged_refusals;
 mod reads;
 mod reply;
 mod scripts;
@@ -15,6 +17,7 @@ mod slots;
 mod switches;
 mod tracking;
 mod walk;
+mod whole_resources;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -39,6 +42,7 @@ use self::connection::supervisor_settings::SupervisorSettings;
 use self::failover::recent::RecentInvalidations;
 use self::failover::replay::Replay;
 use self::limits::STEP;
+use self::logged_refusals::LoggedRefusals;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::switches::SwitchList;
@@ -73,6 +77,8 @@ pub struct RedisStore {
     /// Recent invalidations that a new primary may not know; only with Sentinels.
     recent: Option<Arc<RecentInvalidations>>,
     switches: Arc<SwitchList>,
+    namespace: String,
+    refusals: LoggedRefusals,
     /// The prefix of the keys that record for which loads a load waits (see `WAIT`).
     waits: String,
 }
@@ -167,6 +173,8 @@ impl RedisStore {
             redis: redis.clone(),
             recent,
             switches,
+            namespace: config.namespace.clone(),
+            refusals: LoggedRefusals::default(),
             waits: config.key_space().generation("wait:"),
         }
     }
@@ -394,11 +402,11 @@ impl Store for RedisStore {
     }
 
     async fn intend(&self, intent: &Intent) -> Result<IntentReply, Error> {
-        self.announce("intend", intent).await
+        self.announce_permitted("intend", intent).await
     }
 
     async fn renew_intent(&self, intent: &Intent) -> Result<IntentReply, Error> {
-        self.announce("renew", intent).await
+        self.announce_permitted("renew", intent).await
     }
 
     async fn prune(&self, entry_ref: &EntryRef) -> Result<(), Error> {
@@ -420,10 +428,13 @@ impl Store for RedisStore {
     }
 
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
-        if let Some(cluster) = self.cluster() {
-            return cluster.invalidate(invalidation).await;
+        match self.cluster() {
+            Some(cluster) => {
+                let partly = cluster.invalidate(invalidation).await;
+                self.with_whole_resources(partly).await
+            }
+            None => self.invalidate_permitted_alone(invalidation).await,
         }
-        self.invalidate_permitted_alone(invalidation).await
     }
 
     fn is_split(&self) -> bool {

@@ -165,8 +165,9 @@ async fn both_written(id: i64, cache: &Cache) {
 /// All keys are in one slot, and are removed with one command.
 #[tokio::test]
 async fn keys_that_a_user_may_not_write_hold_up_no_others_of_their_slot() {
-    let rights = "user app on >app-word ~{shop}:@* ~{shop}:users:* &* +@all";
-    let cluster = RedisCluster::start_with(3, 0, RedisOptions::default().config(rights));
+    let generations = "~{shop}:@gen:*probe* ~{shop}:@gen:*users*";
+    let rights = format!("user app on >app-word {generations} ~{{shop}}:users:* &* +@all");
+    let cluster = RedisCluster::start_with(3, 0, RedisOptions::default().config(&rights));
     let config = settings(&cluster).namespace("{shop}");
     let shop = Shop::over(config.clone()).await;
     let seeds = [("127.0.0.1", cluster.node(1).port())];
@@ -179,6 +180,27 @@ async fn keys_that_a_user_may_not_write_hold_up_no_others_of_their_slot() {
     eventually(TEST_TIMEOUT, async || !is_hit().await).await;
     let pending = limited.get_stats().await.counters.pending;
     assert!(pending > 0, "the other one is not given up");
+}
+
+/// The rows may be read and not written, and the generations may be both, on whatever node they
+/// are.
+#[tokio::test]
+async fn rows_that_a_user_may_not_write_end_with_their_resource() {
+    let rights = "user app on >app-word ~@* %R~users:* &* +@all";
+    let cluster = RedisCluster::start_with(3, 0, RedisOptions::default().config(rights));
+    let shop = Shop::over(settings(&cluster)).await;
+    let seeds = [("127.0.0.1", cluster.node(1).port())];
+    let login = RedisConfig::cluster(seeds).login(Some("app"), "app-word");
+    let limited = Cache::new(settings(&cluster).redis(login)).await;
+    eventually(TEST_TIMEOUT, async || limited.is_available().await).await;
+    let is_hit = async |id| matches!(observe(shop.user(id)).await.1[0].status, Status::Hit { .. });
+    for id in 1..=4 {
+        eventually(TEST_TIMEOUT, async || is_hit(id).await).await;
+        let told = limited.invalidate("users", &id).await;
+        assert_eq!(told, Acknowledgement::Delivered);
+        assert!(!is_hit(id).await, "{id}");
+    }
+    assert_eq!(limited.get_stats().await.counters.pending, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
