@@ -212,10 +212,13 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     }
 
     /// Whether an invalidation takes effect in one step, so that a reader who sees one part of it
-    /// sees all of it. If not, an entry may be loaded after its own generation was replaced, from
-    /// another entry that the same invalidation has not reached yet, and would then outlive it. So
-    /// the calls inside of loads bypass such a store, with
-    /// [`BypassReason::InsideLoad`](crate::BypassReason::InsideLoad).
+    /// sees all of it; or in several, of which the last one replaces the generations of resources
+    /// once more, all at once. If not, an entry may be loaded after its own generation was replaced,
+    /// from another entry that the same invalidation has not reached yet, and would then outlive it.
+    /// So the calls inside of loads bypass such a store, with
+    /// [`BypassReason::InsideLoad`](crate::BypassReason::InsideLoad). By default it is assumed of a
+    /// store that is not [split](Store::is_split): a store that sends keys one by one has to say
+    /// `false`.
     fn is_atomic(&self) -> bool {
         !self.is_split()
     }
