@@ -48,8 +48,9 @@ impl Cache {
     /// Runs `future` as one request: if a cached function is called again in it with the same
     /// arguments, it gets the result of the first call without a lookup, even if the store is away
     /// and the first call ran the function. After a write in the request (an `#[invalidates]`
-    /// function, or a manual invalidation), nothing from before is remembered. Writes of others are
-    /// not seen until the request has ended.
+    /// function, or a manual invalidation), nothing from before is remembered; after one that may
+    /// still take place, since it was dropped or its error may hide a commit, nothing at all.
+    /// Writes of others are not seen until the request has ended.
     ///
     /// It applies to the functions of every cache that is on. Calls in spawned tasks are not part
     /// of it. The frameworks' layers make each HTTP request such a request, for functions marked

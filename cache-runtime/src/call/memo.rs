@@ -3,7 +3,8 @@
 //! It does not see the writes of other requests, so a request sees one state of the data that it
 //! has read. It does see its own writes: after each of them, everything from before is forgotten,
 //! and a read that was under way is not remembered. A write lasts until its invalidation is
-//! acknowledged: a read may find the old entry until then.
+//! acknowledged: a read may find the old entry until then. After a write whose outcome is not known,
+//! nothing is remembered any more.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -66,6 +67,8 @@ pub(crate) struct Request {
 struct RequestMemory {
     /// The number of writes.
     writes: u64,
+    /// Whether one of them may still take place, so that nothing is remembered any more.
+    is_in_doubt: bool,
     answers: HashMap<CallId, Option<AnyValue>>,
 }
 
@@ -142,7 +145,7 @@ impl MemoSlot {
     /// Remembers the result, unless there was a write since the call began.
     pub(crate) fn remember(&self, answer: Option<AnyValue>) {
         let mut known = self.request.known.lock();
-        if known.writes != self.writes {
+        if known.writes != self.writes || known.is_in_doubt {
             return;
         }
         if known.answers.len() >= MOST {
@@ -170,12 +173,29 @@ pub(crate) fn begin_write() -> MemoWrite {
     writing
 }
 
+/// Begins a write whose outcome is not known: its caller hung up, or it failed. It may take place
+/// at any time, also after a read that was answered by the database. So the requests remember
+/// nothing any more.
+pub(crate) fn begin_write_in_doubt() -> MemoWrite {
+    let writing = begin_write();
+    if !mutation::is_active("memo-beside-writes-in-doubt") {
+        writing
+            .requests()
+            .for_each(|it| it.known.lock().is_in_doubt = true);
+    }
+    writing
+}
+
 impl MemoWrite {
+    fn requests(&self) -> impl Iterator<Item = &Arc<Request>> {
+        std::iter::successors(self.0.as_ref(), |it| it.outer.as_ref())
+    }
+
     fn forget(&self) {
         if mutation::is_active("memo-kept-after-writes") {
             return;
         }
-        for request in std::iter::successors(self.0.as_ref(), |it| it.outer.as_ref()) {
+        for request in self.requests() {
             let mut known = request.known.lock();
             known.writes += 1;
             known.answers.clear();

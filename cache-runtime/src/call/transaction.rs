@@ -295,7 +295,10 @@ pub(crate) async fn run<T>(
         let collected = opened.collected.lock();
         collected.everything || !(collected.requests.is_empty() && collected.writes.is_empty())
     };
-    let _writing = memo::begin_write();
+    let _writing = match ending {
+        TransactionOutcome::Unknown if has_written => memo::begin_write_in_doubt(),
+        _ => memo::begin_write(),
+    };
     let pending_acks = open.ended(ending);
     drop(running);
     let budget = opened.cache.config.command_budget;
@@ -365,7 +368,7 @@ impl Drop for OpenScope {
         if self.has_ended {
             return;
         }
-        let _writing = memo::begin_write();
+        let _writing = memo::begin_write_in_doubt();
         // Nobody knows whether the commit was sent, or whether it will arrive.
         let cache = &self.block.cache;
         let mut collected = self.block.take();

@@ -15,13 +15,14 @@ use cache_runtime::testing::{Fault, TestCache};
 use cache_runtime::{Cache, Error, Status, cached, invalidates, observe, refresh};
 use futures_util::future::join;
 
-use crate::shop::Gate;
+use crate::shop::{self, DbError, Gate, Shop};
 use crate::{Pair, bounded, over_each_store, patient};
 
 over_each_store! {
     strict_functions_ask_each_time;
     a_request_does_not_go_back_in_time;
     a_request_is_part_of_the_one_in_which_it_runs;
+    nothing_is_remembered_beside_a_write_in_doubt;
 }
 
 struct Accounts {
@@ -64,6 +65,60 @@ impl Accounts {
         let write = async move { cache.invalidate_all("accounts").await };
         let _ = cache_tests::spawn(write).await.expect("written");
     }
+}
+
+/// The commit of a write whose caller hung up, or whose connection broke, may arrive at any time.
+async fn nothing_is_remembered_beside_a_write_in_doubt(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    // The row, before and after a commit arrives.
+    let arrives = async |id: i64, late: &str| {
+        let name = async || shop.get(id).await.expect("read").expect("there").name;
+        assert_ne!(name().await, late);
+        shop.commit(id, late);
+        let cache = pair.b.clone();
+        let invalidates = async move { cache.invalidate("users", &id).await };
+        let _ = cache_tests::spawn(invalidates).await.expect("invalidated");
+        assert_eq!(name().await, late);
+    };
+
+    let hangs_up = async {
+        let gate = Gate::new();
+        let held = shop.with_write_gate(&gate);
+        tokio::select! {
+            _ = held.rename(1, "sent") => panic!("it stands at the gate"),
+            () = gate.arrival() => {}
+        }
+    };
+    let request = async {
+        hangs_up.await;
+        arrives(1, "late").await;
+    };
+    pair.a.request(request).await;
+
+    let request = async {
+        let broken = shop.with_fault(shop::Fault::LostAfterCommit);
+        assert!(broken.rename(2, "sent").await.is_err());
+        arrives(2, "late").await;
+    };
+    pair.a.request(request).await;
+
+    let request = async {
+        let block = async {
+            shop.rename_in_transaction(3).await?;
+            Err::<(), _>(DbError::ConnectionLost)
+        };
+        assert!(pair.a.after_commit(block).await.is_err());
+        arrives(3, "late").await;
+    };
+    pair.a.request(request).await;
+
+    // Nobody says when the transaction of this one has ended.
+    let request = async {
+        let sent = shop.rename_in_transaction(3).await;
+        sent.expect("its caller commits it");
+        arrives(3, "later").await;
+    };
+    pair.a.request(request).await;
 }
 
 async fn strict_functions_ask_each_time(pair: Pair) {

@@ -141,7 +141,10 @@ impl WriteInProgress {
             },
             announced: guard.announced().zip(guard.withdrawal()),
         };
-        let _writing = memo::begin_write();
+        let _writing = match has_failed && !wrote_nothing {
+            true => memo::begin_write_in_doubt(),
+            false => memo::begin_write(),
+        };
         // Not earlier: if the author's code panics, the guard must still act.
         guard.state = State::Over;
         let cache = &guard.cache;
@@ -158,6 +161,7 @@ impl WriteInProgress {
             site.report(Mistake::OutsideAfterCommit, || {
                 format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
             });
+            let _in_doubt = memo::begin_write_in_doubt();
             let pending_ack = transaction::leave_in_doubt(cache, write.clone(), Nonce::fresh());
             drop(running);
             // The caller is about to commit: wait until the intent stands.
@@ -340,7 +344,7 @@ impl Drop for Guard {
                 }
             }
             State::Running => {
-                let _writing = memo::begin_write();
+                let _writing = memo::begin_write_in_doubt();
                 let token = self
                     .announced
                     .map_or_else(Nonce::fresh, |announced| announced.token);
