@@ -48,7 +48,10 @@ const HELP: &str = "The demo API of cache-runtime.
 ";
 
 fn start() -> Result<ExitCode, Failure> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = std::env::args_os().skip(1);
+    // No command has other letters than these, so replaced ones make no other command of it.
+    let arguments = arguments.map(|it| it.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let map = demo_api::cache_map;
     match arguments[..] {

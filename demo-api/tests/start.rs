@@ -134,3 +134,14 @@ fn an_unknown_command_is_one_line_that_names_those_there_are() {
     let line = gives_up(command.arg("mpa"));
     assert!(line.contains("`mpa`") && line.contains("`map`"), "{line}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_command_that_is_no_text_is_one_line() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let (mut command, _) = demo("no-text");
+    let line = gives_up(command.arg(OsStr::from_bytes(b"map\xff")));
+    assert!(line.contains("is no command"), "{line}");
+}
