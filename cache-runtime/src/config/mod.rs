@@ -522,8 +522,8 @@ impl CacheConfig {
     /// Whether each value is decoded again when it is stored, and compared with the original. That
     /// costs as much as a hit. Otherwise it is done for the first values of each function, for
     /// those that use a new part of their type, and for one in sixteen of the others. Each value of
-    /// a type with `flatten`, an untagged enum, a field with a `with`, or a number or text that a
-    /// condition skips is compared in any case.
+    /// a type with `flatten`, an untagged enum, a part in a form of its own (`with`, `into`, a
+    /// `Serialize` by hand), or a number or text that a condition skips is compared in any case.
     ///
     /// On by default if the feature `testing` is on, and off otherwise.
     #[must_use]

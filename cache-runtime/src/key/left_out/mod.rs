@@ -430,9 +430,9 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
-/// Whether another value of the type may lose a part where this one does not: a field is written by a
-/// function of its own (`with`), or is skipped by a condition that may be true for several values,
-/// since it is a number or a text, or nothing shows what it is.
+/// Whether another value of the type may lose a part where this one does not: a part is written in a
+/// form of its own (`with`, `into`, a `Serialize` by hand), or a field is skipped by a condition that
+/// may be true for several values, since it is a number or a text, or nothing shows what it is.
 pub(crate) fn may_lose<T: Serialize + ?Sized>(
     value: &T,
     text: Option<&str>,
@@ -449,8 +449,11 @@ pub(crate) fn may_lose<T: Serialize + ?Sized>(
             && !crate::base::mutation::is_active("skipped-numbers-not-verified");
     };
     let mut comparer = ValueComparer::of_a_hint();
-    comparer.by_text(&node, &Shown::parse(text));
-    comparer.skips_several && !crate::base::mutation::is_active("skipped-numbers-not-verified")
+    let is_shown_alike = comparer.by_text(&node, &Shown::parse(text))
+        || crate::base::mutation::is_active("own-forms-not-verified");
+    let skips_several =
+        comparer.skips_several && !crate::base::mutation::is_active("skipped-numbers-not-verified");
+    !is_shown_alike || skips_several
 }
 
 /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is

@@ -145,6 +145,62 @@ struct Measured {
     score: f64,
 }
 
+/// Written as another type, which has less.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Seconds", from = "Seconds")]
+struct Long {
+    seconds: u32,
+    nanoseconds: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Seconds {
+    seconds: u32,
+}
+
+impl From<Long> for Seconds {
+    fn from(long: Long) -> Self {
+        let seconds = long.seconds;
+        Self { seconds }
+    }
+}
+
+impl From<Seconds> for Long {
+    fn from(short: Seconds) -> Self {
+        let (seconds, nanoseconds) = (short.seconds, 0);
+        Self {
+            seconds,
+            nanoseconds,
+        }
+    }
+}
+
+fn long(nanoseconds: u32) -> Option<Long> {
+    Some(Long {
+        seconds: 1,
+        nanoseconds,
+    })
+}
+
+/// Written by hand, in whole cents.
+#[derive(Debug, Clone, PartialEq)]
+struct Price {
+    mills: u64,
+}
+
+impl Serialize for Price {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(self.mills / 10)
+    }
+}
+
+impl<'de> Deserialize<'de> for Price {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let cents = u64::deserialize(from)?;
+        Ok(Self { mills: cents * 10 })
+    }
+}
+
 fn measured(score: f64) -> Vec<Measured> {
     vec![Measured { id: 1, score }]
 }
@@ -154,6 +210,10 @@ later! {
         [measured(1.0), measured(2.0)], [measured(1.5)];
     a_number_that_is_rounded_in_a_newtype: Whole, shown,
         [Whole(1.0)], [Whole(1.5)];
+    what_is_written_as_another_type: Option<Long>, shown,
+        [long(0)], [long(5)];
+    what_is_rounded_by_hand: Vec<Price>, shown,
+        [vec![Price { mills: 10 }]], [vec![Price { mills: 15 }]];
     parts_of_a_tuple: (Option<i64>, Option<Whole>), shown,
         [(Some(1), None)], [(None, Some(Whole(1.5)))];
     parts_of_a_tuple_struct: Pair, shown,
