@@ -8,7 +8,8 @@
 //! ```
 //!
 //! While the server answers reads and refuses writes, the state is `reads-only` instead of `open`,
-//! and the server is tried every half second.
+//! and the server is tried every half second. It is tried as often while the user has not all
+//! permissions that are needed.
 //!
 //! If a connection is lost that had lasted for a while, a new one is made at once. While
 //! invalidations wait the pauses are short, since other processes may serve stale data until they
@@ -49,6 +50,8 @@ pub(crate) enum End {
     GivenUp,
     /// The server answers, and refuses writes.
     RefusesWrites,
+    /// It could not be made: the server answers, and the user may not run a command that is needed.
+    NotPermitted,
     /// It could not be made.
     Failed,
 }
@@ -155,10 +158,12 @@ impl Breaker {
             End::Lost => worked_for(SHORT_LIVED),
             End::Abandoned | End::Moved => true,
             End::GivenUp => worked_for(FIRST_PAUSE),
-            End::RefusesWrites | End::Failed => false,
+            End::RefusesWrites | End::NotPermitted | End::Failed => false,
         };
         state.reads_only = end == End::RefusesWrites;
-        if state.reads_only {
+        let is_refused = end == End::NotPermitted
+            && !crate::base::mutation::is_active("missing-permissions-are-outages");
+        if state.reads_only || is_refused {
             // The server answers at once, so a test costs little.
             return Pause {
                 usual: FIRST_PAUSE,
@@ -179,7 +184,12 @@ impl Breaker {
             wanted: match end {
                 // Each test would cost the reads that start then their whole budget.
                 End::GivenUp => LAST_SHORT_PAUSE,
-                End::Lost | End::Abandoned | End::Moved | End::RefusesWrites | End::Failed => short,
+                End::Lost
+                | End::Abandoned
+                | End::Moved
+                | End::RefusesWrites
+                | End::NotPermitted
+                | End::Failed => short,
             },
         }
     }
@@ -206,6 +216,7 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -281,6 +292,20 @@ mod tests {
             breaker.close(Instant::now());
             tokio::time::advance(SECOND / 3).await;
             assert_eq!(breaker.open(Instant::now(), End::Lost), pause(0, 0));
+        }
+    }
+
+    #[test]
+    fn a_server_that_answers_and_refuses_is_tried_every_half_second() {
+        for (end, circuit) in [
+            (End::RefusesWrites, Circuit::ReadsOnly),
+            (End::NotPermitted, Circuit::Open),
+        ] {
+            let breaker = Breaker::default();
+            for _ in 0..9 {
+                assert_eq!(breaker.open(clock::now(), end), pause(500, 100));
+                assert_eq!(breaker.circuit(), circuit);
+            }
         }
     }
 

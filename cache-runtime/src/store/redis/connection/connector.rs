@@ -190,6 +190,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     }
     let mut scripts = ScriptMode::ByHash;
     let past = history.as_deref();
+    // Without a read, since there has just been one.
     let mut checked = health
         .check(&mut multiplexed, scripts, past, false, described)
         .await;

@@ -188,10 +188,9 @@ pub(crate) async fn identify(
         Err(_) if trust_restart => return Ok(known(Nonce::NONE, None)),
         Err(error) => {
             let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
-            return Err(Error::new(
-                ErrorKind::Store,
-                format!("INFO was refused ({}){hint}", described(error)),
-            ));
+            let error = described(error);
+            let text = format!("INFO was refused ({error}){hint}");
+            return Err(Error::new(ErrorKind::Store, text).with_source(error));
         }
     };
     if info_field(&info, "role").is_some_and(|role| role != "master") {

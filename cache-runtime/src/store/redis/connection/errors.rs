@@ -41,11 +41,14 @@ pub(crate) fn is_no_answer(error: &RedisError) -> bool {
     )
 }
 
-/// Whether the user lacks permission for one of the command's keys.
+/// Whether the user lacks permission for a command, or for one of its keys.
 pub(crate) fn is_forbidden(error: &Error) -> bool {
+    let of_client = |it: &(dyn std::error::Error + 'static)| {
+        it.downcast_ref::<RedisError>()
+            .is_some_and(|it| it.code() == Some("NOPERM"))
+    };
     let source = std::error::Error::source(error);
-    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
-    source.is_some_and(|source| source.code() == Some("NOPERM"))
+    std::iter::successors(source, |it| it.source()).any(of_client)
 }
 
 /// The error that is reported if several keys could not be written: an outage in preference to
@@ -175,6 +178,19 @@ mod tests {
         }
         assert!(!is_forbidden(&graver(Some(busy()), refused())));
         assert!(is_forbidden(&graver(Some(refused()), refused())));
+    }
+
+    #[test]
+    fn a_missing_permission_is_found_behind_the_text_for_the_operator() {
+        let refused = described(error(
+            "NOPERM User app has no permissions to run the 'info' command",
+        ));
+        assert!(is_forbidden(&refused));
+        let hinted = Error::new(ErrorKind::Store, "INFO was refused").with_source(refused);
+        assert!(is_forbidden(&hinted));
+        assert!(!is_forbidden(&described(error(
+            "WRONGPASS invalid username-password pair"
+        ))));
     }
 
     #[test]

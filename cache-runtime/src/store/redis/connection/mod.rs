@@ -82,9 +82,10 @@ pub(super) struct ConnectionState {
     /// Why the connection was closed.
     pub(super) reason: Mutex<Option<(End, String)>>,
     pub(super) failures: Failures,
-    /// Whether the server has refused a command since the last check: the user may not run it, or
-    /// not with these keys.
-    pub(super) has_refused: AtomicBool,
+    /// How many commands the server has refused: the user may not run them, or not with these keys.
+    pub(super) refused: AtomicU64,
+    /// How many of them a check has known that found that the user may read.
+    pub(super) refused_and_checked: AtomicU64,
     pub(super) changed: Notify,
     pub(super) batcher: Batcher,
     /// Readers that wait for another process's load.
@@ -289,7 +290,7 @@ impl Connection {
         let is_amiss = is_no_answer(&error);
         let takes_no_writes = is_write_refused(&error);
         if error.code() == Some("NOPERM") {
-            self.state.has_refused.store(true, Ordering::Relaxed);
+            self.state.refused.fetch_add(1, Ordering::Relaxed);
         }
         let error = described(error);
         if takes_no_writes {
@@ -328,14 +329,20 @@ impl Connection {
         let scripts = self.capabilities.scripts;
         let mut multiplexed = self.multiplexed();
         let history = self.history.as_deref();
-        let reads = self.state.has_refused.swap(false, Ordering::Relaxed);
+        let known = self.state.refused.load(Ordering::Relaxed);
+        let reads = known != self.state.refused_and_checked.load(Ordering::Relaxed);
         let checked = self
             .health
             .check(&mut multiplexed, scripts, history, reads, described);
         let checked = checked.await;
         self.state.sync_check.in_sync().await?;
         match checked {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // Only now: a `required` write that is dropped drops its check.
+                let checked = &self.state.refused_and_checked;
+                checked.store(known, Ordering::Relaxed);
+                Ok(())
+            }
             Err(HealthError::RefusesWrites(reason) | HealthError::RunsNoScripts(reason)) => {
                 let error = Error::unavailable(refused(&reason));
                 self.refuses_writes(&reason);

@@ -16,6 +16,7 @@ use super::super::reads::own_batches;
 pub(crate) use super::connections::Connections;
 use super::connector::{CONNECT_BUDGET, NamedPrimary, RefusesWrites, connect};
 use super::dial::IsCluster;
+use super::errors::is_forbidden;
 pub(crate) use super::supervisor_settings::SupervisorSettings;
 use crate::base::clock;
 use crate::base::nonce::Nonce;
@@ -67,16 +68,20 @@ pub(crate) async fn run(
                 if source.is_some_and(|it| it.is::<IsCluster>()) {
                     return StopReason::IsCluster;
                 }
-                let end = match source.is_some_and(|it| it.is::<RefusesWrites>()) {
-                    true => End::RefusesWrites,
-                    false => End::Failed,
+                let end = match source {
+                    Some(source) if source.is::<RefusesWrites>() => End::RefusesWrites,
+                    _ if is_forbidden(&error) => End::NotPermitted,
+                    _ => End::Failed,
                 };
                 (end, error.to_string())
             }
         };
         *connections.failure.lock() = Some(reason.clone());
         let pause = connections.breaker.open(clock::now(), end);
-        if matches!(end, End::GivenUp | End::RefusesWrites | End::Failed) {
+        if matches!(
+            end,
+            End::GivenUp | End::RefusesWrites | End::NotPermitted | End::Failed
+        ) {
             connections.watch.failed();
         }
         connections.attempted.send_replace(true);
