@@ -101,12 +101,9 @@ impl Background {
     }
 }
 
-/// Runs a task on the current runtime, until it ends by itself. What it returns is dropped.
+/// Runs a task on the current runtime, or a thread of its own, until it ends by itself. What it returns is dropped.
 pub(crate) fn detach(task: impl Future<Output: Send> + Send + 'static) {
-    let task: Task = Box::pin(async move { drop(task.await) });
-    if let Some(runtime) = super::time::runtime() {
-        runtime.spawn(task);
-    }
+    super::time::spawn(Box::pin(async move { drop(task.await) }));
 }
 
 /// How long to wait before a task that panicked is started again.

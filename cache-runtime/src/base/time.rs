@@ -5,14 +5,18 @@
 //! threads: in `futures::executor::block_on`, in a callback of another library, under another
 //! executor. A program whose cache is off works there, so one whose cache is on has to as well. The
 //! timers of such callers belong to a runtime with one thread, which is started for the first of
-//! them.
+//! them. Bodies that outlive the calls of such callers have threads of their own: they may block.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::panic::catch_unwind;
+use std::pin::Pin;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, EnterGuard, Handle, Id};
 pub(crate) use tokio::time::Instant;
 #[cfg(test)]
@@ -54,10 +58,17 @@ pub(crate) fn interval_at(start: Instant, period: Duration) -> Interval {
     tokio::time::interval_at(start, period)
 }
 
-/// The runtime that tasks of the current thread run on: that of the caller, or the shared one.
-/// `None` if there is neither.
-pub(crate) fn runtime() -> Option<Handle> {
-    Handle::try_current().ok().or_else(|| SHARED.clone())
+/// Runs a task on the current runtime. Without one, it runs on a thread of its own, since it may
+/// block: on that of the timers it would stop the time of all such callers.
+pub(crate) fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(task);
+    } else if let Some(runtime) = &*SHARED {
+        match crate::base::mutation::is_active("bodies-on-the-thread-of-timers") {
+            true => drop(runtime.spawn(task)),
+            false => drop(runtime.spawn_blocking(|| runtime.block_on(task))),
+        }
+    }
 }
 
 /// The runtime of callers who have none with a timer. `None` if its thread can't be started.
@@ -94,7 +105,7 @@ fn has_timer(runtime: &Handle) -> bool {
     match KNOWN.get() {
         Some((known, has_timer)) if known == id => has_timer,
         _ => {
-            let has_timer = can_make_timer();
+            let has_timer = can_make_timer(id);
             KNOWN.set(Some((id, has_timer)));
             has_timer
         }
@@ -102,23 +113,42 @@ fn has_timer(runtime: &Handle) -> bool {
 }
 
 /// Tries it: Tokio has no way to ask. The message of the panic, which the program may print, says
-/// what is missing.
+/// what is missing. So a runtime that failed is not tried again where another thread meets it, or
+/// where a thread has used another one meanwhile.
 #[cold]
-fn can_make_timer() -> bool {
-    let can = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok();
-    if !can {
+fn can_make_timer(runtime: Id) -> bool {
+    static WITHOUT: Mutex<VecDeque<Id>> = Mutex::new(VecDeque::new());
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    if WITHOUT.lock().contains(&runtime) {
+        return false;
+    }
+    if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok() {
+        return true;
+    }
+    let mut without = WITHOUT.lock();
+    if without.len() == MOST_WITHOUT {
+        without.pop_front();
+    }
+    without.push_back(runtime);
+    drop(without);
+    if !IS_TOLD.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             "a Tokio runtime that calls cached functions has no timer; the cache uses one of its \
              own there, which costs a thread: build the runtime with `enable_time` or `enable_all`"
         );
     }
-    can
+    false
 }
+
+/// This many runtimes without a timer are remembered.
+const MOST_WITHOUT: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
     use std::pin::pin;
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
     use std::task::{Context, Wake};
 
     use super::*;
@@ -145,6 +175,55 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_of_a_runtime_with_a_timer_is_its_own() {
         sleep(Duration::from_secs(3_600)).await;
+    }
+
+    #[test]
+    fn a_runtime_without_a_timer_is_tried_once() {
+        let without = || Builder::new_current_thread().build().expect("built");
+        let with = Builder::new_current_thread().enable_time().build();
+        let (with, one, other) = (with.expect("built"), without(), without());
+        let panics = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&panics);
+        let alternates = move |panics: &AtomicUsize| {
+            let mut before = panics.load(Ordering::SeqCst);
+            for round in 0..3 {
+                for runtime in [&one, &with, &other] {
+                    runtime.block_on(async { sleep(Duration::from_millis(1)).await });
+                }
+                let now = panics.load(Ordering::SeqCst);
+                let expected = if round == 0 { 2 } else { 0 };
+                assert_eq!(now - before, expected, "round {round}");
+                before = now;
+            }
+        };
+        let this = std::thread::current().id();
+        let usual = Arc::new(std::panic::take_hook());
+        let usually = Arc::clone(&usual);
+        std::panic::set_hook(Box::new(move |panic| {
+            match std::thread::current().id() == this {
+                true => drop(counted.fetch_add(1, Ordering::SeqCst)),
+                false => usually(panic),
+            }
+        }));
+        let result = catch_unwind(AssertUnwindSafe(|| alternates(&panics)));
+        std::panic::set_hook(Box::new(move |panic| usual(panic)));
+        result.expect("each is tried once");
+    }
+
+    #[test]
+    fn a_task_that_blocks_holds_up_nobody() {
+        let (ends, ended) = std::sync::mpsc::channel::<()>();
+        let (tells, told) = std::sync::mpsc::channel();
+        spawn(Box::pin(async move {
+            let _ = ended.recv();
+        }));
+        spawn(Box::pin(async move {
+            sleep(Duration::from_millis(1)).await;
+            let _ = tells.send(());
+        }));
+        let other = told.recv_timeout(Duration::from_secs(20));
+        drop(ends);
+        assert_eq!(other, Ok(()));
     }
 
     /// As executors do that are not Tokio's.
