@@ -18,6 +18,14 @@ use crate::engine::Handle;
 /// compiled once. An `async fn` would be compiled again in each program that awaits it.
 pub(crate) type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// The end of a poll after the call has returned or panicked: a panic, as for futures of `async fn`.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(crate) fn polled_after_end() -> ! {
+    panic!("the call of an annotated function was polled after its end")
+}
+
 /// A job that is repeated while a body runs.
 #[derive(Debug)]
 pub(crate) struct Renewal {

@@ -109,7 +109,7 @@ impl<R, S, U> Read<R, S, U> {
                     body: body(ReturnShape::OF),
                 }
             }
-            LocalAnswer::KeyTaken => InPlace::Found { value: None },
+            LocalAnswer::KeyTaken => InPlace::KeyTaken,
             LocalAnswer::Ask(call) => InPlace::Asking {
                 lookup: call.answer_or_load::<R, S>(),
                 rest: Some((body, self.unless)),
@@ -137,7 +137,7 @@ impl<R, S, U> Read<R, S, U> {
         match self.local_answer {
             LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
             LocalAnswer::Off => Answering::off(body),
-            LocalAnswer::KeyTaken => Answering::Found { value: None },
+            LocalAnswer::KeyTaken => Answering::KeyTaken,
             LocalAnswer::Ask(call) => Answering::Asking {
                 lookup: async move {
                     let mut slot = Slot::of::<R, S>();

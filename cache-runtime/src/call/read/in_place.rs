@@ -10,15 +10,17 @@ use std::task::{Context, Poll, ready};
 
 use super::load::{EndedLoad, Load};
 use super::store_filter::StoreFilter;
-use crate::call::keep_alive::Step;
+use crate::call::keep_alive::{Step, polled_after_end};
 use crate::call::returns::{ReturnShape, Returns};
 
 pin_project_lite::pin_project! {
     /// The future of a call. The body stands before the load, so that it is dropped first.
     #[project = InPlaceProjected]
     pub(super) enum InPlace<R, S, B, F, U, A> {
-        /// The answer is there. Without a value, the call never ends: nobody awaits it.
+        /// The answer is there.
         Found { value: Option<R> },
+        /// The caller wanted only the key. The call never ends: nobody awaits it.
+        KeyTaken,
         /// The cache is off: the function's body.
         Off {
             #[pin]
@@ -55,15 +57,16 @@ where
 {
     type Output = R;
 
-    // What was taken is not there only if this is polled after it has ended.
+    // What was taken is not there only if this is polled after its end.
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
         loop {
             let next = match self.as_mut().project() {
                 InPlaceProjected::Found { value } => match value.take() {
                     Some(value) => return Poll::Ready(value),
-                    None => return Poll::Pending,
+                    None => polled_after_end(),
                 },
+                InPlaceProjected::KeyTaken => return Poll::Pending,
                 InPlaceProjected::Off { body } => return body.poll(context),
                 InPlaceProjected::Asking { lookup, rest, .. } => {
                     match (ready!(lookup.poll(context)), rest.take()) {
@@ -72,16 +75,16 @@ where
                             body: body(ReturnShape::OF),
                             rest: Some((load, unless)),
                         },
-                        (Err(_), None) => return Poll::Pending,
+                        (Err(_), None) => polled_after_end(),
                     }
                 }
                 InPlaceProjected::Loading { body, rest } => {
                     let Some((load, _)) = rest else {
-                        return Poll::Pending;
+                        polled_after_end();
                     };
                     let returned = ready!(load.keep_alive().poll(body, context));
                     let Some((load, unless)) = rest.take() else {
-                        return Poll::Pending;
+                        polled_after_end();
                     };
                     Self::Storing {
                         step: load.completes(&returned, unless),
@@ -92,7 +95,7 @@ where
                     let ended = ready!(step.as_mut().poll(context));
                     match returned.take() {
                         Some(returned) => return Poll::Ready(ended.returns(returned)),
-                        None => return Poll::Pending,
+                        None => polled_after_end(),
                     }
                 }
             };

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use super::guard::{StartedWrite, WriteInProgress, WriteOutcome};
 use crate::base::error::Error;
 use crate::base::mutation;
-use crate::call::keep_alive::Step;
+use crate::call::keep_alive::{Step, polled_after_end};
 
 /// Decides the outcome of a write from what it returned.
 pub(super) trait Classifier<R> {
@@ -70,7 +70,7 @@ where
                 WritingProjected::Beginning { beginning, rest } => {
                     let (mut writing, problem) = ready!(beginning.as_mut().poll(context));
                     let Some((body, classifier, refuse)) = rest.take() else {
-                        return Poll::Pending;
+                        polled_after_end();
                     };
                     if let (Some(refuse), Some(error)) = (refuse, problem) {
                         return Poll::Ready(refuse(error));
@@ -83,11 +83,11 @@ where
                 }
                 WritingProjected::Running { body, rest } => {
                     let Some((writing, _)) = rest else {
-                        return Poll::Pending;
+                        polled_after_end();
                     };
                     let returned = ready!(writing.keep_alive().poll(body, context));
                     let Some((mut writing, classifier)) = rest.take() else {
-                        return Poll::Pending;
+                        polled_after_end();
                     };
                     if mutation::is_active("over-before-it-is-judged") {
                         writing.disarm_for_mutation();
@@ -100,7 +100,10 @@ where
                 }
                 WritingProjected::Ending { ending, returned } => {
                     ready!(ending.as_mut().poll(context));
-                    return returned.take().map_or(Poll::Pending, Poll::Ready);
+                    return match returned.take() {
+                        Some(returned) => Poll::Ready(returned),
+                        None => polled_after_end(),
+                    };
                 }
             };
             self.set(next);
