@@ -17,5 +17,6 @@ pub(crate) mod policy;
 pub(crate) mod scope_flags;
 pub(crate) mod span;
 pub(crate) mod sync;
+pub(crate) mod task_locals;
 pub(crate) mod time;
 pub(crate) mod unserved;

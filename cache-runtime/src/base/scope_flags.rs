@@ -21,7 +21,7 @@ impl ScopeFlags {
     pub(crate) const NONE: Self = Self(0);
     /// `bypass` or `refresh`.
     pub(crate) const MODE: Self = Self(1);
-    /// `strict`.
+    /// `strict`, asked for by the program. [`BODY`](Self::BODY) implies it.
     pub(crate) const STRICT: Self = Self(1 << 1);
     /// A transaction.
     pub(crate) const TRANSACTION: Self = Self(1 << 2);
@@ -56,6 +56,10 @@ impl ScopeFlags {
     /// Those of them that are in `these`.
     pub(crate) const fn only(self, these: Self) -> Self {
         Self(self.0 & these.0)
+    }
+
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Sets or clears one flag; returns whether it was set.

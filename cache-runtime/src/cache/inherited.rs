@@ -10,6 +10,7 @@ use crate::base::mutation;
 use crate::base::scope_flags::{self, ScopeFlags};
 use crate::call::ambient::{self, AmbientId};
 use crate::call::enclosing::{self, Frame};
+use crate::call::keep_alive::polled_after_end;
 use crate::call::memo::{self, RequestId};
 use crate::call::scope::{self, Mode};
 
@@ -21,6 +22,13 @@ use crate::call::scope::{self, Mode};
 /// Tokio's tasks know nothing of the task that has spawned them. So without this, a task that is
 /// spawned inside a body under `#[invalidates]` may read what was cached before the write, and a
 /// load that needs its own key through a task waits for itself up to the wait limit.
+///
+/// A task that outlives the body is no part of it any more: after a load, as soon as its body has
+/// ended; after a write, as soon as its invalidation is acknowledged or waits in the queue. From
+/// then on its calls are answered like any others. That is noticed when the future is polled; a
+/// closure of [`inherit_blocking`] reads no local entries as long as it runs. If a write is dropped
+/// while its body runs, the task stays part of it, since it may go on with what was to be written. A
+/// task that outlives the request finds nothing any more that the request remembers.
 ///
 /// It is not for transactions: inside [`Cache::after_commit`], reads in the future bypass the
 /// cache, and its writes are invalidated as if it were not part of the transaction.
@@ -108,14 +116,33 @@ impl Surroundings {
         if mutation::is_active("nothing-is-inherited") {
             return call();
         }
+        let body = self.body.as_ref().and_then(enclosing::still_running);
+        let request = self.request.as_ref().filter(|request| !request.is_over());
+        let mut flags = self.flags;
+        if body.is_none() {
+            flags = flags.without(ScopeFlags::BODY);
+        }
+        if request.is_none() {
+            flags = flags.without(ScopeFlags::REQUEST.and(ScopeFlags::MEMO_OF_ALL));
+        }
         let call = || scope::in_mode(self.mode, call);
-        let call = || enclosing::inside_of(self.body.as_ref(), call);
-        let call = || memo::part_of(self.request.as_ref(), call);
+        let call = || enclosing::inside_of(body, call);
+        let call = || memo::part_of(request, call);
         let call = || ambient::under(self.keys.as_ref(), call);
-        scope_flags::under(self.flags, || match &self.cache {
+        scope_flags::under(flags, || match &self.cache {
             Some(cache) => cache.scope_now(call),
             None => call(),
         })
+    }
+
+    /// Whether [`run`](Self::run) works. It panics while the thread ends and its values are gone.
+    fn can_be_entered(&self) -> bool {
+        mutation::is_active("inherited-around-any-drop")
+            || (scope::can_be_in_mode(self.mode)
+                && enclosing::can_be_inside_of(self.body.as_ref())
+                && memo::can_be_part_of(self.request.as_ref())
+                && ambient::can_be_under(self.keys.as_ref())
+                && self.cache.as_ref().is_none_or(Cache::can_scope))
     }
 }
 
@@ -128,10 +155,12 @@ pin_project_lite::pin_project! {
     }
 
     impl<F> PinnedDrop for Inherited<F> {
-        // A write that is dropped tells its request.
+        // A write that is dropped tells its request. Otherwise the field is dropped after this.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            this.around.run(|| this.future.set(None));
+            if this.around.can_be_entered() {
+                this.around.run(|| this.future.set(None));
+            }
         }
     }
 }
@@ -144,7 +173,7 @@ impl<F: Future> Future for Inherited<F> {
         match this.future.as_pin_mut() {
             Some(future) => this.around.run(|| future.poll(context)),
             // It is there until it is dropped.
-            None => Poll::Pending,
+            None => polled_after_end(),
         }
     }
 }

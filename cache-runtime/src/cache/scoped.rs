@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Cache;
+use crate::base::task_locals;
 
 tokio::task_local! {
     static IN_SCOPE: Cache;
@@ -49,6 +50,12 @@ impl Cache {
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         IN_USE.store(true, Ordering::Relaxed);
         IN_SCOPE.scope(self.clone(), future)
+    }
+
+    /// Whether [`scope_now`](Self::scope_now) works. It panics while the thread ends and its values
+    /// are gone.
+    pub(crate) fn can_scope(&self) -> bool {
+        task_locals::can_be_set(&IN_SCOPE, self.clone())
     }
 
     /// The same for code that is not awaited.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, lazy};
 
-use crate::base::mutation;
+use crate::base::{mutation, task_locals};
 use crate::key::{KeyPart, KeyWriter};
 
 tokio::task_local! {
@@ -48,6 +48,11 @@ pub(crate) fn under<T>(values: Option<&AmbientId>, call: impl FnOnce() -> T) -> 
         Some(AmbientId(values)) => INNERMOST.sync_scope(Arc::clone(values), call),
         None => call(),
     }
+}
+
+/// Whether [`under`] works. It panics while the thread ends and its values are gone.
+pub(crate) fn can_be_under(values: Option<&AmbientId>) -> bool {
+    values.is_none_or(|AmbientId(it)| task_locals::can_be_set(&INNERMOST, Arc::clone(it)))
 }
 
 /// Whether the value of a name is the same one here and in `around`: it was not set in between.

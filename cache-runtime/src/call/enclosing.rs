@@ -15,6 +15,10 @@
 //! The frame is set only while a body is polled. So two bodies that one task polls in turn, as with
 //! `join!`, don't see each other, and a dropped body leaves nothing behind. Tasks that a body
 //! spawns are not part of it, unless they [inherit](crate::inherit) it.
+//!
+//! A task that inherits a body may outlive it. So a frame says when it is over, and bars nothing from
+//! then on: that of a load when its body has ended, since nobody waits for it any more; that of a
+//! write when its invalidation is acknowledged, or waits in the queue, which reads ask.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::mutation;
 use crate::base::nonce::Nonce;
 use crate::base::scope_flags::{self, ScopeFlags};
+use crate::base::task_locals;
 use crate::call::ambient::{self, AmbientId};
 use crate::call::observe::BypassReason;
 use crate::coalesce::waits::WaitDecision;
@@ -49,6 +54,8 @@ pub(crate) struct Frame {
     lacks_context: AtomicBool,
     /// The function whose permit of `max_loads` the load holds; 0 for none.
     permit_of: AtomicUsize,
+    /// Whether the body has ended, and what it wrote is invalidated as far as reads know.
+    is_over: AtomicBool,
     outer: Option<Arc<Self>>,
 }
 
@@ -96,8 +103,24 @@ impl Frame {
             has_seen_own_write: AtomicBool::new(false),
             lacks_context: AtomicBool::new(false),
             permit_of: AtomicUsize::new(0),
-            outer: INNERMOST.try_with(Arc::clone).ok(),
+            is_over: AtomicBool::new(false),
+            outer: innermost(),
         })
+    }
+
+    /// The body has ended: tasks that have inherited it are not part of it any more.
+    pub(crate) fn ends(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire) && !mutation::is_active("bodies-are-never-over")
+    }
+
+    /// This body and those around it, without those that are over.
+    fn running(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::successors(Some(self), |frame| frame.outer.as_ref())
+            .filter(|frame| !frame.is_over())
     }
 
     /// Polls the body with this frame set.
@@ -169,7 +192,18 @@ impl Frame {
 
 /// The innermost body that the current task is running.
 pub(crate) fn innermost() -> Option<Arc<Frame>> {
-    INNERMOST.try_with(Arc::clone).ok()
+    let innermost = INNERMOST.try_with(Arc::clone).ok()?;
+    still_running(&innermost).cloned()
+}
+
+/// The innermost of this body and those around it that is not over.
+pub(crate) fn still_running(body: &Arc<Frame>) -> Option<&Arc<Frame>> {
+    body.running().next()
+}
+
+/// Whether [`inside_of`] works. It panics while the thread ends and its values are gone.
+pub(crate) fn can_be_inside_of(body: Option<&Arc<Frame>>) -> bool {
+    body.is_none_or(|body| task_locals::can_be_set(&INNERMOST, Arc::clone(body)))
 }
 
 /// Runs `call` inside of this body, which another task is running. The flag is set by whoever calls
@@ -185,9 +219,8 @@ pub(crate) fn inside_of<T>(body: Option<&Arc<Frame>>, call: impl FnOnce() -> T) 
 /// wins over a load, because nothing may be stored past a write.
 pub(crate) fn bars(cache: &Engine, entry_ref: &EntryRef) -> Option<BypassReason> {
     let around = INNERMOST.try_with(Arc::clone).ok()?;
-    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
     let mut barred = None;
-    for frame in frames.filter(|frame| frame.cache == cache.id) {
+    for frame in around.running().filter(|frame| frame.cache == cache.id) {
         match frame.bars(entry_ref) {
             Some(BypassReason::OwnWrite) if !mutation::is_active("own-write-not-bypassed") => {
                 frame.is_seen_by(&around);
@@ -216,8 +249,7 @@ pub(crate) fn learns(cache: &Engine, learnt: &[Arc<Dependency>]) {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return;
     };
-    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-    for frame in frames.filter(|frame| frame.cache == cache.id) {
+    for frame in around.running().filter(|frame| frame.cache == cache.id) {
         if let Body::Write(_, deps) = &frame.body
             && learnt.iter().any(|dep| deps.contains(dep))
         {
@@ -231,7 +263,7 @@ pub(crate) fn is_in_load(cache: &Engine) -> bool {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return false;
     };
-    let mut frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    let mut frames = around.running();
     frames.any(|frame| frame.cache == cache.id && matches!(frame.body, Body::Load(..)))
 }
 
@@ -240,8 +272,7 @@ pub(crate) fn leases(cache: &Engine) -> Vec<Nonce> {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return Vec::new();
     };
-    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-    let leases = frames.filter_map(|frame| match &frame.body {
+    let leases = around.running().filter_map(|frame| match &frame.body {
         Body::Load(load) if frame.cache == cache.id => Some(&load.leases),
         _ => None,
     });
@@ -253,8 +284,7 @@ pub(crate) fn keys(cache: &Engine) -> Vec<String> {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return Vec::new();
     };
-    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-    let loads = frames.filter_map(|frame| match &frame.body {
+    let loads = around.running().filter_map(|frame| match &frame.body {
         Body::Load(load) if frame.cache == cache.id => Some(&load.keys),
         _ => None,
     });
@@ -269,7 +299,7 @@ pub(crate) fn holds_permit(cache: &Engine, function: usize) -> bool {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return false;
     };
-    let mut frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    let mut frames = around.running();
     frames
         .any(|frame| frame.cache == cache.id && frame.permit_of.load(Ordering::Relaxed) == function)
 }
@@ -284,8 +314,7 @@ pub(crate) fn uses_contexts<'n>(names: impl IntoIterator<Item = &'n str>) {
         return;
     };
     for name in names {
-        let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-        frames.for_each(|frame| frame.sees_context(name));
+        around.running().for_each(|frame| frame.sees_context(name));
     }
 }
 

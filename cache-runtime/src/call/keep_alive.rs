@@ -10,7 +10,6 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::base::clock;
 use crate::call::enclosing::Frame;
-use crate::call::scope;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
 
@@ -103,6 +102,12 @@ impl KeepAlive {
         }
     }
 
+    /// Tasks that have inherited the body of this write stay part of it: its invalidation waits for
+    /// a commit, or the body was dropped, and such a task may go on with what it was to write.
+    pub(crate) fn never_ends(&mut self) {
+        self.frame = None;
+    }
+
     /// Renews on the cache's own thread, until this is dropped.
     pub(crate) fn renew_elsewhere(&mut self) {
         if let Some(mut renewal) = self.renewal.take() {
@@ -118,7 +123,7 @@ impl KeepAlive {
     /// Runs a body that blocks its thread.
     pub(crate) fn during<R>(&self, body: impl FnOnce() -> R) -> R {
         match &self.frame {
-            Some(frame) => frame.run(|| scope::strictly(body)),
+            Some(frame) => frame.run(body),
             None => body(),
         }
     }
@@ -155,16 +160,25 @@ impl KeepAlive {
     ) {
         let _entered = self.span.as_ref().map(tracing::Span::enter);
         let polled = match &self.frame {
-            Some(frame) if crate::base::mutation::is_active("bodies-read-local-entries") => {
-                frame.run(|| body(context))
-            }
-            Some(frame) => frame.run(|| scope::strictly(|| body(context))),
+            Some(frame) => frame.run(|| body(context)),
             None => body(context),
         };
+        if polled.is_ready() && crate::base::mutation::is_active("writes-over-with-their-bodies") {
+            self.frame.iter().for_each(|frame| frame.ends());
+        }
         if polled.is_pending()
             && let Some(renewal) = &mut self.renewal
         {
             renewal.poll(context);
+        }
+    }
+}
+
+impl Drop for KeepAlive {
+    /// The load has ended, or the invalidation of the write is acknowledged or enqueued.
+    fn drop(&mut self) {
+        if let Some(frame) = &self.frame {
+            frame.ends();
         }
     }
 }

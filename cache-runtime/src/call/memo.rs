@@ -10,13 +10,14 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::lazy;
 use parking_lot::Mutex;
 
-use crate::base::mutation;
 use crate::base::scope_flags::{self, ScopeFlags};
+use crate::base::{mutation, task_locals};
 use crate::call::returns::{Loaded, Returns};
 use crate::local::AnyValue;
 
@@ -34,9 +35,22 @@ impl PartialEq for RequestId {
     }
 }
 
+impl RequestId {
+    /// Whether the request has ended. A task that has inherited it is no part of it any more:
+    /// otherwise it would find what the request remembers for as long as the task lasts.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+}
+
 /// The request around the current task.
 pub(crate) fn current() -> Option<RequestId> {
-    REQUEST.try_with(Arc::clone).ok().map(RequestId)
+    around().map(RequestId)
+}
+
+fn around() -> Option<Arc<Request>> {
+    let request = REQUEST.try_with(Arc::clone).ok()?;
+    (!request.is_over()).then_some(request)
 }
 
 /// Runs `call` as a part of this request. The flags are set by whoever calls this.
@@ -45,6 +59,11 @@ pub(crate) fn part_of<T>(request: Option<&RequestId>, call: impl FnOnce() -> T) 
         Some(RequestId(request)) => REQUEST.sync_scope(Arc::clone(request), call),
         None => call(),
     }
+}
+
+/// Whether [`part_of`] works. It panics while the thread ends and its values are gone.
+pub(crate) fn can_be_part_of(request: Option<&RequestId>) -> bool {
+    request.is_none_or(|RequestId(it)| task_locals::can_be_set(&REQUEST, Arc::clone(it)))
 }
 
 /// How many results a request remembers. Past it, all are forgotten.
@@ -61,6 +80,22 @@ pub(crate) struct Request {
     /// The enclosing request, which has to see this one's writes.
     outer: Option<Arc<Self>>,
     known: Mutex<RequestMemory>,
+    is_over: AtomicBool,
+}
+
+impl Request {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire) && !mutation::is_active("requests-are-never-over")
+    }
+}
+
+/// Ends a request when it is dropped.
+struct EndOnDrop(Arc<Request>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +141,7 @@ pub(crate) fn recall(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
 
 #[inline(never)]
 fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
-    let Ok(request) = REQUEST.try_with(Arc::clone) else {
+    let Some(request) = around() else {
         return Recalled::Nothing;
     };
     if !(is_memo || request.all) {
@@ -215,15 +250,22 @@ impl Drop for MemoWrite {
 /// the task when the future is first polled, and not where it was made.
 pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F::Output> {
     lazy(move |_| {
-        let around = REQUEST.try_with(Arc::clone).ok();
-        let own = match around {
-            Some(around) if around.all || !all => around,
-            outer => Arc::new(Request {
-                all,
-                outer,
-                known: Mutex::default(),
-            }),
+        let (own, ends) = match around() {
+            Some(around) if around.all || !all => (around, None),
+            outer => {
+                let own = Arc::new(Request {
+                    all,
+                    outer,
+                    known: Mutex::default(),
+                    is_over: AtomicBool::new(false),
+                });
+                (Arc::clone(&own), Some(EndOnDrop(own)))
+            }
         };
+        let future = future.map(move |output| {
+            drop(ends);
+            output
+        });
         let flag = match own.all {
             true => ScopeFlags::REQUEST.and(ScopeFlags::MEMO_OF_ALL),
             false => ScopeFlags::REQUEST,

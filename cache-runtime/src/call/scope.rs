@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::scope_flags::{self, ScopeFlags};
+use crate::base::{mutation, task_locals};
 use crate::key::Key;
 
 thread_local! {
@@ -51,20 +52,24 @@ pub(crate) fn in_mode<T>(mode: Mode, call: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Returns true if the current task accepts no local entries.
+/// Whether [`in_mode`] works. It panics while the thread ends and its values are gone.
+pub(crate) fn can_be_in_mode(mode: Mode) -> bool {
+    mode == Mode::Usual || task_locals::can_be_set(&MODE, mode)
+}
+
+/// Returns true if the current task accepts no local entries: it runs a body, or asked for that.
 #[inline]
 pub(crate) fn is_strict() -> bool {
-    ScopeFlags::now().has(ScopeFlags::STRICT)
+    let strict = match mutation::is_active("bodies-read-local-entries") {
+        true => ScopeFlags::STRICT,
+        false => ScopeFlags::STRICT.and(ScopeFlags::BODY),
+    };
+    ScopeFlags::now().has(strict)
 }
 
 /// Runs `call` without local entries.
 pub(crate) fn strict<F: Future>(call: F) -> impl Future<Output = F::Output> + use<F> {
     scope_flags::flagged(ScopeFlags::STRICT, call)
-}
-
-/// Does the same for a closure.
-pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
-    scope_flags::under(ScopeFlags::STRICT, call)
 }
 
 /// Returns the key under which a call of a [`#[cached]`](macro@crate::cached) function is stored.

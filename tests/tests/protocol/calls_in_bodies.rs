@@ -1,18 +1,21 @@
 //! Calls inside bodies: a write sees what it has written, and a load does not wait for itself.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::{
     BypassReason, Cache, Status, bypass, cached, inherit, inherit_blocking, invalidates, key_of,
-    observe,
+    observe, refresh,
 };
 use cache_tests::{RedisServer, eventually};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::shop::{DbError, Gate, Shop};
-use crate::{Pair, bounded, over, over_each_store, patient};
+use crate::{Boxed, Pair, bounded, over, over_each_store, patient};
 
 over_each_store! {
     a_write_sees_what_it_has_written;
@@ -23,6 +26,11 @@ over_each_store! {
     nothing_old_is_served_right_after_a_write_was_dropped;
     a_write_sees_what_it_has_written_in_tasks_that_inherit_it;
     tasks_inherit_what_is_around_them;
+    a_task_that_outlives_a_load_is_no_part_of_it;
+    a_task_that_outlives_a_write_is_no_part_of_it;
+    a_task_that_outlives_a_write_inside_of_another_is_part_of_that;
+    a_task_goes_on_with_a_write_that_was_dropped;
+    a_task_that_outlives_a_request_is_no_part_of_it;
 }
 
 struct Desk<'s>(&'s Shop);
@@ -322,6 +330,305 @@ async fn nothing_old_is_served_right_after_a_write_was_dropped(pair: Pair) {
     for _ in 0..4 {
         assert_eq!(shop.name(1).await, "new");
     }
+}
+
+/// Runs what it is sent, in the surroundings in which it was made, until the sender is dropped.
+fn runs_inside() -> mpsc::UnboundedSender<Job> {
+    let (sender, mut jobs) = mpsc::unbounded_channel::<Job>();
+    tokio::spawn(inherit(async move {
+        while let Some(job) = jobs.recv().await {
+            job.await;
+        }
+    }));
+    sender
+}
+
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Does something in a task that has inherited a body.
+async fn there<T: Send + 'static>(
+    task: mpsc::UnboundedSender<Job>,
+    job: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let (sender, done) = oneshot::channel();
+    let job: Job = Box::pin(async move {
+        let _ = sender.send(job.await);
+    });
+    task.send(job).expect("it runs");
+    done.await.expect("done")
+}
+
+/// Functions that start a task which outlives them.
+#[derive(Clone)]
+struct Starts {
+    shop: Shop,
+    task: Arc<Mutex<Option<mpsc::UnboundedSender<Job>>>>,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Starts {
+    fn new(shop: &Shop) -> Self {
+        Self {
+            shop: shop.clone(),
+            task: Arc::default(),
+            has_ended: Arc::default(),
+        }
+    }
+
+    fn cache(&self) -> &Cache {
+        &self.shop.cache
+    }
+
+    fn start(&self) {
+        *self.task.lock().expect("sound") = Some(runs_inside());
+    }
+
+    fn task(&self) -> mpsc::UnboundedSender<Job> {
+        self.task.lock().expect("sound").clone().expect("started")
+    }
+
+    #[cached(resource = "starts", ttl = 300, max_loads = 1, cache = self.cache())]
+    async fn load(&self, id: i64) -> i64 {
+        if id == 1 {
+            self.start();
+        }
+        if let Some(gate) = &self.shop.read_gate {
+            gate.pass().await;
+        }
+        id
+    }
+
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn rename(&self, id: i64, name: &str) {
+        self.start();
+        self.shop.commit(id, name);
+        let shop = self.shop.clone();
+        let status = there(self.task(), async move { status_of(&shop, id).await });
+        assert_eq!(status.await, Status::Bypass(BypassReason::OwnWrite));
+        self.has_ended.store(true, Ordering::SeqCst);
+    }
+
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn never_end(&self, id: i64) {
+        let _ = id;
+        self.start();
+        std::future::pending::<()>().await;
+    }
+
+    #[invalidates("users", id = 1, cache = self.cache())]
+    async fn rename_two(&self) {
+        self.shop.commit(1, "new");
+        self.rename(2, "new").await;
+        for (id, expected) in [(1, true), (2, false)] {
+            let shop = self.shop.clone();
+            let read = there(self.task(), async move {
+                (status_of(&shop, id).await, shop.name(id).await)
+            });
+            let (status, name) = read.await;
+            let is_own = status == Status::Bypass(BypassReason::OwnWrite);
+            assert_eq!((is_own, &*name), (expected, "new"), "{id}: {status:?}");
+        }
+    }
+}
+
+async fn status_of(shop: &Shop, id: i64) -> Status {
+    observe(shop.get(id)).await.1[0].status
+}
+
+async fn a_task_that_outlives_a_load_is_no_part_of_it(pair: Pair) {
+    let starts = Starts::new(&Shop::new(&pair.a));
+    assert_eq!(starts.load(1).await, 1);
+    let task = starts.task();
+    let own = starts.clone();
+    let read = there(task.clone(), async move {
+        observe(own.load(1)).await.1[0].status
+    });
+    let status = read.await;
+    assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+    // It stores what it loads, also where calls inside of a load go past the store.
+    let shop = starts.shop.clone();
+    let read = there(task.clone(), async move {
+        shop.name(2).await;
+        status_of(&shop, 2).await
+    });
+    let status = read.await;
+    assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+    // And it needs a permit of its own.
+    let gate = Gate::new();
+    let gated = Starts {
+        shop: starts.shop.with_read_gate(&gate),
+        ..starts.clone()
+    };
+    let other = gated.clone();
+    let first = tokio::spawn(async move { other.load(2).await });
+    gate.arrival().await;
+    let (polled, is_polled) = oneshot::channel();
+    let second = there(task.clone(), async move {
+        let mut load = Box::pin(gated.load(3));
+        let at_once = futures_util::poll!(&mut load);
+        let _ = polled.send(at_once.is_ready());
+        load.await
+    });
+    let both = async {
+        assert_eq!(is_polled.await, Ok(false));
+        gate.open();
+        gate.open();
+        assert_eq!(first.await.expect("loaded"), 2);
+    };
+    let (second, ()) = tokio::join!(second, both);
+    assert_eq!((second, gate.most()), (3, 1));
+}
+
+async fn a_task_that_outlives_a_write_is_no_part_of_it(pair: Pair) {
+    let starts = Starts::new(&Shop::new(&pair.a));
+    for name in ["one", "two"] {
+        starts.shop.name(1).await;
+        starts.rename(1, name).await;
+        let shop = starts.shop.clone();
+        let read = there(starts.task(), async move {
+            let name = shop.name(1).await;
+            (name, status_of(&shop, 1).await)
+        });
+        let (seen, status) = read.await;
+        assert_eq!(seen, name);
+        assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+        let outcomes = observe(starts.shop.get(1)).await.1;
+        assert!(matches!(outcomes[0].status, Status::Hit { .. }));
+    }
+}
+
+async fn a_task_that_outlives_a_write_inside_of_another_is_part_of_that(pair: Pair) {
+    let starts = Starts::new(&Shop::new(&pair.a));
+    starts.rename_two().await;
+    let shop = starts.shop.clone();
+    let read = there(starts.task(), async move {
+        shop.name(1).await;
+        status_of(&shop, 1).await
+    });
+    let status = read.await;
+    assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+}
+
+/// As where a task was spawned so that it goes on after the caller has hung up.
+async fn a_task_goes_on_with_a_write_that_was_dropped(pair: Pair) {
+    let starts = Starts::new(&Shop::new(&pair.a));
+    let mut write = Box::pin(starts.never_end(1));
+    while starts.task.lock().expect("sound").is_none() {
+        assert!(futures_util::poll!(&mut write).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(write);
+    let shop = starts.shop.clone();
+    let status = there(starts.task(), async move {
+        shop.commit(1, "new");
+        assert_eq!(shop.name(1).await, "new");
+        status_of(&shop, 1).await
+    });
+    assert_eq!(status.await, Status::Bypass(BypassReason::OwnWrite));
+}
+
+async fn a_task_that_outlives_a_request_is_no_part_of_it(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let read = |task: &mpsc::UnboundedSender<Job>| {
+        let shop = shop.clone();
+        there(task.clone(), async move { shop.name(1).await })
+    };
+    let request = pair.a.request(async {
+        let task = runs_inside();
+        assert_eq!(read(&task).await, "user 1");
+        // Not heard of by the request, which goes on to see what it has seen.
+        let other = other.clone();
+        let write = async move { other.rename(1, "new").await };
+        tokio::spawn(write).await.expect("done").expect("written");
+        assert_eq!(read(&task).await, "user 1");
+        assert_eq!(shop.name(1).await, "user 1");
+        task
+    });
+    let task = request.await;
+    for name in ["new", "newer"] {
+        eventually(Duration::from_secs(20), async || read(&task).await == name).await;
+        other.rename(1, "newer").await.expect("written");
+    }
+    // A request inside of the task is one of its own.
+    let (cache, shop) = (pair.a.clone(), shop.clone());
+    let request = async move {
+        let request = cache.request(async {
+            shop.name(1).await;
+            shop.commit(1, "newest");
+            shop.name(1).await
+        });
+        request.await
+    };
+    assert_eq!(there(task.clone(), request).await, "newer");
+}
+
+/// Until the invalidation is delivered, the old entry is still there.
+#[tokio::test]
+async fn a_task_that_outlives_a_body_sees_what_it_has_written_until_that_is_invalidated() {
+    bounded(async {
+        let server = RedisServer::start();
+        let starts = Starts::new(&Shop::new(&Cache::new(over(&server)).await));
+        starts.shop.name(1).await;
+        // Of its two connections only that of the write is paused.
+        crate::runtimes::connect(&starts.shop, &server, 1).await;
+        server.cli(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+        let mut write = Box::pin(starts.rename(1, "new"));
+        while !starts.has_ended.load(Ordering::SeqCst) {
+            assert!(futures_util::poll!(&mut write).is_pending());
+            tokio::task::yield_now().await;
+        }
+        let shop = starts.shop.clone();
+        let name = there(starts.task(), async move { shop.name(1).await });
+        assert_eq!(name.await, "new");
+        server.cli(&["CLIENT", "UNPAUSE"]);
+        write.await;
+        let shop = starts.shop.clone();
+        eventually(Duration::from_secs(20), async || {
+            let shop = shop.clone();
+            let read = async move {
+                assert_eq!(shop.name(1).await, "new");
+                status_of(&shop, 1).await
+            };
+            matches!(there(starts.task(), read).await, Status::Hit { .. })
+        })
+        .await;
+    })
+    .await;
+}
+
+/// As where a runtime with such tasks is kept in a thread-local.
+#[test]
+fn a_future_that_inherits_is_dropped_while_its_thread_ends() {
+    thread_local! {
+        static FIRST: RefCell<Vec<Boxed<'static, ()>>> = const { RefCell::new(Vec::new()) };
+        static LAST: RefCell<Vec<Boxed<'static, ()>>> = const { RefCell::new(Vec::new()) };
+    }
+    struct Holds(Cache);
+    impl Holds {
+        #[invalidates("users", id = id, cache = self.0)]
+        async fn hold(&self, id: i64) {
+            let _ = id;
+            for kept in [&FIRST, &LAST] {
+                kept.with_borrow_mut(|kept| kept.push(Box::pin(inherit(std::future::pending()))));
+            }
+        }
+    }
+    // One of the two is dropped after what is around the futures.
+    let thread = std::thread::spawn(|| {
+        FIRST.with_borrow(|_| ());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let cache = Cache::new(patient().local_mb(16)).await;
+            let holds = Holds(cache.clone());
+            let inside = cache.request(cache.with_key("locale", &"de", refresh(holds.hold(1))));
+            cache.scope(inside).await;
+        });
+        FIRST.with_borrow(|kept| assert_eq!(kept.len(), 1));
+    });
+    assert!(thread.join().is_ok());
 }
 
 /// A change is not made on the strength of a local entry, which may be behind.

@@ -55,7 +55,7 @@ fn reads(connection: &str) -> bool {
 }
 
 /// Reads until the runtime that calls has a connection. `others` is how many there are without it.
-async fn connect(shop: &Shop, server: &RedisServer, others: usize) {
+pub(crate) async fn connect(shop: &Shop, server: &RedisServer, others: usize) {
     eventually(TEST_TIMEOUT, async || {
         hits(shop, MANY).await;
         let connections = connections(server);

@@ -153,6 +153,7 @@ impl WriteInProgress {
             write, announced, ..
         }) = transaction::defer(cache, deferred)
         else {
+            guard.keep_alive.never_ends();
             return;
         };
         if let Some(write) = &write
@@ -353,6 +354,7 @@ impl Drop for Guard {
                     in_doubt: InDoubt::Dropped,
                     announced: self.announced().zip(self.withdrawal()),
                 };
+                self.keep_alive.never_ends();
                 if transaction::defer(&self.cache, deferred).is_some()
                     && !crate::base::mutation::is_active("no-guard")
                 {

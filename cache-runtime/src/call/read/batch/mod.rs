@@ -259,6 +259,7 @@ where
         let mut returned = kept_alive.await;
         drop(loading);
         let is_private = keep_alive.is_private();
+        drop(keep_alive);
         if let Some((_, first)) = calls.first() {
             first.loaded_for(began.elapsed(), returned.has_failed());
         }

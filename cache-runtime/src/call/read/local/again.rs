@@ -126,6 +126,7 @@ impl PreparedCall {
         /// Scopes in which a call needs more than its entry.
         const AROUND: ScopeFlags = ScopeFlags::MODE
             .and(ScopeFlags::STRICT)
+            .and(ScopeFlags::BODY)
             .and(ScopeFlags::TRANSACTION)
             .and(ScopeFlags::MEMO_OF_ALL)
             .and(ScopeFlags::KEY);
