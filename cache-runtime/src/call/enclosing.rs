@@ -267,6 +267,18 @@ pub(crate) fn is_in_load(cache: &Engine) -> bool {
     frames.any(|frame| frame.cache == cache.id && matches!(frame.body, Body::Load(..)))
 }
 
+/// Whether a write of this cache is running around this call.
+pub(crate) fn is_in_write(cache: &Engine) -> bool {
+    if !is_inside() {
+        return false;
+    }
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return false;
+    };
+    let mut frames = around.running();
+    frames.any(|frame| frame.cache == cache.id && !frame.is_load())
+}
+
 /// The leases of the loads of this cache that are running around this call.
 pub(crate) fn leases(cache: &Engine) -> Vec<Nonce> {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {

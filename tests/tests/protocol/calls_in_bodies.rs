@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use cache_runtime::{
@@ -24,6 +25,7 @@ over_each_store! {
     a_write_inside_a_write_bars_for_both;
     values_loaded_inside_a_write_are_kept_for_nobody;
     nothing_old_is_served_right_after_a_write_was_dropped;
+    a_write_waits_for_no_load_that_may_have_begun_before_it;
     a_write_sees_what_it_has_written_in_tasks_that_inherit_it;
     tasks_inherit_what_is_around_them;
     a_task_that_outlives_a_load_is_no_part_of_it;
@@ -132,6 +134,38 @@ impl Desk<'_> {
     async fn card(&self, id: i64) -> String {
         load.depends_on("users", id);
         self.0.committed(id)
+    }
+
+    /// It reads, and names only later what it depends on.
+    #[cached(resource = "cards", op = "late", ttl = 300, context = load, cache = self.cache())]
+    async fn late_card(&self, id: i64) -> String {
+        let name = self.0.committed(id);
+        if let Some(gate) = &self.0.read_gate {
+            gate.pass().await;
+        }
+        load.depends_on("users", id);
+        name
+    }
+
+    /// Its body may wait for a load that has begun before.
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn rename_and_show(&self, id: i64, name: &str, gate: &Gate) -> String {
+        self.0.commit(id, name);
+        let mut card = Box::pin(self.late_card(id));
+        let is_waiting = || {
+            let functions = self.cache().functions();
+            let late = functions.iter().find(|it| it.op == "late");
+            late.is_some_and(|it| it.waiting > 0)
+        };
+        while !is_waiting() {
+            if let Poll::Ready(card) = futures_util::poll!(&mut card) {
+                gate.open();
+                return card;
+            }
+            tokio::task::yield_now().await;
+        }
+        gate.open();
+        card.await
     }
 
     /// It reads what it does not say to depend on.
@@ -308,6 +342,22 @@ async fn values_loaded_inside_a_write_are_kept_for_nobody(pair: Pair) {
         assert_eq!(desk.badge_past_the_cache(1).await, "user 1");
         assert_eq!(desk.badge_of_many_past_the_cache(1).await, "user 1");
         assert_eq!(desk.badge_in_a_transaction(1).await, "user 1");
+    }
+}
+
+async fn a_write_waits_for_no_load_that_may_have_begun_before_it(pair: Pair) {
+    for id in [1, 2] {
+        let shop = Shop::new(&pair.a);
+        let gate = Gate::new();
+        let gated = shop.with_read_gate(&gate);
+        let write = async {
+            gate.arrival().await;
+            Desk(&shop).rename_and_show(id, "new", &gate).await
+        };
+        let gated = Desk(&gated);
+        let (old, new) = tokio::join!(gated.late_card(id), write);
+        assert_eq!((old, &*new), (format!("user {id}"), "new"));
+        assert_eq!(Desk(&shop).late_card(id).await, "new");
     }
 }
 

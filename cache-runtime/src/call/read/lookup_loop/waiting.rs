@@ -50,7 +50,8 @@ impl LookupLoop<'_> {
         }
     }
 
-    /// Waits for another caller's load. Returns `None` if that caller has gone.
+    /// Waits for another caller's load. Returns `None` if that caller has gone, or the entry has to
+    /// be looked at.
     pub(in crate::call::read) fn wait_for_result(
         &mut self,
         waiter: Waiter,
@@ -58,6 +59,10 @@ impl LookupLoop<'_> {
     ) -> impl Future<Output = Option<Action>> + use<> {
         self.call_budget.renew();
         let counted = Waiting::new(self.call.resource.function());
+        // The load may have begun before the write around this call, and name only now that it
+        // depends on what was written. The entry lists it.
+        let is_in_write = enclosing::is_in_write(&self.call.cache)
+            && !mutation::is_active("loads-joined-inside-of-writes");
         // A caller that has nothing else to serve would have to wait for a permit itself.
         let in_turn = (self.call.max_loads > 0 && self.fallback.is_none())
             .then_some(self.call.cache.config.wait)
@@ -69,6 +74,7 @@ impl LookupLoop<'_> {
                 WaitResult::LoadResult(LoadResult::Failure) => {
                     Some(Action::Bypass(BypassReason::LoadFailed))
                 }
+                WaitResult::LoadResult(_) if is_in_write => None,
                 WaitResult::LoadResult(load_result) => Some(Action::Joined(load_result)),
                 WaitResult::Gone => None,
                 WaitResult::TimedOut => Some(Action::Bypass(BypassReason::WaitLimit)),
