@@ -263,14 +263,18 @@ impl Plan {
 
     /// Whether serde's code may read fields of the type without a request: behind `flatten`, or of a
     /// part that takes any value.
-    pub(super) fn has_unasked_fields(&self) -> bool {
+    fn has_unasked_fields(&self) -> bool {
         self.guesses || !self.takers.is_empty()
     }
 
+    /// Whether the names that a value is written with belong to the shape. A value that was made to
+    /// ask one part shows nothing new.
+    pub(super) fn wants_names(&self) -> bool {
+        self.question.is_none() && self.has_unasked_fields()
+    }
+
     pub(super) fn is_written(&mut self, name: PathHash) {
-        if self.question.is_none() {
-            self.written.insert(name);
-        }
+        self.written.insert(name);
     }
 
     /// The shape, as far as it has been found.

@@ -34,18 +34,58 @@ differ_when_written! {
         { pub(super) struct T { all: Vec<F> } pub(super) struct F { a: u64, #[serde(flatten)] s: S } pub(super) struct S { id: u32, #[serde(default)] on: bool } }
 }
 
-/// Its values are written in another order each time, and its keys are values.
+/// The keys of a map are values, and are written in another order each time.
 #[test]
-fn maps_have_no_names() {
-    use std::collections::HashMap;
+fn keys_of_a_map_are_no_names() {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
     #[derive(Serialize, Deserialize)]
     struct T {
         #[serde(flatten)]
         rest: HashMap<String, u8>,
+        #[serde(default = "other_keys")]
         of: HashMap<u8, String>,
     }
-    assert_eq!(
-        probe::run_and_write::<T>().hash,
-        probe::run_and_write::<T>().hash
-    );
+    fn other_keys() -> HashMap<u8, String> {
+        static LAST: AtomicU8 = AtomicU8::new(0);
+        let key = || LAST.fetch_add(1, Ordering::Relaxed);
+        (0..2).map(|_| (key(), String::new())).collect()
+    }
+    let shape = probe::run_and_write::<T>();
+    assert_ne!(shape, probe::run::<T>(), "names are part of the shape");
+    assert_eq!(shape, probe::run_and_write::<T>());
+}
+
+/// A made-up value may break a rule that the type's `Serialize` relies on.
+#[test]
+fn a_serialize_that_panics_hides_no_variant() {
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    struct T<X> {
+        #[serde(flatten)]
+        s: S,
+        kind: Kind<X>,
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    struct S {
+        id: u8,
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    enum Kind<X> {
+        A,
+        B,
+        C,
+        D,
+        E,
+        // The last one that is read.
+        F(X),
+    }
+    impl<X> Serialize for T<X> {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            panic!("on purpose")
+        }
+    }
+    assert_ne!(find::<T<u8>>().0.hash, find::<T<i8>>().0.hash);
 }

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -121,11 +122,11 @@ impl<'de> Deserialize<'de> for Never {
     }
 }
 
-struct Panics;
+struct Panics<T>(PhantomData<T>);
 
-impl<'de> Deserialize<'de> for Panics {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Panics<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        u8::deserialize(from)?;
+        T::deserialize(from)?;
         panic!("on purpose")
     }
 }
@@ -146,7 +147,8 @@ fn only_what_takes_anything_guesses() {
 
 #[test]
 fn a_type_that_panics_has_a_shape() {
-    assert_eq!(hash::<Panics>(), probe::run::<Panics>().hash);
+    assert_eq!(hash::<Panics<u8>>(), probe::run::<Panics<u8>>().hash);
+    assert_ne!(hash::<Panics<u8>>(), hash::<Panics<u16>>());
 }
 
 /// Types that contain themselves in ways that a probe does not see as such.
@@ -222,6 +224,7 @@ mod endless {
 macro_rules! ends {
     ($($type:ty)*) => {$(
         assert_eq!(hash::<$type>(), probe::run::<$type>().hash, stringify!($type));
+        assert_ne!(hash::<$type>(), Schema::NONE.hash, stringify!($type));
     )*};
 }
 
