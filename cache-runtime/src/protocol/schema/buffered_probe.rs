@@ -109,6 +109,9 @@ enum Task {
     },
 }
 
+/// The errors about each kind of value.
+type ErrorsByKind = Vec<(SampleValue, Vec<DeserializeError>)>;
+
 /// Asks one part.
 pub(super) struct BufferedProbe<'a> {
     /// Returns the part's errors about a value; `None` if it can't be asked any more.
@@ -182,6 +185,19 @@ impl<'a> BufferedProbe<'a> {
         Some(errors)
     }
 
+    /// The same without those that come in any case.
+    fn new_errors_for(
+        &mut self,
+        at: &Place,
+        kind: &str,
+        value: SampleValue,
+        known: &[DeserializeError],
+    ) -> Option<Vec<DeserializeError>> {
+        let mut errors = self.errors_for(at, kind, value)?;
+        errors.retain(|error| !known.contains(error));
+        Some(errors)
+    }
+
     fn element(
         &mut self,
         around: Place,
@@ -210,12 +226,35 @@ impl<'a> BufferedProbe<'a> {
         Some(())
     }
 
-    /// The errors about each kind of value here.
-    fn value(
-        &mut self,
-        at: &Place,
-        known: &[DeserializeError],
-    ) -> Option<Vec<(SampleValue, Vec<DeserializeError>)>> {
+    /// Asks about a value here, and what may be in it. Returns the errors about each kind of value.
+    fn value(&mut self, at: &Place, known: &[DeserializeError]) -> Option<ErrorsByKind> {
+        let errors_by_kind = self.errors_by_kind(at, known)?;
+        let [(_, nothing), (_, text), .., (_, list), (_, map)] = &errors_by_kind[..] else {
+            return Some(errors_by_kind);
+        };
+        if at.steps.len() >= DEPTH {
+            return Some(errors_by_kind);
+        }
+        self.variants(at, known, text)?;
+        self.elements(at, known, list)?;
+        if self.is_map(at, known, map)? {
+            let met = hash_of(&errors_by_kind);
+            if at.around.iter().filter(|it| **it == met).count() < INSIDE {
+                let is_adjacent = nothing.iter().any(DeserializeError::is_of_adjacent_tag);
+                let mut at = at.clone();
+                at.around.push(met);
+                self.tasks.push_back(Task::Fields {
+                    at,
+                    given: Vec::new(),
+                    is_adjacent,
+                });
+            }
+        }
+        Some(errors_by_kind)
+    }
+
+    /// The errors about each kind of value here, without those that come in any case.
+    fn errors_by_kind(&mut self, at: &Place, known: &[DeserializeError]) -> Option<ErrorsByKind> {
         let mut is_taken = false;
         let mut errors_by_kind = Vec::new();
         let kinds = [
@@ -231,19 +270,22 @@ impl<'a> BufferedProbe<'a> {
             if is_taken && matches!(kind, "bool" | "float") {
                 continue;
             }
-            let mut errors = self.errors_for(at, kind, sample.clone())?;
-            errors.retain(|error| !known.contains(error));
+            let errors = self.new_errors_for(at, kind, sample.clone(), known)?;
             is_taken |= errors
                 .iter()
                 .any(|it| matches!(it, DeserializeError::Twice(_)));
             errors_by_kind.push((sample, errors));
         }
-        let [(_, nothing), (_, text), .., (_, list), (_, map)] = &errors_by_kind[..] else {
-            return Some(errors_by_kind);
-        };
-        if at.steps.len() >= DEPTH {
-            return Some(errors_by_kind);
-        }
+        Some(errors_by_kind)
+    }
+
+    /// The variants that a text may be. `text` has the errors about a text.
+    fn variants(
+        &mut self,
+        at: &Place,
+        known: &[DeserializeError],
+        text: &[DeserializeError],
+    ) -> Option<()> {
         let variants: BTreeSet<_> = text.iter().flat_map(DeserializeError::variants).collect();
         for name in variants.into_iter().take(NAMES) {
             let errors = self.errors_for(at, name, SampleValue::Text(name))?;
@@ -258,40 +300,41 @@ impl<'a> BufferedProbe<'a> {
                 });
             }
         }
-        // A type that is no list, or no map, has the same errors about each.
-        let mut one = self.errors_for(at, "one", SampleValue::List(vec![SampleValue::Nothing]))?;
-        one.retain(|it| !known.contains(it));
-        if one != *list {
+        Some(())
+    }
+
+    /// The elements of a list. `list` has the errors about an empty one.
+    fn elements(
+        &mut self,
+        at: &Place,
+        known: &[DeserializeError],
+        list: &[DeserializeError],
+    ) -> Option<()> {
+        // A type that is no list has the same errors about each.
+        let one = SampleValue::List(vec![SampleValue::Nothing]);
+        if self.new_errors_for(at, "one", one, known)? != list {
             self.tasks.push_back(Task::Element {
                 around: at.clone(),
                 before: Vec::new(),
                 known: known.to_vec(),
-                short: list.clone(),
+                short: list.to_vec(),
             });
         }
+        Some(())
+    }
+
+    /// Whether a map may be here. `map` has the errors about an empty one.
+    fn is_map(
+        &mut self,
+        at: &Place,
+        known: &[DeserializeError],
+        map: &[DeserializeError],
+    ) -> Option<bool> {
+        // A type that is no map has the same errors about each.
         let refused = SampleValue::Map(vec![(Name::Refused, SampleValue::Nothing)]);
-        let mut refused = self.errors_for(at, "refused", refused)?;
-        refused.retain(|it| !known.contains(it));
-        let is_map = at.steps.is_empty()
-            || refused != *map
-            || map
-                .iter()
-                .any(|it| !matches!(it, DeserializeError::Expected(_)));
-        if is_map {
-            let is_adjacent = nothing.iter().any(DeserializeError::is_of_adjacent_tag);
-            let met = hash_of(&errors_by_kind);
-            if at.around.iter().filter(|it| **it == met).count() >= INSIDE {
-                return Some(errors_by_kind);
-            }
-            let mut at = at.clone();
-            at.around.push(met);
-            self.tasks.push_back(Task::Fields {
-                at,
-                given: Vec::new(),
-                is_adjacent,
-            });
-        }
-        Some(errors_by_kind)
+        let refused = self.new_errors_for(at, "refused", refused, known)?;
+        let is_expected = |it: &DeserializeError| matches!(it, DeserializeError::Expected(_));
+        Some(at.steps.is_empty() || refused != map || !map.iter().all(is_expected))
     }
 
     fn fields(
@@ -319,26 +362,7 @@ impl<'a> BufferedProbe<'a> {
                 known: known.clone(),
             });
         }
-        // The values of a map whose keys are numbers, or texts.
-        if self.errors_for(&nowhere, "list", SampleValue::List(Vec::new()))? != known {
-            self.tasks.push_back(Task::Value {
-                at: nowhere,
-                known: known.clone(),
-            });
-        }
-        let any = inside("any", Name::Text("a"));
-        for (kind, sample) in [
-            ("nothing", SampleValue::Nothing),
-            ("list", SampleValue::List(Vec::new())),
-        ] {
-            if self.errors_for(&any, kind, sample)? != known {
-                self.tasks.push_back(Task::Value {
-                    at: any,
-                    known: known.clone(),
-                });
-                break;
-            }
-        }
+        self.values(nowhere, inside("any", Name::Text("a")), &known)?;
         let plain = self.errors_for(at, "given", SampleValue::Map(given.to_vec()))?;
         let mut missing: BTreeSet<_> = plain
             .iter()
@@ -353,41 +377,78 @@ impl<'a> BufferedProbe<'a> {
         } else if is_known {
             return Some(());
         }
+        missing.retain(|name| given.iter().all(|(given, _)| *given != Name::Text(name)));
         for name in missing {
-            if given.iter().any(|(given, _)| *given == Name::Text(name)) {
-                continue;
-            }
+            let is_asked = !(is_known || is_whole && self.names.contains(&name));
             let named = inside(name, Name::Text(name));
-            let with = |value| {
-                let mut with = given.to_vec();
-                with.push((Name::Text(name), value));
-                with
-            };
-            let errors =
-                self.errors_for(at, name, SampleValue::Map(with(SampleValue::Text("a"))))?;
-            let variants: BTreeSet<_> =
-                errors.iter().flat_map(DeserializeError::variants).collect();
-            if variants.is_empty() {
-                if !(is_known || is_whole && self.names.contains(&name)) {
+            self.named_field(at, given, name, named, is_asked.then_some(&*known))?;
+        }
+        Some(())
+    }
+
+    /// The values of a map whose keys are numbers, or texts.
+    fn values(
+        &mut self,
+        of_number: Place,
+        of_text: Place,
+        known: &[DeserializeError],
+    ) -> Option<()> {
+        let nothing = || ("nothing", SampleValue::Nothing);
+        let list = || ("list", SampleValue::List(Vec::new()));
+        for (at, kinds) in [
+            (of_number, vec![list()]),
+            (of_text, vec![nothing(), list()]),
+        ] {
+            for (kind, sample) in kinds {
+                if self.errors_for(&at, kind, sample)? != known {
                     self.tasks.push_back(Task::Value {
-                        at: named,
-                        known: known.clone(),
+                        at,
+                        known: known.to_vec(),
                     });
+                    break;
                 }
-                continue;
             }
-            for variant in variants.into_iter().take(NAMES) {
-                let given = with(SampleValue::Text(variant));
-                let at = Place {
-                    path: step(named.path, variant),
-                    ..at.clone()
-                };
-                self.tasks.push_back(Task::Fields {
-                    at,
-                    given,
-                    is_adjacent: false,
+        }
+        Some(())
+    }
+
+    /// A field that is known by its name: the tag of variants, whose fields are asked for then, or
+    /// any value, which is asked for with these `known` errors.
+    fn named_field(
+        &mut self,
+        at: &Place,
+        given: &[(Name, SampleValue)],
+        name: &'static str,
+        named: Place,
+        known: Option<&[DeserializeError]>,
+    ) -> Option<()> {
+        let with = |value| {
+            let mut with = given.to_vec();
+            with.push((Name::Text(name), value));
+            with
+        };
+        let errors = self.errors_for(at, name, SampleValue::Map(with(SampleValue::Text("a"))))?;
+        let variants: BTreeSet<_> = errors.iter().flat_map(DeserializeError::variants).collect();
+        if variants.is_empty() {
+            if let Some(known) = known {
+                self.tasks.push_back(Task::Value {
+                    at: named,
+                    known: known.to_vec(),
                 });
             }
+            return Some(());
+        }
+        for variant in variants.into_iter().take(NAMES) {
+            let given = with(SampleValue::Text(variant));
+            let at = Place {
+                path: step(named.path, variant),
+                ..at.clone()
+            };
+            self.tasks.push_back(Task::Fields {
+                at,
+                given,
+                is_adjacent: false,
+            });
         }
         Some(())
     }
