@@ -2,7 +2,7 @@
 
 use super::comparer::ValueComparer;
 use super::completeness::Completeness;
-use super::facts::{Fact, Kind, fact, keep, of_variant};
+use super::facts::{Fact, Kind, fact, keep};
 use super::reason::Reason;
 use super::record::{Data, Node};
 
@@ -16,50 +16,18 @@ impl ValueComparer {
         if node.is_trusted() {
             return self.keep_type(node);
         }
-        // An empty map that is flattened is not seen, and `Debug` shows it.
-        let is_shown = self.has_text
-            && matches!(node.data, Data::Map(..))
-            && !crate::base::mutation::is_active("empty-maps-left-out");
-        if let Some(bytes) = node.room().filter(|_| !is_shown) {
-            let ty = node.ty.to_owned();
-            return self.refuse(Reason::Room { ty, bytes });
-        }
-        if let Some(bytes) = node.beside_its_number() {
-            let ty = node.ty.to_owned();
-            return self.refuse(Reason::Larger { ty, bytes });
-        }
-        if let Some(field) = self.skips_any_value(node) {
-            let ty = node.ty.to_owned();
-            return self.refuse(Reason::Skipped { ty, field });
-        }
-        if node.may_hide() {
-            let ty = node.ty.to_owned();
-            return self.refuse(Reason::Hidden { ty });
+        if let Some(reason) = self.more_than_written(node) {
+            return self.refuse(reason);
         }
         let is_sized = node.parts().is_some();
         match &node.data {
-            Data::Leaf { size, .. } => {
-                self.keep(node, Kind::Leaf, "", *size, Completeness::All);
-                Completeness::This
-            }
-            Data::Unit | Data::UnitStruct(_) if node.is_more_than_a_unit() => {
-                let (ty, bytes) = (node.ty.to_owned(), node.size);
-                self.refuse(Reason::Larger { ty, bytes })
-            }
+            Data::Leaf { size, .. } => self.kept(node, Kind::Leaf, "", *size, Completeness::All),
             Data::Unit => Completeness::This,
+            Data::UnitStruct(name) => self.kept(node, Kind::UnitStruct, name, 0, Completeness::All),
             Data::UnitVariant(it) => {
-                let len = of_variant(it.index, 0);
-                self.keep(node, Kind::UnitVariant, it.name, len, Completeness::All);
-                Completeness::This
+                self.kept_variant(node, Kind::UnitVariant, *it, 0, Completeness::All)
             }
-            Data::UnitStruct(name) => {
-                self.keep(node, Kind::UnitStruct, name, 0, Completeness::All);
-                Completeness::This
-            }
-            Data::None => {
-                self.keep(node, Kind::Some, "", 1, Completeness::This);
-                Completeness::This
-            }
+            Data::None => self.kept(node, Kind::Some, "", 1, Completeness::This),
             Data::Some(inner) => {
                 let inside = self.size(inner);
                 self.keep(node, Kind::Some, "", 1, Completeness::This);
@@ -78,33 +46,26 @@ impl ValueComparer {
             }
             Data::NewtypeVariant(it, inner) => {
                 let inside = self.size(inner);
-                let len = of_variant(it.index, 1);
-                self.keep(node, Kind::NewtypeVariant, it.name, len, inside);
-                inside.this()
+                self.kept_variant(node, Kind::NewtypeVariant, *it, 1, inside)
             }
             Data::TupleStruct(name, said, all) => {
                 let inside = self.sizes(all);
-                self.keep(node, Kind::TupleStruct, name, *said, inside);
-                inside.this()
+                self.kept(node, Kind::TupleStruct, name, *said, inside)
             }
             Data::TupleVariant(it, said, all) => {
                 let inside = self.sizes(all);
-                let len = of_variant(it.index, *said);
-                self.keep(node, Kind::TupleVariant, it.name, len, inside);
-                inside.this()
+                self.kept_variant(node, Kind::TupleVariant, *it, *said, inside)
             }
             Data::Struct(name, fields) => {
-                let inside = self.sizes(fields.all.iter().filter_map(|(_, node)| node.as_ref()));
-                self.keep(node, Kind::Struct, name, fields.said, inside);
-                inside.this()
+                let inside = self.sizes(fields.nodes());
+                self.kept(node, Kind::Struct, name, fields.said, inside)
             }
             Data::StructVariant(it, fields) => {
-                let inside = self.sizes(fields.all.iter().filter_map(|(_, node)| node.as_ref()));
-                if fields.is_complete() {
-                    let len = of_variant(it.index, fields.said);
-                    self.keep(node, Kind::StructVariant, it.name, len, inside);
+                let inside = self.sizes(fields.nodes());
+                match fields.is_complete() {
+                    true => self.kept_variant(node, Kind::StructVariant, *it, fields.said, inside),
+                    false => inside.this(),
                 }
-                inside.this()
             }
             Data::Items(all, _) => {
                 let inside = self.sizes(all);
@@ -121,6 +82,32 @@ impl ValueComparer {
                 }
             }
         }
+    }
+
+    /// Why the value itself, apart from its parts, may hold more than was serialised of it.
+    fn more_than_written(&self, node: &Node) -> Option<Reason> {
+        let ty = || node.ty.to_owned();
+        // An empty map that is flattened is not seen, and `Debug` shows it.
+        let is_shown = self.has_text
+            && matches!(node.data, Data::Map(..))
+            && !crate::base::mutation::is_active("empty-maps-left-out");
+        if let Some(bytes) = node.room().filter(|_| !is_shown) {
+            return Some(Reason::Room { ty: ty(), bytes });
+        }
+        if let Some(bytes) = node.beside_its_number() {
+            return Some(Reason::Larger { ty: ty(), bytes });
+        }
+        if let Some(field) = self.skips_any_value(node) {
+            return Some(Reason::Skipped { ty: ty(), field });
+        }
+        if node.may_hide() {
+            return Some(Reason::Hidden { ty: ty() });
+        }
+        let is_unit = matches!(node.data, Data::Unit | Data::UnitStruct(_));
+        (is_unit && node.is_more_than_a_unit()).then(|| Reason::Larger {
+            ty: ty(),
+            bytes: node.size,
+        })
     }
 
     /// A field that a struct without a `Debug` leaves out, and whose value is not known.

@@ -3,7 +3,7 @@
 use super::comparer::ValueComparer;
 use super::completeness::Completeness;
 use super::debug_text::{Form, Shown};
-use super::facts::{Kind, of_variant};
+use super::facts::Kind;
 use super::names::{plain, usual_name};
 use super::reason::Reason;
 use super::record::{Data, Fields, Node};
@@ -27,8 +27,7 @@ impl ValueComparer {
         let is_own = shown.name == name;
         match (&node.data, &shown.form) {
             (Data::None, Form::Word) if name == "Option" => {
-                self.keep(node, Kind::Some, "", 1, Completeness::This);
-                Completeness::This
+                self.kept(node, Kind::Some, "", 1, Completeness::This)
             }
             (Data::Some(inner), Form::Tuple(items)) if name == "Option" && shown.name == "Some" => {
                 let inside = self.each([&**inner], items, node);
@@ -78,52 +77,58 @@ impl ValueComparer {
             // Its `Debug` text is that of its contents.
             (Data::Newtype(..), Form::Leaf) => self.same_or_not(node, shown),
             (Data::UnitStruct(serde_name), Form::Word) if is_own => {
-                self.keep(node, Kind::UnitStruct, serde_name, 0, Completeness::All);
-                Completeness::This
+                self.kept(node, Kind::UnitStruct, serde_name, 0, Completeness::All)
             }
+            _ => match self.variant(node, shown) {
+                Some(result) => result,
+                None => self.same_or_not(node, shown),
+            },
+        }
+    }
+
+    /// A variant of an enum that is shown as it is written. `None` for any other value.
+    fn variant(&mut self, node: &Node, shown: &Shown<'_>) -> Option<Completeness> {
+        let result = match (&node.data, &shown.form) {
             (Data::UnitVariant(it), Form::Word) => {
-                let len = of_variant(it.index, 0);
-                self.keep(node, Kind::UnitVariant, it.name, len, Completeness::All);
-                Completeness::This
+                self.kept_variant(node, Kind::UnitVariant, *it, 0, Completeness::All)
             }
             // `SocketAddr::V4` is shown as what it holds.
             (Data::NewtypeVariant(it, inner), Form::Leaf) if node.is_of_std() => {
                 let inside = self.compare(inner, shown);
-                let len = of_variant(it.index, 1);
-                self.keep(node, Kind::NewtypeVariant, it.name, len, inside);
-                inside.this()
+                self.kept_variant(node, Kind::NewtypeVariant, *it, 1, inside)
             }
             (Data::NewtypeVariant(it, inner), Form::Tuple(items)) => {
                 let inside = self.each([&**inner], items, node);
-                if items.len() == 1 {
-                    let len = of_variant(it.index, 1);
-                    self.keep(node, Kind::NewtypeVariant, it.name, len, inside);
+                match items.len() {
+                    1 => self.kept_variant(node, Kind::NewtypeVariant, *it, 1, inside),
+                    _ => inside.this(),
                 }
-                inside.this()
             }
             (Data::TupleVariant(it, said, all), Form::Tuple(items)) => {
                 let inside = self.each(all, items, node);
-                if all.len() == items.len() {
-                    let len = of_variant(it.index, *said);
-                    self.keep(node, Kind::TupleVariant, it.name, len, inside);
+                match all.len() == items.len() {
+                    true => self.kept_variant(node, Kind::TupleVariant, *it, *said, inside),
+                    false => inside.this(),
                 }
-                inside.this()
             }
             (Data::StructVariant(it, fields), Form::Fields(parts)) => {
                 let inside = self.fields(&fields.all, parts, node);
-                if fields.all.len() == parts.len() && fields.is_complete() {
-                    let len = of_variant(it.index, fields.said);
-                    self.keep(node, Kind::StructVariant, it.name, len, inside);
+                match fields.all.len() == parts.len() && fields.is_complete() {
+                    true => self.kept_variant(node, Kind::StructVariant, *it, fields.said, inside),
+                    false => inside.this(),
                 }
-                inside.this()
             }
-            (Data::StructVariant(it, fields), Form::Word) if fields.all.is_empty() => {
-                let len = of_variant(it.index, fields.said);
-                self.keep(node, Kind::StructVariant, it.name, len, Completeness::All);
-                Completeness::This
-            }
-            _ => self.same_or_not(node, shown),
-        }
+            (Data::StructVariant(it, fields), Form::Word) if fields.all.is_empty() => self
+                .kept_variant(
+                    node,
+                    Kind::StructVariant,
+                    *it,
+                    fields.said,
+                    Completeness::All,
+                ),
+            _ => return None,
+        };
+        Some(result)
     }
 
     /// A struct, or a variant of an enum that is written as one.

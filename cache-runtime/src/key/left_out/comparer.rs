@@ -1,9 +1,9 @@
 //! The result of comparing one value, and its consequences for other values.
 
 use super::completeness::Completeness;
-use super::facts::{Fact, Kind, Subject, keep};
+use super::facts::{Fact, Kind, Subject, keep, of_variant};
 use super::reason::Reason;
-use super::record::Node;
+use super::record::{Node, Variant};
 
 /// Compares values, by their text (`by_text.rs`) or by their size (`by_size.rs`), and stores what
 /// it learns about types.
@@ -91,6 +91,32 @@ impl ValueComparer {
         if node.room().is_none() && (self.has_text || is_known) {
             self.learn(node, |of| of.kind(kind, name, len), fact);
         }
+    }
+
+    /// The same, and what it says of this value.
+    pub(super) fn kept(
+        &self,
+        node: &Node,
+        kind: Kind,
+        name: &'static str,
+        len: usize,
+        inside: Completeness,
+    ) -> Completeness {
+        self.keep(node, kind, name, len, inside);
+        inside.this()
+    }
+
+    /// The same for a variant of an enum.
+    pub(super) fn kept_variant(
+        &self,
+        node: &Node,
+        kind: Kind,
+        variant: Variant,
+        len: usize,
+        inside: Completeness,
+    ) -> Completeness {
+        let len = of_variant(variant.index, len);
+        self.kept(node, kind, variant.name, len, inside)
     }
 
     pub(super) fn keep_type(&self, node: &Node) -> Completeness {

@@ -229,12 +229,12 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         {
             return ArgumentCheck::Whole;
         }
-        self.look_closely(form)
+        self.examine(form)
     }
 
     #[cold]
     #[inline(never)]
-    fn look_closely(&self, form: WrittenFor) -> ArgumentCheck {
+    fn examine(&self, form: WrittenFor) -> ArgumentCheck {
         let text = self.text();
         let seen = match &text {
             Text::Of(text) => {
@@ -258,8 +258,8 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
             // It can't be serialised, which the key reports, or is nested too deeply.
             return match text {
                 Text::Of(text) => self.apart(hash64(text.as_bytes()), None),
-                Text::None => ArgumentCheck::Unknown(not_looked_at::<T>("is nested too deeply")),
-                Text::TooLong => ArgumentCheck::Unknown(not_looked_at::<T>(TOO_LONG)),
+                Text::None => ArgumentCheck::Unknown(not_examined::<T>("is nested too deeply")),
+                Text::TooLong => ArgumentCheck::Unknown(not_examined::<T>(TOO_LONG)),
             };
         };
         if let Some(reason) = node
@@ -275,61 +275,55 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
                 None => ArgumentCheck::Unknown(reason.unknown()),
             };
         }
+        match text {
+            Text::Of(text) => self.compare_text(&node, &text),
+            Text::None => self.compare_size(&node, form),
+            Text::TooLong => ArgumentCheck::Unknown(not_examined::<T>(TOO_LONG)),
+        }
+    }
+
+    fn compare_size(&self, node: &Node, form: WrittenFor) -> ArgumentCheck {
         let mut comparer = ValueComparer::new(self.text.is_some());
-        let text = match text {
-            Text::Of(text) => Some(text),
-            Text::None => None,
-            Text::TooLong => return ArgumentCheck::Unknown(not_looked_at::<T>(TOO_LONG)),
+        match self.elements {
+            Some(elements) => elements(self.value, form, &mut |node| comparer.by_size(&node)),
+            None => comparer.by_size(node),
+        }
+        let Some(reason) = comparer.reason else {
+            return ArgumentCheck::Whole;
         };
-        let Some(text) = text else {
-            match self.elements {
-                Some(elements) => elements(self.value, form, &mut |node| comparer.by_size(&node)),
-                None => {
-                    comparer.by_size(&node);
-                }
-            }
-            let Some(reason) = comparer.reason else {
-                return ArgumentCheck::Whole;
-            };
-            return match self.hashed() {
-                Some(hash) => ArgumentCheck::Apart(hash, reason.told()),
-                None => ArgumentCheck::Unknown(reason.unknown()),
-            };
-        };
-        let shown = Shown::parse(&text);
-        let is_whole = comparer.by_text(&node, &shown);
+        match self.hashed() {
+            Some(hash) => ArgumentCheck::Apart(hash, reason.told()),
+            None => ArgumentCheck::Unknown(reason.unknown()),
+        }
+    }
+
+    fn compare_text(&self, node: &Node, text: &str) -> ArgumentCheck {
+        let mut comparer = ValueComparer::new(self.text.is_some());
+        let shown = Shown::parse(text);
+        let is_whole = comparer.by_text(node, &shown);
         let shows_more = matches!(
             comparer.reason,
             Some(Reason::Field { .. } | Reason::Variant { .. })
         );
         // Neither the text nor the serialised value contains it.
-        if !shows_more {
-            let mut sizes = ValueComparer::of_a_hint_beside_text();
-            sizes.by_size(&node);
-            let hides = |reason: &Reason| {
-                reason.is_of_a_struct() || is_whole && reason.is_beside_a_number()
+        if !shows_more && let Some(reason) = hidden_by_both(node, is_whole) {
+            return match self.hashed().filter(|_| reason.is_beside_a_number()) {
+                Some(hash) => ArgumentCheck::Apart(hash ^ hash64(text.as_bytes()), None),
+                None => ArgumentCheck::Unknown(reason.unknown()),
             };
-            if let Some(reason) = sizes.reason.filter(hides) {
-                return match self.hashed().filter(|_| reason.is_beside_a_number()) {
-                    Some(hash) => ArgumentCheck::Apart(hash ^ hash64(text.as_bytes()), None),
-                    None => ArgumentCheck::Unknown(reason.unknown()),
-                };
-            }
         }
-        match is_whole {
-            true => ArgumentCheck::Whole,
-            false => {
-                if comparer.is_hidden
-                    && self.hash.is_none()
-                    && !crate::base::mutation::is_active("hidden-parts-trusted")
-                    && let Some(reason) = comparer.reason
-                {
-                    return ArgumentCheck::Unknown(reason.unknown());
-                }
-                let text = Unordered::of(&node, &shown).hash(&shown);
-                self.apart(text, comparer.reason.and_then(|reason| reason.told()))
-            }
+        if is_whole {
+            return ArgumentCheck::Whole;
         }
+        if comparer.is_hidden
+            && self.hash.is_none()
+            && !crate::base::mutation::is_active("hidden-parts-trusted")
+            && let Some(reason) = comparer.reason
+        {
+            return ArgumentCheck::Unknown(reason.unknown());
+        }
+        let text = Unordered::of(node, &shown).hash(&shown);
+        self.apart(text, comparer.reason.and_then(|reason| reason.told()))
     }
 
     /// `Debug` shows a part that is not serialised. It may hide what is in it, such as a secret,
@@ -363,6 +357,16 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
     }
 }
 
+/// What the size of a value shows, and neither its text nor what was serialised of it. `is_whole`:
+/// whether these two agree.
+fn hidden_by_both(node: &Node, is_whole: bool) -> Option<Reason> {
+    let mut sizes = ValueComparer::of_a_hint_beside_text();
+    sizes.by_size(node);
+    let hides =
+        |reason: &Reason| reason.is_of_a_struct() || is_whole && reason.is_beside_a_number();
+    sizes.reason.filter(hides)
+}
+
 /// The text of a value's `Debug`.
 enum Text {
     Of(String),
@@ -376,7 +380,7 @@ enum Text {
 const LONGEST_TEXT: usize = 256 * 1024;
 const TOO_LONG: &str = "shows more than 256 KiB of itself";
 
-fn not_looked_at<T: ?Sized>(why: &str) -> String {
+fn not_examined<T: ?Sized>(why: &str) -> String {
     let ty = std::any::type_name::<T>();
     format!("`{ty}` {why}, so whether it is serialised as a whole is not known")
 }
