@@ -68,20 +68,29 @@ impl CacheConfig {
     }
 
     fn read(mut vars: Vars) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
-
         vars.warn_of_mistakes();
+        let config = Self::default()
+            .with_shared_tier(&mut vars)
+            .with_ttls(&mut vars)
+            .with_tiers(&mut vars)
+            .with_stale_policy(&mut vars)
+            .with_limits(&mut vars);
+        vars.finish(config)
+    }
+
+    /// Redis or Memcached.
+    fn with_shared_tier(mut self, vars: &mut Vars) -> Self {
         let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean);
         // An unusable value may have been meant to turn Redis on, so problems below are not
         // excused.
         let is_off = enabled == Some(false) || !vars.is_set("REDIS_ENABLED");
         let enabled = enabled.unwrap_or(false);
         let before = vars.problems.len();
-        let redis = redis_from_vars(&mut vars);
+        let redis = redis_from_vars(vars);
         if is_off {
             vars.ignore_problems(before, "Redis is off");
         }
-        config.redis = enabled.then_some(redis);
+        self.redis = enabled.then_some(redis);
         if enabled && !cfg!(feature = "redis") {
             vars.report(
                 "REDIS_ENABLED",
@@ -104,14 +113,19 @@ impl CacheConfig {
                     "nothing, because this program was built without the feature `memcached`",
                 );
             }
-            config.memcached = Some(memcached);
+            self.memcached = Some(memcached);
         }
+        self
+    }
+
+    /// The times to live.
+    fn with_ttls(mut self, vars: &mut Vars) -> Self {
         if let Some(ttl) = vars.take("CACHE_TTL", SECONDS, seconds) {
-            config.default_ttl = ttl;
+            self.default_ttl = ttl;
         }
         for (variable, resource) in vars.with_prefix("CACHE_TTL_") {
             if let Some(ttl) = vars.take(&variable, SECONDS, seconds) {
-                let earlier = config.ttl_by_resource.insert(normalised(&resource), ttl);
+                let earlier = self.ttl_by_resource.insert(normalised(&resource), ttl);
                 if earlier.is_some_and(|earlier| earlier != ttl) {
                     tracing::warn!(
                         variable,
@@ -120,40 +134,50 @@ impl CacheConfig {
                 }
             }
         }
+        self
+    }
+
+    /// The keys and the sizes and limits of the tiers.
+    fn with_tiers(mut self, vars: &mut Vars) -> Self {
         if let Some(namespace) = vars.take(
             "CACHE_NAMESPACE",
             "letters, digits and `_-.:`, and one `{tag}` that keeps all in one slot of a cluster",
             namespace,
         ) {
-            config.namespace = namespace;
+            self.namespace = namespace;
         }
         if let Some(megabytes) = vars.take(
             "CACHE_LOCAL_MB",
             "whole megabytes, 0 for none, up to 1048576",
             megabytes,
         ) {
-            config = config.local_mb(megabytes);
+            self = self.local_mb(megabytes);
         }
         if let Some(staleness) = vars.take(
             "CACHE_LOCAL_MAX_STALENESS",
             "seconds, 0.05 to 3600",
             staleness,
         ) {
-            config = config.local_max_staleness(staleness);
+            self = self.local_max_staleness(staleness);
         }
         if let Some(secret) = vars.take("CACHE_HASH_KEY", "a secret", |text| Some(text.to_owned()))
         {
-            config = config.hash_key(&secret);
+            self = self.hash_key(&secret);
         }
         if let Some(budget) =
             vars.take("CACHE_TIMEOUT_MS", "milliseconds, 1 to 60000", milliseconds)
         {
-            config.command_budget = budget;
+            self.command_budget = budget;
         }
         if let Some(trust) = vars.take("CACHE_TRUST_RESTART", TRUE_OR_FALSE, boolean) {
-            config.trust_restart = trust;
+            self.trust_restart = trust;
         }
-        let stale_policy = &mut config.stale_policy;
+        self
+    }
+
+    /// The defaults of what is served after its time.
+    fn with_stale_policy(mut self, vars: &mut Vars) -> Self {
+        let stale_policy = &mut self.stale_policy;
         if let Some(time) = vars.take("CACHE_STALE_IF_ERROR", SECONDS_OR_0, seconds_or_0) {
             stale_policy.stale_if_error = time;
         }
@@ -173,20 +197,25 @@ impl CacheConfig {
         if let Some(part) = vars.take("CACHE_JITTER", "a number, 0 to 1", number_to(1.0)) {
             stale_policy.jitter = part;
         }
+        self
+    }
+
+    /// What is stored, and what is compared with its function.
+    fn with_limits(mut self, vars: &mut Vars) -> Self {
         let size = "a size such as 16k, 512k or 1m, in a program with the feature `zstd`";
         if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {
-            config.compress_over = Some(bytes);
+            self.compress_over = Some(bytes);
         }
         let size = "bytes, 512k or 1m, up to 8m, since a larger value is not read back, and not 0";
         if let Some(limit) = vars.take("CACHE_VALUE_LIMIT", size, |text| {
             bytes(text).filter(|it| *it > 0)
         }) {
-            config.value_limit = limit;
+            self.value_limit = limit;
         }
         if let Some(part) = vars.take("CACHE_AUDIT", "a number, 0 to 1", number_to(1.0)) {
-            config = config.audit(part);
+            self = self.audit(part);
         }
-        vars.finish(config)
+        self
     }
 }
 

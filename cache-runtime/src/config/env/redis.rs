@@ -10,34 +10,9 @@ use crate::config::url::from_url;
 use crate::config::{HostPort, RedisConfig, SentinelConfig};
 
 pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
-    let defaults = RedisConfig::default();
     let tls = vars.take("REDIS_TLS", TRUE_OR_FALSE, boolean);
     let before = vars.problems.len();
-    let link = vars.value("REDIS_PORT").and_then(service_link);
-    let address = match (
-        vars.take("REDIS_HOST", "a host name or address", host_name),
-        link,
-    ) {
-        // The link of a service named `redis`. It applies if `REDIS_HOST` is that service's name or
-        // address, and not if `REDIS_HOST` is another host.
-        (Some(host), Some((linked, port))) => match host == linked || is_redis_service(&host) {
-            true => (host, Some(port)),
-            false => {
-                tracing::warn!(
-                    variable = "REDIS_PORT",
-                    port = defaults.port,
-                    "REDIS_PORT is the address of a Kubernetes service, and REDIS_HOST names \
-                     another host; the default port is used"
-                );
-                (host, None)
-            }
-        },
-        (None, Some((linked, port))) => (linked, Some(port)),
-        (host, None) => {
-            let port = vars.take("REDIS_PORT", "a port, 1 to 65535", port);
-            (host.unwrap_or(defaults.host), port)
-        }
-    };
+    let (host, port) = host_and_port(vars);
     // They name the servers, and leave the rest to the other variables.
     for named in ["REDIS_CLUSTER", "REDIS_SENTINELS"] {
         if vars.is_set(named) {
@@ -45,8 +20,8 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         }
     }
     let parts = RedisConfig {
-        host: address.0,
-        port: address.1.unwrap_or(defaults.port),
+        host,
+        port,
         db: vars
             .take("REDIS_DB", "a database number, 0 or more", |text| {
                 text.parse().ok()
@@ -62,45 +37,7 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     }
     let redis = match vars.text("REDIS_URL") {
         None => parts,
-        Some(url) => match from_url(&url) {
-            Ok(mut redis) => {
-                if redis.tls && tls == Some(false) {
-                    tracing::warn!(
-                        variable = "REDIS_TLS",
-                        "REDIS_TLS is false, and REDIS_URL asks for TLS, which is used"
-                    );
-                }
-                redis.tls |= parts.tls;
-                let overridden: Vec<_> = [
-                    "REDIS_HOST",
-                    "REDIS_PORT",
-                    "REDIS_DB",
-                    "REDIS_USERNAME",
-                    "REDIS_PASSWORD",
-                ]
-                .into_iter()
-                .filter(|name| vars.is_set(name))
-                .collect();
-                if !overridden.is_empty() {
-                    warn_of_overridden("REDIS_URL", &overridden);
-                }
-                redis
-            }
-            Err(reason) => {
-                let reason = match is_quoted(&url) {
-                    true => "it is in quotation marks".to_owned(),
-                    false => reason,
-                };
-                // The URL may hold a password, so it is not shown.
-                vars.problems.push(format!(
-                    "REDIS_URL is not usable: {reason}; it may hold \
-                     redis://[user:password@]host[:port][/db], or \
-                     redis-sentinel://[user:password@]host[:port],host[:port]/master[/db], \
-                     and rediss:// or rediss-sentinel:// for TLS"
-                ));
-                parts
-            }
-        },
+        Some(url) => with_url(vars, parts, &url, tls),
     };
     let redis = with_cluster(vars, redis);
     let redis = with_sentinels(vars, redis);
@@ -113,6 +50,73 @@ pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         };
         let why = "because this program was built without the feature `redis-tls`";
         vars.report(variable, held, &format!("{may_hold}, {why}"));
+    }
+    redis
+}
+
+fn host_and_port(vars: &mut Vars) -> (String, u16) {
+    let defaults = RedisConfig::default();
+    let link = vars.value("REDIS_PORT").and_then(service_link);
+    let host = vars.take("REDIS_HOST", "a host name or address", host_name);
+    match (host, link) {
+        // The link of a service named `redis`. It applies if `REDIS_HOST` is that service's name or
+        // address, and not if `REDIS_HOST` is another host.
+        (Some(host), Some((linked, port))) => match host == linked || is_redis_service(&host) {
+            true => (host, port),
+            false => {
+                tracing::warn!(
+                    variable = "REDIS_PORT",
+                    port = defaults.port,
+                    "REDIS_PORT is the address of a Kubernetes service, and REDIS_HOST names \
+                     another host; the default port is used"
+                );
+                (host, defaults.port)
+            }
+        },
+        (None, Some(linked)) => linked,
+        (host, None) => {
+            let port = vars.take("REDIS_PORT", "a port, 1 to 65535", port);
+            (host.unwrap_or(defaults.host), port.unwrap_or(defaults.port))
+        }
+    }
+}
+
+/// The settings of a URL, in place of those of single variables.
+fn with_url(vars: &mut Vars, parts: RedisConfig, url: &str, tls: Option<bool>) -> RedisConfig {
+    let mut redis = match from_url(url) {
+        Ok(redis) => redis,
+        Err(reason) => {
+            let reason = match is_quoted(url) {
+                true => "it is in quotation marks".to_owned(),
+                false => reason,
+            };
+            // The URL may hold a password, so it is not shown.
+            vars.problems.push(format!(
+                "REDIS_URL is not usable: {reason}; it may hold \
+                 redis://[user:password@]host[:port][/db], or \
+                 redis-sentinel://[user:password@]host[:port],host[:port]/master[/db], \
+                 and rediss:// or rediss-sentinel:// for TLS"
+            ));
+            return parts;
+        }
+    };
+    if redis.tls && tls == Some(false) {
+        tracing::warn!(
+            variable = "REDIS_TLS",
+            "REDIS_TLS is false, and REDIS_URL asks for TLS, which is used"
+        );
+    }
+    redis.tls |= parts.tls;
+    let others = [
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_DB",
+        "REDIS_USERNAME",
+        "REDIS_PASSWORD",
+    ];
+    let overridden: Vec<_> = others.into_iter().filter(|it| vars.is_set(it)).collect();
+    if !overridden.is_empty() {
+        warn_of_overridden("REDIS_URL", &overridden);
     }
     redis
 }
