@@ -122,7 +122,6 @@ impl Worker {
                 () = changed(&mut connection) => true,
                 () = clock::sleep_until(wake) => false,
             };
-            let failure = self.shared.failure.lock().take();
             // Refused requests are tried only when a retry is due, or after a reconnect, however
             // often others wake this task.
             let began = clock::now();
@@ -130,22 +129,7 @@ impl Worker {
                 true => RefusedRequests::Send,
                 false => RefusedRequests::Skip,
             };
-            let stopped = match failure {
-                // A batch that a caller's task has sent is tried again after a pause, like any
-                // other.
-                Some(error)
-                    if self.shared.queue.lock().waits_for_nobody()
-                        || crate::base::mutation::is_active("refused-holds-up-others") =>
-                {
-                    Some(Stopped {
-                        error,
-                        began,
-                        until: None,
-                    })
-                }
-                // Others have come meanwhile, or everything has been sent.
-                _ => self.deliver_ready(refused_requests).await.err(),
-            };
+            let stopped = self.attempt(refused_requests, began).await;
             if let Some(connection) = &self.connection {
                 connection.want(stopped.is_some());
             }
@@ -175,22 +159,44 @@ impl Worker {
                     until: None,
                 }) => {
                     reported.pending(&self.shared);
-                    for name in self.shared.queue.lock().waiting_of() {
-                        if !warned.contains(&name) {
-                            tracing::warn!(
-                                invalidated = name,
-                                %error,
-                                "invalidations wait for the store"
-                            );
-                            warned.insert(name);
-                        }
-                    }
+                    self.warn_of_waiting(&mut warned, &error);
                     next(retry, began, &error)
                 }
                 Some(Stopped { error, began, .. }) => {
                     retry.and_then(|retry| next(Some(retry), began, &error))
                 }
             };
+        }
+    }
+
+    /// Delivers what is ready, unless a caller's task has just been refused. Returns why it stopped
+    /// before everything was delivered.
+    async fn attempt(&self, refused_requests: RefusedRequests, began: Instant) -> Option<Stopped> {
+        let failure = self.shared.failure.lock().take();
+        match failure {
+            // A batch that a caller's task has sent is tried again after a pause, like any other.
+            Some(error)
+                if self.shared.queue.lock().waits_for_nobody()
+                    || crate::base::mutation::is_active("refused-holds-up-others") =>
+            {
+                Some(Stopped {
+                    error,
+                    began,
+                    until: None,
+                })
+            }
+            // Others have come meanwhile, or everything has been sent.
+            _ => self.deliver_ready(refused_requests).await.err(),
+        }
+    }
+
+    /// Warns of each name that has not been warned of in this outage.
+    fn warn_of_waiting(&self, warned: &mut HashSet<String>, error: &Error) {
+        for name in self.shared.queue.lock().waiting_of() {
+            if !warned.contains(&name) {
+                tracing::warn!(invalidated = name, %error, "invalidations wait for the store");
+                warned.insert(name);
+            }
         }
     }
 

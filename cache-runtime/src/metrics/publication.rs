@@ -155,6 +155,25 @@ impl Publication<'_> {
     /// Returns how many calls there were.
     fn function(&mut self, resource: &str, stats: &SameOp, tier: &'static str) -> u64 {
         let of = [("resource", resource), ("op", stats.op())];
+        let calls = self.calls(of, stats, tier);
+        self.audits(of, stats);
+        self.counter(FAILED_LOADS, &of, stats.count(|it| &it.failed_loads));
+        self.gauge(
+            LOADS_IN_FLIGHT,
+            &of,
+            stats.sum(|it| it.loading.now()) as f64,
+        );
+        self.gauge(
+            CALLERS_WAITING,
+            &of,
+            stats.sum(|it| it.waiting.now()) as f64,
+        );
+        self.distributions(of, stats, tier);
+        calls
+    }
+
+    /// How calls were answered. Returns how many there were.
+    fn calls(&mut self, of: [(&'static str, &str); 2], stats: &SameOp, tier: &'static str) -> u64 {
         let mut all = 0;
         let mut calls = |this: &mut Self, outcome, tier, reason, count| {
             let how = [("outcome", outcome), ("tier", tier), ("reason", reason)];
@@ -198,18 +217,11 @@ impl Publication<'_> {
             let count = stats.count(|it| &it.bypasses[reason as usize]);
             calls(self, "bypass", "", reason.as_str(), count);
         }
-        self.audits(of, stats);
-        self.counter(FAILED_LOADS, &of, stats.count(|it| &it.failed_loads));
-        self.gauge(
-            LOADS_IN_FLIGHT,
-            &of,
-            stats.sum(|it| it.loading.now()) as f64,
-        );
-        self.gauge(
-            CALLERS_WAITING,
-            &of,
-            stats.sum(|it| it.waiting.now()) as f64,
-        );
+        all
+    }
+
+    /// Durations and sizes.
+    fn distributions(&mut self, of: [(&'static str, &str); 2], stats: &SameOp, tier: &'static str) {
         let at = [of[0], of[1], ("tier", tier)];
         let local = stats.histogram(|it| it.local_lookup.snapshot());
         self.local_lookups(of, local);
@@ -233,7 +245,6 @@ impl Publication<'_> {
             stats.histogram(|it| it.sizes.snapshot()),
             1.0,
         );
-        all
     }
 
     /// In nanoseconds, and beside the lookups of a store in memory, which may have the same series.
