@@ -17,15 +17,17 @@ use syn::{Expr, FnArg, Ident, Type};
 use self::key::{key, part};
 use self::left_out::is_left_out;
 use self::values::{named, named_in_tags, one_row};
-use crate::args::{CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, TargetArgs, Ttl};
+use crate::args::{
+    CachedArgs, Common, Dependency, InvalidatesArgs, Name, Outcome, Setting, Tag, TargetArgs, Ttl,
+};
 use crate::diag::Errors;
 use crate::item::{
     Binding, Item, bindings_of, borrowed_value, impl_trait, never_fails, optional_result,
     returns_nothing,
 };
 use crate::model::{
-    Absence, AfterResult, CachedFn, Depends, Env, InvalidatesFn, Key, LocalOptions, On, Rows,
-    StalePolicy, Target,
+    Absence, AfterResult, CachedFn, ConnectionCandidate, Depends, Env, InvalidatesFn, Key,
+    LocalOptions, On, Rows, StalePolicy, Target,
 };
 use crate::tokens::{holds, mention};
 
@@ -39,26 +41,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     named_in_tags(tags_of(&args.tags), &item, errors);
     uncommitted(&args, &item, errors);
     conditional(&args, &item, errors);
-    if item.output().is_none() {
-        let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
-        errors.on(&item.sig.ident, message);
-    }
-    if let Some(borrowed) = item.output().and_then(borrowed_value) {
-        let message = match borrowed {
-            Type::Reference(_) => {
-                "a borrowed value can't be kept; return an owned one, e.g. `String` in place of `&str`"
-            }
-            _ => {
-                "a value that may borrow can't be kept; return an owned one, e.g. `String` or `Cow<'static, str>`"
-            }
-        };
-        errors.on(borrowed, message);
-    }
-    if let Some(result) = item.output().and_then(optional_result) {
-        let message =
-            "a `Result` in an `Option` is the wrong way round; return `Result<Option<T>, E>`";
-        errors.on(result, message);
-    }
+    keepable(&item, errors);
     if args.resource.is_absent() {
         errors.at(
             Span::call_site(),
@@ -68,24 +51,8 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let key = key(&args, &item, errors);
     let types = key.as_ref().map(|key| types::types(key, &args, &item));
     let detached = detached::detached(&args, &item, errors);
-    if args.strict.value() == Some(&true) && args.memo.value() == Some(&true) {
-        let message = "`memo` can't be combined with `strict`, which asks the store on each call; remove one of them";
-        errors.on(args.memo.key(), message);
-    }
-    if args.memo.value() == Some(&true) && args.batch.key().is_some() {
-        let message = "`memo` can't be combined with `batch`, of which a request remembers nothing; remove it";
-        errors.on(args.memo.key(), message);
-    }
-    of_its_own_name(&args, &item, errors);
     let in_process = args.in_process.value() == Some(&true);
-    if in_process {
-        kept_here_only(&args, errors);
-    }
-    if let (Some(option), Some(Key::Batch(_) | Key::Entity(_))) = (args.include_context.key(), &key)
-    {
-        let message = "`include_context` can't be used for single rows: `#[invalidates]` has to build the same key; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
-        errors.on(option, message);
-    }
+    combinable(&args, &item, key.as_ref(), errors);
     let reads_through = connection_candidates::to_ask_of_reads(&item, &args.autocommit, |name| {
         is_left_out(&args, name)
     });
@@ -94,19 +61,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         true => LocalOptions::InProcess,
         false => local_options(args.strict, args.local, args.local_ttl, errors),
     };
-    let (bindings, _) = item.bindings();
-    let depends = args.depends.into_value().unwrap_or_default();
-    let depends = depends
-        .into_iter()
-        .map(|on| Depends {
-            resource: on.resource,
-            row: on.id.map(|id| {
-                named("id", &id, &bindings, errors);
-                one_row(&id, &item, &bindings, errors);
-                part(&id, &bindings)
-            }),
-        })
-        .collect();
+    let depends = depends(args.depends.into_value().unwrap_or_default(), &item, errors);
     Some(CachedFn {
         key: key?,
         types: types.unwrap_or_default(),
@@ -140,6 +95,64 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     })
 }
 
+/// Checks that there is a value, and that it can be kept.
+fn keepable(item: &Item, errors: &mut Errors) {
+    if item.output().is_none() {
+        let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
+        errors.on(&item.sig.ident, message);
+    }
+    if let Some(borrowed) = item.output().and_then(borrowed_value) {
+        let message = match borrowed {
+            Type::Reference(_) => {
+                "a borrowed value can't be kept; return an owned one, e.g. `String` in place of `&str`"
+            }
+            _ => {
+                "a value that may borrow can't be kept; return an owned one, e.g. `String` or `Cow<'static, str>`"
+            }
+        };
+        errors.on(borrowed, message);
+    }
+    if let Some(result) = item.output().and_then(optional_result) {
+        let message =
+            "a `Result` in an `Option` is the wrong way round; return `Result<Option<T>, E>`";
+        errors.on(result, message);
+    }
+}
+
+/// Checks options that exclude each other, or a form of key.
+fn combinable(args: &CachedArgs, item: &Item, key: Option<&Key>, errors: &mut Errors) {
+    if args.strict.value() == Some(&true) && args.memo.value() == Some(&true) {
+        let message = "`memo` can't be combined with `strict`, which asks the store on each call; remove one of them";
+        errors.on(args.memo.key(), message);
+    }
+    if args.memo.value() == Some(&true) && args.batch.key().is_some() {
+        let message = "`memo` can't be combined with `batch`, of which a request remembers nothing; remove it";
+        errors.on(args.memo.key(), message);
+    }
+    of_its_own_name(args, item, errors);
+    if args.in_process.value() == Some(&true) {
+        kept_here_only(args, errors);
+    }
+    if let (Some(option), Some(Key::Batch(_) | Key::Entity(_))) = (args.include_context.key(), key)
+    {
+        let message = "`include_context` can't be used for single rows: `#[invalidates]` has to build the same key; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
+        errors.on(option, message);
+    }
+}
+
+fn depends(written: Vec<Dependency>, item: &Item, errors: &mut Errors) -> Vec<Depends> {
+    let (bindings, _) = item.bindings();
+    let depends = written.into_iter().map(|on| Depends {
+        resource: on.resource,
+        row: on.id.map(|id| {
+            named("id", &id, &bindings, errors);
+            one_row(&id, item, &bindings, errors);
+            part(&id, &bindings)
+        }),
+    });
+    depends.collect()
+}
+
 /// Checks a function under `#[invalidates]`; `None` if a reported mistake leaves nothing to
 /// generate.
 pub(crate) fn invalidates(
@@ -159,39 +172,14 @@ pub(crate) fn invalidates(
         has_self,
         errors,
     );
-    let mut writes_through = Vec::new();
-    if args.after_commit.value() != Some(&true) {
-        let parts = transactions::parts(&item, &args.autocommit, |_| false);
-        transactions::refuse_writes(&parts, errors);
-        let ids = args.targets.iter().filter_map(|target| target.id.value());
-        let ids: Vec<_> = ids
-            .chain(args.targets.iter().filter_map(|target| target.ids.value()))
-            .filter_map(only_ident)
-            .cloned()
-            .collect();
-        writes_through = connection_candidates::to_ask(&item, &args.autocommit, &ids);
-    } else if let Some(autocommit) = args.autocommit.key() {
-        let message = "`autocommit` can't be combined with `after_commit`, which is for functions inside a transaction; remove one of them";
-        errors.on(autocommit, message);
-    }
+    let writes_through = writes_through(&args, &item, errors);
     if args.targets.is_empty() && !args.broken_target && args.tags.is_absent() {
         errors.at(
             Span::call_site(),
             "missing a resource; name what becomes stale, e.g. `#[invalidates(\"users\")]`",
         );
     }
-    for value in args
-        .tags
-        .value()
-        .into_iter()
-        .flatten()
-        .flat_map(Tag::values)
-    {
-        if let Some(result) = mention(value.to_token_stream(), "result") {
-            let message = "a tag can't be read from `result`: after an error there is none, and what was written would stay cached; make it of the parameters, or invalidate the resource";
-            errors.on(result, message);
-        }
-    }
+    known_before(&args.tags, errors);
     let mut scope = None;
     let targets: Vec<Target> = args
         .targets
@@ -203,35 +191,8 @@ pub(crate) fn invalidates(
         result,
         kept: kept(&targets, &item),
     });
-    if args.on.is_absent()
-        && let Some(key) = args.rejected.key()
-        && item.form().is_some()
-        && item.output().is_none_or(never_fails)
-    {
-        let message = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
-        errors.on(key, message);
-    }
-    if let Some(key) = args.on.key()
-        && args.rejected.is_absent()
-        && item.form().is_some()
-        && item
-            .output()
-            .is_none_or(|ty| never_fails(ty) && !holds(ty.to_token_stream(), "Result"))
-    {
-        let message = "`on = ok` leaves errors out, and this function returns none; return a `Result`, or remove it";
-        errors.on(key, message);
-    }
-    let on = match (args.on, args.rejected) {
-        (Setting::Absent, rejected) => rejected
-            .into_value()
-            .map_or(On::Always, |judge| On::UnlessRejected(Box::new(judge))),
-        (_, Setting::Absent) => On::Ok,
-        (_, rejected) => {
-            let message = "`rejected` can't be combined with `on = ok`, which takes every error for a write that did not happen; remove one of them";
-            errors.on(rejected.key(), message);
-            On::Ok
-        }
-    };
+    may_fail(&args.on, &args.rejected, &item, errors);
+    let on = on(args.on, args.rejected, errors);
     Some(InvalidatesFn {
         env: env(args.common),
         targets,
@@ -246,6 +207,77 @@ pub(crate) fn invalidates(
     })
 }
 
+/// Refuses what may be a caller's transaction. Returns the parameters whose types the compiler is
+/// asked for.
+fn writes_through(
+    args: &InvalidatesArgs,
+    item: &Item,
+    errors: &mut Errors,
+) -> Vec<ConnectionCandidate> {
+    if args.after_commit.value() == Some(&true) {
+        if let Some(autocommit) = args.autocommit.key() {
+            let message = "`autocommit` can't be combined with `after_commit`, which is for functions inside a transaction; remove one of them";
+            errors.on(autocommit, message);
+        }
+        return Vec::new();
+    }
+    let parts = transactions::parts(item, &args.autocommit, |_| false);
+    transactions::refuse_writes(&parts, errors);
+    let ids = args.targets.iter().filter_map(|target| target.id.value());
+    let ids: Vec<_> = ids
+        .chain(args.targets.iter().filter_map(|target| target.ids.value()))
+        .filter_map(only_ident)
+        .cloned()
+        .collect();
+    connection_candidates::to_ask(item, &args.autocommit, &ids)
+}
+
+/// A tag has to be known if there is no result, too.
+fn known_before(tags: &Setting<Vec<Tag>>, errors: &mut Errors) {
+    for value in tags_of(tags).iter().flat_map(Tag::values) {
+        if let Some(result) = mention(value.to_token_stream(), "result") {
+            let message = "a tag can't be read from `result`: after an error there is none, and what was written would stay cached; make it of the parameters, or invalidate the resource";
+            errors.on(result, message);
+        }
+    }
+}
+
+/// `rejected` and `on = ok` need errors.
+fn may_fail(on: &Setting<Outcome>, rejected: &Setting<Expr>, item: &Item, errors: &mut Errors) {
+    if on.is_absent()
+        && let Some(key) = rejected.key()
+        && item.form().is_some()
+        && item.output().is_none_or(never_fails)
+    {
+        let message = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
+        errors.on(key, message);
+    }
+    if let Some(key) = on.key()
+        && rejected.is_absent()
+        && item.form().is_some()
+        && item
+            .output()
+            .is_none_or(|ty| never_fails(ty) && !holds(ty.to_token_stream(), "Result"))
+    {
+        let message = "`on = ok` leaves errors out, and this function returns none; return a `Result`, or remove it";
+        errors.on(key, message);
+    }
+}
+
+/// After which outcomes the write invalidates.
+fn on(on: Setting<Outcome>, rejected: Setting<Expr>, errors: &mut Errors) -> On {
+    match (on, rejected) {
+        (Setting::Absent, rejected) => rejected
+            .into_value()
+            .map_or(On::Always, |judge| On::UnlessRejected(Box::new(judge))),
+        (_, Setting::Absent) => On::Ok,
+        (_, rejected) => {
+            let message = "`rejected` can't be combined with `on = ok`, which takes every error for a write that did not happen; remove one of them";
+            errors.on(rejected.key(), message);
+            On::Ok
+        }
+    }
+}
 fn tags_of(tags: &Setting<Vec<Tag>>) -> &[Tag] {
     tags.value().map(Vec::as_slice).unwrap_or_default()
 }
