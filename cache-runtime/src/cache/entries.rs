@@ -244,7 +244,7 @@ impl Cache {
                 "an invalidation of this entry is still waiting for the store; try again later",
             ));
         }
-        let lookup = call.look_at_all().await?;
+        let lookup = call.lookup_with_learnt().await?;
         if lookup.intents_until.is_some() {
             return Err(Error::new(
                 ErrorKind::Superseded,

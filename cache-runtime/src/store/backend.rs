@@ -91,7 +91,7 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// nothing. A missing generation counts as one that no entry has, so the stamp matches no
     /// entry.
     ///
-    /// The default looks, and so may create generations.
+    /// The default is a [`lookup`](Store::lookup), and so may create generations.
     async fn examine(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
         self.lookup(entry_ref).await
     }

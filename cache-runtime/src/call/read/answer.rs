@@ -200,7 +200,7 @@ impl Call {
         };
         let load = Load::new(Arc::clone(self), role, fallback);
         Answer::Run(match bypass {
-            BypassReason::WaitLimit => load.looks_again(),
+            BypassReason::WaitLimit => load.looks_up_again(),
             _ => load,
         })
     }

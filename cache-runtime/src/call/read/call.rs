@@ -210,9 +210,9 @@ impl Call {
             // The result is dropped before the next await, which would otherwise hold it. All calls
             // look up, but few find expired intents.
             Ok(lookup) if lookup.has_expired_intents(self.cache.config.longest_intent()) => {}
-            seen => return seen,
+            answer => return answer,
         }
-        Box::pin(self.prune_and_look()).await
+        Box::pin(self.prune_and_lookup()).await
     }
 
     /// Looks up the entry, and measures the time. Not an `async fn`, since many calls may wait
@@ -221,28 +221,31 @@ impl Call {
         &self,
     ) -> impl Future<Output = Result<Box<LookupReply>, Error>> + Send + use<'_> {
         let lookup = match log::is_on() {
-            true => self.traced_look(),
+            true => self.traced_lookup(),
             false => self.cache.store.lookup_boxed(self.entry_ref()),
         };
-        self.begins_to_look();
-        lookup.map(|mut looked| {
-            self.has_looked();
-            if let Ok(lookup) = &mut looked {
+        self.begins_lookup();
+        lookup.map(|mut answer| {
+            self.ends_lookup();
+            if let Ok(lookup) = &mut answer {
                 self.reads_list(lookup);
             }
-            looked
+            answer
         })
     }
 
     #[cold]
-    fn traced_look(&self) -> BoxFuture<'_, Result<Box<LookupReply>, Error>> {
+    fn traced_lookup(&self) -> BoxFuture<'_, Result<Box<LookupReply>, Error>> {
         let lookup = self.cache.store.lookup_boxed(self.entry_ref());
         Box::pin(in_span(self.lookup_span(), lookup))
     }
 
     /// Looks up generations for the call, under another key than its own. Prunes expired intents on
-    /// them first, as [`lookup`](Self::lookup) does.
-    pub(super) async fn look_at(&self, entry_ref: &EntryRef) -> Result<LookupReply, Error> {
+    /// them first, as [`lookup_in_store`](Self::lookup_in_store) does.
+    pub(super) async fn lookup_generations(
+        &self,
+        entry_ref: &EntryRef,
+    ) -> Result<LookupReply, Error> {
         let store = &self.cache.store;
         let lookup = async {
             let lookup = store.lookup(entry_ref).await?;
@@ -256,7 +259,7 @@ impl Call {
         budget.spend(lookup).await
     }
 
-    pub(super) async fn prune_and_look(&self) -> Result<Box<LookupReply>, Error> {
+    pub(super) async fn prune_and_lookup(&self) -> Result<Box<LookupReply>, Error> {
         let store = &self.cache.store;
         store.prune(self.entry_ref()).await?;
         let mut lookup = store.lookup_boxed(self.entry_ref()).await?;
@@ -265,7 +268,7 @@ impl Call {
     }
 
     /// Looks up the entry, and once more if it lists unknown dependencies.
-    pub(crate) async fn look_at_all(&self) -> Result<Box<LookupReply>, Error> {
+    pub(crate) async fn lookup_with_learnt(&self) -> Result<Box<LookupReply>, Error> {
         let knew = self.has_learnt();
         let lookup = self.lookup_in_store().await?;
         match self.has_learnt() == knew {
@@ -279,7 +282,7 @@ impl Call {
     #[cfg(feature = "admin")]
     pub(crate) async fn examine(&self) -> Result<Box<LookupReply>, Error> {
         if mutation::is_active("looking-at-an-entry-writes") {
-            return self.look_at_all().await;
+            return self.lookup_with_learnt().await;
         }
         let knew = self.has_learnt();
         let mut lookup = self.examine_once().await?;

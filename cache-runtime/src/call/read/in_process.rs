@@ -115,7 +115,7 @@ impl Call {
         self.answered(Status::Bypass(reason));
         let load = Load::new(self, LoadRole::Alone, None);
         Answer::Run(match reason {
-            BypassReason::WaitLimit => load.looks_again(),
+            BypassReason::WaitLimit => load.looks_up_again(),
             _ => load,
         })
     }
@@ -156,7 +156,7 @@ impl Call {
             deps: Arc::clone(&self.entry_ref().deps),
         };
         let lookup = async || {
-            self.look_at(&entry_ref).await.map_err(|error| {
+            self.lookup_generations(&entry_ref).await.map_err(|error| {
                 self.fault(&error);
                 BypassReason::of(&error)
             })

@@ -63,7 +63,7 @@ pub(super) struct Load {
     /// Its node in the wait-for graph, if that is not its key.
     node: Option<String>,
     /// Whether another caller may have stored the value while this one waits for a permit.
-    looks_again: bool,
+    looks_up_again: bool,
     began: Instant,
     /// Counted once the body may run.
     counted: Option<Loading>,
@@ -105,7 +105,7 @@ impl Load {
             keep_alive: KeepAlive::new(frame, renewal).within(span),
             permit: None,
             node,
-            looks_again: false,
+            looks_up_again: false,
             began: clock::now(),
             counted: None,
             audited: None,
@@ -133,8 +133,8 @@ impl Load {
 
     /// Another caller was loading the entry for longer than the wait limit. If this one has to wait
     /// for a permit as well, the value may be there by then.
-    pub(super) fn looks_again(mut self: Box<Self>) -> Box<Self> {
-        self.looks_again = true;
+    pub(super) fn looks_up_again(mut self: Box<Self>) -> Box<Self> {
+        self.looks_up_again = true;
         self
     }
 
@@ -152,7 +152,7 @@ impl Load {
             && let Some(bulkhead) = self.call.bulkhead()
         {
             let permit = self.wait_for_permit(bulkhead).await;
-            if self.looks_again
+            if self.looks_up_again
                 && !mutation::is_active("waiters-for-a-permit-load-anew")
                 && self.call.stored_meanwhile(slot).await
             {
@@ -347,7 +347,7 @@ impl Call {
             return false;
         }
         let mut budget = CallBudget::new(cache.config.command_budget);
-        let Ok(lookup) = budget.spend(self.look_at_all()).await else {
+        let Ok(lookup) = budget.spend(self.lookup_with_learnt()).await else {
             return false;
         };
         // The entry may have listed further dependencies.

@@ -130,7 +130,7 @@ impl<'a> LookupLoop<'a> {
             }
             self.read_token = call.read_token();
             let knew = call.has_learnt();
-            let began = call.timing.begins_to_look();
+            let began = call.timing.begins_lookup();
             let lookup = match self
                 .call_budget
                 .spend_running(began, call.lookup_in_store())
@@ -272,7 +272,7 @@ impl<'a> LookupLoop<'a> {
         if let Some(reason) = call.barred_from_asking() {
             return Action::Bypass(reason);
         }
-        let lookup = match self.call_budget.spend(call.look_at_all()).await {
+        let lookup = match self.call_budget.spend(call.lookup_with_learnt()).await {
             Ok(lookup) if lookup.intents_until.is_some() => {
                 return Action::Bypass(BypassReason::WriteInProgress);
             }

@@ -105,7 +105,7 @@ impl ReadPlan {
     /// Adds the id, which stays readable in the key.
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
-        self.write_id(id).look_at_stranger(id, WrittenFor::id())
+        self.write_id(id).examine_stranger(id, WrittenFor::id())
     }
 
     #[inline]
@@ -139,7 +139,7 @@ impl ReadPlan {
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         let form = WrittenFor::Programs;
-        self.write_arg(arg).look_at_stranger(arg, form)
+        self.write_arg(arg).examine_stranger(arg, form)
     }
 
     #[inline]
@@ -154,18 +154,18 @@ impl ReadPlan {
     /// Does the same as [`id`](Self::id) for a type whose `Serialize` may leave something out.
     pub fn id_of<T: KeyPart + ?Sized>(&mut self, id: Argument<'_, T>) -> &mut Self {
         self.write_id(id.value);
-        self.look_at(&id, WrittenFor::id())
+        self.examine(&id, WrittenFor::id())
     }
 
     /// Does the same as [`arg`](Self::arg) for a type whose `Serialize` may leave something out.
     pub fn arg_of<T: KeyPart + ?Sized>(&mut self, arg: Argument<'_, T>) -> &mut Self {
         self.write_arg(arg.value);
-        self.look_at(&arg, WrittenFor::Programs)
+        self.examine(&arg, WrittenFor::Programs)
     }
 
     /// Tells entries apart by the part that an argument's `Serialize` leaves out.
     #[inline]
-    fn look_at<T: KeyPart + ?Sized>(
+    fn examine<T: KeyPart + ?Sized>(
         &mut self,
         argument: &Argument<'_, T>,
         form: WrittenFor,
@@ -181,10 +181,10 @@ impl ReadPlan {
 
     /// Does the same for an argument whose type only has the name of a standard one.
     #[inline]
-    fn look_at_stranger<T: KeyPart + ?Sized>(&mut self, value: &T, form: WrittenFor) -> &mut Self {
+    fn examine_stranger<T: KeyPart + ?Sized>(&mut self, value: &T, form: WrittenFor) -> &mut Self {
         match stranger(value, form) {
             None => self,
-            Some(argument) => self.look_at(&argument, form),
+            Some(argument) => self.examine(&argument, form),
         }
     }
 

@@ -16,13 +16,13 @@ use crate::telemetry::micros;
 
 impl Call {
     /// The store is about to be asked.
-    pub(super) fn begins_to_look(&self) {
-        let began = self.timing.begins_to_look();
+    pub(super) fn begins_lookup(&self) {
+        let began = self.timing.begins_lookup();
         note(&self.timing.asked, began - self.timing.began);
     }
 
     /// The store has answered a lookup, or failed.
-    pub(super) fn has_looked(&self) {
+    pub(super) fn ends_lookup(&self) {
         let asked = noted(&self.timing.asked).unwrap_or(0);
         let asked = Duration::from_micros(asked.into());
         let took = self.timing.began.elapsed().saturating_sub(asked);

@@ -44,7 +44,7 @@ impl Timing {
     }
 
     /// When the lookup that is next begins.
-    pub(super) fn begins_to_look(&self) -> Instant {
+    pub(super) fn begins_lookup(&self) -> Instant {
         match self.asked.load(Ordering::Relaxed) {
             AT_ONCE => self.began,
             _ => clock::now(),
@@ -114,10 +114,10 @@ mod tests {
     async fn only_a_lookup_that_follows_at_once_begins_with_the_call() {
         let timing = Timing::default();
         crate::base::time::sleep(SECOND).await;
-        assert_eq!(timing.begins_to_look() - timing.began, SECOND, "of a batch");
+        assert_eq!(timing.begins_lookup() - timing.began, SECOND, "of a batch");
         timing.asks_at_once();
-        assert_eq!(timing.begins_to_look(), timing.began);
+        assert_eq!(timing.begins_lookup(), timing.began);
         note(&timing.asked, Duration::ZERO);
-        assert_eq!(timing.begins_to_look() - timing.began, SECOND, "the second");
+        assert_eq!(timing.begins_lookup() - timing.began, SECOND, "the second");
     }
 }

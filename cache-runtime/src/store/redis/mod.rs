@@ -278,8 +278,8 @@ impl Store for RedisStore {
         Self: 'l,
     {
         match self.cluster() {
-            None => self.look_at(entry_ref),
-            Some(cluster) => cluster.look_at(entry_ref),
+            None => self.lookup_one(entry_ref),
+            Some(cluster) => cluster.lookup_one(entry_ref),
         }
     }
 
@@ -294,8 +294,8 @@ impl Store for RedisStore {
         let mut lookups = Vec::with_capacity(entry_refs.len());
         for step in entry_refs.chunks(STEP) {
             lookups.append(&mut match self.cluster() {
-                Some(cluster) => cluster.look_over(step).await?,
-                None => self.look_at_all(step).await?,
+                Some(cluster) => cluster.lookup_all(step).await?,
+                None => self.lookup_all(step).await?,
             });
         }
         Ok(lookups)

@@ -204,7 +204,7 @@ impl Call {
             }
             Compared::Differs(difference) => {
                 stats.checked.add(u64::from(difference.is_random));
-                self.look_again(function, difference).await;
+                self.compare_again(function, difference).await;
             }
         }
     }
@@ -218,7 +218,7 @@ impl Call {
         }
     }
 
-    async fn look_again(&self, function: &Arc<FunctionCounters>, difference: &Difference) {
+    async fn compare_again(&self, function: &Arc<FunctionCounters>, difference: &Difference) {
         let suspect = self.suspect(function);
         let Ok(standing) = suspect.standing().await else {
             // The reason for the difference is unknown.

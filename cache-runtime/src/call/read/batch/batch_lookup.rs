@@ -101,7 +101,7 @@ pub(crate) async fn look_up<R: Gathered<S>, S, K>(
             return answered_all(answers);
         }
     }
-    let mut answers = first_look::<R::Value, K>(calls, &mut lookup_loops, leases).await;
+    let mut answers = first_lookup::<R::Value, K>(calls, &mut lookup_loops, leases).await;
     let loads = |answer: &Option<_>| matches!(answer, Some(IdAnswer::Load(_)));
     if answers.iter().any(Option::is_none) && !answers.iter().any(loads) {
         // Other callers are loading everything that is missing, and nobody waits for this batch.
@@ -164,7 +164,7 @@ fn answered_all<V>(answers: Vec<Option<IdAnswer<V>>>) -> Vec<IdAnswer<V>> {
 
 /// Looks up all ids once, and requests the leases of those that nobody is loading. `None` for ids
 /// that another caller is loading.
-async fn first_look<V: crate::Cacheable, K>(
+async fn first_lookup<V: crate::Cacheable, K>(
     calls: &[(K, Call)],
     lookup_loops: &mut [LookupLoop<'_>],
     leases: &Leases,
@@ -192,10 +192,10 @@ async fn first_look<V: crate::Cacheable, K>(
         return answers;
     }
     let mut call_budget = CallBudget::new(cache.config.command_budget);
-    let lookups = look_over(cache, asked);
-    first.begins_to_look();
+    let lookups = lookup_all(cache, asked);
+    first.begins_lookup();
     let lookups = call_budget.spend(lookups).await;
-    first.has_looked();
+    first.ends_lookup();
     let lookups = match lookups {
         Ok(lookups) => lookups,
         Err(error) => {
@@ -268,7 +268,7 @@ struct LookedUp {
 
 /// Looks up the entries of all these calls. Entries that list more dependencies than were asked for
 /// are looked up again.
-fn look_over<'c>(
+fn lookup_all<'c>(
     cache: &'c Handle,
     asked: Vec<&'c Call>,
 ) -> BoxFuture<'c, Result<Vec<LookedUp>, Error>> {
@@ -280,7 +280,8 @@ fn look_over<'c>(
             .collect();
         let mut tokens: Vec<_> = asked.iter().map(|call| call.read_token()).collect();
         let entry_refs: Vec<EntryRef> = asked.iter().map(|call| call.entry_ref().clone()).collect();
-        let mut lookups = look_at(&cache.store, cache.config.longest_intent(), &entry_refs).await?;
+        let mut lookups =
+            lookup_and_prune(&cache.store, cache.config.longest_intent(), &entry_refs).await?;
         let mut again = Vec::new();
         let places = lookups
             .iter_mut()
@@ -292,7 +293,7 @@ fn look_over<'c>(
             call.reads_list(lookup);
             if call.has_learnt() != knew {
                 (*barred, *token) = (call.bypass_reason_of_entry(), call.read_token());
-                again.push(look_again(at, call));
+                again.push(lookup_again(at, call));
             }
         }
         let again: Vec<_> = stream::iter(again)
@@ -315,7 +316,7 @@ fn look_over<'c>(
     })
 }
 
-async fn look_again(at: usize, call: &Call) -> (usize, Result<LookupReply, Error>) {
+async fn lookup_again(at: usize, call: &Call) -> (usize, Result<LookupReply, Error>) {
     (at, call.lookup_in_store().await.map(|lookup| *lookup))
 }
 
@@ -352,19 +353,19 @@ fn judged<V: crate::Cacheable>(
 }
 
 /// Looks up many entries. Ends expired intents first, as the lookup of one entry does.
-async fn look_at(
+async fn lookup_and_prune(
     store: &Arc<dyn Store>,
     longest: Duration,
     entry_refs: &[EntryRef],
 ) -> Result<Vec<LookupReply>, Error> {
-    let lookups = look_each(store, entry_refs).await?;
+    let lookups = lookup_each(store, entry_refs).await?;
     let Some(first) = expired(longest, entry_refs, &lookups).next() else {
         return Ok(lookups);
     };
     // All ids share their dependencies, so pruning one clears the shared intents. There is rarely
     // anything else.
     store.prune(first).await?;
-    let lookups = look_each(store, entry_refs).await?;
+    let lookups = lookup_each(store, entry_refs).await?;
     if expired(longest, entry_refs, &lookups).next().is_none() {
         return Ok(lookups);
     }
@@ -376,12 +377,12 @@ async fn look_at(
         .collect()
         .await;
     pruned.into_iter().collect::<Result<(), _>>()?;
-    look_each(store, entry_refs).await
+    lookup_each(store, entry_refs).await
 }
 
 /// Looks up entries with the same dependencies in few round trips. Entries whose loads have named
 /// more are looked up one by one.
-async fn look_each(
+async fn lookup_each(
     store: &Arc<dyn Store>,
     entry_refs: &[EntryRef],
 ) -> Result<Vec<LookupReply>, Error> {

@@ -167,7 +167,7 @@ impl Call {
     fn guess(&self) -> Named {
         let registered = self.cache.registry.all();
         let registered = registered.iter().map(|resource| resource.name.clone());
-        #[allow(unused_mut, reason = "only with the map")]
+        #[allow(unused_mut, reason = "only with the catalog")]
         let mut resources: BTreeSet<Box<str>> = registered.collect();
         #[cfg(feature = "map")]
         {
@@ -186,7 +186,7 @@ impl Call {
     /// The stamp of these generations; `None` while one of them has an intent, or if the store
     /// fails.
     async fn stamp_of(&self, entry_ref: &EntryRef) -> Option<Stamp> {
-        let lookup = self.look_at(entry_ref).await.ok()?;
+        let lookup = self.lookup_generations(entry_ref).await.ok()?;
         lookup.intents_until.is_none().then_some(lookup.stamp)
     }
 

@@ -55,7 +55,7 @@ impl Drop for InFlightRead<'_> {
 
 impl Cluster {
     /// Reads one entry: alone while few reads are in flight, otherwise in a batch.
-    pub(in crate::store::redis) fn look_at<'l>(
+    pub(in crate::store::redis) fn lookup_one<'l>(
         &'l self,
         entry_ref: &'l EntryRef,
     ) -> BoxFuture<'l, Result<Box<LookupReply>, Error>> {
@@ -65,7 +65,7 @@ impl Cluster {
             false => self.batcher.join(entry_ref, sent.at),
         };
         let Some(answer) = batched else {
-            return Box::pin(self.look_alone(entry_ref));
+            return Box::pin(self.lookup_alone(entry_ref));
         };
         Box::pin(async move {
             // With a time limit of its own. Once one node has answered, the batch counts as
@@ -81,7 +81,7 @@ impl Cluster {
             if let Some(lookup) = answer? {
                 return Ok(lookup);
             }
-            Box::pin(self.look_again(since, entry_ref)).await
+            Box::pin(self.lookup_again(since, entry_ref)).await
         })
     }
 
@@ -92,21 +92,21 @@ impl Cluster {
             .has_any(std::iter::once(entry_ref.key.as_str()).chain(deps))
     }
 
-    async fn look_alone(&self, entry_ref: &EntryRef) -> Result<Box<LookupReply>, Error> {
+    async fn lookup_alone(&self, entry_ref: &EntryRef) -> Result<Box<LookupReply>, Error> {
         self.batcher.alone.fetch_add(1, Ordering::Relaxed);
         let _alone = InFlightRead(&self.batcher);
-        let mut lookups = self.look_over(std::slice::from_ref(entry_ref)).await?;
+        let mut lookups = self.lookup_all(std::slice::from_ref(entry_ref)).await?;
         lookups.pop().map(Box::new).ok_or_else(miscounted)
     }
 
     /// Reads once more in the time that is left.
-    async fn look_again(
+    async fn lookup_again(
         &self,
         since: Instant,
         entry_ref: &EntryRef,
     ) -> Result<Box<LookupReply>, Error> {
         let rest = self.budget.saturating_sub(since.elapsed());
-        match crate::base::time::timeout(rest, self.look_alone(entry_ref)).await {
+        match crate::base::time::timeout(rest, self.lookup_alone(entry_ref)).await {
             Ok(lookup) => lookup,
             Err(_) => Err(unanswered(self.budget)),
         }

@@ -231,7 +231,7 @@ fn decoded(
 
 impl Cluster {
     /// Reads entries, and the generations that all of them depend on.
-    pub(in crate::store::redis) async fn look_over(
+    pub(in crate::store::redis) async fn lookup_all(
         &self,
         entry_refs: &[EntryRef],
     ) -> Result<Vec<LookupReply>, Error> {

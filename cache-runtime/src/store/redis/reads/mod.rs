@@ -33,7 +33,7 @@ impl RedisStore {
     /// Reads one entry: with a command of its own while few reads are in flight, otherwise in a
     /// batch. The choice is made when this is called, so that the future of a batched read is
     /// small.
-    pub(super) fn look_at<'l>(
+    pub(super) fn lookup_one<'l>(
         &'l self,
         entry_ref: &'l EntryRef,
     ) -> BoxFuture<'l, Result<Box<LookupReply>, Error>> {
@@ -42,7 +42,7 @@ impl RedisStore {
             .using(|connection| read_path(connection, entry_ref));
         match path {
             Ok(ReadPath::Direct(alone)) => {
-                Box::pin(async move { self.look_alone(alone.connection(), entry_ref).await })
+                Box::pin(async move { self.lookup_alone(alone.connection(), entry_ref).await })
             }
             Ok(ReadPath::Batched(read)) => Box::pin(async move {
                 let BatchedRead { answer, since, .. } = read;
@@ -57,20 +57,20 @@ impl RedisStore {
                 if let Some(lookup) = answer? {
                     return Ok(lookup);
                 }
-                Box::pin(self.look_again(since, entry_ref)).await
+                Box::pin(self.lookup_again(since, entry_ref)).await
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
     /// Reads once more in the time that is left.
-    async fn look_again(
+    async fn lookup_again(
         &self,
         since: Instant,
         entry_ref: &EntryRef,
     ) -> Result<Box<LookupReply>, Error> {
         let alone = self.connections.using(DirectRead::on)?;
-        let lookup = pin!(self.look_alone(alone.connection(), entry_ref));
+        let lookup = pin!(self.lookup_alone(alone.connection(), entry_ref));
         let rest = self.budget.saturating_sub(since.elapsed());
         match crate::base::time::timeout(rest, lookup).await {
             Ok(lookup) => lookup,
@@ -78,7 +78,7 @@ impl RedisStore {
         }
     }
 
-    async fn look_alone(
+    async fn lookup_alone(
         &self,
         connection: &Connection,
         entry_ref: &EntryRef,
@@ -94,12 +94,12 @@ impl RedisStore {
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
-    pub(super) async fn look_at_all(
+    pub(super) async fn lookup_all(
         &self,
         entry_refs: &[EntryRef],
     ) -> Result<Vec<LookupReply>, Error> {
         let connection = self.connections.current()?;
-        self.look_over(&connection, entry_refs, Missing::Created)
+        self.lookup_over(&connection, entry_refs, Missing::Created)
             .await
     }
 
@@ -108,12 +108,12 @@ impl RedisStore {
         let connection = self.connections.current()?;
         let entry_refs = std::slice::from_ref(entry_ref);
         let mut lookups = self
-            .look_over(&connection, entry_refs, Missing::Unknown)
+            .lookup_over(&connection, entry_refs, Missing::Unknown)
             .await?;
         lookups.pop().ok_or_else(miscounted)
     }
 
-    async fn look_over(
+    async fn lookup_over(
         &self,
         connection: &Connection,
         entry_refs: &[EntryRef],
