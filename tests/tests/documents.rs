@@ -1,5 +1,5 @@
-//! What the documents point to exists: files, pages, headings, mutations; and the README stays
-//! short.
+//! What the documents point to exists: files, pages, headings, tests, mutations; and the README
+//! stays short.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -148,6 +148,30 @@ fn every_page_of_the_book_is_in_its_summary() {
     assert!(forgotten.is_empty(), "not in SUMMARY.md: {forgotten:?}");
 }
 
+/// The Rust files in these folders, and what is in them.
+fn sources(folders: &[&str]) -> impl Iterator<Item = (PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders: Vec<_> = folders.iter().map(|it| root().join(it)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() && !path.ends_with("target") => folders.push(path),
+                path if path.extension().is_some_and(|it| it == "rs") => files.push(path),
+                _ => {}
+            }
+        }
+    }
+    files.into_iter().map(|path| {
+        let text = std::fs::read_to_string(&path).expect("a source is text");
+        (path, text)
+    })
+}
+
+fn guarantees() -> String {
+    let path = root().join("docs/guarantees.md");
+    std::fs::read_to_string(path).expect("a document is text")
+}
+
 /// The texts behind `is_active(` in this source.
 fn switches(source: &str) -> impl Iterator<Item = &str> {
     source.split("is_active(").skip(1).filter_map(|rest| {
@@ -158,20 +182,10 @@ fn switches(source: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_mutation_has_a_file_a_switch_and_a_row() {
-    let mut sources = Vec::new();
-    let crates = ["cache-runtime", "cache-macros", "demo-api"];
-    let mut folders: Vec<_> = crates.map(|it| root().join(it).join("src")).into();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
-            match entry.path() {
-                path if path.is_dir() => folders.push(path),
-                path => sources.push(std::fs::read_to_string(path).expect("a source is text")),
-            }
-        }
-    }
+    let crates = ["cache-runtime/src", "cache-macros/src", "demo-api/src"];
+    let sources: Vec<_> = sources(&crates).map(|(_, text)| text).collect();
     let mutations = root().join("tests/mutations");
-    let guarantees = root().join("docs/guarantees.md");
-    let guarantees = std::fs::read_to_string(guarantees).expect("a document is text");
+    let guarantees = guarantees();
     let mut wrong = Vec::new();
     for name in sources.iter().flat_map(|source| switches(source)) {
         if !mutations.join(format!("{name}.switch")).exists() {
@@ -191,6 +205,12 @@ fn every_mutation_has_a_file_a_switch_and_a_row() {
         if !is_switch || !sources.iter().any(|source| source.contains(&quoted)) {
             wrong.push(format!("no source has a switch `{name}`"));
         }
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        for word in ["Without: ", "Fails: "] {
+            if !text.lines().any(|line| line.starts_with(word)) {
+                wrong.push(format!("`{name}.switch` has no line `{word}..`"));
+            }
+        }
         if !guarantees.contains(&format!("`{name}`")) {
             wrong.push(format!(
                 "docs/guarantees.md does not name the mutation `{name}`"
@@ -200,6 +220,58 @@ fn every_mutation_has_a_file_a_switch_and_a_row() {
     wrong.sort_unstable();
     wrong.dedup();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether this is the name, in which `..` stands for any part: `a_late_load_..`.
+fn is_abbreviation(short: &str, name: &str) -> bool {
+    let mut parts = short.split("..");
+    let Some(mut rest) = parts.next().and_then(|start| name.strip_prefix(start)) else {
+        return false;
+    };
+    let mut has_end = true;
+    for part in parts {
+        has_end = part.is_empty();
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    has_end && short.contains("..") || rest.is_empty()
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let mut files = Vec::new();
+    let mut names = HashSet::new();
+    for (path, text) in sources(&["cache-runtime", "cache-macros", "demo-api", "tests"]) {
+        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        names.extend(words.map(str::to_owned));
+        files.push(path);
+    }
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for line in guarantees().lines().filter(|line| line.starts_with("| ")) {
+        let columns: Vec<_> = line.split(" | ").collect();
+        let [_, _, _, tests, _] = columns[..] else {
+            continue;
+        };
+        let quoted = tests.split('`').skip(1).step_by(2);
+        for name in quoted.filter(|it| !it.contains(' ')) {
+            checked += 1;
+            let is_file = files.iter().any(|path| {
+                let is_in = |folder: &Path| folder.ends_with(name);
+                path.ancestors().any(is_in) || path.with_extension("").ends_with(name)
+            });
+            let exists = is_file
+                || root().join(name).exists()
+                || names.iter().any(|it| is_abbreviation(name, it));
+            if !exists {
+                wrong.push(name.to_owned());
+            }
+        }
+    }
+    assert!(checked > 300, "hardly any test was found: {checked}");
+    assert!(wrong.is_empty(), "no such test or file: {wrong:#?}");
 }
 
 #[test]
