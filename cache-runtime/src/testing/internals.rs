@@ -47,7 +47,7 @@ pub fn operator_ttl(config: &CacheConfig, resource: &str) -> Option<Duration> {
 
 /// Resolves a name to these addresses, for all caches of the process, instead of asking the
 /// system's resolver. Connections resolve again at once. There is no way back.
-#[cfg(feature = "redis")]
+#[cfg(all(feature = "redis", feature = "testing"))]
 pub fn resolve(name: &str, addresses: Vec<std::net::SocketAddr>) {
     crate::store::given_names::set(name, addresses);
 }
