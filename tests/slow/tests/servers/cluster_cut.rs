@@ -69,48 +69,89 @@ async fn nodes_are_used_at_the_addresses_that_replace_theirs() {
     eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
-    let cluster = RedisCluster::start(3, 0);
-    let links = links_to(&cluster);
-    let config = over(&cluster, &links).command_budget(Duration::from_millis(500));
-    let shop = Shop::over(config).await;
-    let other = shop.node(settings(&cluster)).await;
-    is_used(&shop).await;
-    let generations = cluster.owner(cluster.slot("@gen:{users}"));
-    let away = (generations + 1) % 3;
-    let id_on = |node: usize| {
-        let on = (0..100).find(|id| cluster.is_owner(node, &format!("users:{id}")));
+/// Two processes, the first of which can be cut off from one node: one without generations of
+/// users.
+struct Separable {
+    cluster: RedisCluster,
+    links: Links,
+    shop: Shop,
+    other: Shop,
+    generations: usize,
+    away: usize,
+}
+
+impl Separable {
+    async fn start() -> Self {
+        let cluster = RedisCluster::start(3, 0);
+        let links = links_to(&cluster);
+        let config = over(&cluster, &links).command_budget(Duration::from_millis(500));
+        let shop = Shop::over(config).await;
+        let other = shop.node(settings(&cluster)).await;
+        is_used(&shop).await;
+        let generations = cluster.owner(cluster.slot("@gen:{users}"));
+        let away = (generations + 1) % 3;
+        Self {
+            cluster,
+            links,
+            shop,
+            other,
+            generations,
+            away,
+        }
+    }
+
+    /// An id whose row is on this node.
+    fn id_on(&self, node: usize) -> i64 {
+        let mut ids = 0..100;
+        let on = ids.find(|id| self.cluster.is_owner(node, &format!("users:{id}")));
         on.expect("an id of each node")
-    };
-    let (here, there) = (id_on(generations), id_on(away));
-    let port = cluster.node(away).port();
-    for cut in CUTS {
-        eventually(TEST_TIMEOUT, async || is_hit(&other, there).await).await;
-        links.link(port).set(cut);
-        // Until then its commands wait for an answer.
+    }
+
+    /// Cuts the node off, and waits until the process has noticed. Until then its commands wait for
+    /// an answer.
+    async fn cut(&self, cut: Mode) {
+        let port = self.cluster.node(self.away).port();
+        self.links.link(port).set(cut);
         eventually(TEST_TIMEOUT, async || {
-            let reason = shop.cache.get_stats().await.reason;
+            let reason = self.shop.cache.get_stats().await.reason;
             reason.is_some_and(|reason| reason.contains(&port.to_string()))
         })
         .await;
+    }
+
+    /// Lets the process reach the node again, and waits until nothing is pending.
+    async fn join(&self) {
+        let port = self.cluster.node(self.away).port();
+        self.links.link(port).cut_then(Mode::Pass);
+        eventually(TEST_TIMEOUT, async || {
+            self.shop.cache.get_stats().await.counters.pending == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
+    let separable = Separable::start().await;
+    let Separable { shop, other, .. } = &separable;
+    let here = separable.id_on(separable.generations);
+    let there = separable.id_on(separable.away);
+    for cut in CUTS {
+        eventually(TEST_TIMEOUT, async || is_hit(other, there).await).await;
+        separable.cut(cut).await;
         let row = shop.rename(there).await;
         assert_eq!(shop.user(there).await, row, "{cut:?}");
-        assert!(!is_hit(&shop, there).await, "{cut:?}");
+        assert!(!is_hit(shop, there).await, "{cut:?}");
         assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
         // Nobody else is held up, nor anything elsewhere.
-        assert!(is_hit(&other, there).await, "{cut:?}");
+        assert!(is_hit(other, there).await, "{cut:?}");
         let acknowledged = shop.cache.invalidate("users", &here).await;
         assert_eq!(acknowledged, Acknowledgement::Delivered, "{cut:?}");
         assert_eq!(shop.user(here).await, row);
-        assert!(is_hit(&shop, here).await, "{cut:?}");
-        links.link(port).cut_then(Mode::Pass);
-        eventually(TEST_TIMEOUT, async || {
-            shop.cache.get_stats().await.counters.pending == 0
-        })
-        .await;
+        assert!(is_hit(shop, here).await, "{cut:?}");
+        separable.join().await;
         assert_eq!(other.user(there).await, row, "{cut:?}");
-        eventually(TEST_TIMEOUT, async || is_hit(&shop, there).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(shop, there).await).await;
     }
 }
 
@@ -118,24 +159,11 @@ async fn only_keys_of_a_node_that_is_cut_off_are_pending() {
 /// make nothing of the old row that stays when the row's part is done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_made_of_a_row_whose_invalidation_waits() {
-    let cluster = RedisCluster::start(3, 0);
-    let links = links_to(&cluster);
-    let config = over(&cluster, &links).command_budget(Duration::from_millis(500));
-    let shop = Shop::over(config).await;
-    let other = shop.node(settings(&cluster)).await;
-    is_used(&shop).await;
-    let generations = cluster.owner(cluster.slot("@gen:{users}"));
-    let away = (generations + 1) % 3;
-    let on_away = (0..100).find(|id| cluster.is_owner(away, &format!("users:{id}")));
-    let id = on_away.expect("an id of each node");
-    eventually(TEST_TIMEOUT, async || is_hit(&other, id).await).await;
-    let port = cluster.node(away).port();
-    links.link(port).set(Mode::Cut);
-    eventually(TEST_TIMEOUT, async || {
-        let reason = shop.cache.get_stats().await.reason;
-        reason.is_some_and(|reason| reason.contains(&port.to_string()))
-    })
-    .await;
+    let separable = Separable::start().await;
+    let Separable { shop, other, .. } = &separable;
+    let id = separable.id_on(separable.away);
+    eventually(TEST_TIMEOUT, async || is_hit(other, id).await).await;
+    separable.cut(Mode::Cut).await;
     let before = other.user(id).await;
     let row = shop.rename(id).await;
     assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
@@ -144,12 +172,8 @@ async fn no_value_is_made_of_a_row_whose_invalidation_waits() {
     let (_, outcomes) = observe(other.card(id)).await;
     assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::InsideLoad));
     let _ = (other.cards(id).await, other.by_hand(id).await);
-    links.link(port).cut_then(Mode::Pass);
-    eventually(TEST_TIMEOUT, async || {
-        shop.cache.get_stats().await.counters.pending == 0
-    })
-    .await;
-    for node in [&other, &shop] {
+    separable.join().await;
+    for node in [other, shop] {
         assert_eq!(node.user(id).await, row);
         assert_eq!(node.card(id).await, row);
         assert_eq!(node.cards(id).await, row);
