@@ -1,5 +1,5 @@
-//! The description of a function for the map: `users:{id: i64}, ttl 300`. `cache_runtime::map`
-//! reads it.
+//! The description of a function for the catalog: `users:{id: i64}, ttl 300`.
+//! `cache_runtime::catalog` reads it.
 //!
 //! The name of an entry comes first, or of each target of a write. Parts that are known only at run
 //! time are in braces. Options follow, separated by commas; a comma inside braces belongs to the

@@ -14,7 +14,7 @@ mod item;
 // The rules that combine them.
 mod check;
 mod model;
-// The generated function, and its description for the map.
+// The generated function, and its description for the catalog.
 mod description;
 mod expand;
 

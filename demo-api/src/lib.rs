@@ -35,10 +35,10 @@ use crate::products::Product;
 use crate::resource::Resource;
 use crate::users::User;
 
-/// The map of the annotated functions. The service is written once, for every resource, so the map
-/// needs the names that its constant stands for.
+/// The catalog of the annotated functions. The service is written once, for every resource, so the
+/// catalog needs the names that its constant stands for.
 #[must_use]
-pub fn cache_map() -> Catalog {
+pub fn catalog() -> Catalog {
     cache_runtime::catalog()
         .bind("R::RESOURCE", resources::RESOURCES)
         .bind("User::RESOURCE", [User::RESOURCE])
@@ -49,7 +49,7 @@ pub fn cache_map() -> Catalog {
 mod tests {
     #[test]
     fn the_annotations_fit_together() {
-        let findings = super::cache_map().check();
+        let findings = super::catalog().check();
         assert!(findings.is_empty(), "{findings:#?}");
     }
 }

@@ -53,7 +53,7 @@ fn start() -> Result<ExitCode, Failure> {
     let arguments = arguments.map(|it| it.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let map = demo_api::cache_map;
+    let map = demo_api::catalog;
     match arguments[..] {
         [] => with_runtime("info,poem=warn,sqlx=warn", serve()),
         // Connection problems are part of the report.
@@ -132,7 +132,7 @@ async fn run_outbox(command: String) -> Result<ExitCode, Failure> {
 
 /// Switches reads for all processes, and prints what is switched off.
 async fn switches(change: Option<(&str, bool)>) -> Result<ExitCode, Failure> {
-    let cache = Cache::new(cache_config()?.advice(false).catalog(demo_api::cache_map())).await;
+    let cache = Cache::new(cache_config()?.advice(false).catalog(demo_api::catalog())).await;
     if let Some((target, false)) = change
         && !cache.is_switchable(target)
     {
@@ -205,7 +205,7 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
 /// The configuration from the environment. Unless the environment turns it off, the local tier is
 /// on, with Redis or without.
 fn cache_config() -> Result<CacheConfig, Failure> {
-    let config = CacheConfig::from_env()?.catalog(demo_api::cache_map());
+    let config = CacheConfig::from_env()?.catalog(demo_api::catalog());
     let is_unset = |name| std::env::var(name).map_or(true, |value| value.trim().is_empty());
     // Memcached does not report changes, so there is no tier beside it.
     Ok(if is_unset("CACHE_LOCAL_MB") && is_unset("MEMCACHED_URL") {

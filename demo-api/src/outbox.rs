@@ -28,7 +28,7 @@ pub fn config(database_url: &str) -> Result<OutboxConfig, cache_runtime::Error> 
 /// Each table of the demo has the name of its resource.
 fn triggers() -> Result<Triggers, cache_runtime::Error> {
     let tables = RESOURCES.map(|name| table(name).resource(name).id("id"));
-    outbox::triggers(&crate::cache_map(), tables)
+    outbox::triggers(&crate::catalog(), tables)
 }
 
 /// The SQL that installs the outbox and its triggers.

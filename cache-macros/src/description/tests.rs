@@ -1,4 +1,4 @@
-//! What the map says of a function, in the words that are compiled into its site.
+//! What the catalog says of a function, in the words that are compiled into its site.
 
 use crate::testing::{cached as expand_cached, invalidates as expand_invalidates};
 

@@ -218,7 +218,7 @@ fn carriers_of(tag: &str, catalog: &Catalog) -> Result<BTreeSet<String>, String>
     if let Some(unbound) = carriers.iter().find(|it| is_constant(it)) {
         let constant = unbound.trim_matches(['{', '}']);
         return Err(format!(
-            "functions of the resource `{unbound}` carry the tag `{}`; say which resources that is with `bind(\"{constant}\", ..)` on the map",
+            "functions of the resource `{unbound}` carry the tag `{}`; say which resources that is with `bind(\"{constant}\", ..)` on the catalog",
             shortened(tag)
         ));
     }

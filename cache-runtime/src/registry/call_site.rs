@@ -18,12 +18,12 @@ pub struct CallSite {
     function: &'static str,
     #[cfg_attr(
         not(feature = "map"),
-        expect(dead_code, reason = "only the map reads it")
+        expect(dead_code, reason = "only the catalog reads it")
     )]
     role: Role,
     #[cfg_attr(
         not(feature = "map"),
-        expect(dead_code, reason = "only the map reads it")
+        expect(dead_code, reason = "only the catalog reads it")
     )]
     description: &'static str,
     place: &'static Location<'static>,

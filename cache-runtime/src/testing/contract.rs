@@ -118,7 +118,7 @@ impl Case<'_> {
         lookup
     }
 
-    /// A glance sees the same as a look, or nothing.
+    /// `try_lookup` finds the same as `lookup`, or nothing.
     fn agree(&self, try_lookup: Option<(Header, Option<String>, Millis)>, lookup: &LookupReply) {
         /// An entry that ends between the two does not matter.
         const MOMENT: Duration = Duration::from_millis(20);
