@@ -1,4 +1,4 @@
-//! One call of a cached function with its key, and how its outcome is counted.
+//! One call of a cached function that asks the store, and how its outcome is counted.
 
 use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
