@@ -1,12 +1,15 @@
 //! A source that is slow or fails, and entries past their time: over memory, whose clock the test
 //! moves.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cache_runtime::testing::TestCache;
-use cache_runtime::{Cache, CacheConfig, StaleReason, Status, cached, invalidates, observe};
+use cache_runtime::{
+    Cache, CacheConfig, StaleReason, Status, cached, invalidates, observe, refresh,
+};
 use tokio::sync::Semaphore;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -116,6 +119,22 @@ impl Prices {
     async fn early(&self, id: u8, takes: Duration) -> Result<u32, Failed> {
         tokio::time::sleep(takes).await;
         self.load().await
+    }
+
+    async fn load_many(&self, ids: &[u8], takes: Duration) -> Result<HashMap<u8, u32>, Failed> {
+        tokio::time::sleep(takes).await;
+        let load = self.load().await?;
+        Ok(ids.iter().map(|id| (*id, load)).collect())
+    }
+
+    #[cached(resource = "quotes", batch = ids, ttl = 10, stale_if_error = 20, cache = self.cache)]
+    async fn quotes(&self, ids: &[u8]) -> Result<HashMap<u8, u32>, Failed> {
+        self.load_many(ids, Duration::ZERO).await
+    }
+
+    #[cached(resource = "bids", batch = ids, ttl = 10, early = 1.0, skip(takes), cache = self.cache)]
+    async fn bids(&self, ids: &[u8], takes: Duration) -> Result<HashMap<u8, u32>, Failed> {
+        self.load_many(ids, takes).await
     }
 
     #[cached(resource = "prices", op = "jitter", ttl = 100, jitter = 0.5, cache = self.cache)]
@@ -348,6 +367,55 @@ async fn entries_that_take_long_to_load_are_loaded_before_their_time_is_over() {
     // Whoever loads early has something to serve if that fails.
     prices.fails(true);
     assert!(read_often(1, Duration::ZERO).await > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_loads_early_fails_only_if_an_entry_is_gone() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    let read_often = async |takes| {
+        let before = prices.loads();
+        for _ in 0..200 {
+            let bids = prices.bids(&[1, 2, 3], takes).await;
+            assert_eq!(bids.map(|bids| bids.len()), Ok(3));
+            // A lease is given back by another task.
+            tokio::task::yield_now().await;
+        }
+        prices.loads() - before
+    };
+    assert!(read_often(10 * SECOND).await > 10);
+    // All of them are live, and have taken long to load.
+    assert!(refresh(prices.bids(&[1, 2, 3], 10 * SECOND)).await.is_ok());
+    prices.fails(true);
+    assert!(read_often(Duration::ZERO).await > 10);
+    cache.advance(11 * SECOND);
+    assert_eq!(prices.bids(&[1, 2, 3], Duration::ZERO).await, Err(Failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_batch_is_answered_by_what_is_past_its_time() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    let quotes = |ids: &[u8], load: u32| Ok(ids.iter().map(|id| (*id, load)).collect());
+    let (loaded, status) = seen(prices.quotes(&[1, 2])).await;
+    assert_eq!((loaded, status), (quotes(&[1, 2], 1), LOADED));
+    prices.fails(true);
+    cache.advance(15 * SECOND);
+    assert_eq!(
+        seen(prices.quotes(&[1, 2])).await,
+        (quotes(&[1, 2], 1), stale(StaleReason::LoadFailed, 5))
+    );
+    // Nothing is known of the third one.
+    assert_eq!(prices.quotes(&[1, 2, 3]).await, Err(Failed));
+    // A new one and an expired one.
+    prices.fails(false);
+    assert_eq!(prices.quotes(&[1]).await, quotes(&[1], 4));
+    prices.fails(true);
+    let both = prices.quotes(&[1, 2]).await.expect("served");
+    assert_eq!(both, HashMap::from([(1, 4), (2, 1)]));
+    // What was invalidated is not served.
+    let _ = cache.invalidate("quotes", &2_u8).await;
+    assert_eq!(prices.quotes(&[1, 2]).await, Err(Failed));
 }
 
 #[tokio::test(start_paused = true)]

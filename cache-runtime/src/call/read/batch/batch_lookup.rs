@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 
+use super::super::hit::Hit;
 use super::super::lookup_loop::{Action, EntryState, LookupLoop};
 use super::super::permit::Permit;
 use super::super::{Call, value_of};
@@ -67,14 +68,29 @@ impl<V> IdAnswer<V> {
     }
 }
 
+/// The answers for all ids, and for each what may be served if its load fails.
 pub(crate) async fn look_up<R: Gathered<S>, S, K>(
     calls: &[(K, Call)],
     leases: &Leases,
-) -> Vec<IdAnswer<R::Value>> {
+) -> (Vec<IdAnswer<R::Value>>, Vec<Option<Box<Hit>>>) {
     let mut lookup_loops: Vec<LookupLoop<'_>> = calls
         .iter()
         .map(|(_, call)| LookupLoop::new(call, call.fingerprint::<R::Value>()))
         .collect();
+    let answers = look_up_with::<R, S, K>(calls, leases, &mut lookup_loops).await;
+    let instead = lookup_loops.iter_mut().map(|lookup_loop| {
+        let fallback = lookup_loop.fallback().filter(|it| it.covers_errors);
+        fallback.map(|fallback| fallback.hit)
+    });
+    let instead = instead.collect();
+    (answers, instead)
+}
+
+async fn look_up_with<R: Gathered<S>, S, K>(
+    calls: &[(K, Call)],
+    leases: &Leases,
+    lookup_loops: &mut [LookupLoop<'_>],
+) -> Vec<IdAnswer<R::Value>> {
     if let Some(reason) = calls.first().and_then(|(_, call)| call.barred_by_scope()) {
         let bypass = calls.iter().map(|(_, call)| {
             let reason = match mutation::is_active("scopes-hide-own-writes") {
@@ -101,16 +117,16 @@ pub(crate) async fn look_up<R: Gathered<S>, S, K>(
             return answered_all(answers);
         }
     }
-    let mut answers = first_lookup::<R::Value, K>(calls, &mut lookup_loops, leases).await;
+    let mut answers = first_lookup::<R::Value, K>(calls, lookup_loops, leases).await;
     let loads = |answer: &Option<_>| matches!(answer, Some(IdAnswer::Load(_)));
     if answers.iter().any(Option::is_none) && !answers.iter().any(loads) {
         // Other callers are loading everything that is missing, and nobody waits for this batch.
         // The wait limit starts now for all ids, in whatever order they are handled.
         lookup_loops.iter_mut().for_each(LookupLoop::begin_to_wait);
-        if go_on(&mut lookup_loops, &mut answers, leases, Until::Lease).await {
+        if go_on(lookup_loops, &mut answers, leases, Until::Lease).await {
             // It may be one of many leases that were given back.
             lookup_loops.iter_mut().for_each(LookupLoop::end_waiting);
-            go_on(&mut lookup_loops, &mut answers, leases, Until::All).await;
+            go_on(lookup_loops, &mut answers, leases, Until::All).await;
         }
     }
     answered_all(answers)

@@ -26,19 +26,21 @@ use super::audit::audited_hit::Audited;
 use super::audit::{Compared, compare_one};
 use super::context::LoadContext;
 use super::dependencies::learnt::NamedLoad;
+use super::hit::Hit;
 use super::packable::Packed;
 use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::report::load_span;
 use super::store_filter::{StoreAll, StoreUnlessEach};
-use super::{Call, StoreFilter};
+use super::{Call, StoreFilter, value_of};
 use crate::auditor::Draw;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::mutation;
 use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive};
 use crate::call::log;
-use crate::call::observe::{self, BypassReason, Outcome, Status};
+use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::call::returns::{Gathered, ReturnShape};
 use crate::call::scope;
 use crate::coalesce::bulkhead::{Bulkhead, BulkheadPermit};
@@ -47,6 +49,7 @@ use crate::coalesce::waits::{WaitDecision, WaitEdges};
 use crate::engine::Handle;
 use crate::key::KeyPart;
 use crate::protocol::cacheable::Cacheable;
+use crate::protocol::entry::Content;
 use crate::registry::{Instance, Site};
 use crate::telemetry::function::Loading;
 
@@ -193,7 +196,7 @@ where
     R: Gathered<S, Id = K>,
     for<'u> &'u U: StoreFilter<R::Value>,
 {
-    let answers = look_up::<R, S, K>(calls, leases).await;
+    let (answers, instead) = look_up::<R, S, K>(calls, leases).await;
     let statuses = answers.iter().map(|it| (it.status(), it.tier()));
     let mut statuses: Vec<(Status, Tier)> = statuses.collect();
     let Divided {
@@ -266,10 +269,18 @@ where
         let compared = compare(&checks, &returned);
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless, is_private).await;
         conclude(compared).await;
-        if is_audit && returned.has_failed() {
-            // If the body fails, the hits that were audited are returned.
-            returned = R::empty();
-            found.extend(known(checks));
+        if returned.has_failed() {
+            // The hits that were audited are returned, and entries that may be served in place of
+            // an error, if there is one for each id that was to be loaded.
+            let instead = match is_audit {
+                true => Some(Vec::new()),
+                false => serve_instead::<R::Value, K>(calls, &instead, &mut statuses),
+            };
+            if let Some(instead) = instead {
+                returned = R::empty();
+                found.extend(known(checks));
+                found.extend(instead);
+            }
         }
         mark_stored(calls, &stored, &mut statuses);
         returned
@@ -314,6 +325,43 @@ fn divide<K: Clone, V>(calls: &[(K, Call)], answers: Vec<IdAnswer<V>>) -> Divide
         missed,
         permits,
     }
+}
+
+/// The entries that are served in place of the error of a load: those that were to be loaded anew
+/// before their end, or have expired less than `stale_if_error` ago. `None` if an id has none.
+fn serve_instead<V: Cacheable, K: Clone>(
+    calls: &[(K, Call)],
+    instead: &[Option<Box<Hit>>],
+    statuses: &mut [(Status, Tier)],
+) -> Option<Vec<(K, Arc<V>)>> {
+    if mutation::is_active("batches-fail-though-entries-are-left") {
+        return None;
+    }
+    let (mut served, mut stale) = (Vec::new(), Vec::new());
+    for (place, (((id, _), hit), (status, _))) in
+        calls.iter().zip(instead).zip(&*statuses).enumerate()
+    {
+        if matches!(status, Status::Hit { .. }) {
+            continue;
+        }
+        let hit = hit.as_ref()?;
+        if hit.content != Content::Absence {
+            served.push((id.clone(), value_of::<V>(hit.codec, &hit.payload)?));
+        }
+        stale.push((place, hit));
+    }
+    for (place, hit) in stale {
+        if let Some((status, _)) = statuses.get_mut(place) {
+            *status = match hit.past.is_zero() {
+                true => Status::Hit { ttl: hit.ttl },
+                false => Status::Stale {
+                    past: hit.past,
+                    reason: StaleReason::LoadFailed,
+                },
+            };
+        }
+    }
+    Some(served)
 }
 
 /// Compares hits that are audited with what the body returned.
@@ -523,7 +571,7 @@ fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
         for (place, (_, call)) in calls.iter().enumerate() {
             let key = call.own.key.as_str();
             let is_long = keys.len() + key.len() >= SHOWN_BYTES
-                && !crate::base::mutation::is_active("keys-of-batches-of-any-length");
+                && !mutation::is_active("keys-of-batches-of-any-length");
             if place > 0 {
                 if place == SHOWN || is_long {
                     keys.push_str(" ..");
