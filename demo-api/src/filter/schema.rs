@@ -9,10 +9,12 @@ use super::{DEFAULT_LIMIT, MAX_CONDITIONS, MAX_DEPTH, MAX_LIMIT, MAX_PATTERN, MA
 use crate::input::{MAX_TEXT, NO_NUL};
 use crate::resource::{Kind, Resource};
 
-/// A time with an offset, and as many decimals of a second as are stored.
+/// A time with an offset, and as many decimals of a second as are stored. The second part of the date
+/// is the last day of February in leap years.
 const TIME: &str = concat!(
-    "^[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|",
-    "02-(0[1-9]|1[0-9]|2[0-8]))",
+    "^([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|",
+    "02-(0[1-9]|1[0-9]|2[0-8]))|",
+    "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)",
     r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6}0*)?",
     "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
 );
@@ -198,8 +200,43 @@ fn names<R: Resource>(wanted: impl Fn(Kind) -> bool) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use regex::Regex;
+
     use super::*;
+    use crate::filter::Filter;
     use crate::users::User;
+
+    /// A client that follows the documentation may look for each day that there is.
+    #[test]
+    fn the_pattern_of_times_is_what_the_parser_accepts() {
+        let pattern = Regex::new(TIME).unwrap();
+        let takes = |time: &str| {
+            let condition = json!({"field": "created_at", "op": "gt", "value": time});
+            Filter::parse::<User>(json!({"conditions": [condition]})).is_ok()
+        };
+        for year in [0, 4, 1900, 1996, 2000, 2023, 2024, 2100, 2400] {
+            for month in 0..=13 {
+                for day in 0..=32 {
+                    let time = format!("{year:04}-{month:02}-{day:02}T09:30:00Z");
+                    assert_eq!(pattern.is_match(&time), takes(&time), "{time}");
+                }
+            }
+        }
+        for time in [
+            "2024-02-29T23:59:59.123456000-23:59",
+            "2024-02-29t00:00:00z",
+            "2024-02-29 00:00:00Z",
+            "2024-02-29T00:00:60Z",
+            "2024-02-29T24:00:00Z",
+            "2024-02-29T00:00:00.1234567Z",
+            "2024-02-29T00:00:00+24:00",
+            "2024-02-29T00:00:00",
+            "2024-02-29",
+            "",
+        ] {
+            assert_eq!(pattern.is_match(time), takes(time), "{time}");
+        }
+    }
 
     #[test]
     fn every_schema_that_is_referred_to_is_there() {
