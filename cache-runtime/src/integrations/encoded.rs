@@ -114,7 +114,7 @@ impl<T> Encoded<T> {
     pub fn etag(&self) -> &str {
         self.shared
             .etag
-            .get_or_init(|| format!("\"{:016x}\"", hash128(&[0; 16], &self.shared.json) as u64))
+            .get_or_init(|| http::etag_of(&self.shared.json))
     }
 
     /// The tag as responses have it: weak, since a layer may compress the body and leave the tag
