@@ -531,6 +531,69 @@ fn actix_keeps_what_the_layers_around_it_look_at() {
     });
 }
 
+/// Such as a limit on time, or a check of the answer.
+#[test]
+fn actix_writes_its_headers_to_the_errors_of_inner_middleware() {
+    use actix_web::body::MessageBody;
+    use actix_web::dev::{ServiceRequest, ServiceResponse};
+    use actix_web::middleware::{Next, from_fn};
+    use actix_web::{App, Error, test, web};
+    use cache_runtime::actix::CacheMiddleware;
+
+    async fn refuse(
+        request: ServiceRequest,
+        next: Next<impl MessageBody>,
+    ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+        let answer = next.call(request).await?;
+        match answer.status().is_success() {
+            true => Err(actix_web::error::ErrorGatewayTimeout("too late")),
+            false => Ok(answer),
+        }
+    }
+    async fn write() -> String {
+        change().await;
+        newest(2).await.to_string()
+    }
+    async fn nothing() -> &'static str {
+        ""
+    }
+    actix_web::rt::System::new().block_on(async {
+        let middleware = CacheMiddleware::new().cache(Cache::clone(&TestCache::new()));
+        let app = App::new()
+            .wrap(from_fn(refuse))
+            .wrap(middleware)
+            .route("/write", web::get().to(write))
+            .route("/nothing", web::get().to(nothing));
+        let app = test::init_service(app).await;
+        let call = async |uri: &str| {
+            let request = test::TestRequest::get().uri(uri).to_request();
+            match test::try_call_service(&app, request).await {
+                Ok(_) => panic!("it was refused"),
+                Err(error) => error,
+            }
+        };
+        let error = call("/write").await;
+        assert_eq!(error.to_string(), "too late");
+        let answer = error.error_response();
+        assert_eq!(answer.status(), 504);
+        let header = |name| answer.headers().get(name).map(|it| it.to_str().unwrap());
+        assert_eq!(header("cache-invalidation"), Some("delivered"));
+        let status = header("cache-status").expect("a cached call");
+        assert!(status.contains("orders:newest"), "{status}");
+        let body = actix_web::body::to_bytes(answer.into_body()).await.unwrap();
+        assert_eq!(&body[..], b"too late");
+
+        // Without a header to write, it stays what it was.
+        let error = call("/nothing").await;
+        let answer = error.error_response();
+        assert_eq!(
+            (answer.status().as_u16(), error.to_string()),
+            (504, "too late".to_owned())
+        );
+        assert!(!answer.headers().contains_key("cache-status"));
+    });
+}
+
 #[tokio::test]
 async fn poem_keeps_what_the_layers_around_it_look_at() {
     use cache_runtime::poem::{CacheMiddleware, NotModified};

@@ -6,12 +6,14 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
 };
 use actix_web::{HttpRequest, HttpResponse, Responder};
 
+use crate::base::mutation;
 use crate::call::ambient;
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
@@ -121,14 +123,24 @@ where
         };
         Box::pin(async move {
             let (response, outcomes) = options.answered(values, answer).await;
-            let mut response = response?;
-            for (name, value) in http::headers(&outcomes) {
-                if options.writes(name)
-                    && let Ok(value) = HeaderValue::try_from(value)
+            let headers = http::headers(&outcomes).filter(|(name, _)| options.writes(name));
+            let headers = headers.filter_map(|(name, value)| {
+                let value = HeaderValue::try_from(value).ok()?;
+                Some((HeaderName::from_static(name), value))
+            });
+            let headers: Vec<_> = headers.collect();
+            let mut response = match response {
+                Ok(response) => response,
+                Err(error)
+                    if headers.is_empty()
+                        || mutation::is_active("inner-errors-without-headers") =>
                 {
-                    let name = HeaderName::from_static(name);
-                    response.headers_mut().append(name, value);
+                    return Err(error);
                 }
+                Err(error) => return Err(error_with_headers(error, headers)),
+            };
+            for (name, value) in headers {
+                response.headers_mut().append(name, value);
             }
             let etag = response.headers().get(ETAG);
             let etag = etag.and_then(|etag| etag.to_str().ok());
@@ -142,6 +154,19 @@ where
             )
         })
     }
+}
+
+/// The error of a middleware inside of this one, as the response that it stands for, with these
+/// headers. It stays an error, with its message. An error of a handler is a response already.
+fn error_with_headers(
+    error: actix_web::Error,
+    headers: Vec<(HeaderName, HeaderValue)>,
+) -> actix_web::Error {
+    let mut response = error.error_response();
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
+    InternalError::from_response(error, response).into()
 }
 
 fn not_modified<B>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
