@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,7 +23,35 @@ tokio::task_local! {
 struct Observer {
     /// How many outcomes are kept. Further ones are only counted.
     most: usize,
+    /// Whether it is the layer of a framework, which writes headers.
+    is_layer: bool,
     seen: Mutex<Outcomes>,
+    /// The observer that it is inside of, once its future has been polled.
+    around: OnceLock<Arc<Observer>>,
+}
+
+impl Observer {
+    /// This observer and those around it. A layer around another layer is left out, since the inner
+    /// one writes the same headers into the same response.
+    fn with_those_around(&self) -> impl Iterator<Item = &Self> {
+        fn around<'o>(observer: &&'o Observer) -> Option<&'o Observer> {
+            observer.around.get().map(Arc::as_ref)
+        }
+        let mut has_layer = false;
+        std::iter::successors(Some(self), around).filter(move |observer| {
+            let is_told = !(observer.is_layer && has_layer);
+            has_layer |= observer.is_layer;
+            is_told
+        })
+    }
+
+    /// Whether it keeps one more outcome. It counts one that it does not keep.
+    fn has_room(&self) -> bool {
+        let mut seen = self.seen.lock();
+        let has_room = seen.calls.len() < self.most || mutation::is_active("outcomes-unbounded");
+        seen.more += usize::from(!has_room);
+        has_room
+    }
 }
 
 /// Why a cached function ran without the cache.
@@ -365,24 +393,35 @@ impl IntoIterator for Outcomes {
 }
 
 /// Runs `future` and returns what the cache did for it. Calls in tasks that `future` spawns are not
-/// reported.
+/// reported. Another `observe` inside of it, or a layer of a framework, hides nothing from it.
 ///
 /// # Cancel safety
 /// As cancel safe as `future` is.
 pub fn observe<F: Future>(future: F) -> impl Future<Output = (F::Output, Outcomes)> {
-    observe_first(usize::MAX, future)
+    observe_as(false, usize::MAX, future)
 }
 
-/// Does the same, and keeps so many outcomes at most: one request may make a million calls. With
-/// none, the calls are not even looked at.
-// Not an `async fn`, which would hold the future once more.
+/// Does the same for the layer of a framework, and keeps so many outcomes at most: one request may
+/// make a million calls. With none, the calls are not even looked at.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) fn observe_first<F: Future>(
+    most: usize,
+    future: F,
+) -> impl Future<Output = (F::Output, Outcomes)> {
+    observe_as(true, most, future)
+}
+
+// Not an `async fn`, which would hold the future once more.
+fn observe_as<F: Future>(
+    is_layer: bool,
     most: usize,
     future: F,
 ) -> impl Future<Output = (F::Output, Outcomes)> {
     let observer = Arc::new(Observer {
         most,
+        is_layer,
         seen: Mutex::default(),
+        around: OnceLock::new(),
     });
     let flag = match most {
         0 => ScopeFlags::NONE,
@@ -391,13 +430,18 @@ pub(crate) fn observe_first<F: Future>(
     let future = OBSERVER.scope(Arc::clone(&observer), future);
     let future = scope_flags::flagged(flag, future);
     async move {
+        if let Ok(around) = OBSERVER.try_with(Arc::clone)
+            && !mutation::is_active("observers-hide-what-is-inside")
+        {
+            let _ = observer.around.set(around);
+        }
         let output = future.await;
         let outcomes = std::mem::take(&mut *observer.seen.lock());
         (output, outcomes)
     }
 }
 
-/// Hands an outcome to the observer around the current task, if there is one.
+/// Hands an outcome to the observers around the current task, if there are any.
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     if ScopeFlags::now().has(ScopeFlags::OBSERVED) {
@@ -405,7 +449,7 @@ pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     }
 }
 
-/// Tells the observer around the current task the result of an invalidation.
+/// Tells the observers around the current task the result of an invalidation.
 pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
     /// The order from best to worst.
     fn rank(acknowledgement: Acknowledgement) -> u8 {
@@ -419,10 +463,12 @@ pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
     }
     // Also while a future is dropped, when there are no flags.
     let _ = OBSERVER.try_with(|observer| {
-        let known = &mut observer.seen.lock().invalidation;
-        let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));
-        if is_worse {
-            *known = Some(acknowledgement);
+        for observer in observer.with_those_around() {
+            let known = &mut observer.seen.lock().invalidation;
+            let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));
+            if is_worse {
+                *known = Some(acknowledgement);
+            }
         }
     });
 }
@@ -434,15 +480,15 @@ fn defer(outcome: impl FnOnce() -> Outcome) {
     let Ok(observer) = OBSERVER.try_with(Arc::clone) else {
         return;
     };
-    {
-        let mut seen = observer.seen.lock();
-        if seen.calls.len() >= observer.most && !mutation::is_active("outcomes-unbounded") {
-            seen.more += 1;
-            return;
-        }
-    }
+    let mut keeping = observer.with_those_around().filter(|it| it.has_room());
+    let Some(first) = keeping.next() else {
+        return;
+    };
     let outcome = outcome();
-    observer.seen.lock().calls.push(outcome);
+    for other in keeping {
+        other.seen.lock().calls.push(outcome.clone());
+    }
+    first.seen.lock().calls.push(outcome);
 }
 
 /// Records a call whose cache is off.
@@ -522,7 +568,7 @@ mod tests {
         assert!(outcomes.calls.capacity() <= 16);
         let ((), outcomes) = observe(calls(100)).await;
         assert_eq!((outcomes.len(), outcomes.more()), (100, 0));
-        // No outcomes are wanted, so none are built; also inside of another observer.
+        // No outcomes are wanted, so none are built; also inside of another layer.
         let unseen = async {
             let ((), outcomes) = observe_first(0, async {
                 record(|| panic!("nobody looks"));
@@ -534,7 +580,7 @@ mod tests {
         };
         unseen.await;
         let unseen = observe_first(0, async { record(|| panic!("nobody looks")) });
-        observe(unseen).await;
+        observe_first(16, unseen).await;
     }
 
     #[test]
@@ -578,28 +624,49 @@ mod tests {
         assert_eq!(of(""), start);
     }
 
+    /// A handler may look at its own calls, and a test at those of a whole application.
     #[tokio::test]
-    async fn each_observer_sees_its_own() {
-        record(|| outcome(Status::Bypass(BypassReason::Disabled)));
+    async fn an_observer_hides_nothing_from_those_around_it() {
+        let bypass = || outcome(Status::Bypass(BypassReason::Disabled));
+        let miss = || {
+            outcome(Status::Miss {
+                stored: true,
+                joined: false,
+            })
+        };
+        record(bypass);
         let (inner, outer) = observe(async {
-            record(|| {
-                outcome(Status::Miss {
-                    stored: true,
-                    joined: false,
-                })
-            });
-            observe(async { record(|| outcome(Status::Bypass(BypassReason::Disabled))) })
-                .await
-                .1
+            record(miss);
+            let calls = async {
+                record(bypass);
+                record_invalidation(Acknowledgement::Pending);
+            };
+            let ((), inner) = observe(calls).await;
+            record_invalidation(Acknowledgement::Delivered);
+            inner
         })
         .await;
-        assert_eq!((inner.len(), outer.len()), (1, 1));
         assert_eq!(
-            outer[0].status,
-            Status::Miss {
-                stored: true,
-                joined: false
-            }
+            (&inner[..], &outer[..]),
+            (&[bypass()][..], &[miss(), bypass()][..])
         );
+        for outcomes in [inner, outer] {
+            assert_eq!(outcomes.invalidation(), Some(Acknowledgement::Pending));
+        }
+
+        // Two layers write into one response, so each call is told to one of them.
+        for shown in [0, 16] {
+            let inner = observe_first(shown, async {
+                record(bypass);
+                record_invalidation(Acknowledgement::Delivered);
+            });
+            let ((((), inner), middle), outer) = observe(observe_first(16, inner)).await;
+            assert_eq!(
+                (inner.len(), middle.len(), outer.len()),
+                (shown.min(1), 0, 1)
+            );
+            assert_eq!((middle.more(), middle.invalidation()), (0, None));
+            assert_eq!(outer.cache_invalidation(), Some("delivered"));
+        }
     }
 }
