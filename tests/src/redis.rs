@@ -247,6 +247,21 @@ impl RedisServer {
         calls.unwrap_or(0)
     }
 
+    /// How often it has refused a command, since it knows no such command, or the user may not run
+    /// it, or not with its keys.
+    ///
+    /// # Panics
+    ///
+    /// When there is no `redis-cli`.
+    pub fn refused(&self, command: &str) -> u64 {
+        let stats = self.cli(&["INFO", "commandstats"]);
+        let prefix = format!("cmdstat_{command}:");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+        let refused = line.and_then(|line| line.split_once("rejected_calls="));
+        let refused = refused.and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+        refused.unwrap_or(0)
+    }
+
     /// How many connections programs have to it over RESP3, as the cache has all of its own. That
     /// of `redis-cli`, and those that servers keep to each other for a while after `MIGRATE`, are
     /// of RESP2.

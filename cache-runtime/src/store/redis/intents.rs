@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::connection::errors::is_forbidden;
 use super::limits::STEP;
 use super::reply::millis;
 use super::{RedisStore, scripts};
@@ -14,9 +15,39 @@ use crate::protocol::generation::Dependency;
 use crate::store::{EntryRef, Intent, IntentReply, IntentRow};
 
 impl RedisStore {
+    /// Announces a write. If the user may not write a row's key, the intent is set on the whole
+    /// resource, as over a foreign value.
+    pub(super) async fn announce_permitted(
+        &self,
+        mode: &str,
+        intent: &Intent,
+    ) -> Result<IntentReply, Error> {
+        let announced = self.announce(mode, intent).await;
+        let is_refused = announced.as_ref().is_err_and(is_forbidden)
+            && !intent.rows.is_empty()
+            && !crate::base::mutation::is_active("refused-rows-left-to-others");
+        if !is_refused {
+            return announced;
+        }
+        let wholes = intent.rows.iter().map(|row| Arc::clone(&row.whole));
+        let mut deps: Vec<_> = wholes.chain(intent.deps.iter().cloned()).collect();
+        deps.sort();
+        deps.dedup();
+        let instead = Intent {
+            rows: Vec::new(),
+            deps,
+            ..*intent
+        };
+        let reply = self.announce(mode, &instead).await?;
+        Ok(IntentReply {
+            on_whole: true,
+            ..reply
+        })
+    }
+
     /// In steps: the next step is sent before the last one has been answered, and no row is
     /// announced twice.
-    pub(super) async fn announce(&self, mode: &str, intent: &Intent) -> Result<IntentReply, Error> {
+    async fn announce(&self, mode: &str, intent: &Intent) -> Result<IntentReply, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.announce(mode, intent).await;
         }

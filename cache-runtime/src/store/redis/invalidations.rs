@@ -8,6 +8,7 @@ use super::RedisStore;
 use super::connection::errors::is_forbidden;
 use super::key_by_key::KeyByKey;
 use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
+use super::one_server::OneServer;
 use super::scripts;
 use super::tracking::Tracker;
 use super::walk::{Walk, db_size, scan};
@@ -21,15 +22,15 @@ use crate::store::{Invalidated, Invalidation, PartlyInvalidated, ScanFilter};
 /// How many keys are sent at the same time if each is sent apart.
 const AT_ONCE: usize = 64;
 
-impl RedisStore {
+impl OneServer {
     /// Invalidates on the one server, in steps of a bounded size.
-    pub(super) async fn invalidate_alone(
+    pub(super) async fn invalidate(
         &self,
         invalidation: &Invalidation,
     ) -> Result<Invalidated, Error> {
         // First, so that a task that repeats recent invalidations at the next primary includes this
         // one.
-        if let Some(recent) = &self.recent {
+        if let Some(recent) = &self.connections.recent {
             recent.remember(invalidation);
         }
         let connection = self.connections.current()?;
@@ -58,11 +59,11 @@ impl RedisStore {
 
     /// The same, but keys that the user may not write hold up no others, and end with their whole
     /// resource where that is permitted.
-    pub(super) async fn invalidate_permitted_alone(
+    pub(super) async fn invalidate_permitted(
         &self,
         invalidation: &Invalidation,
     ) -> PartlyInvalidated {
-        let all = self.invalidate_alone(invalidation).await;
+        let all = self.invalidate(invalidation).await;
         let is_refused = all.as_ref().is_err_and(is_forbidden)
             && !crate::base::mutation::is_active("forbidden-keys-hold-up-others");
         if !is_refused {
@@ -101,6 +102,19 @@ impl RedisStore {
         self.invalidate_each_alone(&others, outcome).await;
     }
 
+    /// Invalidates the whole resources of what was refused, and returns their generations.
+    async fn invalidate_whole_resources(&self, outcome: &mut KeyByKey) -> Vec<Arc<Dependency>> {
+        let Some(instead) = self.wholes.in_place_of(outcome) else {
+            return Vec::new();
+        };
+        let each = instead.rotates.iter();
+        let each = each.map(|whole| instead.part(Vec::new(), vec![Arc::clone(whole)]));
+        let each: Vec<_> = each.collect();
+        let mut sent = KeyByKey::new(&instead);
+        self.invalidate_each_alone(&each, &mut sent).await;
+        self.wholes.settle(outcome, instead, sent)
+    }
+
     /// Replaces the generations of resources once more, in one step, after everything was sent key
     /// by key. Meanwhile a list may have been loaded after its own generation was replaced, from a
     /// row that was still there.
@@ -108,18 +122,14 @@ impl RedisStore {
         if crate::base::mutation::is_active("windows-not-replaced-again") {
             return;
         }
-        if let Err(error) = self.invalidate_alone(&windows).await {
+        if let Err(error) = self.invalidate(&windows).await {
             outcome.fails(&windows, error);
         }
     }
 
     /// Sends each of these apart, some at the same time. Once the server is away, the rest is
     /// undone.
-    pub(super) async fn invalidate_each_alone(
-        &self,
-        parts: &[Invalidation],
-        outcome: &mut KeyByKey,
-    ) {
+    async fn invalidate_each_alone(&self, parts: &[Invalidation], outcome: &mut KeyByKey) {
         for parts in parts.chunks(AT_ONCE) {
             let is_away = |error: &Error| !is_forbidden(error);
             if outcome.fault.as_ref().is_some_and(is_away) {
@@ -128,7 +138,7 @@ impl RedisStore {
                 }
                 continue;
             }
-            let steps = parts.iter().map(|part| self.invalidate_alone(part));
+            let steps = parts.iter().map(|part| self.invalidate(part));
             for (part, step) in parts.iter().zip(join_all(steps).await) {
                 match step {
                     Ok(step) => outcome.succeeds(step),
@@ -138,6 +148,44 @@ impl RedisStore {
         }
     }
 
+    /// Walks over the generations of the one server, and replaces them all. Returns when the last
+    /// step was done, in the server's time.
+    pub(super) async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
+        // First, so that a task that repeats recent invalidations at the next primary includes this
+        // one.
+        if let Some(recent) = &self.connections.recent {
+            recent.remember_everything();
+        }
+        let connection = self.connections.current()?;
+        let mut done = connection.clock.now();
+        let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
+        let mut wholes = Vec::new();
+        while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
+            for rotates in keys.chunks(STEP) {
+                let rotates: Vec<_> = rotates
+                    .iter()
+                    .map(|key| Dependency::new(key.clone()))
+                    .collect();
+                let all: Vec<_> = rotates.iter().map(|dep| &**dep).collect();
+                done = self.invalidate_on(&connection, &[], &all, "").await?.at;
+                wholes.extend(rotates.into_iter().filter(|dep| dep.is_whole()));
+            }
+        }
+        // Once more, and in one step, since entries of one resource may have been loaded meanwhile
+        // from entries of another one that the walk had not reached. Each entry has one of these in
+        // its stamp, and there are as many as resources.
+        if wholes.len() > 1 && !crate::base::mutation::is_active("namespace-not-replaced-again") {
+            for wholes in wholes.chunks(STEP) {
+                let wholes: Vec<_> = wholes.iter().map(|dep| &**dep).collect();
+                done = self.invalidate_on(&connection, &[], &wholes, "").await?.at;
+            }
+        }
+        self.confirmed(&connection)?;
+        Ok(done)
+    }
+}
+
+impl RedisStore {
     /// Walks over the keys of the one server, and removes those that match.
     pub(super) async fn remove_matching_alone(&self, filter: &ScanFilter) -> Result<u64, Error> {
         let connection = self.connections.current()?;
@@ -187,44 +235,5 @@ impl RedisStore {
             self.confirmed(&connection)?;
         }
         Ok(removed)
-    }
-
-    /// Walks over the generations of the one server, and replaces them all. Returns when the last
-    /// step was done, in the server's time.
-    pub(super) async fn invalidate_namespace_alone(
-        &self,
-        namespace: &str,
-    ) -> Result<Millis, Error> {
-        // First, so that a task that repeats recent invalidations at the next primary includes this
-        // one.
-        if let Some(recent) = &self.recent {
-            recent.remember_everything();
-        }
-        let connection = self.connections.current()?;
-        let mut done = connection.clock.now();
-        let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
-        let mut wholes = Vec::new();
-        while let Some(keys) = scan(&connection, self.budget, &mut walk).await? {
-            for rotates in keys.chunks(STEP) {
-                let rotates: Vec<_> = rotates
-                    .iter()
-                    .map(|key| Dependency::new(key.clone()))
-                    .collect();
-                let all: Vec<_> = rotates.iter().map(|dep| &**dep).collect();
-                done = self.invalidate_on(&connection, &[], &all, "").await?.at;
-                wholes.extend(rotates.into_iter().filter(|dep| dep.is_whole()));
-            }
-        }
-        // Once more, and in one step, since entries of one resource may have been loaded meanwhile
-        // from entries of another one that the walk had not reached. Each entry has one of these in
-        // its stamp, and there are as many as resources.
-        if wholes.len() > 1 && !crate::base::mutation::is_active("namespace-not-replaced-again") {
-            for wholes in wholes.chunks(STEP) {
-                let wholes: Vec<_> = wholes.iter().map(|dep| &**dep).collect();
-                done = self.invalidate_on(&connection, &[], &wholes, "").await?.at;
-            }
-        }
-        self.confirmed(&connection)?;
-        Ok(done)
     }
 }

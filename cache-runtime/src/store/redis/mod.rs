@@ -9,6 +9,7 @@ mod invalidations;
 mod key_by_key;
 mod limits;
 mod logged_refusals;
+mod one_server;
 mod reads;
 mod reply;
 mod scripts;
@@ -42,12 +43,13 @@ use self::connection::supervisor_settings::SupervisorSettings;
 use self::failover::recent::RecentInvalidations;
 use self::failover::replay::Replay;
 use self::limits::STEP;
-use self::logged_refusals::LoggedRefusals;
+use self::one_server::OneServer;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::switches::SwitchList;
 use self::tracking::{Tracking, heartbeat};
 use self::walk::server_info_of;
+use self::whole_resources::WholeResources;
 use super::{
     Circuit, ConnectionWatch, DiagnosticsRequest, EntryRef, Fill, Filled, Intent, IntentReply,
     Invalidated, Invalidation, KeyChange, LeaseReply, LeaseRequest, LookupReply,
@@ -74,11 +76,9 @@ pub struct RedisStore {
     default_generation_ttl: Duration,
     closing: watch::Sender<bool>,
     redis: RedisConfig,
-    /// Recent invalidations that a new primary may not know; only with Sentinels.
-    recent: Option<Arc<RecentInvalidations>>,
+    /// The server of `connections`, as scripts change it.
+    one_server: Arc<OneServer>,
     switches: Arc<SwitchList>,
-    namespace: String,
-    refusals: LoggedRefusals,
     /// The prefix of the keys that record for which loads a load waits (see `WAIT`).
     waits: String,
 }
@@ -138,13 +138,20 @@ impl RedisStore {
             epoch: Arc::default(),
             confirmation: None,
         };
-        if let Some(recent) = &recent {
+        let default_generation_ttl = generation_ttl(config.default_ttl);
+        let wholes = Arc::new(WholeResources::new(&config.namespace));
+        let one_server = Arc::new(OneServer {
+            connections: Arc::clone(&connections),
+            local: local.clone(),
+            budget: config.command_budget,
+            default_generation_ttl,
+            wholes: Arc::clone(&wholes),
+        });
+        if let Some(recent) = recent {
             let replay = Replay {
-                connections: Arc::clone(&connections),
-                recent: Arc::clone(recent),
+                server: Arc::clone(&one_server),
+                recent,
                 namespace: config.namespace.clone(),
-                budget: config.command_budget,
-                generation_ttl: generation_ttl(config.default_ttl),
             };
             let closing = on_closing.clone();
             background.spawn(supervised("replay", move || {
@@ -157,6 +164,7 @@ impl RedisStore {
             cluster: Arc::clone(&cluster),
             settings,
             config: config.clone(),
+            wholes,
             attempted,
             closing: on_closing,
         };
@@ -168,13 +176,11 @@ impl RedisStore {
             cluster,
             local,
             budget: config.command_budget,
-            default_generation_ttl: generation_ttl(config.default_ttl),
+            default_generation_ttl,
             closing,
             redis: redis.clone(),
-            recent,
+            one_server,
             switches,
-            namespace: config.namespace.clone(),
-            refusals: LoggedRefusals::default(),
             waits: config.key_space().generation("wait:"),
         }
     }
@@ -189,15 +195,8 @@ impl RedisStore {
         self.local.clone()
     }
 
-    /// Applies changes of this process that the server has just acknowledged. They take effect on
-    /// the local entries before the caller is told; the server's push message about them may arrive
-    /// at any time.
     fn changed<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
-        if let Some(local) = &self.local
-            && !crate::base::mutation::is_active("own-write-waits-for-the-push")
-        {
-            local.forget(keys);
-        }
+        self.one_server.changed(keys);
     }
 
     async fn script<T: FromRedisValue>(
@@ -207,25 +206,12 @@ impl RedisStore {
         keys: impl IntoIterator<Item = &str>,
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<T, Error> {
-        let mode = connection.capabilities.scripts;
-        connection
-            .ask(self.budget, async |multiplexed| {
-                script.run(multiplexed, mode, keys, args).await
-            })
-            .await
+        let script = self.one_server.script(connection, script, keys, args);
+        script.await
     }
 
-    /// Whether a change made over this connection may be acknowledged.
-    ///
-    /// # Errors
-    /// If Sentinels name the primary, and it may not be the primary any more.
     fn confirmed(&self, connection: &Connection) -> Result<(), Error> {
-        if self.recent.is_some() && !connection.is_usable() {
-            return Err(Error::unavailable(
-                "another server has become the primary meanwhile",
-            ));
-        }
-        connection.check_confirmed()
+        self.one_server.confirmed(connection)
     }
 }
 
@@ -418,7 +404,7 @@ impl Store for RedisStore {
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let Some(cluster) = self.cluster() else {
-            return self.invalidate_alone(invalidation).await;
+            return self.one_server.invalidate(invalidation).await;
         };
         let PartlyInvalidated { done, undone } = cluster.invalidate(invalidation).await;
         match undone {
@@ -429,11 +415,8 @@ impl Store for RedisStore {
 
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         match self.cluster() {
-            Some(cluster) => {
-                let partly = cluster.invalidate(invalidation).await;
-                self.with_whole_resources(partly).await
-            }
-            None => self.invalidate_permitted_alone(invalidation).await,
+            Some(cluster) => cluster.invalidate_permitted(invalidation).await,
+            None => self.one_server.invalidate_permitted(invalidation).await,
         }
     }
 
@@ -450,7 +433,7 @@ impl Store for RedisStore {
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         let Some(cluster) = self.cluster() else {
-            return self.invalidate_namespace_alone(namespace).await;
+            return self.one_server.invalidate_namespace(namespace).await;
         };
         let done = cluster.invalidate_namespace(namespace, &Parts::All).await;
         match done.undone {

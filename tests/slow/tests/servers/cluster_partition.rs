@@ -204,7 +204,7 @@ async fn invalidations_wait_until_the_new_primary_can_be_reached() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repetitions_are_not_given_up() {
     const LONG: Duration = Duration::from_secs(7);
-    let parted = whole_as(0, &["%R~*", "~{shop}:@*"]).await;
+    let parted = whole_as(0, &["%R~*", "~{shop}:@*probe*"]).await;
     let new = parted.cluster.node(parted.primary + 3);
     parted.cluster.isolate(parted.primary);
     let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
@@ -220,5 +220,20 @@ async fn repetitions_are_not_given_up() {
     tokio::time::sleep(LONG).await;
     assert!(parted.other.user(1).await < row, "it was not refused");
     assert_eq!(new.cli(&["ACL", "SETUSER", "app", "~*"]), "OK");
+    eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
+}
+
+/// At the primary that takes over the user may not write rows. So their whole resource ends there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_new_owner_refuses_ends_with_its_resource() {
+    let parted = whole_as(0, &["%R~*", "~{shop}:@*"]).await;
+    parted.part();
+    let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    parted.wait_for_replacement();
+    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
+    let row = parted.alone.commit();
+    assert!(parted.other.user(1).await < row);
+    parted.heal();
     eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
 }

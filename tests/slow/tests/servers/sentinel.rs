@@ -309,37 +309,70 @@ async fn a_process_that_was_stopped_asks_first() {
 /// Two processes hear of a failover at different times: one keeps a row at the new primary, the
 /// other changes it and is told by the former one that all is invalidated. Each has a Sentinel of
 /// its own, which says so.
-async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
-    let mut former = RedisServer::start();
-    let new = RedisServer::start();
-    let (behind, ahead) = (lone_sentinel(&former), lone_sentinel(&new));
-    let by = |sentinel: &RedisServer| {
-        let addresses = [("127.0.0.1", sentinel.port())];
-        let redis = RedisConfig::sentinels(addresses, Sentinels::NAME);
-        over(redis).trust_restart(trusts)
-    };
-    let shop = Shop::over(by(&ahead)).await;
-    let writer = shop.node(by(&behind)).await;
-    eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
-    eventually(TEST_TIMEOUT, async || is_hit(&writer, 2).await).await;
-    let row = change(&writer).await;
+struct ToldApart {
+    former: RedisServer,
+    new: RedisServer,
+    /// The Sentinel of the writer.
+    behind: RedisServer,
+    _ahead: RedisServer,
+    shop: Shop,
+    writer: Shop,
+}
+
+impl ToldApart {
+    /// The writer has a user of its own, with these rights at the new primary.
+    async fn new(trusts: bool, rights: &[&str]) -> Self {
+        let (former, new) = (RedisServer::start(), RedisServer::start());
+        let user = ["ACL", "SETUSER", "app", "on", ">word", "&*", "+@all"];
+        for (server, rights) in [(&former, &["~*"][..]), (&new, rights)] {
+            assert_eq!(server.cli(&[&user, rights].concat()), "OK");
+        }
+        let (behind, ahead) = (lone_sentinel(&former), lone_sentinel(&new));
+        let by = |sentinel: &RedisServer| {
+            RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME)
+        };
+        let over = |redis| over(redis).trust_restart(trusts);
+        let shop = Shop::over(over(by(&ahead))).await;
+        let writer = by(&behind).login(Some("app"), "word");
+        let writer = shop.node(over(writer)).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&shop, 1).await).await;
+        eventually(TEST_TIMEOUT, async || is_hit(&writer, 2).await).await;
+        Self {
+            former,
+            new,
+            behind,
+            _ahead: ahead,
+            shop,
+            writer,
+        }
+    }
+
+    /// The writer hears of it, too.
+    fn tell(&mut self) {
+        names(&self.behind, &self.new);
+        self.former.stop();
+    }
+}
+
+async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool, rights: &[&str]) {
+    let mut apart = ToldApart::new(trusts, rights).await;
+    let row = change(&apart.writer).await;
     assert!(
-        shop.user(1).await < row,
+        apart.shop.user(1).await < row,
         "the servers know nothing of each other"
     );
-    names(&behind, &new);
-    former.stop();
-    eventually(TEST_TIMEOUT, async || shop.user(1).await == row).await;
+    apart.tell();
+    eventually(TEST_TIMEOUT, async || apart.shop.user(1).await == row).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_of_a_former_primary_are_repeated() {
-    done_again(async |writer| writer.rename(1).await, false).await;
+    done_again(async |writer| writer.rename(1).await, false, &["~*"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_done_again_where_servers_do_not_say_who_they_are() {
-    done_again(async |writer| writer.rename(1).await, true).await;
+    done_again(async |writer| writer.rename(1).await, true, &["~*"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -349,7 +382,40 @@ async fn that_all_was_removed_is_done_again() {
         writer.cache.clear_all().await.expect("the server answers");
         row
     };
-    done_again(clear, false).await;
+    done_again(clear, false, &["~*"]).await;
+}
+
+/// At the new primary the user may not write rows. So their whole resource ends there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_new_primary_refuses_ends_with_its_resource() {
+    let rename = async |writer: &Shop| writer.rename(1).await;
+    done_again(rename, false, &["%R~*", "~@*"]).await;
+}
+
+/// Nor may it write the generation of the resource. What it may write is replaced once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_new_primary_has_taken_is_not_repeated() {
+    let rights = ["%R~*", "~@gen:probe*", "~@gen:users~derived"];
+    let mut apart = ToldApart::new(false, &rights).await;
+    apart.shop.list(1).await;
+    let generation = |apart: &ToldApart| apart.new.cli(&["GET", "@gen:users~derived"]);
+    let before = generation(&apart);
+    let row = apart.writer.rename(1).await;
+    assert_eq!(generation(&apart), before);
+    apart.tell();
+    eventually(TEST_TIMEOUT, async || generation(&apart) != before).await;
+    let some_attempts = async || {
+        let refused = apart.new.refused("evalsha");
+        let more = async || apart.new.refused("evalsha") > refused + 9;
+        eventually(TEST_TIMEOUT, more).await;
+    };
+    some_attempts().await;
+    let once = generation(&apart);
+    some_attempts().await;
+    assert_eq!(generation(&apart), once);
+    assert!(apart.shop.user(1).await < row);
+    assert_eq!(apart.new.cli(&["ACL", "SETUSER", "app", "~*"]), "OK");
+    eventually(TEST_TIMEOUT, async || apart.shop.user(1).await == row).await;
 }
 
 /// Sentinels have names, and so has the primary another address than they.

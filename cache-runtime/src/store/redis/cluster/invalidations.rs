@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::connection::errors::{graver, is_forbidden};
+use super::super::key_by_key::KeyByKey;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;
@@ -27,10 +28,30 @@ impl Cluster {
     ) -> PartlyInvalidated {
         // First, so that a task that repeats recent invalidations at a new owner includes this one.
         self.recent.remember(invalidation);
+        self.invalidate_by_slot(invalidation).await
+    }
+
+    /// The same, but keys that the user may not write end with their whole resource where that is
+    /// permitted.
+    pub(in crate::store::redis) async fn invalidate_permitted(
+        &self,
+        invalidation: &Invalidation,
+    ) -> PartlyInvalidated {
+        self.recent.remember(invalidation);
         self.invalidate_again(invalidation).await
     }
 
+    /// Repeats it, for a new owner of slots.
     pub(super) async fn invalidate_again(&self, invalidation: &Invalidation) -> PartlyInvalidated {
+        let mut outcome = KeyByKey::of(self.invalidate_by_slot(invalidation).await);
+        if let Some(instead) = self.wholes.in_place_of(&outcome) {
+            let sent = KeyByKey::of(self.invalidate_by_slot(&instead).await);
+            self.wholes.settle(&mut outcome, instead, sent);
+        }
+        outcome.into_partly()
+    }
+
+    async fn invalidate_by_slot(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         let ends: Vec<_> = invalidation.ends.iter().map(Nonce::to_string).collect();
         let mut by_slot: HashMap<u16, (Vec<usize>, Vec<usize>)> = HashMap::new();
         for (at, key) in invalidation.deletes.iter().enumerate() {

@@ -19,6 +19,7 @@ use super::super::reads::batcher::Batcher;
 use super::super::reads::set_aside::SetAside;
 use super::super::sent::Sent;
 use super::super::slots::{slot_of, untagged};
+use super::super::whole_resources::WholeResources;
 use super::node::SlotMap;
 use super::routing::ScriptCall;
 use super::unserved::UnservedReads;
@@ -52,6 +53,7 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) touched: Mutex<HashMap<u128, Instant>>,
     /// The local tier of this process, if there is one.
     local: Option<Arc<Local>>,
+    pub(super) wholes: Arc<WholeResources>,
     /// The login of all nodes.
     pub(super) redis: RedisConfig,
     /// The reads of all nodes.
@@ -146,6 +148,7 @@ impl Cluster {
         watch: ConnectionWatch,
         local: Option<Arc<Local>>,
         redis: RedisConfig,
+        wholes: Arc<WholeResources>,
     ) -> Self {
         Self {
             map: ArcSwap::default(),
@@ -163,6 +166,7 @@ impl Cluster {
             recent: RecentInvalidations::default(),
             touched: Mutex::default(),
             local,
+            wholes,
             redis,
             batcher: Batcher::default(),
             set_aside: Arc::default(),

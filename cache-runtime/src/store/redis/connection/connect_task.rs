@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use super::super::cluster::{self, Cluster};
+use super::super::whole_resources::WholeResources;
 use super::connections::Connections;
 use super::supervisor::{self, StopReason};
 use super::supervisor_settings::SupervisorSettings;
@@ -17,6 +18,7 @@ pub(crate) struct ConnectTask {
     pub(crate) cluster: Arc<OnceLock<Arc<Cluster>>>,
     pub(crate) settings: SupervisorSettings,
     pub(crate) config: CacheConfig,
+    pub(in crate::store::redis) wholes: Arc<WholeResources>,
     pub(crate) attempted: watch::Sender<bool>,
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -46,7 +48,8 @@ impl ConnectTask {
             let tracking = self.settings.tracking.as_ref();
             let local = tracking.map(|it| Arc::clone(it.local()));
             let (watch, redis) = (self.connections.watch.clone(), redis.clone());
-            Arc::new(Cluster::new(&self.config, watch, local, redis))
+            let wholes = Arc::clone(&self.wholes);
+            Arc::new(Cluster::new(&self.config, watch, local, redis, wholes))
         });
         let plan = cluster::TopologySettings {
             supervisor: self.settings.clone(),

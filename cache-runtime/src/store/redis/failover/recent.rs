@@ -55,6 +55,19 @@ pub(crate) enum Repetition {
     Everything,
 }
 
+impl Repetition {
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, all) | (all, Self::Nothing) => all,
+            (Self::These(mut these), Self::These(others)) => {
+                these.extend(&others);
+                Self::These(these)
+            }
+            (Self::Everything, _) | (_, Self::Everything) => Self::Everything,
+        }
+    }
+}
+
 impl RecentInvalidations {
     /// Remembers an acknowledged invalidation.
     pub(crate) fn remember(&self, invalidation: &Invalidation) {

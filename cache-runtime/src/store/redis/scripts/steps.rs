@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::limits::STEP;
+use super::super::one_server::OneServer;
 use super::super::reply::{counted, millis};
 use super::super::{RedisStore, scripts};
 use super::lease_script::{fill_args, filled, lease_args, lease_reply};
@@ -83,7 +84,9 @@ impl RedisStore {
         self.changed(entries);
         counted(stored.into_iter().map(filled).collect(), count)
     }
+}
 
+impl OneServer {
     pub(in crate::store::redis) async fn invalidate_in_steps(
         &self,
         connection: &Connection,

@@ -5,11 +5,13 @@ use super::super::super::switches::SwitchList;
 use super::*;
 use crate::CacheConfig;
 use crate::store::redis::failover::confirmation::VALID;
+use crate::store::redis::whole_resources::WholeResources;
 
 fn topology() -> Topology {
     let (config, redis) = (CacheConfig::default(), RedisConfig::default());
     let watch = crate::store::ConnectionWatch::default();
-    let cluster = Cluster::new(&config, watch, None, redis.clone());
+    let wholes = Arc::new(WholeResources::new(&config.namespace));
+    let cluster = Cluster::new(&config, watch, None, redis.clone(), wholes);
     let switches = Arc::new(SwitchList::new(&config.namespace));
     let supervisor = SupervisorSettings {
         config: redis,
