@@ -84,8 +84,14 @@ fn model<A, M>(
     check: fn(A, Item, &mut Errors) -> Option<M>,
 ) -> Result<M, Errors> {
     let mut errors = Errors::default();
+    let item = syn::parse2::<Item>(item);
+    let receiver = item.as_ref().ok().and_then(|item| item.sig.receiver());
+    let args = match receiver {
+        Some(receiver) => tokens::of_receiver(args, receiver.self_token.span),
+        None => args,
+    };
     let args = read(args, &mut errors);
-    let item = syn::parse2(item).map_err(|error| errors.absorb(error)).ok();
+    let item = item.map_err(|error| errors.absorb(error)).ok();
     let model = item.and_then(|item| check(args, item, &mut errors));
     errors.verdict(model)
 }

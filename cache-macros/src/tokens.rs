@@ -1,6 +1,6 @@
 //! Helpers for tokens: printing them as a person writes them, and searching for a name.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::Ident;
 use syn::ext::IdentExt as _;
@@ -36,6 +36,27 @@ fn push(out: &mut String, tokens: TokenStream) {
             }
         }
     }
+}
+
+/// Options in which `self` is that of the method, also where a `macro_rules!` has written them beside
+/// a method that it was given: then the two are different names. A text may contain it in braces.
+pub(crate) fn of_receiver(options: TokenStream, receiver: Span) -> TokenStream {
+    let each = options.into_iter().map(|mut token| match token {
+        TokenTree::Group(group) => {
+            let inside = of_receiver(group.stream(), receiver);
+            let mut changed = Group::new(group.delimiter(), inside);
+            changed.set_span(group.span());
+            TokenTree::Group(changed)
+        }
+        TokenTree::Ident(_) | TokenTree::Literal(_) => {
+            if matches!(token, TokenTree::Literal(_)) || token.to_string() == "self" {
+                token.set_span(receiver.located_at(token.span()));
+            }
+            token
+        }
+        TokenTree::Punct(_) => token,
+    });
+    each.collect()
 }
 
 /// The first place where an expression reads the variable `name`: not a field, not a path's

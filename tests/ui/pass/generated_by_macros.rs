@@ -1,6 +1,6 @@
 //! Annotated functions that come out of `macro_rules!`, in all the ways names get there.
 
-use cache_runtime::{cached, invalidates};
+use cache_runtime::{Cache, cache_defaults, cached, invalidates};
 
 macro_rules! reads {
     ($name:ident, $resource:literal, $ttl:expr, $id:ident: $ty:ty, $body:block) => {
@@ -46,6 +46,31 @@ macro_rules! keyed {
     };
 }
 
+/// The `self` of the options is the macro's, and that of the methods is the caller's.
+macro_rules! repository {
+    ($repository:ident, $resource:literal, { $($method:tt)* }) => {
+        pub struct $repository {
+            pub cache: Cache,
+            tenant: u32,
+        }
+
+        #[cache_defaults(resource = $resource, cache = self.cache)]
+        impl $repository {
+            #[cached(include(self.tenant), tags("tenant:{self.tenant}"))]
+            $($method)*
+
+            #[invalidates(tags("tenant:{self.tenant}"))]
+            pub async fn forget(&self) {}
+        }
+    };
+}
+
+repository!(Articles, "articles", {
+    pub async fn of_author(&self, author: i64) -> Vec<i64> {
+        vec![author, self.tenant.into()]
+    }
+});
+
 reads!(user, "users", 300, id: i64, { Some(id.to_string()) });
 reads!(team, "teams", "5m", name: &str, { Some(name.to_owned()) });
 service!(Users, "users");
@@ -53,6 +78,11 @@ service!(Teams, concat!("te", "ams"));
 keyed!(a, b; (a, b));
 
 pub fn main() {
+    let uses = |articles: Articles| {
+        drop(articles.of_author(1));
+        drop(articles.forget());
+    };
+    let _ = uses;
     drop(user(1, ""));
     drop(team("x", ""));
     drop(Users.get(1));
