@@ -480,6 +480,36 @@ fn texts_shown_without_quotes_or_in_hexadecimal_are_whole() {
     assert!(matches!(escaped, ArgumentCheck::Apart(..)), "{escaped:?}");
 }
 
+/// `3..=3` after an iteration over `1..=3`: it is empty, and is serialised as if it held the 3.
+#[test]
+fn a_range_that_was_iterated_to_its_end_is_another_argument() {
+    #[derive(Serialize, Debug)]
+    struct Page {
+        rows: std::ops::RangeInclusive<u32>,
+    }
+    let mut spent = 1..=3;
+    spent.by_ref().for_each(drop);
+    // A whole one first, by which the type may become known.
+    for _ in 0..2 {
+        let of = |rows: &std::ops::RangeInclusive<u32>| {
+            [
+                found!(rows.clone()),
+                found!(Some(rows.clone())),
+                found!(Page { rows: rows.clone() }),
+                found!(vec![(7, rows.clone())]),
+            ]
+        };
+        for (whole, spent) in of(&(3..=3)).into_iter().zip(of(&spent)) {
+            assert_ne!(whole, spent);
+            assert!(matches!(spent, ArgumentCheck::Apart(..)), "{spent:?}");
+        }
+    }
+    // Nor is a value of such a type trusted: each is decoded again.
+    let text = format!("{:?}", 1..=3);
+    assert!(may_lose(&(1..=3), Some(&text), WrittenFor::Programs));
+    assert_eq!(found!(1..3), ArgumentCheck::Whole);
+}
+
 /// By the names of their types, since they belong to other crates.
 #[test]
 fn types_of_other_crates_that_write_less_are_not_trusted() {
@@ -487,6 +517,11 @@ fn types_of_other_crates_that_write_less_are_not_trusted() {
         ("chrono::datetime::DateTime<chrono::offset::utc::Utc>", true),
         ("alloc::vec::Vec<chrono::naive::date::NaiveDate>", true),
         ("core::net::socket_addr::SocketAddrV4", true),
+        ("core::ops::range::Range<u32>", true),
+        (
+            "core::option::Option<core::ops::range::RangeInclusive<u32>>",
+            false,
+        ),
         (
             "chrono::datetime::DateTime<chrono::offset::fixed::FixedOffset>",
             false,
