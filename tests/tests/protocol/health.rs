@@ -6,6 +6,7 @@ use cache_runtime::{
     Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, invalidates, observe,
 };
 use cache_tests::{RedisServer, eventually};
+use futures_util::future::{Either, join, select};
 
 use crate::shop::{DbError, Gate, Shop};
 use crate::{bounded, over, over_as};
@@ -256,25 +257,53 @@ async fn a_row_that_a_user_may_not_write_ends_with_its_resource() {
 #[tokio::test]
 async fn a_write_is_announced_on_the_resource_of_a_row_that_is_refused() {
     bounded(async {
-        let server = RedisServer::start();
-        let (shop, _) = nodes(&server).await;
-        let config = over_as(&server, "%R~users:* ~@* &* +@all");
-        let limited = shop.node(&Cache::new(config).await);
-        let gate = Gate::new();
-        let gated = limited.with_write_gate(&gate);
-        let write = gated.rename_crash_safe(1, "new");
-        let read = async {
-            gate.arrival().await;
-            let during = observe(shop.get(1)).await.1[0].status;
-            gate.open();
-            during
-        };
-        let (written, during) = futures_util::future::join(write, read).await;
-        written.expect("it is announced");
-        assert_eq!(during, Status::Bypass(BypassReason::WriteInProgress));
-        assert_eq!(shop.name(1).await, "new");
-        eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
-        assert_eq!(shop.name(1).await, "new");
+        for rights in [
+            "%R~users:* ~@* &* +@all",
+            "~users:* %R~@gen:users~* ~@gen:users ~@gen:probe* &* +@all",
+        ] {
+            // Without what is left in doubt below.
+            let server = RedisServer::start();
+            let (shop, _) = nodes(&server).await;
+            let config = over_as(&server, rights);
+            let limited = shop.node(&Cache::new(config).await);
+            let gate = Gate::new();
+            let gated = limited.with_write_gate(&gate);
+            let name = format!("as {rights}");
+            let during = async || {
+                gate.arrival().await;
+                let row = observe(shop.get(1)).await.1[0].status;
+                let list = observe(shop.list(0, 10)).await.1[0].status;
+                [row, list]
+            };
+            let write = gated.rename_crash_safe(1, &name);
+            let read = async {
+                let statuses = during().await;
+                gate.open();
+                statuses
+            };
+            let (written, statuses) = join(write, read).await;
+            written.expect("it is announced");
+            assert_eq!(
+                statuses,
+                [Status::Bypass(BypassReason::WriteInProgress); 2],
+                "{rights}"
+            );
+            assert_eq!(shop.name(1).await, name);
+            eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
+            assert_eq!(shop.name(1).await, name);
+
+            // Of a write whose caller has gone, the queue announces it.
+            let write = Box::pin(gated.rename(1, "in doubt"));
+            match select(write, Box::pin(gate.arrival())).await {
+                Either::Left(_) => panic!("it waits at the gate"),
+                Either::Right(((), write)) => drop(write),
+            }
+            eventually(TEST_TIMEOUT, async || {
+                limited.cache.get_stats().await.counters.pending == 0
+            })
+            .await;
+            assert_eq!(shop.name(1).await, "in doubt");
+        }
     })
     .await;
 }

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::connection::Connection;
 use super::connection::errors::is_forbidden;
-use super::limits::STEP;
+use super::limits::{AT_ONCE, STEP};
 use super::reply::millis;
 use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
@@ -15,8 +17,8 @@ use crate::protocol::generation::Dependency;
 use crate::store::{EntryRef, Intent, IntentReply, IntentRow};
 
 impl RedisStore {
-    /// Announces a write. If the user may not write a row's key, the intent is set on the whole
-    /// resource, as over a foreign value.
+    /// Announces a write. If the user may not write a row's key, or a generation of a resource, the
+    /// intent is set on the whole resource, as over a foreign value.
     pub(super) async fn announce_permitted(
         &self,
         mode: &str,
@@ -24,25 +26,48 @@ impl RedisStore {
     ) -> Result<IntentReply, Error> {
         let announced = self.announce(mode, intent).await;
         let is_refused = announced.as_ref().is_err_and(is_forbidden)
-            && !intent.rows.is_empty()
             && !crate::base::mutation::is_active("refused-rows-left-to-others");
-        if !is_refused {
-            return announced;
+        match is_refused {
+            true => self.announce_key_by_key(mode, intent).await,
+            false => announced,
         }
-        let wholes = intent.rows.iter().map(|row| Arc::clone(&row.whole));
-        let mut deps: Vec<_> = wholes.chain(intent.deps.iter().cloned()).collect();
-        deps.sort();
-        deps.dedup();
-        let instead = Intent {
-            rows: Vec::new(),
+    }
+
+    async fn announce_key_by_key(&self, mode: &str, intent: &Intent) -> Result<IntentReply, Error> {
+        let part = |rows, deps| Intent {
+            rows,
             deps,
             ..*intent
         };
-        let reply = self.announce(mode, &instead).await?;
-        Ok(IntentReply {
-            on_whole: true,
-            ..reply
-        })
+        // Each with the generation that stands for it.
+        let rows = intent.rows.iter();
+        let rows = rows.map(|row| {
+            let whole = Some(Arc::clone(&row.whole));
+            (part(vec![row.clone()], Vec::new()), whole)
+        });
+        let deps = intent.deps.iter();
+        let deps = deps.map(|dep| (part(Vec::new(), vec![Arc::clone(dep)]), dep.whole()));
+        let parts: Vec<_> = rows.chain(deps).collect();
+        let (mut at, mut wholes) = (Millis(0), Vec::new());
+        for parts in parts.chunks(AT_ONCE) {
+            let announced = parts.iter().map(|(part, _)| self.announce(mode, part));
+            for ((_, whole), announced) in parts.iter().zip(join_all(announced).await) {
+                match (announced, whole) {
+                    (Ok(reply), _) => at = at.max(reply.at),
+                    (Err(error), Some(whole)) if is_forbidden(&error) => {
+                        wholes.push(Arc::clone(whole));
+                    }
+                    (Err(error), _) => return Err(error),
+                }
+            }
+        }
+        wholes.sort();
+        wholes.dedup();
+        if !wholes.is_empty() {
+            let instead = part(Vec::new(), wholes);
+            at = at.max(self.announce(mode, &instead).await?.at);
+        }
+        Ok(IntentReply { at, on_whole: true })
     }
 
     /// In steps: the next step is sent before the last one has been answered, and no row is

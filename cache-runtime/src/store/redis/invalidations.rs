@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::RedisStore;
 use super::connection::errors::is_forbidden;
 use super::key_by_key::KeyByKey;
-use super::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
+use super::limits::{AT_ONCE, REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use super::one_server::OneServer;
 use super::scripts;
 use super::tracking::Tracker;
@@ -18,9 +18,6 @@ use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dependency;
 use crate::protocol::glob;
 use crate::store::{Invalidated, Invalidation, PartlyInvalidated, ScanFilter};
-
-/// How many keys are sent at the same time if each is sent apart.
-const AT_ONCE: usize = 64;
 
 impl OneServer {
     /// Invalidates on the one server, in steps of a bounded size.

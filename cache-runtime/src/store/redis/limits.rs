@@ -10,7 +10,11 @@ use crate::protocol::entry::Header;
 /// not to delay other commands.
 pub(super) const STEP: usize = 256;
 
-/// The same for a walk over the keyspace, in which the server looks at each key, and for the
+/// The number of steps that are sent at the same time if each key is sent apart, since the user may
+/// not write some.
+pub(super) const AT_ONCE: usize = 64;
+
+/// The same as `STEP` for a walk over the keyspace, in which the server looks at each key, and for the
 /// entries that one of its steps removes: 0.06 and 0.12 ms of the server's time, as measured.
 pub(super) const WALK_STEP: usize = 128;
 

@@ -60,7 +60,7 @@ impl Repetition {
         match (self, other) {
             (Self::Nothing, all) | (all, Self::Nothing) => all,
             (Self::These(mut these), Self::These(others)) => {
-                these.extend(&others);
+                these.extend(&others.without(&these));
                 Self::These(these)
             }
             (Self::Everything, _) | (_, Self::Everything) => Self::Everything,
