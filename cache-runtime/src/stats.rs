@@ -40,7 +40,8 @@ pub struct Stats {
     pub resources: BTreeMap<String, CounterSnapshot>,
     /// The state of the circuit breaker; `None` with the cache off.
     pub circuit: Option<Circuit>,
-    /// Why the store is not asked, in words; `None` while it is asked.
+    /// Why the store, or a node of it, is not asked, or why it takes no new entries, in words;
+    /// `None` while all is well.
     pub reason: Option<String>,
     /// How long the oldest invalidation that has not reached the store has waited, in milliseconds;
     /// `None` if none waits.

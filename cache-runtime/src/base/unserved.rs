@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::Error;
 
-/// The owner of the data is not certain. This is the source of an error of the kind
-/// [`Unavailable`](super::error::ErrorKind::Unavailable).
+/// The source of an error that says more than its kind. If the owner of the data is not certain,
+/// the kind is [`Unavailable`](super::error::ErrorKind::Unavailable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
     not(any(feature = "redis", test)),
@@ -16,6 +16,9 @@ pub(crate) enum Unserved {
     Fenced,
     /// In a cluster, and with Sentinels: nobody has confirmed in time which server is the primary.
     Unconfirmed,
+    /// The server's memory is full and it does not evict, so it takes nothing new. The kind of the
+    /// error is [`Store`](super::error::ErrorKind::Store), since the server answers.
+    Full,
 }
 
 impl Unserved {
@@ -28,6 +31,7 @@ impl Unserved {
         match self {
             Self::Fenced => "the slot's former owner may still answer",
             Self::Unconfirmed => "it was not confirmed for too long which server is the primary",
+            Self::Full => "the server's memory is full",
         }
     }
 }
@@ -52,13 +56,17 @@ impl From<Unserved> for Error {
     expect(dead_code, reason = "of a cluster and of Sentinels")
 )]
 pub(crate) fn copied(error: &Error) -> Error {
-    let copy = || Error::new(error.kind(), error.to_string());
-    Unserved::of(error).map_or_else(copy, Error::from)
+    let copy = Error::new(error.kind(), error.to_string());
+    match Unserved::of(error) {
+        Some(reason) => copy.with_source(reason),
+        None => copy,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::ErrorKind;
 
     #[test]
     fn the_reason_stays_with_each_copy_of_an_error() {
@@ -68,5 +76,12 @@ mod tests {
             assert_eq!(copy.to_string(), reason.text());
         }
         assert_eq!(Unserved::of(&copied(&Error::unavailable("away"))), None);
+        let full = Error::new(ErrorKind::Store, "OOM").with_source(Unserved::Full);
+        let copy = copied(&full);
+        assert_eq!(Unserved::of(&copy), Some(Unserved::Full));
+        assert_eq!(
+            (copy.kind(), copy.to_string()),
+            (ErrorKind::Store, "OOM".into())
+        );
     }
 }

@@ -110,6 +110,9 @@ pub enum BypassReason {
     /// In a Redis Cluster, or with Sentinels: nobody has confirmed for two seconds which server is
     /// the primary.
     Unconfirmed,
+    /// The store's memory is full and it does not evict, so it takes no new entries. What it has is
+    /// served and invalidated as usual.
+    Full,
 }
 
 impl BypassReason {
@@ -118,7 +121,7 @@ impl BypassReason {
         not(any(feature = "metrics", feature = "admin")),
         expect(dead_code, reason = "only collectors go through all of them")
     )]
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Disabled,
         Self::Unavailable,
         Self::Pending,
@@ -141,6 +144,7 @@ impl BypassReason {
         Self::SwitchedOff,
         Self::Fenced,
         Self::Unconfirmed,
+        Self::Full,
     ];
 
     /// Why a call can't use the store that has answered with this error.
@@ -148,6 +152,7 @@ impl BypassReason {
         match Unserved::of(error) {
             Some(Unserved::Fenced) => Self::Fenced,
             Some(Unserved::Unconfirmed) => Self::Unconfirmed,
+            Some(Unserved::Full) => Self::Full,
             None => Self::Unavailable,
         }
     }
@@ -178,6 +183,7 @@ impl BypassReason {
             Self::SwitchedOff => "switched-off",
             Self::Fenced => "fenced",
             Self::Unconfirmed => "unconfirmed",
+            Self::Full => "full",
         }
     }
 }

@@ -51,8 +51,8 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
         0
     }
 
-    /// Why the store is not asked now, as text; `None` while it is asked, or if there is no known
-    /// reason.
+    /// Why the store is not asked now, or takes no new entries, as text; `None` while all is well,
+    /// or if there is no known reason.
     fn reason(&self) -> Option<String> {
         None
     }

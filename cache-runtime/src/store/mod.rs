@@ -7,6 +7,10 @@
 mod backend;
 mod connection;
 mod diagnostics;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod farewell;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod fullness;
 mod key_change;
 #[cfg(feature = "memcached")]
 mod memcached;
@@ -30,6 +34,8 @@ pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
 #[cfg(all(feature = "redis", feature = "testing"))]
 pub(crate) use self::redis::given as given_names;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) use self::{farewell::farewell, fullness::Fullness};
 pub use crate::base::clock::Millis;
 pub use crate::base::nonce::Nonce;
 pub use crate::protocol::circuit::Circuit;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
+use crate::base::unserved::Unserved;
 use crate::store::{
     Circuit, EntryRef, Fill, Filled, Intent, IntentReply, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, LookupReply, Millis, Representation, ScanFilter, ServerInfo, Store, StoreUsage,
@@ -60,7 +61,9 @@ impl Switch {
         match self.get() {
             None => ask.await,
             Some(Fault::Full) if !adds => ask.await,
-            Some(Fault::Full) => Err(refused("OOM command not allowed")),
+            Some(Fault::Full) => {
+                Err(refused("OOM command not allowed").with_source(Unserved::Full))
+            }
             Some(Fault::Refusing) => Err(refused("the test made the store refuse this")),
             Some(Fault::Away) => Err(Error::unavailable("the test made the store unreachable")),
             Some(Fault::AnswersLost) => {

@@ -34,10 +34,7 @@ impl HealthApi {
         let cache = cache_runtime::cache();
         let (database, available) =
             tokio::join!(db::is_available(&self.pool), cache.is_available());
-        let reason = match available {
-            true => None,
-            false => cache.get_stats().await.reason,
-        };
+        let reason = cache.get_stats().await.reason;
         Json(Health {
             status: if database {
                 Status::Ok
@@ -94,7 +91,7 @@ struct Cache {
     enabled: bool,
     /// Whether it answered.
     available: bool,
-    /// Why it is not asked, as far as that is known.
+    /// Why it is not asked, or stores nothing new, as far as that is known.
     #[oai(skip_serializing_if_is_none)]
     reason: Option<String>,
 }

@@ -463,3 +463,43 @@ async fn a_user_who_may_not_read_any_more_is_told() {
     })
     .await;
 }
+
+async fn bypassed(shop: &Shop, id: i64) -> Option<BypassReason> {
+    match observe(shop.get(id)).await.1[0].status {
+        Status::Bypass(reason) => Some(reason),
+        _ => None,
+    }
+}
+
+/// It takes invalidations and nothing else, so it is used, and says why it stores nothing.
+#[tokio::test]
+async fn a_full_server_serves_what_it_has_and_says_that_it_is_full() {
+    bounded(async {
+        let server = RedisServer::start();
+        let (shop, reader) = nodes(&server).await;
+        server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        for node in [&shop, &reader] {
+            assert_eq!(bypassed(node, 2).await, Some(BypassReason::Full));
+            assert!(is_hit(node).await);
+            let stats = node.cache.get_stats().await;
+            assert_eq!(stats.circuit, Some(Circuit::Closed));
+            let reason = stats.reason.expect("it stores nothing new");
+            assert!(reason.contains("full"), "{reason}");
+        }
+        let written = shop.rename_required(1, "new").await;
+        written.expect("invalidations need no memory");
+        assert_eq!(shop.name(1).await, "new");
+        eventually(TEST_TIMEOUT, async || reader.name(1).await == "new").await;
+
+        server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        for node in [&shop, &reader] {
+            eventually(TEST_TIMEOUT, async || is_hit(node).await).await;
+            // Found out without reads that are refused.
+            eventually(TEST_TIMEOUT, async || {
+                node.cache.get_stats().await.reason.is_none()
+            })
+            .await;
+        }
+    })
+    .await;
+}

@@ -96,6 +96,9 @@ async fn a_server_that_is_busy_with_a_script_is_not_served_from() {
         assert_eq!(shop.name(1).await, "new");
         eventually(TEST_TIMEOUT, async || is_bypassed(&reader, 1).await).await;
         assert_eq!(reader.name(1).await, "new");
+        // Reads have the same answer as writes.
+        let circuit = reader.cache.get_stats().await.circuit;
+        assert!(matches!(circuit, Some(Circuit::Open | Circuit::HalfOpen)));
         server.cli(&["SCRIPT", "KILL"]);
         endless.wait().expect("it has ended");
         for node in [&shop, &reader] {

@@ -21,6 +21,8 @@ pub(super) enum Failure {
     NoAnswer(String),
     /// The server has answered with an error.
     Refused(String),
+    /// The server is full, and may not evict or has nothing of this size to evict.
+    Full(String),
     /// The value is larger than the server takes.
     TooLarge,
     /// A server other than the one in use answers at this address.
@@ -37,7 +39,7 @@ impl Failure {
                 CacheErrorKind::Store,
                 format!("the answer is not one of Memcached ({text})"),
             ),
-            Self::Refused(text) => CacheError::new(CacheErrorKind::Store, text),
+            Self::Refused(text) | Self::Full(text) => CacheError::new(CacheErrorKind::Store, text),
             Self::TooLarge => CacheError::new(
                 CacheErrorKind::Unstorable,
                 "the value is larger than Memcached takes; raise its limit with `-I 8m`",
@@ -65,6 +67,12 @@ impl From<Error> for Failure {
             Error::ParseError(error) => Self::NoAnswer(format!("{error:?}")),
             Error::Protocol(Status::Error(error)) => match error {
                 ErrorKind::Server(text) if text.contains("too large") => Self::TooLarge,
+                ErrorKind::Server(text)
+                    if text.contains("out of memory")
+                        && !crate::base::mutation::is_active("full-is-unavailable") =>
+                {
+                    Self::Full(shortened(&text))
+                }
                 ErrorKind::Server(text) | ErrorKind::Client(text) => {
                     Self::Refused(shortened(&text))
                 }
@@ -212,7 +220,7 @@ impl Connection {
                 Ok(_) => {}
                 // The server is full and must not evict. Its entries can still be read and
                 // invalidated.
-                Err(Failure::Refused(_)) => break,
+                Err(Failure::Refused(_) | Failure::Full(_)) => break,
                 Err(failure) => return Err(failure),
             }
         }
@@ -236,7 +244,7 @@ impl Connection {
         match put.await {
             Ok(_) => {}
             // The entries of a full server can still be read and invalidated.
-            Err(Failure::Refused(_)) => return self.ping().await,
+            Err(Failure::Refused(_) | Failure::Full(_)) => return self.ping().await,
             Err(failure) => return Err(failure),
         }
         let Some(item) = self.get(&key).await? else {

@@ -19,7 +19,7 @@ use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::paused::PauseGuard;
 use crate::config::MemcachedConfig;
-use crate::store::{Circuit, ConnectionWatch};
+use crate::store::{Circuit, ConnectionWatch, Fullness};
 
 /// The most connections at a time; further operations wait for one.
 const CONNECTIONS: usize = 16;
@@ -40,6 +40,7 @@ pub(super) struct ConnectionPool {
     config: MemcachedConfig,
     budget: Duration,
     pub(super) clock: ServerClock,
+    fullness: Fullness,
     runtime: Handle,
     permits: Semaphore,
     for_writes: Semaphore,
@@ -82,6 +83,7 @@ impl ConnectionPool {
             config: config.clone(),
             budget,
             clock: ServerClock::default(),
+            fullness: Fullness::default(),
             runtime: runtime.clone(),
             permits: Semaphore::new(CONNECTIONS),
             for_writes: Semaphore::new(FOR_WRITES),
@@ -118,7 +120,7 @@ impl ConnectionPool {
     pub(super) fn reason(&self) -> Option<String> {
         let state = self.state.lock();
         match state.circuit {
-            Circuit::Closed => None,
+            Circuit::Closed => self.fullness.reason(),
             _ => state.reason.clone(),
         }
     }
@@ -185,6 +187,10 @@ impl ConnectionPool {
                     Failure::Lost(text) => self.open(text),
                     Failure::OtherServer => self.doubt.notify_one(),
                     Failure::NoAnswer(_) => self.unanswered(),
+                    Failure::Full(_) => {
+                        let error = failure.described();
+                        return Err(self.fullness.refused(&self.config, error));
+                    }
                     Failure::Refused(_) | Failure::TooLarge | Failure::Several => {}
                 }
                 Err(failure.described())
@@ -365,6 +371,9 @@ impl ConnectionPool {
             if self.circuit() != Circuit::Closed {
                 return;
             }
+            // It is full for values of some sizes and not for others, so no write of its own could
+            // tell that it has room.
+            self.fullness.has_room(&self.config);
             let asked = connection.ask_who(&self.clock);
             let reason = match crate::base::time::timeout(self.budget.max(CHECK), asked).await {
                 Ok(Ok(who)) if who.server == connection.server => match is_doubted

@@ -241,7 +241,7 @@ impl Store for RedisStore {
             return cluster.reason();
         }
         match self.circuit() {
-            Circuit::Closed => None,
+            Circuit::Closed => self.connections.full(),
             _ => self.connections.failure(),
         }
     }

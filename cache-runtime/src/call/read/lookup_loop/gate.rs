@@ -21,6 +21,7 @@ impl LookupLoop<'_> {
             BypassReason::Unavailable
             | BypassReason::Fenced
             | BypassReason::Unconfirmed
+            | BypassReason::Full
             | BypassReason::Pending => load_gate::WITHOUT_STORE,
             BypassReason::LoadFailed => load_gate::AFTER_FAILURE,
             _ => return UnleasedRole::Alone,

@@ -223,13 +223,15 @@ impl Cluster {
         }
     }
 
-    /// Why the cluster, or one of its nodes, is not asked.
+    /// Why the cluster, or one of its nodes, is not asked, or takes no new entries.
     pub(in crate::store::redis) fn reason(&self) -> Option<String> {
         let map = self.map.load();
         let reasons = map.nodes().iter().filter_map(|node| {
-            let reason = node.connections.failure()?;
-            (node.connections.circuit() != Circuit::Closed)
-                .then(|| format!("{}: {reason}", node.address()))
+            let reason = match node.connections.circuit() {
+                Circuit::Closed => node.connections.full(),
+                _ => node.connections.failure(),
+            };
+            Some(format!("{}: {}", node.address(), reason?))
         });
         let reasons: Vec<_> = reasons.collect();
         match reasons.is_empty() {

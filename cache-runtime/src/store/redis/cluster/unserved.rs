@@ -18,6 +18,8 @@ impl UnservedReads {
         let counter = match Unserved::of(error) {
             Some(Unserved::Fenced) => &self.fenced,
             Some(Unserved::Unconfirmed) => &self.unconfirmed,
+            // It is known who owns the slot.
+            Some(Unserved::Full) => return,
             None => return,
         };
         counter.fetch_add(reads as u64, Ordering::Relaxed);

@@ -47,7 +47,12 @@ pub(crate) async fn watch_health(connection: &Connection) -> Infallible {
         crate::base::time::sleep(health::INTERVAL).await;
         // This closes the connection if the answer is no.
         if connection.check_health().await.is_ok() {
-            connection.health.learn(&mut connection.multiplexed()).await;
+            let mut multiplexed = connection.multiplexed();
+            connection.health.learn(&mut multiplexed).await;
+            let room = connection
+                .health
+                .look_for_room(&mut multiplexed, connection.address);
+            room.await;
         }
     }
 }

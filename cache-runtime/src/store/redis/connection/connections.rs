@@ -80,6 +80,12 @@ impl Connections {
         self.failure.lock().clone()
     }
 
+    /// Why the server takes no new entries.
+    pub(crate) fn full(&self) -> Option<String> {
+        let reason = self.using(|connection| connection.health.fullness().reason());
+        reason.ok().flatten()
+    }
+
     pub(crate) fn set(&self, connection: Option<Arc<Connection>>) {
         self.current.store(connection);
     }

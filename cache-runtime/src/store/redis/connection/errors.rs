@@ -28,6 +28,14 @@ pub(crate) fn is_write_refused(error: &RedisError) -> bool {
     error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
 }
 
+/// Whether the server's memory is full, and it may not evict. It still takes invalidations.
+pub(crate) fn is_full(error: &RedisError) -> bool {
+    // Redis 6.2 wraps the error if a script caused it.
+    let in_script = |text: &str| text.contains("-OOM ");
+    (error.code() == Some("OOM") || error.detail().is_some_and(in_script))
+        && !crate::base::mutation::is_active("full-is-unavailable")
+}
+
 /// Whether the connection has ended.
 pub(crate) fn is_lost(error: &RedisError) -> bool {
     error.is_connection_dropped() || error.is_io_error()

@@ -10,6 +10,7 @@
 //! expires after the process has ended. The script also removes an entry and replaces a row's
 //! generation, neither of which exists, so that a permission that only these need is not missing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use super::probe::refuses_scripts;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::paused::PauseGuard;
+use crate::store::Fullness;
 
 /// The pause between an answer and the next check. Together with the time of an answer it is a
 /// second.
@@ -47,6 +49,7 @@ pub(crate) struct Health {
     budget: Duration,
     /// Read with each check: the reads that operators have switched off for all processes.
     switches: Arc<SwitchList>,
+    fullness: Arc<Fullness>,
 }
 
 /// Why a server can't be used.
@@ -73,6 +76,7 @@ impl Health {
             named: Arc::default(),
             budget: ANSWER_BUDGET.max(command_budget),
             switches,
+            fullness: Arc::default(),
         }
     }
 
@@ -84,6 +88,7 @@ impl Health {
             budget: ANSWER_BUDGET.max(command_budget),
             // Only the node that has the list answers; the others redirect, which is no answer.
             switches: Arc::clone(&of_cluster.switches),
+            fullness: Arc::default(),
         }
     }
 
@@ -105,6 +110,29 @@ impl Health {
     /// The key that a check writes. The answer may be that another node has its slot.
     pub(crate) fn key_to_write(&self) -> Option<Arc<String>> {
         self.key().or_else(|| self.named.load_full())
+    }
+
+    /// Whether the server takes new entries.
+    pub(crate) fn fullness(&self) -> &Fullness {
+        &self.fullness
+    }
+
+    /// Finds out whether a server that was full has room again, by a write that needs some.
+    /// Invalidations need none.
+    pub(crate) async fn look_for_room(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        server: SocketAddr,
+    ) {
+        let Some(key) = self.key().filter(|_| self.fullness.is_full()) else {
+            return;
+        };
+        let mut set = redis::cmd("SET");
+        set.arg(format!("{key}~")).arg("").arg("PX").arg(1_000);
+        let set = set.query_async::<Value>(multiplexed);
+        if let Ok(Ok(_)) = crate::base::time::timeout(self.budget, set).await {
+            self.fullness.has_room(server);
+        }
     }
 
     /// Reads the list of switches. If there is no answer, the list stays as it was.
@@ -136,6 +164,7 @@ impl Health {
             Ok(Err(error)) => {
                 let is_demoted = error.code() == Some("READONLY");
                 let is_lost = error.is_io_error() || error.is_connection_dropped();
+                let error_code = error.code().unwrap_or_default().to_owned();
                 let runs_none = refuses_scripts(&error);
                 let mut text = describe(error).to_string();
                 if !runs_none && is_refusal(&text) {
@@ -146,11 +175,13 @@ impl Health {
                         text = refused;
                     }
                 }
-                return Err(match is_demoted || is_lost {
-                    true => HealthError::Unusable(text),
-                    false if runs_none => HealthError::RunsNoScripts(text),
-                    false => HealthError::RefusesWrites(text),
-                });
+                return Err(
+                    match is_demoted || is_lost || answers_nothing(&error_code) {
+                        true => HealthError::Unusable(text),
+                        false if runs_none => HealthError::RunsNoScripts(text),
+                        false => HealthError::RefusesWrites(text),
+                    },
+                );
             }
             Err(_) => {
                 let budget = self.budget.as_millis();
@@ -262,6 +293,11 @@ impl Health {
             written => written.map(drop),
         }
     }
+}
+
+/// Whether a server that gives this error answers no reads either.
+fn answers_nothing(code: &str) -> bool {
+    ["BUSY", "LOADING", "CLUSTERDOWN", "NOAUTH"].contains(&code)
 }
 
 /// Whether another node of the cluster has the key.

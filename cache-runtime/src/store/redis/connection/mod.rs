@@ -33,8 +33,8 @@ use tokio::sync::Notify;
 
 use self::breaker::{End, FAILURES, Failures};
 use self::errors::{
-    OTHER_HISTORY, described, is_lost, is_no_answer, is_read_only, is_write_refused, refused,
-    unanswered,
+    OTHER_HISTORY, described, is_full, is_lost, is_no_answer, is_read_only, is_write_refused,
+    refused, unanswered,
 };
 use self::health::{Health, HealthError};
 use self::probe::Capabilities;
@@ -289,6 +289,7 @@ impl Connection {
         // The answer belongs to another command, or the peer is no Redis.
         let is_amiss = is_no_answer(&error);
         let takes_no_writes = is_write_refused(&error);
+        let is_full = is_full(&error);
         if error.code() == Some("NOPERM") {
             self.state.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -302,7 +303,10 @@ impl Connection {
         } else {
             self.state.failures.answered();
         }
-        error
+        match is_full {
+            true => self.health.fullness().refused(self.address, error),
+            false => error,
+        }
     }
 
     /// Identifies the server and its history. A node of a cluster gets a new identity when it gains

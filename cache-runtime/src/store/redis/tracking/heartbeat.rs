@@ -12,6 +12,7 @@ use super::super::connection::health::is_elsewhere;
 use super::super::slots::{own_slots, tag};
 use super::{Tracker, Tracking, track};
 use crate::base::error::Error;
+use crate::base::unserved::Unserved;
 use crate::local::HeartbeatId;
 
 /// The TTL of a heartbeat's key in Redis. A heartbeat that returns later proves nothing.
@@ -57,7 +58,9 @@ impl Tracker {
             // If its slot has moved to another node, the next heartbeat uses another key.
             if !is_elsewhere(&error) {
                 let error = connection.failed(error);
-                if error.kind() == crate::ErrorKind::Store {
+                // A full server is logged as such.
+                let is_told = Unserved::of(&error) == Some(Unserved::Full);
+                if error.kind() == crate::ErrorKind::Store && !is_told {
                     self.local().warn(error);
                 }
             }
