@@ -731,3 +731,58 @@ async fn many_rows_are_changed_within_the_budget_of_a_few() {
     })
     .await;
 }
+
+/// So the connections that there are answer some of the calls, and no call takes them away.
+#[tokio::test]
+async fn a_server_that_takes_no_further_connection_is_used_over_those_there_are() {
+    bounded(async {
+        let server = MemcachedServer::start_with(&["-c", "40", "-t", "1"]);
+        let shop = shop_over(&server).await;
+        shop.name(1).await;
+        assert!(is_hit(status(shop.get(1)).await));
+        let clients = (0..60).map(|_| std::net::TcpStream::connect(("127.0.0.1", server.port())));
+        let clients: Vec<_> = clients.collect();
+        let late = Cache::new(over_memcached(server.port())).await;
+        let reason = late.get_stats().await.reason.expect("it is turned away");
+        assert!(reason.contains("Too many open connections"), "{reason}");
+
+        for _ in 0..5 {
+            let many = (0..50).map(|_| shop.cache.strict(status(shop.get(1))));
+            let many = futures_util::future::join_all(many).await;
+            assert!(many.into_iter().any(is_hit));
+            assert_eq!(shop.cache.get_stats().await.circuit, Some(Circuit::Closed));
+            assert!(is_hit(status(shop.get(1)).await));
+        }
+        shop.rename(1, "new").await.expect("written");
+        assert_eq!(shop.name(1).await, "new");
+        assert_eq!(shop.cache.get_stats().await.counters.pending, 0);
+        drop(clients);
+        eventually(TEST_TIMEOUT, async || late.is_available().await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_server_says_that_it_is_full() {
+    bounded(async {
+        let server = MemcachedServer::start_with(&["-m", "2", "-M"]);
+        let shop = shop_over(&server).await;
+        shop.name(1).await;
+        let texts = Texts {
+            cache: shop.cache.clone(),
+        };
+        for id in 0..100 {
+            texts.text(&id.to_string(), 100_000).await;
+        }
+        let stats = shop.cache.get_stats().await;
+        assert_eq!(stats.circuit, Some(Circuit::Closed));
+        let reason = stats.reason.expect("it stores nothing new");
+        assert!(reason.contains("full"), "{reason}");
+        assert!(is_hit(status(shop.get(1)).await));
+        eventually(TEST_TIMEOUT, async || {
+            shop.cache.get_stats().await.reason.is_none()
+        })
+        .await;
+    })
+    .await;
+}

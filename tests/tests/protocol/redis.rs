@@ -541,3 +541,21 @@ async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_with_too_many_clients_says_so() {
+    bounded(async {
+        let server = RedisServer::options().config("maxclients 4").start();
+        let shop = Shop::new(&Cache::new(over(&server)).await);
+        let clients = (0..4).map(|_| std::net::TcpStream::connect(("127.0.0.1", server.port())));
+        let clients: Vec<_> = clients.collect();
+        let late = Cache::new(over(&server)).await;
+        let reason = late.get_stats().await.reason.expect("it is turned away");
+        assert!(reason.contains("max number of clients"), "{reason}");
+        assert_eq!(shop.name(1).await, "user 1");
+        assert!(is_hit(status(shop.get(1)).await), "the others go on");
+        drop(clients);
+        eventually(TEST_TIMEOUT, async || late.is_available().await).await;
+    })
+    .await;
+}

@@ -11,6 +11,7 @@ use super::text::{flags, identity, number, process};
 use crate::base::error::{Error as CacheError, ErrorKind as CacheErrorKind, shortened};
 use crate::base::nonce::Nonce;
 use crate::config::MemcachedConfig;
+use crate::store::farewell;
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -101,6 +102,18 @@ impl ServerAddress {
             Self::Unix(path) => format!("unix://{path}"),
         }
     }
+
+    /// Why the server takes no further connection, if it says so. Those that there are stay in use.
+    async fn turned_away(&self) -> Option<Failure> {
+        let Self::Tcp(address) = self else {
+            return None;
+        };
+        let words = farewell(*address).await?;
+        let reason = words.strip_prefix("ERROR ")?;
+        Some(Failure::Refused(format!(
+            "it takes no further connection: {reason}; raise its limit with `-c 4096`"
+        )))
+    }
 }
 
 /// The addresses of a server's name: in the same order in all processes, so that all use the same
@@ -172,9 +185,13 @@ impl Connection {
             server: Nonce::NONE,
             process: Nonce::NONE,
         };
-        let who = connection.ask_who(clock).await?;
-        (connection.process, connection.server) = (who.process, who.server);
-        Ok(connection)
+        match connection.ask_who(clock).await {
+            Ok(who) => {
+                (connection.process, connection.server) = (who.process, who.server);
+                Ok(connection)
+            }
+            Err(failure) => Err(target.turned_away().await.unwrap_or(failure)),
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -23,6 +23,7 @@ use crate::base::clock::RemoteClock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
 use crate::config::RedisConfig;
+use crate::store::farewell;
 
 /// After this idle time keep-alive probes are sent, at the interval below.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -64,9 +65,16 @@ pub(crate) async fn dial(
     if !refuses_resp3(&error) {
         return Err(described(error));
     }
-    match dial_with(config, address, None::<fn(PushInfo)>).await {
-        Ok(multiplexed) => Ok((multiplexed, false)),
-        Err(_) => Err(described(error)),
+    if let Ok(multiplexed) = dial_with(config, address, None::<fn(PushInfo)>).await {
+        return Ok((multiplexed, false));
+    }
+    let words = match error.is_connection_dropped() && !config.tls {
+        true => farewell(address).await,
+        false => None,
+    };
+    match words.as_deref().and_then(|words| words.strip_prefix('-')) {
+        Some(words) => Err(Error::new(ErrorKind::Store, words)),
+        None => Err(described(error)),
     }
 }
 
