@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use cache_runtime::{Acknowledgement, BypassReason, Cache, CacheConfig, Status, observe};
-use cache_tests::{RedisServer, eventually};
+use cache_runtime::{
+    Acknowledgement, BypassReason, Cache, CacheConfig, RedisConfig, Status, observe,
+};
+use cache_tests::{RedisCluster, RedisServer, eventually};
 use futures_util::future::join_all;
 
 use crate::shop::Shop;
-use crate::{bounded, over};
+use crate::{bounded, over, patient};
 
 /// Long enough for a hit on a machine that runs all tests at once, and not always for such a
 /// transfer.
@@ -137,6 +139,78 @@ async fn a_key_without_an_answer_is_read_again_when_it_is_small() {
         let asked = server.calls("getrange");
         assert!(all_hit(&shop).await);
         assert_eq!(server.calls("getrange"), asked);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_ends_connections_keeps_nobody_from_other_rows() {
+    let server = RedisServer::start();
+    ends_connections(&server, || config(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_ends_connections_to_a_node_keeps_nobody_from_other_rows() {
+    let cluster = RedisCluster::start(1, 0);
+    let node = cluster.node(0);
+    let seeds = || RedisConfig::cluster([("127.0.0.1", node.port())]);
+    ends_connections(node, || patient().redis(seeds()).command_budget(BUDGET)).await;
+}
+
+/// The server ends each connection over which the value would be sent.
+async fn ends_connections(server: &RedisServer, config: impl Fn() -> CacheConfig) {
+    bounded(async {
+        let shop = Shop::new(&Cache::new(config()).await);
+        let other = shop.node(&Cache::new(config().local_mb(16)).await);
+        let large = "x".repeat(900_000);
+        shop.commit(1, &large);
+        for node in [&shop, &other] {
+            eventually(TEST_TIMEOUT, async || {
+                is_hit(node, 1).await && all_hit(node).await
+            })
+            .await;
+        }
+        let limit = |limit: &str| {
+            let limit = format!("normal {limit} 0 0");
+            server.cli(&["CONFIG", "SET", "client-output-buffer-limit", &limit]);
+        };
+        limit("100000");
+        for node in [&shop, &other] {
+            let cache = &node.cache;
+            // Local entries end with each connection.
+            eventually(TEST_TIMEOUT, async || {
+                assert_eq!(node.name(1).await, large);
+                cache.strict(status(node, 1)).await == Status::Bypass(BypassReason::Foreign)
+                    && all_hit(node).await
+            })
+            .await;
+        }
+        let connected = || {
+            let info = server.cli(&["INFO", "stats"]);
+            let connected = info
+                .lines()
+                .find_map(|line| line.strip_prefix("total_connections_received:"));
+            let connected = connected.and_then(|it| it.trim().parse::<u64>().ok());
+            connected.expect("a number")
+        };
+        let before = connected();
+        for _ in 0..40 {
+            for node in [&shop, &other] {
+                let (large, others) = tokio::join!(status(node, 1), all_hit(node));
+                assert_eq!(large, Status::Bypass(BypassReason::Foreign));
+                assert!(others, "every row is a hit");
+            }
+        }
+        assert_eq!(connected(), before + 1, "that of redis-cli");
+
+        // Another value under the key is stored again as soon as it is read again.
+        limit("0");
+        shop.rename(1, "small").await.expect("written");
+        eventually(2 * TEST_TIMEOUT, async || {
+            assert_eq!(shop.name(1).await, "small");
+            is_hit(&shop, 1).await
+        })
+        .await;
     })
     .await;
 }

@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 
 use super::super::connection::Connection;
-use super::super::reads::mget::{Unanswered, is_oversized, lengths, set_oversized_aside};
+use super::super::reads::mget::{
+    Unanswered, is_oversized, lengths, read_alone, set_oversized_aside,
+};
 use super::super::reads::stored::{
     GenerationSet, Missing, StoredValue, generation, generations, generations_or_unknown,
 };
@@ -369,6 +371,9 @@ impl Cluster {
 
     /// Those of these keys whose values are larger than the cache stores.
     async fn oversized<'k>(&self, aside: Vec<&'k str>) -> Result<Vec<&'k str>, Fault> {
+        let (mut oversized, aside): (Vec<_>, Vec<_>) = aside
+            .into_iter()
+            .partition(|key| self.set_aside.is_held(key));
         let mut by_node: Vec<(Arc<Connection>, Vec<&'k str>)> = Vec::new();
         {
             let map = self.map.load();
@@ -391,7 +396,6 @@ impl Cluster {
             connection.counted(asked.await?, keys.len())
         });
         let answers: Vec<Result<Answers, Error>> = join_all(asked).await;
-        let mut oversized = Vec::new();
         for ((connection, keys), answers) in by_node.iter().zip(answers) {
             for (key, answer) in keys.iter().zip(answers.map_err(Fault::Failed)?) {
                 let answer = match answer {
@@ -404,6 +408,14 @@ impl Cluster {
                 };
                 if is_oversized(connection, key, &answer) {
                     oversized.push(*key);
+                } else if self.set_aside.is_doubtful(key) {
+                    let read = read_alone(connection, self.budget, key).await;
+                    // Other errors are those of the slot, which the read meets as well.
+                    if let Err(error) = read
+                        && !connection.is_usable()
+                    {
+                        return Err(Fault::Failed(error));
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -229,8 +229,10 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         true => RuntimeConnections::to(config, address, server, round_trip, settings.budget),
         false => RuntimeConnections::default(),
     };
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     Ok(Connection {
         multiplexed,
+        number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
         server,
         history,
         epoch: Arc::clone(&settings.epoch),

@@ -143,6 +143,7 @@ mod tests {
         let multiplexed = client.get_multiplexed_async_connection().await;
         let switches = Arc::new(SwitchList::new(""));
         Arc::new(Connection {
+            number: 0,
             multiplexed: multiplexed.expect("connected"),
             server: Nonce(1),
             history: None,

@@ -56,6 +56,8 @@ use crate::store::KeyChange;
 /// One connection to one server.
 pub(super) struct Connection {
     pub(super) multiplexed: MultiplexedConnection,
+    /// No other connection of this process has it.
+    pub(super) number: u64,
     /// Identifies the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
     /// The server's `master_replid`, if its history is looked at.

@@ -9,7 +9,7 @@ use super::super::connection::Connection;
 use super::super::limits::READ_LIMIT;
 use super::super::reply::text;
 use super::super::sent::Sent;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, shortened};
 
 const NAME: &str = "MGET";
 
@@ -49,7 +49,8 @@ pub(crate) fn set_oversized_aside<'k>(
 }
 
 /// If it is dropped without an answer after a good part of the budget, the keys become suspects:
-/// the value of one of them may be too large.
+/// the value of one of them may be too large. If the connection was lost before that, one of them
+/// may be the reason.
 pub(crate) struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
     connection: &'l Connection,
     keys: K,
@@ -77,8 +78,13 @@ impl<'l, 'k, K: Iterator<Item = &'k str> + Clone> Unanswered<'l, 'k, K> {
 
 impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
     fn drop(&mut self) {
-        if !self.is_over && self.sent.is_late() {
+        if self.is_over {
+            return;
+        }
+        if self.sent.is_late() {
             self.connection.set_aside().suspect(self.keys.clone());
+        } else if !self.connection.is_usable() {
+            self.connection.set_aside().were_lost(self.keys.clone());
         }
     }
 }
@@ -121,6 +127,36 @@ pub(crate) fn is_oversized(connection: &Connection, key: &str, answer: &Value) -
     is_oversized
 }
 
+/// Reads one key, and finds out whether the connection ends with that.
+pub(crate) async fn read_alone(
+    connection: &Connection,
+    budget: Duration,
+    key: &str,
+) -> Result<(), Error> {
+    let mut read = Cmd::new();
+    read.arg(NAME).arg(key);
+    let answer = connection.read_here(Sent::now(budget), &read).await;
+    match &answer {
+        Ok(_) => connection.set_aside().is_harmless(key),
+        Err(_) if !connection.is_usable() => {
+            let ended = connection.set_aside().has_ended(key, connection.number);
+            if let Some(hold) = ended {
+                let seconds = hold.as_secs();
+                tracing::warn!(
+                    key = shortened(key),
+                    seconds,
+                    "connections end when the value under this key is read, so it is not read for \
+                     a while; is `client-output-buffer-limit normal` set, or \
+                     `maxmemory-clients`?"
+                );
+            }
+        }
+        // The budget is over, or the answer is an error.
+        Err(_) => {}
+    }
+    answer.map(drop)
+}
+
 /// The read if some of the keys are set aside.
 pub(crate) async fn mget_aside<'k>(
     connection: &Connection,
@@ -128,17 +164,24 @@ pub(crate) async fn mget_aside<'k>(
     keys: impl Iterator<Item = &'k str> + Clone,
     aside: Vec<&'k str>,
 ) -> Result<Vec<Value>, Error> {
-    let lengths = lengths(aside.iter().copied());
-    let answers: Vec<Value> = connection
-        .ask(budget, async |multiplexed| {
-            lengths.query_async(multiplexed).await
-        })
-        .await?;
-    let answers = connection.counted(answers, aside.len())?;
-    let mut oversized = Vec::new();
+    let (mut oversized, aside): (Vec<_>, Vec<_>) = aside
+        .into_iter()
+        .partition(|key| connection.set_aside().is_held(key));
+    let answers = match aside.is_empty() {
+        true => Vec::new(),
+        false => {
+            let lengths = lengths(aside.iter().copied());
+            let answers = connection.ask(budget, async |multiplexed| {
+                lengths.query_async(multiplexed).await
+            });
+            connection.counted(answers.await?, aside.len())?
+        }
+    };
     for (key, answer) in aside.into_iter().zip(&answers) {
         if is_oversized(connection, key, answer) {
             oversized.push(key);
+        } else if connection.set_aside().is_doubtful(key) {
+            read_alone(connection, budget, key).await?;
         }
     }
     let rest = keys.clone().filter(|key| !oversized.contains(key));

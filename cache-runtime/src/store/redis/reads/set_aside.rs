@@ -4,6 +4,11 @@
 //! of a command, all commands behind it get no answer. So a key whose value was larger than the
 //! cache stores is not read while its value is that large. After a command without an answer, the
 //! length of each of its keys is checked before it is read again.
+//!
+//! The server, or a proxy, may also end the connection instead of sending a value, for instance if
+//! it is larger than `client-output-buffer-limit` allows. So after a connection was lost with a
+//! read in flight, each of its keys is read in a command of its own first. If that ends the next
+//! connection as well, and the one after that, the key is not read for a while.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +26,11 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// How many are remembered of each kind. Forgetting one costs the transfer of its value.
 const MOST: usize = 1024;
 
+/// So many connections in a row have to end while a key is read alone, before it is not read.
+const LOSSES: u32 = 2;
+/// For how long it is not read then. It doubles with each further loss.
+const FIRST_HOLD: Duration = Duration::from_secs(10);
+
 /// The keys of a store that are set aside.
 #[derive(Debug, Default)]
 pub(crate) struct SetAside {
@@ -35,6 +45,20 @@ struct SetAsideKeys {
     /// keys.
     oversized: RecentKeys,
     suspects: RecentKeys,
+    /// Those of reads with which a connection was lost.
+    doubtful: RecentKeys,
+    /// Those with which connections were lost that carried nothing else.
+    ending: HashMap<u128, Losses>,
+}
+
+/// The connections that were lost while a key was read alone.
+#[derive(Debug, Clone, Copy)]
+struct Losses {
+    /// The last of them.
+    connection: u64,
+    count: u32,
+    /// The key is not read before this time.
+    until: Instant,
 }
 
 /// The latest keys, by hash, and until when each is remembered.
@@ -85,6 +109,59 @@ impl SetAside {
         });
     }
 
+    /// Adds the keys of a read with which the connection was lost.
+    pub(crate) fn were_lost<'k>(&self, asked: impl Iterator<Item = &'k str>) {
+        self.change(|keys| asked.for_each(|key| keys.doubtful.remember(hash(key))));
+    }
+
+    /// Whether the key has to be read alone first.
+    pub(crate) fn is_doubtful(&self, key: &str) -> bool {
+        self.change(|keys| keys.doubtful.until.contains_key(&hash(key)))
+    }
+
+    /// Notes that the connection of this number was lost while the key was read alone. Returns for
+    /// how long the key is not read now, if this is new.
+    pub(crate) fn has_ended(&self, key: &str, connection: u64) -> Option<Duration> {
+        self.change(|keys| {
+            let (key, now) = (hash(key), clock::now());
+            keys.doubtful.remember(key);
+            let losses = keys.ending.entry(key).or_insert(Losses {
+                connection: 0,
+                count: 0,
+                until: now,
+            });
+            // Several callers may have read it over the same one.
+            if losses.count > 0 && losses.connection == connection {
+                return None;
+            }
+            losses.connection = connection;
+            losses.count += 1;
+            let further = losses.count.checked_sub(LOSSES)?;
+            let hold = FIRST_HOLD.saturating_mul(1 << further.min(16));
+            let hold = hold.min(REMEMBERED / 2);
+            losses.until = now + hold;
+            Some(hold)
+        })
+    }
+
+    /// Whether the key must not be read now: connections end when it is.
+    pub(crate) fn is_held(&self, key: &str) -> bool {
+        self.change(|keys| {
+            let losses = keys.ending.get(&hash(key));
+            losses.is_some_and(|losses| losses.count >= LOSSES && clock::now() < losses.until)
+                && !crate::base::mutation::is_active("ending-keys-read-on")
+        })
+    }
+
+    /// Notes that the key was read alone, and was answered.
+    pub(crate) fn is_harmless(&self, key: &str) {
+        self.change(|keys| {
+            let key = hash(key);
+            keys.doubtful.forget(key);
+            keys.ending.remove(&key);
+        });
+    }
+
     /// Adds a key whose value is too large.
     pub(crate) fn is_oversized(&self, key: &str) {
         self.change(|keys| {
@@ -109,8 +186,16 @@ impl SetAside {
         let now = clock::now();
         keys.oversized.forget_old(now);
         keys.suspects.forget_old(now);
+        keys.doubtful.forget_old(now);
+        let SetAsideKeys {
+            doubtful, ending, ..
+        } = &mut *keys;
+        if ending.len() > doubtful.until.len() {
+            ending.retain(|key, _| doubtful.until.contains_key(key));
+        }
         let changed = change(&mut keys);
         let count = keys.oversized.until.len() + keys.suspects.until.len();
+        let count = count + keys.doubtful.until.len();
         self.count.store(count, Ordering::Relaxed);
         changed
     }
@@ -118,7 +203,9 @@ impl SetAside {
 
 impl SetAsideKeys {
     fn hold(&self, key: u128) -> bool {
-        self.oversized.until.contains_key(&key) || self.suspects.until.contains_key(&key)
+        [&self.oversized, &self.suspects, &self.doubtful]
+            .iter()
+            .any(|keys| keys.until.contains_key(&key))
     }
 }
 
@@ -205,5 +292,39 @@ mod tests {
         tokio::time::advance(REMEMBERED).await;
         assert!(!holds(&aside, "users:1"));
         assert!(aside.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_ends_connections_is_held_for_longer_each_time() {
+        let aside = SetAside::default();
+        let (big, small) = ("users:1", "@gen:users");
+        aside.were_lost([big, small].into_iter());
+        assert!(holds(&aside, big) && aside.is_doubtful(big));
+        aside.is_harmless(small);
+        assert!(!holds(&aside, small) && !aside.is_doubtful(small));
+
+        // The second one may be a coincidence, and several callers may have read over it.
+        assert_eq!(aside.has_ended(big, 1), None);
+        assert_eq!(aside.has_ended(big, 1), None);
+        assert!(!aside.is_held(big));
+        assert_eq!(aside.has_ended(big, 2), Some(FIRST_HOLD));
+        assert!(aside.is_held(big));
+        tokio::time::advance(FIRST_HOLD).await;
+        assert!(!aside.is_held(big) && aside.is_doubtful(big));
+        assert_eq!(aside.has_ended(big, 3), Some(FIRST_HOLD * 2));
+        assert!(aside.is_held(big));
+        for number in 4..100 {
+            let hold = aside.has_ended(big, number).expect("held");
+            assert!(hold <= REMEMBERED / 2);
+            tokio::time::advance(hold).await;
+        }
+        assert!(aside.is_doubtful(big));
+
+        aside.is_harmless(big);
+        assert!(aside.is_empty() && !aside.is_held(big));
+        assert_eq!(aside.has_ended(big, 1), None);
+        tokio::time::advance(REMEMBERED).await;
+        assert!(!holds(&aside, big));
+        assert!(aside.keys.lock().ending.is_empty());
     }
 }
