@@ -77,6 +77,16 @@ impl Error {
         self.kind
     }
 
+    /// Adds more words, for people.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "of servers that others name")
+    )]
+    pub(crate) fn explained(mut self, words: impl fmt::Display) -> Self {
+        self.context = format!("{}{words}", self.context);
+        self
+    }
+
     pub(crate) fn unavailable(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, context)
     }

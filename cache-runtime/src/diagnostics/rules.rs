@@ -21,13 +21,21 @@ pub(super) fn unreachable(report: &mut DoctorReport, redis: &RedisConfig, reason
         .any(|code| reason.contains(code))
     {
         "correct REDIS_PASSWORD and REDIS_USERNAME"
+    } else if reason.contains("DB index is out of range") {
+        "correct REDIS_DB, or raise `databases` in redis.conf"
+    } else if redis.sentinel.is_some() {
+        "start what is away, correct REDIS_SENTINELS and REDIS_SENTINEL_MASTER, or have the Sentinels name an address that this process can connect to (`announce-ip`, REDIS_NAT_MAP)"
     } else {
         "start it, or correct REDIS_HOST and REDIS_PORT"
     };
     let RedisConfig { host, port, .. } = redis;
+    let server = match &redis.sentinel {
+        Some(sentinel) => format!("the primary `{}`", sentinel.master),
+        None => format!("Redis at {host}:{port}"),
+    };
     report.advise(
         DiagnosticKind::Unreachable,
-        format!("Redis at {host}:{port} can't be used ({reason}); {fix}"),
+        format!("{server} can't be used ({reason}); {fix}"),
     );
     report
         .not_checked

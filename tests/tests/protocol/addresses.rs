@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cache_runtime::testing::internals::resolve;
-use cache_runtime::{Cache, CacheConfig, DiagnosticKind, RedisConfig, Status, observe};
-use cache_tests::{RedisServer, eventually, free_port};
+use cache_runtime::{Cache, CacheConfig, Circuit, DiagnosticKind, RedisConfig, Status, observe};
+use cache_tests::{RedisCluster, RedisServer, eventually, free_port};
 
 use crate::shop::Shop;
 use crate::{bounded, patient};
@@ -125,6 +125,63 @@ async fn the_doctor_names_all_servers_behind_a_name() {
         resolve("one.test", vec![address(&first), itself]);
         let report = Cache::new(named("one.test")).await.doctor().await;
         assert_eq!(report.advice.iter().find(of_servers), None, "{report}");
+    })
+    .await;
+}
+
+/// An operator has to look there, and not at the Sentinel.
+#[tokio::test]
+async fn the_address_that_sentinels_name_is_told() {
+    bounded(async {
+        let away = free_port();
+        let sentinel = RedisServer::options()
+            .config(&format!("sentinel monitor mymaster 127.0.0.1 {away} 1"))
+            .sentinel()
+            .start();
+        let redis = RedisConfig::sentinels([("127.0.0.1", sentinel.port())], "mymaster");
+        let cache = Cache::new(patient().redis(redis)).await;
+        let named = format!("127.0.0.1:{away}, which the Sentinels name");
+        let reason = cache.get_stats().await.reason.expect("it is away");
+        assert!(reason.contains(&named), "{reason}");
+        let advice = cache.doctor().await.to_string();
+        assert!(advice.contains(&named), "{advice}");
+        assert!(advice.contains("the primary `mymaster`"), "{advice}");
+        let of_sentinel = format!("Redis at 127.0.0.1:{}", sentinel.port());
+        assert!(!advice.contains(&of_sentinel), "{advice}");
+
+        sentinel.cli(&["SENTINEL", "REMOVE", "mymaster"]);
+        eventually(TEST_TIMEOUT, async || {
+            let reason = cache.get_stats().await.reason.expect("it is away");
+            reason.contains("0 of 1 Sentinels name a primary")
+                && reason.contains("no primary of the name `mymaster`")
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Each process might use another one of them.
+#[tokio::test]
+async fn nodes_of_two_clusters_are_not_one_cluster() {
+    bounded(async {
+        let clusters = [RedisCluster::start(1, 0), RedisCluster::start(1, 0)];
+        let ports = [0, 1].map(|number| clusters[number].node(0).port());
+        let over = |ports: &[u16]| {
+            let seeds = ports.iter().map(|port| ("127.0.0.1", *port));
+            patient().redis(RedisConfig::cluster(seeds))
+        };
+        let cache = Cache::new(over(&ports)).await;
+        let stats = cache.get_stats().await;
+        assert_ne!(stats.circuit, Some(Circuit::Closed));
+        let reason = stats.reason.expect("it is not used");
+        assert!(reason.contains("different clusters"), "{reason}");
+        for port in ports {
+            assert!(reason.contains(&port.to_string()), "{reason}");
+        }
+        // A node that knows only itself and has no slots does not count.
+        let lone = RedisServer::options().config("cluster-enabled yes").start();
+        let shop = Shop::new(&Cache::new(over(&[lone.port(), ports[0]])).await);
+        eventually(TEST_TIMEOUT, async || is_hit(&shop).await).await;
     })
     .await;
 }

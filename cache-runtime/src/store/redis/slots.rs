@@ -187,6 +187,11 @@ impl ClusterView {
         self.nodes.iter().find(|node| node.id == self.id)
     }
 
+    /// Whether it knows of an owner of any slot.
+    pub(super) fn has_slots(&self) -> bool {
+        self.nodes.iter().any(|node| !node.slots.is_empty())
+    }
+
     /// Its epoch, if it is a primary.
     pub(super) fn epoch(&self) -> Option<u64> {
         self.own().filter(|own| own.is_primary).map(|own| own.epoch)

@@ -70,6 +70,58 @@ impl Answers {
     }
 }
 
+/// The answer of a node that was asked at an address, and whether that address is configured.
+pub(super) struct AskedView {
+    pub(super) view: ClusterView,
+    pub(super) is_seed: bool,
+}
+
+/// The answers of one cluster. Addresses may lead to nodes of several: because they are configured
+/// so, or because an address now belongs to another cluster.
+///
+/// # Errors
+/// If the configured addresses lead to several clusters. Each process could use another one.
+pub(super) fn of_one_cluster(asked: Vec<AskedView>) -> Result<Vec<ClusterView>, Error> {
+    let is_linked = |one: &ClusterView, other: &ClusterView| {
+        let lists = |view: &ClusterView, id: &str| view.nodes.iter().any(|node| node.id == id);
+        lists(one, &other.id) || lists(other, &one.id)
+    };
+    let mut clusters: Vec<Vec<AskedView>> = Vec::new();
+    for asked in asked {
+        let linked = |them: &Vec<AskedView>| them.iter().any(|it| is_linked(&it.view, &asked.view));
+        let (linked, others): (Vec<_>, Vec<_>) = clusters.into_iter().partition(linked);
+        clusters = others;
+        clusters.push(linked.into_iter().flatten().chain([asked]).collect());
+    }
+    let has_slots = |them: &Vec<AskedView>| them.iter().any(|it| it.view.has_slots());
+    if clusters.len() > 1 && clusters.iter().any(has_slots) {
+        // A node that has just started, or was reset, knows only itself.
+        clusters.retain(has_slots);
+    }
+    let is_configured = |them: &Vec<AskedView>| them.iter().any(|it| it.is_seed);
+    if clusters.iter().any(is_configured) {
+        clusters.retain(is_configured);
+    }
+    if let [one, other, ..] = clusters.as_slice()
+        && !crate::base::mutation::is_active("several-clusters-as-one")
+    {
+        let node = |them: &Vec<AskedView>| {
+            let own = them.first().and_then(|it| it.view.own());
+            own.map_or_else(String::new, |own| format!("{}:{}", own.host, own.port))
+        };
+        return Err(Error::new(
+            ErrorKind::Store,
+            format!(
+                "{} and {} are of different clusters; name nodes of one in REDIS_CLUSTER",
+                node(one),
+                node(other)
+            ),
+        ));
+    }
+    let views = clusters.into_iter().flatten().map(|it| it.view);
+    Ok(views.collect())
+}
+
 /// Stores the epochs of the nodes, those too that only others have said. It takes effect before the
 /// nodes are used for slots that they have gained, also for a connection that is being made.
 pub(super) fn raise_epochs(nodes: &[Arc<Node>], views: &[ClusterView]) {

@@ -25,7 +25,7 @@ use super::super::reads::batcher::WORKERS;
 use super::super::slots::{ClusterView, NodeView, SlotSet};
 use super::super::tracking::Tracking;
 use super::super::tracking::heartbeat::send_heartbeats;
-use super::answers::{Answers, raise_epochs, read, view_at};
+use super::answers::{Answers, AskedView, of_one_cluster, raise_epochs, read, view_at};
 use super::batches::keep_sending;
 use super::former_owner::look_after;
 use super::former_slots::{slots_at_start, slots_that_left};
@@ -254,8 +254,10 @@ impl Topology {
         let answers = seeds.iter().map(async |(host, port)| {
             match view_at(&config.settings_at(host, *port), host).await {
                 Ok((view, _)) => {
+                    let address = (host.clone(), *port);
+                    let is_seed = self.plan.seeds.contains(&address);
                     raise_epochs(map.nodes(), std::slice::from_ref(&view));
-                    Ok(view)
+                    Ok(AskedView { view, is_seed })
                 }
                 Err(error) => {
                     let text = format!("{host}:{port}: {error}");
@@ -263,17 +265,19 @@ impl Topology {
                 }
             }
         });
-        let (mut views, mut fault) = (Vec::new(), None);
+        let (mut views, mut fault) = (Vec::<AskedView>::new(), None);
         for view in join_all(answers).await {
             match view {
-                // A node may be known by two names.
-                Ok(view) if views.iter().any(|it: &ClusterView| it.id == view.id) => {}
-                Ok(view) => views.push(view),
+                Ok(asked) => match views.iter_mut().find(|it| it.view.id == asked.view.id) {
+                    // A node may be known by two names.
+                    Some(known) => known.is_seed |= asked.is_seed,
+                    None => views.push(asked),
+                },
                 Err(error) => fault = Some(error),
             }
         }
         match views.is_empty() {
-            false => Ok(Answers { views, asked }),
+            false => of_one_cluster(views).map(|views| Answers { views, asked }),
             true => Err(fault.unwrap_or_else(|| Error::unavailable("no node is known"))),
         }
     }

@@ -106,7 +106,16 @@ async fn open(
         }
         None => None,
     };
-    let connection = open_server(settings).await?;
+    let opened = open_server(settings).await;
+    let connection = opened.map_err(|error| match &found {
+        Some(NamedPrimary { named, .. }) => {
+            let SentinelAnswer { host, port, .. } = named;
+            error.explained(format_args!(
+                " (at {host}:{port}, which the Sentinels name as the primary)"
+            ))
+        }
+        None => error,
+    })?;
     if let Some(NamedPrimary { asked, .. }) = &found {
         connection.state.confirmation.confirm(*asked);
     }

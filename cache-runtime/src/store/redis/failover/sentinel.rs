@@ -181,7 +181,7 @@ impl Sentinels {
         if named.len() <= count / 2 {
             let (answered, faults) = (named.len(), faults.join("; "));
             return Err(Error::unavailable(format!(
-                "{answered} of {count} Sentinels answer, which is no majority: {faults}"
+                "{answered} of {count} Sentinels name a primary, which is no majority: {faults}"
             )));
         }
         latest(named, before).ok_or_else(|| Error::unavailable("no Sentinel is named"))
