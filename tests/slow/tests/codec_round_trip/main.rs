@@ -13,6 +13,7 @@ mod later;
 mod libraries;
 mod losses;
 mod shapes;
+mod usual;
 
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, Outcome, Status, observe};
