@@ -13,7 +13,6 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpRequest, HttpResponse, Responder};
 
-use crate::base::mutation;
 use crate::call::ambient;
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
@@ -131,12 +130,7 @@ where
             let headers: Vec<_> = headers.collect();
             let mut response = match response {
                 Ok(response) => response,
-                Err(error)
-                    if headers.is_empty()
-                        || mutation::is_active("inner-errors-without-headers") =>
-                {
-                    return Err(error);
-                }
+                Err(error) if headers.is_empty() => return Err(error),
                 Err(error) => return Err(error_with_headers(error, headers)),
             };
             for (name, value) in headers {
