@@ -54,10 +54,23 @@ async fn all_hit(shop: &Shop) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_value_of_others_keeps_nobody_from_other_rows() {
+    huge_value_of_others(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_over_a_connection_that_only_reads() {
+    // After so many reads there is one.
+    huge_value_of_others(10).await;
+}
+
+async fn huge_value_of_others(rounds: usize) {
     bounded(async {
         let server = RedisServer::start();
         let shop = Shop::new(&Cache::new(config(&server)).await);
         eventually(TEST_TIMEOUT, async || all_hit(&shop).await).await;
+        for _ in 0..rounds {
+            all_hit(&shop).await;
+        }
 
         oversize(&server, "users:1");
         // The first one finds it out, and is no longer in the way then.
@@ -193,6 +206,15 @@ async fn ends_connections(server: &RedisServer, config: impl Fn() -> CacheConfig
             let connected = connected.and_then(|it| it.trim().parse::<u64>().ok());
             connected.expect("a number")
         };
+        // After many reads there is one more connection, which only reads.
+        for _ in 0..10 {
+            all_hit(&shop).await;
+        }
+        eventually(TEST_TIMEOUT, async || {
+            let before = connected();
+            all_hit(&shop).await && connected() == before + 1
+        })
+        .await;
         let before = connected();
         for _ in 0..40 {
             for node in [&shop, &other] {

@@ -1,5 +1,5 @@
-//! Programs whose runtimes have one thread each, as the workers of actix-web: each reads over a
-//! connection of its own.
+//! Connections that only read. Programs whose runtimes have one thread each, as the workers of
+//! actix-web, have one for each runtime; a runtime with several threads has one for all of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +21,14 @@ const MANY: usize = 300;
 
 fn runtime() -> Runtime {
     let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
+fn with_threads() -> Runtime {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     runtime.expect("a runtime")
 }
 
@@ -48,6 +56,16 @@ fn connections(server: &RedisServer) -> Vec<String> {
         .lines()
         .filter(|line| !line.contains("cmd=client|list"));
     lines.map(str::to_owned).collect()
+}
+
+/// Closes the connection that was made last.
+fn kill_newest(server: &RedisServer) {
+    let newest = connections(server).pop().expect("there is one");
+    let id = newest
+        .split(' ')
+        .find_map(|field| field.strip_prefix("id="));
+    let killed = server.cli(&["CLIENT", "KILL", "ID", id.expect("an id")]);
+    assert_eq!(killed, "1");
 }
 
 fn reads(connection: &str) -> bool {
@@ -177,14 +195,9 @@ fn a_connection_that_is_lost_costs_none_of_many_callers_a_hit() {
     for _ in 0..3 {
         runtime().block_on(async {
             connect(&shop, &server, shared).await;
-            let newest = connections(&server).pop().expect("there is one");
-            let id = newest
-                .split(' ')
-                .find_map(|field| field.strip_prefix("id="));
-            let id = id.expect("an id");
             let kill = async {
                 tokio::task::yield_now().await;
-                assert_eq!(server.cli(&["CLIENT", "KILL", "ID", id]), "1");
+                kill_newest(&server);
             };
             tokio::join!(crowd(&shop, 20), kill);
         });
@@ -200,13 +213,36 @@ fn a_connection_that_is_lost_costs_no_hit() {
     let shared = connections(&server).len();
     runtime().block_on(async {
         connect(&shop, &server, shared).await;
-        let newest = connections(&server).pop().expect("there is one");
-        let id = newest
-            .split(' ')
-            .find_map(|field| field.strip_prefix("id="));
-        let killed = server.cli(&["CLIENT", "KILL", "ID", id.expect("an id")]);
-        assert_eq!(killed, "1");
+        kill_newest(&server);
         hits(&shop, 10).await;
+    });
+}
+
+/// It logs in as the main one does, and its loss costs none of its callers a hit.
+#[test]
+fn several_threads_read_over_one_connection() {
+    let server = RedisServer::start();
+    let rule = [
+        "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all",
+    ];
+    server.cli(&rule);
+    with_threads().block_on(async {
+        let redis = RedisConfig::at("127.0.0.1", server.port()).db(3);
+        let redis = redis.login(Some("app"), "secret");
+        let shop = Shop::new(&Cache::new(patient().redis(redis)).await);
+        shop.name(1).await;
+        let shared = connections(&server).len();
+        for _ in 0..3 {
+            connect(&shop, &server, shared).await;
+            let newest = connections(&server).pop().expect("there is one");
+            assert!(newest.contains(" user=app ") && newest.contains(" db=3 "));
+            let kill = async {
+                tokio::task::yield_now().await;
+                kill_newest(&server);
+            };
+            tokio::join!(crowd(&shop, 20), kill);
+            assert!(connections(&server).len() <= shared + 1);
+        }
     });
 }
 
@@ -232,9 +268,15 @@ fn another_server_at_the_address_is_not_read() {
 
 #[test]
 fn answers_of_other_commands_are_not_served() {
+    for runtime in [runtime(), with_threads()] {
+        answers_of_other_commands(&runtime);
+    }
+}
+
+fn answers_of_other_commands(runtime: &Runtime) {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
-    runtime().block_on(async {
+    runtime.block_on(async {
         let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
         let shop = Shop::new(&Cache::new(config).await);
         for id in 1..=3 {

@@ -21,13 +21,6 @@ impl Sent {
         }
     }
 
-    /// The same command once more, in the time that is left.
-    pub(super) fn again(self) -> Self {
-        let at = Instant::now();
-        let budget = self.budget.saturating_sub(at.duration_since(self.at));
-        Self { at, budget }
-    }
-
     /// Holds a caller's paused time while other threads do what it waits for: they send a batch, or
     /// ask nodes for their slots. `now` was read right after `at`.
     pub(super) fn held(self, now: clock::Instant) -> Option<PauseGuard> {

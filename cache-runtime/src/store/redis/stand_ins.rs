@@ -32,7 +32,7 @@ pub(super) struct Connection {
     /// Counts the writes. It is also the server's time: a read says when it was answered.
     version: AtomicU64,
     pub(super) clock: Clock,
-    pub(super) runtimes: Runtimes,
+    pub(super) read_sockets: ReadSockets,
 }
 
 impl Connection {
@@ -43,7 +43,7 @@ impl Connection {
             server: Nonce(1),
             version: AtomicU64::new(0),
             clock: Clock,
-            runtimes: Runtimes,
+            read_sockets: ReadSockets,
         }
     }
 
@@ -99,16 +99,12 @@ impl Clock {
     }
 }
 
-/// No runtime has a connection of its own.
-pub(super) struct Runtimes;
+/// There is no connection that only reads.
+pub(super) struct ReadSockets;
 
-impl Runtimes {
-    pub(super) fn batcher(&self) -> Option<Arc<Batcher>> {
+impl ReadSockets {
+    pub(super) fn using<T>(&self, _: impl FnOnce(&Batcher) -> Option<T>) -> Option<T> {
         None
-    }
-
-    pub(super) fn give_up_own(&self) -> bool {
-        false
     }
 }
 

@@ -277,7 +277,8 @@ enum KeyAnswer<T> {
 
 /// A batch, its keys, and what has arrived for them.
 struct ClusterBatch<'p> {
-    keys: BatchKeys<'p>,
+    plan: &'p BatchPlan,
+    keys: BatchKeys,
     /// By entry: the connection that it is asked over, and what arrived.
     entries: Vec<(Option<Arc<Connection>>, KeyAnswer<StoredValue>)>,
     /// By dependency.
@@ -309,6 +310,7 @@ impl<'p> ClusterBatch<'p> {
             generation_sets: Vec::new(),
             misplaced: Misplaced::default(),
             is_unanswered: false,
+            plan,
             keys,
         }
     }
@@ -316,6 +318,7 @@ impl<'p> ClusterBatch<'p> {
     /// The commands for each node. Keys without a reachable node have failed. Those that were set
     /// aside meanwhile are read alone.
     fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest<'p>> {
+        let plan = self.plan;
         let map = cluster.map.load();
         // Otherwise the reads would wait for answers that can't be used.
         let confirmed = cluster.confirmed();
@@ -330,19 +333,17 @@ impl<'p> ClusterBatch<'p> {
             let Some(part) = self.entries.get_mut(at) else {
                 continue;
             };
-            match connection(slot_of(entry.key)) {
-                Ok(_) if is_aside(entry.key) => part.1 = KeyAnswer::Again,
+            let key = plan.key(entry.read);
+            match connection(slot_of(key)) {
+                Ok(_) if is_aside(key) => part.1 = KeyAnswer::Again,
                 Ok(connection) => {
-                    request_of(&mut requests, &connection).entry(at, entry.key);
+                    request_of(&mut requests, &connection).entry(at, key);
                     part.0 = Some(connection);
                 }
                 Err(error) => part.1 = KeyAnswer::Failed(error),
             }
         }
-        for (number, group) in groups(self.keys.deps.iter().copied())
-            .into_iter()
-            .enumerate()
-        {
+        for (number, group) in groups(plan.deps_of(&self.keys)).into_iter().enumerate() {
             let places: Vec<_> = group.deps.iter().map(|(_, at)| *at).collect();
             let connection = connection(group.slot);
             let is_aside = group.deps.iter().any(|(key, _)| is_aside(key));
@@ -513,9 +514,10 @@ impl<'p> ClusterBatch<'p> {
             (_, KeyAnswer::Come(value)) => value.clone(),
             _ => return Some(Ok(None)),
         };
-        let lookup = Box::new(value.lookup(asked.key, set, connection.clock.now()));
+        let key = self.plan.key(read);
+        let lookup = Box::new(value.lookup(key, set, connection.clock.now()));
         if set.is_misplaced(&lookup) {
-            self.misplaced.add(&connection, asked.key);
+            self.misplaced.add(&connection, key);
         }
         Some(Ok(Some(lookup)))
     }

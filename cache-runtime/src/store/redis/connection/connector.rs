@@ -12,7 +12,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::super::failover::confirmation::Asked;
 use super::super::failover::sentinel::{SentinelAnswer, Sentinels};
-use super::super::reads::runtimes::RuntimeConnections;
+use super::super::reads::read_sockets::ReadSockets;
 use super::super::scripts::{self, ScriptMode};
 use super::super::tracking::Tracking;
 use super::dial::{Identity, dial, identify};
@@ -234,9 +234,9 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         None if is_resp3 => state.key_watchers.start(&mut multiplexed).await,
         None => {}
     }
-    let runtimes = match state.tracker.is_none() && !settings.is_node {
-        true => RuntimeConnections::to(config, address, server, round_trip, settings.budget),
-        false => RuntimeConnections::default(),
+    let read_sockets = match state.tracker.is_none() && !settings.is_node {
+        true => ReadSockets::to(config, address, server, round_trip),
+        false => ReadSockets::default(),
     };
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     Ok(Connection {
@@ -252,6 +252,6 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         health: health.clone(),
         round_trip,
         home: Handle::current(),
-        runtimes,
+        read_sockets,
     })
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::io::tcp::socket2::TcpKeepalive;
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
+    PushInfo, RedisConnectionInfo, RedisError,
 };
+use tokio::net::TcpStream;
 
 use super::super::reply::{info_field, reading};
 use super::super::slots::ClusterView;
@@ -93,14 +94,7 @@ async fn dial_with(
     if let Some(username) = &config.username {
         login = login.set_username(username);
     }
-    // Without a password the client would leave out the user, too, and log in as the default one.
-    let password = config.password.as_deref();
-    let none = config
-        .username
-        .as_ref()
-        .filter(|_| !crate::base::mutation::is_active("user-without-password-left-out"))
-        .map(|_| "");
-    if let Some(password) = password.or(none) {
+    if let Some(password) = password(config) {
         login = login.set_password(password);
     }
     #[cfg(feature = "redis-tls")]
@@ -139,6 +133,47 @@ async fn dial_with(
         .await
 }
 
+/// The password to log in with. Without one the client would leave out the user, too, and log in
+/// as the default one.
+fn password(config: &RedisConfig) -> Option<&str> {
+    let none = config
+        .username
+        .as_ref()
+        .filter(|_| !crate::base::mutation::is_active("user-without-password-left-out"))
+        .map(|_| "");
+    config.password.as_deref().or(none)
+}
+
+/// The commands that log in and choose the database, on a connection that speaks RESP2.
+pub(crate) fn login(config: &RedisConfig) -> Vec<Cmd> {
+    let mut commands = Vec::new();
+    if let Some(password) = password(config) {
+        let mut auth = redis::cmd("AUTH");
+        auth.arg(config.username.as_deref());
+        commands.push(auth.arg(password).clone());
+    }
+    if config.db != 0 {
+        commands.push(redis::cmd("SELECT").arg(config.db).clone());
+    }
+    commands
+}
+
+/// Sets the options of a socket that the client does not open.
+pub(crate) fn set_options(socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&keepalive())?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT))?;
+    Ok(())
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+}
+
 /// The socket's options.
 ///
 /// - Without `TCP_NODELAY` (the client's default) Nagle's algorithm delays a small command until
@@ -146,12 +181,9 @@ async fn dial_with(
 /// - Keep-alive and a limit on unacknowledged data end a connection whose peer has disappeared (a
 ///   failed machine, a firewall that forgot the connection), even if no command is sent.
 fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL);
     let settings = TcpSettings::default()
         .set_nodelay(true)
-        .set_keepalive(keepalive);
+        .set_keepalive(keepalive());
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(UNACKNOWLEDGED_LIMIT);
     settings
@@ -207,19 +239,23 @@ pub(crate) async fn identify(
     if trust_restart {
         return Ok(known(Nonce::NONE, None));
     }
-    match (
-        info_field(&info, "run_id"),
-        info_field(&info, "master_replid"),
-    ) {
-        (Some(run_id), Some(replid)) => {
-            let server = hash128(&[0; 16], format!("{run_id} {replid}").as_bytes());
-            Ok(known(Nonce(server), Some(replid)))
-        }
+    match (identity_in(&info), info_field(&info, "master_replid")) {
+        (Some(server), Some(replid)) => Ok(known(server, Some(replid))),
         _ => Err(Error::new(
             ErrorKind::Store,
             "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
         )),
     }
+}
+
+/// The identity of the server and its history, in the answer to `INFO`.
+pub(crate) fn identity_in(info: &str) -> Option<Nonce> {
+    let (run_id, replid) = (
+        info_field(info, "run_id")?,
+        info_field(info, "master_replid")?,
+    );
+    let server = hash128(&[0; 16], format!("{run_id} {replid}").as_bytes());
+    Some(Nonce(server))
 }
 
 /// The identity of a server.

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::base::clock::{Millis, RemoteClock};
     use crate::base::error::ErrorKind;
-    use crate::store::redis::reads::runtimes::RuntimeConnections;
+    use crate::store::redis::reads::read_sockets::ReadSockets;
     use crate::store::redis::switches::SwitchList;
 
     const BUDGET: Duration = Duration::from_secs(5);
@@ -155,7 +155,7 @@ mod tests {
             health: Health::new("@gen:probe", BUDGET, switches),
             round_trip: Duration::from_millis(1),
             home: Handle::current(),
-            runtimes: RuntimeConnections::default(),
+            read_sockets: ReadSockets::default(),
         })
     }
 

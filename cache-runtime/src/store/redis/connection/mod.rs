@@ -41,7 +41,7 @@ use self::probe::Capabilities;
 use self::sync_check::SyncCheck;
 use super::failover::confirmation::Confirmation;
 use super::reads::batcher::Batcher;
-use super::reads::runtimes::RuntimeConnections;
+use super::reads::read_sockets::ReadSockets;
 use super::reads::set_aside::SetAside;
 use super::reply::counted;
 use super::sent::Sent;
@@ -74,8 +74,8 @@ pub(super) struct Connection {
     pub(super) round_trip: Duration,
     /// The runtime that drives the connection.
     pub(super) home: Handle,
-    /// The connections over which single-threaded runtimes read.
-    pub(super) runtimes: RuntimeConnections,
+    /// The connections that only read.
+    pub(super) read_sockets: ReadSockets,
 }
 
 #[derive(Default)]
@@ -222,40 +222,8 @@ impl Connection {
         }
     }
 
-    /// Runs `MGET` over the connection of the caller's runtime if it has one, otherwise over this
-    /// one. If that connection fails, the read is repeated over this one.
-    pub(super) async fn read_here(&self, sent: Sent, mget: &Cmd) -> Result<Vec<Value>, Error> {
-        let Some(mut own) = self.runtimes.own() else {
-            return self.read(sent, mget).await;
-        };
-        let answered = {
-            let answer = pin!(values(&mut own.multiplexed, mget));
-            self.in_time(sent, answer).await
-        };
-        match answered {
-            // Another read may have found that its answers belong to other commands.
-            Some(Ok(values)) if own.is_in_use() => {
-                self.state.failures.answered();
-                return Ok(values);
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) if is_lost(&error) || is_no_answer(&error) => {
-                own.failed();
-                if crate::base::mutation::is_active("own-connection-lost-for-good") {
-                    return Err(described(error));
-                }
-            }
-            Some(Err(error)) => return Err(self.failed(error)),
-            None => {
-                own.failed();
-                return Err(unanswered(sent.budget));
-            }
-        }
-        // Boxed, so that the future of a hit does not hold memory for it.
-        Box::pin(self.read(sent.again(), mget)).await
-    }
-
-    async fn read(&self, sent: Sent, mget: &Cmd) -> Result<Vec<Value>, Error> {
+    /// Runs `MGET`.
+    pub(super) async fn mget(&self, sent: Sent, mget: &Cmd) -> Result<Vec<Value>, Error> {
         let ask = async |it: &mut MultiplexedConnection| values(it, mget).await;
         self.ask_at(sent, ask).await
     }

@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::super::reads::batcher::{WORKERS, Worker};
+use super::super::reads::read_driver;
 use super::Connection;
 use super::breaker::End;
 use super::connection_watchers::{keep_time, watch_address, watch_health, watch_sentinels};
 // Re-exported for `cluster/`.
 use super::super::failover::sentinel::{SentinelAnswer, former_primaries_left};
-use super::super::reads::own_batches;
 pub(crate) use super::connections::Connections;
 use super::connector::{CONNECT_BUDGET, NamedPrimary, RefusesWrites, connect};
 use super::dial::IsCluster;
@@ -143,7 +144,7 @@ async fn keep(
     past: &mut Past,
 ) -> (End, String) {
     let connection = Arc::new(connection);
-    own_batches::allow(&connection, settings.budget);
+    read_driver::allow(&connection, settings.budget, Handle::current());
     let _ends = EndOnDrop(Arc::clone(&connection));
     for number in 0..WORKERS {
         let way = connection.round_trip;

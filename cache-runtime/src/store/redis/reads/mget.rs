@@ -29,7 +29,7 @@ pub(crate) async fn mget(
     }
     let sent = Sent::now(budget);
     let unanswered = Unanswered::new(connection, sent, keys.clone());
-    let answer = connection.read_here(sent, &mget).await;
+    let answer = connection.mget(sent, &mget).await;
     let values = unanswered.ended(answer)?;
     set_oversized_aside(connection, keys, &values);
     Ok(values)
@@ -135,7 +135,7 @@ pub(crate) async fn read_alone(
 ) -> Result<(), Error> {
     let mut read = Cmd::new();
     read.arg(NAME).arg(key);
-    let answer = connection.read_here(Sent::now(budget), &read).await;
+    let answer = connection.mget(Sent::now(budget), &read).await;
     match &answer {
         Ok(_) => connection.set_aside().is_harmless(key),
         Err(_) if !connection.is_usable() => {

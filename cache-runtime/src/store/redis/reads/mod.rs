@@ -2,9 +2,11 @@
 
 pub(crate) mod batcher;
 pub(crate) mod mget;
-pub(crate) mod own_batches;
+pub(crate) mod read_driver;
 pub(crate) mod read_path;
-pub(crate) mod runtimes;
+pub(crate) mod read_socket;
+pub(crate) mod read_sockets;
+mod replies;
 pub(crate) mod set_aside;
 pub(crate) mod stored;
 
@@ -84,13 +86,10 @@ impl RedisStore {
         entry_ref: &EntryRef,
     ) -> Result<Box<LookupReply>, Error> {
         let entry_refs = std::slice::from_ref(entry_ref);
-        loop {
-            let mut reply = self.read(connection, entry_refs, Missing::Created).await?;
-            let lookup = Box::new(reply.lookup(&entry_ref.key).ok_or_else(miscounted)?);
-            if self.is_in_step(connection, &reply).await? {
-                return Ok(lookup);
-            }
-        }
+        let mut reply = self.read(connection, entry_refs, Missing::Created).await?;
+        let lookup = Box::new(reply.lookup(&entry_ref.key).ok_or_else(miscounted)?);
+        self.check_step(connection, &reply).await?;
+        Ok(lookup)
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
@@ -122,17 +121,14 @@ impl RedisStore {
         if entry_refs.is_empty() {
             return Ok(Vec::new());
         }
-        loop {
-            let mut reply = self.read(connection, entry_refs, missing).await?;
-            let lookups = entry_refs
-                .iter()
-                .map(|entry_ref| reply.lookup(&entry_ref.key));
-            let lookups: Option<Vec<_>> = lookups.collect();
-            let lookups = lookups.ok_or_else(miscounted)?;
-            if self.is_in_step(connection, &reply).await? {
-                return Ok(lookups);
-            }
-        }
+        let mut reply = self.read(connection, entry_refs, missing).await?;
+        let lookups = entry_refs
+            .iter()
+            .map(|entry_ref| reply.lookup(&entry_ref.key));
+        let lookups: Option<Vec<_>> = lookups.collect();
+        let lookups = lookups.ok_or_else(miscounted)?;
+        self.check_step(connection, &reply).await?;
+        Ok(lookups)
     }
 
     /// Reads the values of entries, and the generations that all of them depend on.
@@ -146,52 +142,40 @@ impl RedisStore {
             .first()
             .map_or(&[][..], |entry_ref| &*entry_ref.deps);
         debug_assert!(entry_refs.iter().all(|entry_ref| *entry_ref.deps == *deps));
-        loop {
-            let keys = entry_refs.iter().map(|entry_ref| entry_ref.key.as_str());
-            let keys = keys.chain(deps.iter().map(|dep| dep.key()));
-            let values = mget_checked(connection, self.budget, keys).await?;
-            if values.len() != entry_refs.len() + deps.len() {
-                if connection.runtimes.give_up_own() {
-                    continue;
-                }
-                return Err(connection.answers_amiss(miscounted()));
+        let keys = entry_refs.iter().map(|entry_ref| entry_ref.key.as_str());
+        let keys = keys.chain(deps.iter().map(|dep| dep.key()));
+        let values = mget_checked(connection, self.budget, keys).await?;
+        let values = connection.counted(values, entry_refs.len() + deps.len())?;
+        let of_deps = values.get(entry_refs.len()..).unwrap_or_default();
+        let known = GenerationSet::of_all(connection.identity(), of_deps);
+        let generation_set = match (known, missing) {
+            (Some(known), _) => known,
+            (None, Missing::Created) => {
+                // Boxed, so that the future of a hit does not hold memory for it.
+                let created = Box::pin(self.ensure(connection, deps)).await?;
+                GenerationSet::of(connection.identity(), created)
             }
-            let of_deps = values.get(entry_refs.len()..).unwrap_or_default();
-            let known = GenerationSet::of_all(connection.identity(), of_deps);
-            let generation_set = match (known, missing) {
-                (Some(known), _) => known,
-                (None, Missing::Created) => {
-                    // Boxed, so that the future of a hit does not hold memory for it.
-                    let created = Box::pin(self.ensure(connection, deps)).await?;
-                    GenerationSet::of(connection.identity(), created)
-                }
-                (None, Missing::Unknown) => {
-                    let unknown = generations_or_unknown(of_deps);
-                    GenerationSet::of(connection.identity(), unknown)
-                }
-            };
-            connection.check_confirmed()?;
-            return Ok(Reply {
-                values: values.into_iter(),
-                generation_set,
-                now: connection.clock.now(),
-                misplaced: None,
-            });
-        }
+            (None, Missing::Unknown) => {
+                let unknown = generations_or_unknown(of_deps);
+                GenerationSet::of(connection.identity(), unknown)
+            }
+        };
+        connection.check_confirmed()?;
+        Ok(Reply {
+            values: values.into_iter(),
+            generation_set,
+            now: connection.clock.now(),
+            misplaced: None,
+        })
     }
 
-    /// Whether answers belong to their commands, if an entry of another key has raised the doubt.
-    /// `false` if the read has to be repeated.
-    async fn is_in_step(&self, connection: &Connection, reply: &Reply<'_>) -> Result<bool, Error> {
-        let Some(key) = reply.misplaced else {
-            return Ok(true);
-        };
-        // It may be the runtime's own connection that returns the answers of others.
-        if connection.runtimes.give_up_own() {
-            return Ok(false);
+    /// Checks that answers belong to their commands, if an entry of another key has raised the
+    /// doubt.
+    async fn check_step(&self, connection: &Connection, reply: &Reply<'_>) -> Result<(), Error> {
+        match reply.misplaced {
+            None => Ok(()),
+            Some(key) => Box::pin(connection.check_sync(key, self.budget)).await,
         }
-        Box::pin(connection.check_sync(key, self.budget)).await?;
-        Ok(true)
     }
 
     /// The generations; missing ones are created.

@@ -1,4 +1,5 @@
-//! Chooses how a read is sent: alone, or in a batch.
+//! Chooses how a read is sent: over a connection that only reads, or over the main one, alone or in
+//! a batch.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,67 +25,69 @@ pub(crate) struct BatchedRead {
     /// Comes within the budget, or its sender is dropped.
     pub(crate) answer: oneshot::Receiver<LookResult>,
     pub(crate) since: Instant,
-    /// `since` by Tokio's clock, if the cache's own thread sends the batches: then the time of the
-    /// runtimes that read may be paused. A runtime that pauses its time, while another one with
-    /// several threads drives the connection, is left out: all readers there would have to read
-    /// both clocks.
+    /// `since` by Tokio's clock, where another runtime may send the batch: then the time of the
+    /// runtime that reads may be paused. A runtime that pauses its time, while one with several
+    /// threads drives the main connection, and there is no other, is left out: all readers there
+    /// would have to read both clocks.
     pub(crate) tokio_now: Option<clock::Instant>,
 }
 
 /// A read that was sent alone. It counts as in flight while this is held.
 pub(crate) struct DirectRead {
     connection: Arc<Connection>,
-    /// That of the caller's runtime, if it has one.
-    own: Option<Arc<Batcher>>,
 }
 
 impl DirectRead {
     pub(crate) fn on(connection: &Arc<Connection>) -> Self {
-        Self::counted(connection, connection.runtimes.batcher())
-    }
-
-    fn counted(connection: &Arc<Connection>, own: Option<Arc<Batcher>>) -> Self {
-        let read = Self {
+        connection.batcher().alone.fetch_add(1, Ordering::Relaxed);
+        Self {
             connection: Arc::clone(connection),
-            own,
-        };
-        read.batcher().alone.fetch_add(1, Ordering::Relaxed);
-        read
+        }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
-
-    fn batcher(&self) -> &Batcher {
-        let shared = || self.connection.batcher();
-        self.own.as_deref().unwrap_or_else(shared)
-    }
 }
 
 impl Drop for DirectRead {
     fn drop(&mut self) {
-        self.batcher().alone.fetch_sub(1, Ordering::Relaxed);
+        let batcher = self.connection.batcher();
+        batcher.alone.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Chooses how a read is sent, and queues it if it is batched.
 pub(crate) fn read_path(connection: &Arc<Connection>, entry_ref: &EntryRef) -> ReadPath {
-    let own = connection.runtimes.batcher();
-    let batcher = own.as_deref().unwrap_or_else(|| connection.batcher());
-    if batcher.is_quiet() || connection.set_aside().concerns(entry_ref) {
-        return ReadPath::Direct(DirectRead::counted(connection, own));
+    // Its length has to be asked for first.
+    if connection.set_aside().concerns(entry_ref) {
+        return ReadPath::Direct(DirectRead::on(connection));
     }
+    let batched = connection
+        .read_sockets
+        .using(|batcher| join(batcher, entry_ref, true));
+    let batched = batched.or_else(|| {
+        let batcher = connection.batcher();
+        let is_batched = !batcher.is_quiet();
+        is_batched
+            .then(|| join(batcher, entry_ref, connection.is_driven_apart()))
+            .flatten()
+    });
+    match batched {
+        Some(read) => ReadPath::Batched(read),
+        None => ReadPath::Direct(DirectRead::on(connection)),
+    }
+}
+
+/// Queues a read; `None` if the batcher's connection was closed.
+fn join(batcher: &Batcher, entry_ref: &EntryRef, is_apart: bool) -> Option<BatchedRead> {
     let since = clock::system();
-    let is_apart = connection.is_driven_apart()
-        && !crate::base::mutation::is_active("batched-reads-hold-no-time");
+    let is_apart = is_apart && !crate::base::mutation::is_active("batched-reads-hold-no-time");
     let tokio_now = is_apart.then(clock::now);
-    match batcher.join(entry_ref, since) {
-        Some(answer) => ReadPath::Batched(BatchedRead {
-            answer,
-            since,
-            tokio_now,
-        }),
-        None => ReadPath::Direct(DirectRead::counted(connection, own)),
-    }
+    let answer = batcher.join(entry_ref, since)?;
+    Some(BatchedRead {
+        answer,
+        since,
+        tokio_now,
+    })
 }

@@ -6,6 +6,9 @@
 //! worker sends, it lets the ready tasks run, above all those that it has just answered, since they
 //! are likely to read next. In either case the command is sent after the read began.
 //!
+//! Over a connection that only reads (`read_driver.rs`) every read is queued, and one task takes the
+//! place of the workers.
+//!
 //! Other clients only pipeline commands. Here they are also merged, so that the server reads each
 //! generation once per batch.
 
@@ -25,7 +28,8 @@ use tokio::sync::oneshot;
 
 use self::plan::Size;
 pub(crate) use self::plan::{BatchKeys, BatchPlan};
-pub(crate) use self::worker::{Worker, drive, send_batch, slots};
+pub(crate) use self::reply::{BatchLookups, BatchReply};
+pub(crate) use self::worker::{Worker, at_once};
 use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -175,6 +179,14 @@ impl Waiters {
         self.requests.is_empty()
     }
 
+    /// Answers the requests, from the results of all reads of the batch.
+    pub(crate) fn serve(self, lookups: impl Iterator<Item = Option<Box<LookupReply>>>) {
+        // `skip` does not take what it passes over, but a request that is gone wants no answer.
+        for (request, lookup) in self.requests.into_iter().zip(lookups.skip(self.gone)) {
+            let _ = request.answer.send(Ok(lookup));
+        }
+    }
+
     /// The reads are repeated alone.
     pub(crate) fn repeat(self) {
         for request in self.requests {
@@ -307,7 +319,9 @@ impl Batcher {
         }
     }
 
-    fn take(&self, slot: usize) -> Option<Option<BatchPlan>> {
+    /// The plan of the next batch, if one is queued; its requests now wait in this slot. `None` if
+    /// the connection is closed.
+    pub(crate) fn take(&self, slot: usize) -> Option<Option<BatchPlan>> {
         let mut queue = self.queue.lock();
         if queue.is_over {
             return None;
@@ -325,6 +339,12 @@ impl Batcher {
             overdue: 0,
         };
         Some(Some(plan))
+    }
+
+    /// Returns once a batch was queued. One that was queued before counts as well, if nobody has
+    /// waited for it.
+    pub(crate) async fn queued(&self) {
+        self.queued.notified().await;
     }
 
     /// Whether no request of this batch is left.

@@ -52,7 +52,8 @@ impl BatchPlan {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// The number of reads.
+    pub(crate) fn len(&self) -> usize {
         self.reads.len()
     }
 
@@ -85,24 +86,38 @@ impl BatchPlan {
         before.map_or(0, |read| read.end)
     }
 
-    pub(super) fn key(&self, at: usize) -> &str {
+    /// The key of the entry that a read asks for.
+    pub(crate) fn key(&self, at: usize) -> &str {
         let end = self.reads.get(at).map_or(0, |read| read.end);
         self.keys.get(self.start(at)..end).unwrap_or_default()
     }
 
     /// The keys of the command, each once.
-    pub(crate) fn batch_keys(&self) -> BatchKeys<'_> {
+    pub(crate) fn batch_keys(&self) -> BatchKeys {
         let mut batch_keys = BatchKeys {
             entries: Vec::with_capacity(self.len()),
             deps: Vec::new(),
             reads: Vec::with_capacity(self.len()),
             lists: Vec::with_capacity(self.lists.len()),
         };
+        if let ([read], [list]) = (&*self.reads, &*self.lists) {
+            batch_keys.entries.push(Entry {
+                read: 0,
+                readers: 1,
+            });
+            batch_keys.reads.push((0, read.list));
+            batch_keys.deps.extend((0..list.len()).map(|at| (0, at)));
+            batch_keys.lists.push((0..list.len()).collect());
+            return batch_keys;
+        }
         let mut entries = HashMap::with_capacity(self.len());
         for (at, read) in self.reads.iter().enumerate() {
-            let key = self.key(at);
-            let place = *entries.entry(key).or_insert_with(|| {
-                batch_keys.entries.push(Entry { key, readers: 0 });
+            let place = *entries.entry(self.key(at)).or_insert_with(|| {
+                let entry = Entry {
+                    read: at,
+                    readers: 0,
+                };
+                batch_keys.entries.push(entry);
                 batch_keys.entries.len() - 1
             });
             if let Some(entry) = batch_keys.entries.get_mut(place) {
@@ -111,10 +126,10 @@ impl BatchPlan {
             batch_keys.reads.push((place, read.list));
         }
         let mut deps: HashMap<&str, usize> = HashMap::new();
-        for list in &self.lists {
-            let places = list.iter().map(|dep| {
+        for (number, list) in self.lists.iter().enumerate() {
+            let places = list.iter().enumerate().map(|(at, dep)| {
                 *deps.entry(dep.key()).or_insert_with(|| {
-                    batch_keys.deps.push(dep);
+                    batch_keys.deps.push((number, at));
                     batch_keys.deps.len() - 1
                 })
             });
@@ -122,28 +137,48 @@ impl BatchPlan {
         }
         batch_keys
     }
+
+    /// The keys of the command in their order: those of entries, then those of generations.
+    pub(crate) fn keys_of<'p, 'k>(
+        &'p self,
+        batch_keys: &'k BatchKeys,
+    ) -> impl Iterator<Item = &'p str> + Clone + use<'p, 'k> {
+        let entries = batch_keys.entries.iter().map(|entry| self.key(entry.read));
+        entries.chain(self.deps_of(batch_keys).map(|dep| dep.key()))
+    }
+
+    /// The dependencies in the order of their keys.
+    pub(crate) fn deps_of<'p, 'k>(
+        &'p self,
+        batch_keys: &'k BatchKeys,
+    ) -> impl Iterator<Item = &'p Arc<Dependency>> + Clone + use<'p, 'k> {
+        let deps = batch_keys.deps.iter();
+        deps.filter_map(|(list, at)| self.lists.get(*list)?.get(*at))
+    }
 }
 
 /// The keys of a batch's command, and the reads that they belong to.
-pub(crate) struct BatchKeys<'r> {
-    pub(crate) entries: Vec<Entry<'r>>,
-    pub(crate) deps: Vec<&'r Arc<Dependency>>,
+pub(crate) struct BatchKeys {
+    pub(crate) entries: Vec<Entry>,
+    /// For each dependency, a list that has it, and where.
+    pub(crate) deps: Vec<(usize, usize)>,
     /// For each read, the indexes of its entry and of its list.
     pub(crate) reads: Vec<(usize, usize)>,
     /// For each list, the indexes of its dependencies.
     pub(crate) lists: Vec<Vec<usize>>,
 }
 
-pub(crate) struct Entry<'r> {
-    pub(crate) key: &'r str,
+pub(crate) struct Entry {
+    /// The first of the reads that ask for it.
+    pub(crate) read: usize,
     /// How many reads still need it.
     pub(crate) readers: usize,
 }
 
-impl<'r> BatchKeys<'r> {
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
-        let entries = self.entries.iter().map(|entry| entry.key);
-        entries.chain(self.deps.iter().map(|dep| dep.key()))
+impl BatchKeys {
+    /// How many keys the command asks for.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() + self.deps.len()
     }
 }
 
@@ -181,7 +216,7 @@ mod tests {
             plan.add(&entry_ref(key, deps));
         }
         let batch_keys = plan.batch_keys();
-        let keys: Vec<_> = batch_keys.keys().collect();
+        let keys: Vec<_> = plan.keys_of(&batch_keys).collect();
         assert_eq!(
             keys,
             ["users:1", "users:list", "@gen:users", "@gen:users~derived"]

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::worker::{at_once, outcome_after, serve};
+use super::worker::{at_once, drive, outcome_after, serve, slots};
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::base::unserved::Unserved;
@@ -115,7 +115,7 @@ async fn a_batch_is_bounded_in_reads_and_in_keys() {
     });
     assert_eq!(tagged.iter().map(BatchPlan::len).sum::<usize>(), 600);
     for plan in &tagged {
-        let keys = plan.batch_keys().keys().count();
+        let keys = plan.batch_keys().len();
         assert!(keys <= MAX_KEYS + 2, "{keys} keys");
     }
 }

@@ -10,9 +10,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::super::mget::mget;
 use super::WORKERS;
 use super::plan::BatchPlan;
-use super::{
-    BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first,
-};
+use super::reply::{BatchLookups, BatchReply};
+use super::{BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, others_first};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::{Unserved, copied};
 use crate::store::LookupReply;
@@ -20,7 +19,7 @@ use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::errors::is_forbidden;
 
 /// The number of batches in flight on a connection with this round trip.
-pub(super) fn at_once(round_trip: Duration) -> usize {
+pub(crate) fn at_once(round_trip: Duration) -> usize {
     let ways = round_trip.as_nanos() / WAY_OF_ONE.as_nanos();
     let ways = usize::try_from(ways).unwrap_or(MOST_AT_ONCE);
     ways.clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
@@ -74,13 +73,13 @@ impl Worker {
 }
 
 /// The slots of a worker, on a connection with this round trip.
-pub(crate) fn slots(number: usize, round_trip: Duration) -> Range<usize> {
+pub(super) fn slots(number: usize, round_trip: Duration) -> Range<usize> {
     let each = at_once(round_trip) / WORKERS;
     number * each..(number + 1) * each
 }
 
 /// Sends queued batches in these slots, until the batcher is closed.
-pub(crate) async fn drive<S: Future<Output = ()>>(
+pub(super) async fn drive<S: Future<Output = ()>>(
     batcher: &Batcher,
     slots: Range<usize>,
     send: impl Fn(usize, BatchPlan) -> S,
@@ -115,7 +114,7 @@ pub(crate) async fn drive<S: Future<Output = ()>>(
 }
 
 /// Sends a batch, and answers its requests.
-pub(crate) async fn send_batch(
+async fn send_batch(
     connection: &Connection,
     batcher: &Batcher,
     budget: Duration,
@@ -126,22 +125,10 @@ pub(crate) async fn send_batch(
         batcher.complete(slot, &BatchOutcome::Empty);
         return;
     }
-    let batch_keys = plan.batch_keys();
-    let answer = mget(connection, budget, batch_keys.keys()).await;
-    // It may be the runtime's own connection that returns the answers of others.
-    if answer.as_ref().is_ok_and(|it| it.len() != batch_keys.len())
-        && connection.runtimes.give_up_own()
-    {
-        batcher.complete(slot, &BatchOutcome::Empty).repeat();
-        return;
-    }
-    let answer = answer.and_then(|values| batch_keys.complete(connection, values));
-    let answer = match answer {
-        Ok(reply) => reply.lookups(budget).await,
-        Err(error) => Err(error),
-    };
-    match answer {
-        Ok((outcome, lookups)) => serve(batcher, slot, &outcome, lookups).await,
+    match ask(connection, budget, &plan).await {
+        Ok(BatchLookups {
+            outcome, lookups, ..
+        }) => serve(batcher, slot, &outcome, lookups).await,
         Err(error) => {
             let waiters = batcher.complete(slot, &outcome_after(&error, plan.len()));
             // One key caused the error, and perhaps not this read's.
@@ -155,6 +142,21 @@ pub(crate) async fn send_batch(
     }
 }
 
+/// Reads the keys of a batch.
+async fn ask<'p>(
+    connection: &Connection,
+    budget: Duration,
+    plan: &'p BatchPlan,
+) -> Result<BatchLookups<'p>, Error> {
+    let batch_keys = plan.batch_keys();
+    let values = mget(connection, budget, plan.keys_of(&batch_keys)).await?;
+    let answer = BatchReply::of(connection, plan, batch_keys, values)?.lookups();
+    if let Some(key) = answer.misplaced {
+        connection.check_sync(key, budget).await?;
+    }
+    Ok(answer)
+}
+
 /// Answers the requests of a batch, in halves if it is the only one.
 pub(super) async fn serve(
     batcher: &Batcher,
@@ -162,16 +164,11 @@ pub(super) async fn serve(
     outcome: &BatchOutcome,
     mut lookups: Vec<Option<Box<LookupReply>>>,
 ) {
-    let Waiters { requests, gone } = batcher.first_half(slot);
-    if !requests.is_empty() {
-        for (request, lookup) in requests.into_iter().zip(lookups.iter_mut().skip(gone)) {
-            // A request that has timed out wants no answer.
-            let _ = request.answer.send(Ok(lookup.take()));
-        }
+    let first = batcher.first_half(slot);
+    if !first.requests.is_empty() {
+        first.serve(lookups.iter_mut().map(Option::take));
         batcher.others_send().await;
     }
-    let Waiters { requests, gone } = batcher.complete(slot, outcome);
-    for (request, lookup) in requests.into_iter().zip(lookups.into_iter().skip(gone)) {
-        let _ = request.answer.send(Ok(lookup));
-    }
+    let rest = batcher.complete(slot, outcome);
+    rest.serve(lookups.into_iter());
 }
