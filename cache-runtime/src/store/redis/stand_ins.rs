@@ -1,6 +1,5 @@
 //! A connection to a server that answers late, wrongly or never, as far as the batcher uses one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use shuttle::future::yield_now;

@@ -10,7 +10,7 @@ mod stand_ins;
 
 // The modules that the batcher imports from.
 mod connection {
-    pub(crate) use super::stand_ins::{self as errors, Connection};
+    pub(super) use super::stand_ins::{self as errors, Connection};
 }
 
 mod reads {
@@ -19,5 +19,5 @@ mod reads {
     #[allow(dead_code, reason = "not all of it is tested here")]
     pub(crate) mod read_path;
 
-    pub(crate) use super::stand_ins::{self as mget, self as stored, Value};
+    pub(super) use super::stand_ins::{self as mget, self as stored};
 }
