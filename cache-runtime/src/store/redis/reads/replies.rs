@@ -18,6 +18,9 @@ const LONGEST_LINE: usize = 1 << 16;
 /// Room that is made before more is read.
 const ROOM: usize = 1 << 14;
 
+/// More memory than this is let go once all that has arrived was taken.
+const KEPT: usize = 1 << 18;
+
 /// One reply.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
@@ -68,6 +71,9 @@ impl Replies {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
+            if self.bytes.is_empty() {
+                self.bytes.shrink_to(KEPT);
+            }
         }
         self.bytes.reserve(ROOM);
         &mut self.bytes
@@ -269,6 +275,21 @@ mod tests {
         let values = vec![string(b"a"), string(b""), string(b"b")];
         let oversized = vec![1];
         assert_eq!(replies.next(), Ok(Some(Reply::Array { values, oversized })));
+    }
+
+    #[test]
+    fn the_memory_of_large_values_is_let_go() {
+        let mut replies = Replies::default();
+        let large = 1 << 20;
+        let value = [
+            format!("${large}\r\n").as_bytes(),
+            &vec![b'x'; large],
+            b"\r\n",
+        ]
+        .concat();
+        replies.room().extend_from_slice(&value);
+        assert!(matches!(replies.next(), Ok(Some(Reply::Single(_)))));
+        assert!(replies.room().capacity() <= KEPT + ROOM);
     }
 
     #[test]
