@@ -218,6 +218,39 @@ fn a_connection_that_is_lost_costs_no_hit() {
     });
 }
 
+/// That its answers are not read says nothing about the server, which others go on using.
+#[test]
+fn a_blocked_runtime_takes_the_connection_from_nobody() {
+    const BUDGET: Duration = Duration::from_millis(50);
+
+    let server = RedisServer::start();
+    let shop = &runtime().block_on(async {
+        let shop = Shop::new(&Cache::new(over(&server).command_budget(BUDGET)).await);
+        shop.name(1).await;
+        shop
+    });
+    let main = || connections(&server).first().cloned().expect("there is one");
+    let id = |connection: String| connection.split(' ').next().map(str::to_owned);
+    let before = id(main());
+    for turns in 0..4 {
+        runtime().block_on(async {
+            for _ in 0..2 * MANY {
+                let _ = observe(shop.get(1)).await.0;
+            }
+            // The read is on its way.
+            let block = async {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+                thread::sleep(10 * BUDGET);
+            };
+            let read = async { observe(shop.get(1)).await.1.len() };
+            tokio::join!(biased; read, block);
+        });
+        assert_eq!(id(main()), before, "after {turns}");
+    }
+}
+
 /// It logs in as the main one does, and its loss costs none of its callers a hit.
 #[test]
 fn several_threads_read_over_one_connection() {
@@ -244,6 +277,21 @@ fn several_threads_read_over_one_connection() {
             assert!(connections(&server).len() <= shared + 1);
         }
     });
+}
+
+/// Also one that a server does not want, which takes any in the login of the main one.
+#[test]
+fn a_password_alone_is_enough() {
+    let guarded = || RedisServer::options().password("secret").start();
+    for server in [RedisServer::start(), guarded()] {
+        runtime().block_on(async {
+            let redis = RedisConfig::at("127.0.0.1", server.port()).login(None, "secret");
+            let shop = Shop::new(&Cache::new(patient().redis(redis)).await);
+            shop.name(1).await;
+            let shared = connections(&server).len();
+            connect(&shop, &server, shared).await;
+        });
+    }
 }
 
 #[test]

@@ -235,7 +235,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         None => {}
     }
     let read_sockets = match state.tracker.is_none() && !settings.is_node {
-        true => ReadSockets::to(config, address, server, round_trip),
+        true => ReadSockets::to(config, address, server, round_trip, is_resp3),
         false => ReadSockets::default(),
     };
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);

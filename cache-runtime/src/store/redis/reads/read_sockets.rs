@@ -35,8 +35,12 @@ use crate::config::RedisConfig;
 /// and most runtimes that read less are those of a test.
 const READS: u32 = 256;
 
-/// The same after a connection could not be made, or has failed.
+/// The same after a connection could not be made, or has failed. It doubles with each further one
+/// that could not be made: a server with too many clients is to have fewer, and not more.
 const READS_AFTER_FAILURE: u32 = 4_096;
+
+/// How often it doubles at most.
+const MOST_DOUBLINGS: u32 = 8;
 
 /// The most runtimes that have a connection. Others use the main connection.
 const MOST: usize = 64;
@@ -87,8 +91,12 @@ struct Server {
 }
 
 enum State {
-    /// So many more reads, then it gets a connection.
-    Counting(u32),
+    /// After so many more reads it gets a connection.
+    Counting {
+        left: u32,
+        /// How many connections in a row could not be made.
+        failures: u32,
+    },
     Connecting {
         attempt: u64,
     },
@@ -102,21 +110,55 @@ enum State {
     Unable,
 }
 
+impl State {
+    /// After a connection that was made and has failed.
+    const AFTER_LOSS: Self = Self::Counting {
+        left: READS_AFTER_FAILURE,
+        failures: 0,
+    };
+
+    const NEW: Self = Self::Counting {
+        left: READS,
+        failures: 0,
+    };
+
+    /// After one more connection that could not be made, and so many before it.
+    fn after_failures(failures: u32) -> Self {
+        let doublings = match crate::base::mutation::is_active("connections-made-on-and-on") {
+            true => 0,
+            false => failures.min(MOST_DOUBLINGS),
+        };
+        Self::Counting {
+            left: READS_AFTER_FAILURE << doublings,
+            failures: failures.saturating_add(1),
+        }
+    }
+}
+
 impl ReadSockets {
     /// Connections to the server at this address, if it says who it is. Called on the runtime that
-    /// drives the main connection.
+    /// drives the main connection, which speaks RESP3 or not.
     pub(crate) fn to(
         config: &RedisConfig,
         address: SocketAddr,
         identity: Nonce,
         round_trip: Duration,
+        is_resp3: bool,
     ) -> Self {
         if config.tls || identity == Nonce::NONE {
             return Self::default();
         }
+        let mut config = config.clone();
+        // As in RESP3. Without the name, a server that wants no password refuses any.
+        if is_resp3
+            && config.password.is_some()
+            && !crate::base::mutation::is_active("default-user-not-named")
+        {
+            config.username.get_or_insert_with(|| "default".to_owned());
+        }
         Self {
             server: Some(Arc::new(Server {
-                config: config.clone(),
+                config,
                 address,
                 identity,
                 round_trip,
@@ -172,19 +214,19 @@ impl ReadSockets {
         }
         let state = match runtimes.entry(id) {
             Entry::Occupied(state) => state.into_mut(),
-            Entry::Vacant(new) => new.insert(State::Counting(READS)),
+            Entry::Vacant(new) => new.insert(State::NEW),
         };
         let Some(main) = self.main.get() else {
             return;
         };
-        match state {
-            State::Counting(0) => {}
-            State::Counting(left) => {
+        let failures = match state {
+            State::Counting { left: 0, failures } => *failures,
+            State::Counting { left, .. } => {
                 *left -= 1;
                 return;
             }
             State::Connecting { .. } | State::Connected { .. } | State::Unable => return,
-        }
+        };
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
         *state = State::Connecting { attempt };
         drop(runtimes);
@@ -192,6 +234,7 @@ impl ReadSockets {
             runtimes: Arc::downgrade(&self.runtimes),
             id,
             attempt,
+            failures,
         };
         let keeper = Keeper {
             server: Arc::clone(server),
@@ -229,18 +272,15 @@ impl Keeper {
         let opening = ReadSocket::open(config, *address, *identity);
         let opened = crate::base::time::timeout(CONNECT_BUDGET, opening).await;
         let Ok(Ok(socket)) = opened else {
-            place.set(State::Counting(READS_AFTER_FAILURE));
+            place.set(State::after_failures(place.failures));
             return;
         };
         let batcher = Arc::new(Batcher::default());
         let queued = QueuedReads(Arc::clone(&batcher));
-        let watch = Watch::new(&self.main, &batcher);
+        let is_shared = self.server.is_shared();
+        let watch = Watch::new(&self.main, &batcher, is_shared);
         let (kept, ended) = oneshot::channel();
-        if self.server.is_shared()
-            && let Some(runtimes) = place.runtimes.upgrade()
-        {
-            runtimes.shared.store(Some(Arc::clone(&batcher)));
-        }
+        let _shared = is_shared.then(|| Shared::new(&place.runtimes, &batcher));
         place.set(State::Connected {
             attempt: place.attempt,
             batcher,
@@ -254,7 +294,7 @@ impl Keeper {
             () = watch.overdue.notified() => {}
             () = driven => {}
         }
-        place.set(State::Counting(READS_AFTER_FAILURE));
+        place.set(State::AFTER_LOSS);
     }
 }
 
@@ -268,6 +308,27 @@ impl Drop for QueuedReads {
     }
 }
 
+/// That all callers use the reads of a connection.
+struct Shared(Weak<Runtimes>);
+
+impl Shared {
+    fn new(runtimes: &Weak<Runtimes>, batcher: &Arc<Batcher>) -> Self {
+        if let Some(runtimes) = runtimes.upgrade() {
+            runtimes.shared.store(Some(Arc::clone(batcher)));
+        }
+        Self(Weak::clone(runtimes))
+    }
+}
+
+impl Drop for Shared {
+    /// No other attempt can have stored its own: while there is one, no reads are counted.
+    fn drop(&mut self) {
+        if let Some(runtimes) = self.0.upgrade() {
+            runtimes.shared.store(None);
+        }
+    }
+}
+
 /// The task that watches over the reads of a connection.
 struct Watch {
     /// A batch was not answered in time.
@@ -276,13 +337,18 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(main: &Arc<MainConnection>, batcher: &Arc<Batcher>) -> Self {
+    /// If only the callers of one runtime use the connection, that runtime may be what is late: its
+    /// thread is blocked. Then the server does not count as silent, which the main connection finds
+    /// out.
+    fn new(main: &Arc<MainConnection>, batcher: &Arc<Batcher>, is_shared: bool) -> Self {
         let overdue = Arc::new(Notify::new());
         let (notify, main) = (Arc::clone(&overdue), Arc::clone(main));
         let (batcher, background) = (Arc::clone(batcher), main.background.clone());
         let task = background.spawn(async move {
             let is_overdue = || {
-                (main.unanswered)();
+                if is_shared || crate::base::mutation::is_active("blocked-runtimes-count") {
+                    (main.unanswered)();
+                }
                 notify.notify_one();
             };
             match batcher.watch(main.budget, is_overdue).await {}
@@ -303,6 +369,8 @@ struct Place {
     runtimes: Weak<Runtimes>,
     id: Id,
     attempt: u64,
+    /// How many attempts before this one have failed in a row.
+    failures: u32,
 }
 
 impl Place {
@@ -334,13 +402,63 @@ struct Guard(Place);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(runtimes) = self.0.runtimes.upgrade() {
-            runtimes.shared.store(None);
-        }
         match std::thread::panicking() {
             // Tokio panics if the runtime was built without its driver for sockets.
             true => self.0.set(State::Unable),
             false => self.0.forget(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime")
+    }
+
+    /// Else each process would go on asking a full server for one more.
+    #[test]
+    fn a_connection_that_can_not_be_made_is_tried_less_and_less() {
+        let home = runtime();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        // Connections are refused from now on.
+        drop(listener);
+        let config = RedisConfig::at("127.0.0.1", address.port());
+        let sockets = {
+            let _home = home.enter();
+            ReadSockets::to(&config, address, Nonce(1), Duration::ZERO, true)
+        };
+        sockets.allow(MainConnection {
+            drive: Box::new(|_, _, _| Box::pin(std::future::ready(()))),
+            unanswered: Box::new(|| {}),
+            budget: Duration::from_secs(1),
+            background: home.handle().clone(),
+        });
+        let is_connecting = || {
+            let runtimes = sockets.runtimes.by_id.lock();
+            let mut states = runtimes.values();
+            states.any(|state| matches!(state, State::Connecting { .. }))
+        };
+        runtime().block_on(async {
+            for (number, expected) in (1..).zip([257, 4_097, 8_193, 16_385]) {
+                let mut reads = 0;
+                while sockets.attempts.load(Ordering::Relaxed) < number {
+                    reads += 1;
+                    assert_eq!(sockets.using(|_| Some(())), None);
+                }
+                assert_eq!(reads, expected);
+                while is_connecting() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
     }
 }
