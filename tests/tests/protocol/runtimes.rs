@@ -349,3 +349,35 @@ fn answers_of_other_commands(runtime: &Runtime) {
         .await;
     });
 }
+
+/// Whoever reads one row only gets no other row's value that would show it.
+#[test]
+fn answers_of_earlier_reads_of_the_same_row_are_not_served() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    runtime().block_on(async {
+        let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+        let shop = Shop::new(&Cache::new(config).await);
+        let writer = shop.node(&Cache::new(over(&server)).await);
+        shop.name(1).await;
+        let others = connections(&server).len();
+        connect(&shop, &server, others).await;
+        // From here on this connection is one answer behind, and no other.
+        proxy.set(Mode::OffByOne);
+        hits(&shop, 1).await;
+        proxy.set(Mode::Pass);
+        let mut round = 0;
+        eventually(TEST_TIMEOUT, async || {
+            for _ in 0..20 {
+                round += 1;
+                let name = format!("name {round}");
+                writer.rename(1, &name).await.expect("written");
+                if shop.name(1).await != name {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    });
+}
