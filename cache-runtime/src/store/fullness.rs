@@ -70,7 +70,7 @@ impl Fullness {
     }
 
     /// Whether it has refused something, and has not been found to have room since.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", test))]
     pub(crate) fn is_full(&self) -> bool {
         self.0.lock().refused.is_some()
     }
