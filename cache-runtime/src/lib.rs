@@ -144,9 +144,8 @@ pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Sta
 pub use crate::call::read::{AuditReport, AuditStats, LoadContext};
 pub use crate::call::scope::{bypass, key_of, refresh};
 pub use crate::call::tag::IntoTag;
-pub use crate::config::{
-    CacheConfig, ConfigError, MemcachedConfig, RedisConfig, ResourceConfig, SentinelConfig,
-};
+pub use crate::config::resource::ResourceConfig;
+pub use crate::config::{CacheConfig, ConfigError, MemcachedConfig, RedisConfig, SentinelConfig};
 pub use crate::diagnostics::{Diagnostic, DiagnosticKind, DoctorReport};
 #[cfg(feature = "actix")]
 pub use crate::integrations::actix;

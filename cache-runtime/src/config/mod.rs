@@ -9,6 +9,7 @@ mod memcached;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
 mod redis;
+pub(crate) mod resource;
 mod setting_problems;
 mod typos;
 #[cfg(feature = "redis")]
@@ -28,7 +29,6 @@ use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{MAX_TTL, StalePolicy};
-use crate::key::is_resource;
 use crate::telemetry::audit::{AuditAction, AuditFinding, OnStale, threshold};
 
 /// The bounds of settings. The store counts in milliseconds, so shorter times mean nothing; longer
@@ -85,39 +85,6 @@ pub struct CacheConfig {
     pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::Catalog>>,
     #[cfg(feature = "outbox-postgres")]
     pub(crate) outbox: Option<outbox::OutboxConfig>,
-}
-
-/// A resource that is being declared; see [`CacheConfig::resource`].
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct ResourceConfig {
-    config: CacheConfig,
-    name: String,
-}
-
-impl ResourceConfig {
-    /// All keys of the resource contain the value that is set under this name around the call, with
-    /// [`Cache::with_key`](crate::Cache::with_key): a tenant, for instance. A read without it
-    /// bypasses the cache, and is logged once for each function. A write without it invalidates the
-    /// whole resource, for all tenants. For several names, call this several times.
-    ///
-    /// A name that no resource can have is an error of the configuration, see
-    /// [`CacheConfig::check`].
-    #[must_use]
-    pub fn context(mut self, name: &str) -> CacheConfig {
-        if !is_resource(&self.name) {
-            self.config.problems.add(format!(
-                "the resource of `context(\"{}\")` is `{}`; it may hold lower-case letters, digits, `-` and `_`",
-                shortened(name),
-                shortened(&self.name)
-            ));
-        }
-        let names = self.config.contexts.entry(self.name).or_default();
-        if !names.iter().any(|known| **known == *name) {
-            names.push(name.into());
-        }
-        self.config
-    }
 }
 
 impl Default for CacheConfig {
@@ -568,20 +535,6 @@ impl CacheConfig {
     pub fn compress_over(mut self, bytes: usize) -> Self {
         self.compress_over = Some(bytes);
         self
-    }
-
-    /// Declares settings of a resource, wherever its functions are.
-    ///
-    /// ```
-    /// use cache_runtime::CacheConfig;
-    ///
-    /// let config = CacheConfig::default().resource("orders").context("tenant");
-    /// ```
-    pub fn resource(self, name: impl Into<String>) -> ResourceConfig {
-        ResourceConfig {
-            config: self,
-            name: name.into(),
-        }
     }
 }
 

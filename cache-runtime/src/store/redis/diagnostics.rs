@@ -143,7 +143,10 @@ impl RedisStore {
         if let Some(beginning) = usable.first() {
             let key = format!("{beginning}{PROBE}");
             let connection = self.link_of(connection, &key)?;
-            let tried = self.script(&connection, &TRY, [key.as_str()], []).await;
+            let tried = self
+                .one_server
+                .script(&connection, &TRY, [key.as_str()], [])
+                .await;
             match permitted::<Vec<String>>(tried)? {
                 Permitted::Yes(refusals) => {
                     refused.extend(refused_commands(&refusals));
@@ -195,12 +198,18 @@ impl RedisStore {
                 let mut heads = Vec::with_capacity(keys.len());
                 for name in names {
                     let connection = self.link_of(connection, name)?;
-                    let head = self.script(&connection, &HEADS, [name], [length.clone()]);
+                    let head =
+                        self.one_server
+                            .script(&connection, &HEADS, [name], [length.clone()]);
                     heads.append(&mut head.await?);
                 }
                 heads
             }
-            false => self.script(connection, &HEADS, names, [length]).await?,
+            false => {
+                self.one_server
+                    .script(connection, &HEADS, names, [length])
+                    .await?
+            }
         };
         let heads = keys
             .iter()

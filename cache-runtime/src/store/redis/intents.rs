@@ -123,6 +123,7 @@ impl RedisStore {
         let nonces = generations.clone().map(|dep| scripts::fresh_nonce(dep));
         let args = args.into_iter().chain(nonces);
         let (at, on_whole) = self
+            .one_server
             .script(connection, &scripts::INTEND, keys, args)
             .await?;
         self.changed(rows.iter().map(|row| row.key.as_str()));
@@ -147,7 +148,8 @@ impl RedisStore {
             .iter()
             .map(|_| Nonce::fresh().to_string().into_bytes());
         let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
-        self.script::<u8>(&connection, &scripts::PRUNE, keys, args)
+        self.one_server
+            .script::<u8>(&connection, &scripts::PRUNE, keys, args)
             .await?;
         self.changed([entry_ref.key.as_str()]);
         self.changed(entry_ref.deps.iter().map(|dep| dep.key()));

@@ -212,6 +212,7 @@ impl RedisStore {
                 let args = [which.into(), before.clone().into_bytes()];
                 let keys = keys.iter().map(String::as_str);
                 removed += self
+                    .one_server
                     .script::<u64>(&connection, &scripts::REMOVE, keys.clone(), args)
                     .await?;
                 // A sweep removes only entries that are dead by their generations, and the server

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use redis::FromRedisValue;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -45,7 +44,6 @@ use self::failover::replay::Replay;
 use self::limits::STEP;
 use self::one_server::OneServer;
 use self::reply::{millis, miscounted};
-use self::scripts::Lua;
 use self::switches::SwitchList;
 use self::tracking::{Tracking, heartbeat};
 use self::walk::server_info_of;
@@ -199,17 +197,6 @@ impl RedisStore {
         self.one_server.changed(keys);
     }
 
-    async fn script<T: FromRedisValue>(
-        &self,
-        connection: &Connection,
-        script: &Lua,
-        keys: impl IntoIterator<Item = &str>,
-        args: impl IntoIterator<Item = Vec<u8>>,
-    ) -> Result<T, Error> {
-        let script = self.one_server.script(connection, script, keys, args);
-        script.await
-    }
-
     fn confirmed(&self, connection: &Connection) -> Result<(), Error> {
         self.one_server.confirmed(connection)
     }
@@ -339,7 +326,7 @@ impl Store for RedisStore {
             millis(length),
         ];
         let keys = keys.iter().map(String::as_str);
-        let found = self.script::<u8>(
+        let found = self.one_server.script::<u8>(
             &connection,
             &scripts::WAIT,
             keys,
@@ -367,7 +354,8 @@ impl Store for RedisStore {
         }
         let connection = self.connections.current()?;
         let args = [token.to_string().into_bytes()];
-        self.script::<u8>(&connection, &scripts::RELEASE, [key], args)
+        self.one_server
+            .script::<u8>(&connection, &scripts::RELEASE, [key], args)
             .await
             .map(drop)
     }
@@ -498,7 +486,8 @@ impl Store for RedisStore {
             Some(cluster) => cluster.switch(key, args).await?,
             None => {
                 let connection = self.connections.current()?;
-                self.script(&connection, &scripts::SWITCH, [key], args)
+                self.one_server
+                    .script(&connection, &scripts::SWITCH, [key], args)
                     .await?
             }
         };

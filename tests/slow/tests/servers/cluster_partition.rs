@@ -101,6 +101,20 @@ impl Parted {
         }
     }
 
+    /// Cuts the process off with a primary that acknowledges an invalidation and is replaced then.
+    /// The other process has an entry of before the commit that was invalidated on the wrong side.
+    /// Returns the row as it was committed.
+    async fn invalidate_at_a_replaced_primary(&self) -> u64 {
+        self.part();
+        let acknowledged = self.alone.cache.invalidate("users", &1_i64).await;
+        assert_eq!(acknowledged, Acknowledgement::Delivered);
+        self.wait_for_replacement();
+        eventually(TEST_TIMEOUT, async || is_hit(&self.other, 1).await).await;
+        let row = self.alone.commit();
+        assert!(self.other.user(1).await < row);
+        row
+    }
+
     /// Returns when the replica has replaced the primary.
     fn wait_for_replacement(&self) {
         self.cluster.wait_for_primary(self.primary + 3);
@@ -158,14 +172,7 @@ async fn acknowledgements_of_a_replaced_primary_are_repeated() {
     /// Longer than an invalidation counts as recent.
     const LONG: Duration = Duration::from_secs(6);
     let parted = whole(0).await;
-    parted.part();
-    let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
-    assert_eq!(acknowledged, Acknowledgement::Delivered);
-    parted.wait_for_replacement();
-    // The other process has an entry of before the commit that was invalidated on the wrong side.
-    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
-    let row = parted.alone.commit();
-    assert!(parted.other.user(1).await < row);
+    let row = parted.invalidate_at_a_replaced_primary().await;
     tokio::time::sleep(LONG).await;
     assert!(parted.other.user(1).await < row, "nobody has told it");
     parted.heal();
@@ -227,13 +234,7 @@ async fn repetitions_are_not_given_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_new_owner_refuses_ends_with_its_resource() {
     let parted = whole_as(0, &["%R~*", "~{shop}:@*"]).await;
-    parted.part();
-    let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
-    assert_eq!(acknowledged, Acknowledgement::Delivered);
-    parted.wait_for_replacement();
-    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
-    let row = parted.alone.commit();
-    assert!(parted.other.user(1).await < row);
+    let row = parted.invalidate_at_a_replaced_primary().await;
     parted.heal();
     eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
 }

@@ -194,6 +194,7 @@ impl RedisStore {
         let nonces = deps.iter().map(|_| nonce().to_string().into_bytes());
         let keys: Vec<_> = deps.iter().map(|dep| dep.key()).collect();
         let values: Vec<Value> = self
+            .one_server
             .script(
                 connection,
                 &scripts::ENSURE,

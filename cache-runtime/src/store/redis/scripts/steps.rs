@@ -34,6 +34,7 @@ impl RedisStore {
         let args = std::iter::once(millis(first.length)).chain(each);
         let keys = requests.iter().map(|(entry_ref, _)| entry_ref.key.as_str());
         let replies: Vec<Vec<u8>> = self
+            .one_server
             .script(&connection, &scripts::LEASE, keys.clone(), args)
             .await?;
         self.changed(keys);
@@ -54,7 +55,9 @@ impl RedisStore {
         let keys = leases.clone().map(|(key, _)| key);
         let tokens = leases.map(|(_, token)| token.to_string().into_bytes());
         let args = std::iter::once(millis(length)).chain(tokens);
-        self.script(&connection, &scripts::RENEW, keys, args).await
+        self.one_server
+            .script(&connection, &scripts::RENEW, keys, args)
+            .await
     }
 
     pub(crate) async fn fill_step(
@@ -80,7 +83,10 @@ impl RedisStore {
             args.extend(fill_args(entry_ref, fill)?);
         }
         let entries: Vec<&str> = keys.iter().copied().take(count).collect();
-        let stored: Vec<bool> = self.script(&connection, &scripts::FILL, keys, args).await?;
+        let stored: Vec<bool> = self
+            .one_server
+            .script(&connection, &scripts::FILL, keys, args)
+            .await?;
         self.changed(entries);
         counted(stored.into_iter().map(filled).collect(), count)
     }
