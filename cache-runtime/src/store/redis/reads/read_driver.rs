@@ -139,7 +139,7 @@ impl ReadDriver {
             self.last = plan.len();
             let batch_keys = plan.batch_keys();
             let sent = Sent::now(self.budget);
-            let again = self.keys_again(sent.at);
+            let again = self.keys_again(sent.at).min(batch_keys.len());
             let keys = plan.keys_of(&batch_keys);
             self.socket.mget(keys.clone().chain(keys.take(again)));
             self.in_flight.push_back(SentBatch {
