@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 
 use crate::base::scope_flags::{self, ScopeFlags};
 use crate::base::{mutation, task_locals};
-use crate::call::returns::{Loaded, Returns};
 use crate::local::AnyValue;
 
 tokio::task_local! {
@@ -164,19 +163,6 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
 }
 
 impl MemoSlot {
-    /// Remembers the return value of a call, unless it has failed.
-    pub(crate) fn remember_returned<R: Returns<S>, S>(&self, returned: &R) {
-        match returned.loaded() {
-            Loaded::Failed => {}
-            Loaded::Absent => self.remember(None),
-            Loaded::Value(_) => {
-                if let Some(value) = returned.share() {
-                    self.remember(Some(value));
-                }
-            }
-        }
-    }
-
     /// Remembers the result, unless there was a write since the call began.
     pub(crate) fn remember(&self, answer: Option<AnyValue>) {
         let mut known = self.request.known.lock();

@@ -127,8 +127,7 @@ impl Call {
             return Answer::Run(Load::audited(Arc::clone(self), hit));
         }
         // To look at a type for the first time takes a while, which is not the store's.
-        let (fingerprint, was_known) =
-            self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
+        let (fingerprint, was_known) = self.find_fingerprint_of(slot.value_type());
         if was_known {
             self.timing.asks_at_once();
         }

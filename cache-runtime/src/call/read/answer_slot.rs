@@ -4,7 +4,6 @@
 //! only adds an [`AnswerSlot`]: the compiler would otherwise make a copy of that code, in each
 //! program, for each return type.
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use bytes::Bytes;
 
 use super::call::Call;
 use super::packable::Packed;
+use super::returnable::ValueType;
 use crate::call::returns::Returns;
 use crate::coalesce::single_flight::LoadResult;
 use crate::local::AnyValue;
@@ -19,17 +19,12 @@ use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{self, Compare};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
-use crate::protocol::fingerprint::Fingerprint;
 use crate::store::Payload;
 
 /// The slot for the answer of one call.
 pub(super) trait AnswerSlot: Send {
     /// The type of the values.
-    fn type_id(&self) -> TypeId;
-    /// What finds the fingerprint of the values for a version.
-    fn fingerprint(&self) -> fn(u32) -> Fingerprint;
-    /// The same, and whether it was known already.
-    fn find_fingerprint(&self) -> fn(u32) -> (Fingerprint, bool);
+    fn value_type(&self) -> ValueType;
     /// Decodes a value. Returns false if it does not decode.
     fn decode(&mut self, codec: CodecId, bytes: &Bytes) -> bool;
     /// Takes a value that others have as well. Returns false if it is of another type.
@@ -116,16 +111,8 @@ impl<V: Cacheable, C: Compare<V>> Slot<V, C> {
 }
 
 impl<V: Cacheable, C: Compare<V>> AnswerSlot for Slot<V, C> {
-    fn type_id(&self) -> TypeId {
-        TypeId::of::<V>()
-    }
-
-    fn fingerprint(&self) -> fn(u32) -> Fingerprint {
-        Fingerprint::of::<V>
-    }
-
-    fn find_fingerprint(&self) -> fn(u32) -> (Fingerprint, bool) {
-        Fingerprint::find::<V>
+    fn value_type(&self) -> ValueType {
+        ValueType::of::<V>()
     }
 
     fn decode(&mut self, codec: CodecId, bytes: &Bytes) -> bool {

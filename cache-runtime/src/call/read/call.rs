@@ -15,6 +15,7 @@ use super::context::LoadContext;
 use super::dependencies::deps::all_deps;
 use super::dependencies::known::{KnownDependencies, Window};
 use super::local::local_options::LocalOptions;
+use super::returnable::ValueType;
 use super::timing::{self, Timing};
 use crate::base::call_budget::CallBudget;
 use crate::base::error::Error;
@@ -179,15 +180,12 @@ impl Call {
 
     /// The same, and whether it cost next to nothing, since the type has been looked at before.
     pub(super) fn find_fingerprint<V: Cacheable>(&self) -> (Fingerprint, bool) {
-        self.find_fingerprint_by(TypeId::of::<V>(), Fingerprint::find::<V>)
+        self.find_fingerprint_of(ValueType::of::<V>())
     }
 
-    pub(super) fn find_fingerprint_by(
-        &self,
-        type_id: TypeId,
-        find: fn(u32) -> (Fingerprint, bool),
-    ) -> (Fingerprint, bool) {
-        self.resource.fingerprint(type_id, self.version, find)
+    pub(super) fn find_fingerprint_of(&self, values: ValueType) -> (Fingerprint, bool) {
+        let (version, find) = (self.version, values.find_fingerprint);
+        self.resource.fingerprint(values.id, version, find)
     }
 
     /// Has the next value of this call decoded again before it is stored.

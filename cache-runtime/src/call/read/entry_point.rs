@@ -1,36 +1,31 @@
 //! The entry point of generated code: a call before its body runs.
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::answer::Answer;
 use super::answer_slot::Slot;
 use super::answering::Answering;
-use super::audit::audited;
 use super::blocking;
 use super::call::Call;
 use super::context::LoadContext;
 use super::detached;
 use super::in_place::InPlace;
-use super::keyed_call::KeyedCall;
-use super::local::again::Returnable;
+use super::local_answer::LocalAnswer;
 use super::plan::ReadPlan;
-use super::prepared::PreparedCall;
+use super::returnable::{Returnable, restored};
 use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};
 use crate::base::background::detach;
 use crate::base::error::{Error, ErrorKind};
 use crate::call::returns::{ReturnShape, Returns};
 use crate::call::{observe, scope};
 use crate::engine::EngineRef;
-use crate::key::Key;
-use crate::local::AnyValue;
 use crate::registry::{Instance, Site};
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
 pub struct Read<R, S, U = StoreAll> {
-    local_answer: LocalAnswer<R>,
+    local_answer: LocalAnswer,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -45,14 +40,15 @@ impl<R: Returns<S>, S> Read<R, S> {
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
+        let returnable = Returnable::of::<R, S>();
         Self::with_answer(match cache {
-            Some(cache) => LocalAnswer::of(cache, site, resource, plan),
-            None => LocalAnswer::without_cache(),
+            Some(cache) => planned(cache, site, resource, plan, returnable),
+            None => without_cache(),
         })
     }
 
     #[inline]
-    fn with_answer(local_answer: LocalAnswer<R>) -> Self {
+    fn with_answer(local_answer: LocalAnswer) -> Self {
         Self {
             local_answer,
             unless: StoreAll,
@@ -102,7 +98,13 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R>,
     {
         match self.local_answer {
-            LocalAnswer::Found(value) => InPlace::Found { value: Some(value) },
+            LocalAnswer::Found(value) => match restored(value) {
+                Some(value) => InPlace::Found { value: Some(value) },
+                // What was found is of the call's type.
+                None => InPlace::Off {
+                    body: body(ReturnShape::OF),
+                },
+            },
             LocalAnswer::Off => {
                 observe::record_disabled();
                 InPlace::Off {
@@ -135,7 +137,10 @@ impl<R, S, U> Read<R, S, U> {
     {
         let unless = self.unless;
         match self.local_answer {
-            LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
+            LocalAnswer::Found(value) => match restored(value) {
+                Some(value) => Answering::Found { value: Some(value) },
+                None => Answering::off(body),
+            },
             LocalAnswer::Off => Answering::off(body),
             LocalAnswer::KeyTaken => Answering::KeyTaken,
             LocalAnswer::Ask(call) => Answering::Asking {
@@ -171,7 +176,10 @@ impl<R, S, U> Read<R, S, U> {
         U: StoreFilter<R::Value>,
     {
         let call = match self.local_answer {
-            LocalAnswer::Found(value) => return value,
+            LocalAnswer::Found(value) => match restored(value) {
+                Some(value) => return value,
+                None => return body(ReturnShape::OF),
+            },
             LocalAnswer::Ask(call) => call,
             LocalAnswer::Off => {
                 observe::record_disabled();
@@ -189,135 +197,41 @@ impl<R, S, U> Read<R, S, U> {
     }
 }
 
-/// The state of a call before anything is awaited.
-#[derive(Debug)]
-enum LocalAnswer<R> {
-    /// The cache is off.
-    Off,
-    /// Only the key was wanted, and has been left for the caller.
-    KeyTaken,
-    /// Return this value.
-    Found(R),
-    /// Ask the store.
-    Ask(Arc<Call>),
+/// Runs the plan, and answers the call at once if possible.
+// Not inlined: with the cache off, a call should do almost nothing. The call is not moved, but its
+// pointer is: to read as a whole what was written in parts took 8 ns.
+#[inline(never)]
+fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
+    cache: EngineRef<'_>,
+    site: &'static Site,
+    resource: &'static str,
+    plan: P,
+    returnable: Returnable,
+) -> LocalAnswer {
+    let instance = Instance::of_closure::<P>();
+    let Some((mut planned, held_back)) = ReadPlan::begin(&cache, site, resource, instance) else {
+        return without_cache();
+    };
+    plan(&mut planned);
+    planned.end(held_back).answer(cache, returnable)
 }
 
-impl<R> LocalAnswer<R> {
-    // Not inlined: with the cache off, a call should do almost nothing. The call is not moved, but
-    // its pointer is: to read as a whole what was written in parts took 8 ns.
-    #[inline(never)]
-    fn of<S, P>(cache: EngineRef<'_>, site: &'static Site, resource: &'static str, plan: P) -> Self
-    where
-        R: Returns<S>,
-        P: FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-    {
-        let instance = Instance::of_closure::<P>();
-        let Some((mut planned, held_back)) = ReadPlan::begin(&cache, site, resource, instance)
-        else {
-            return Self::without_cache();
-        };
-        plan(&mut planned);
-        Self::of_planned(cache, planned.end(held_back))
-    }
-
-    // In debug builds compiled once for each return type, and not in each function.
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    fn of_planned<S>(cache: EngineRef<'_>, mut call: Box<PreparedCall>) -> Self
-    where
-        R: Returns<S>,
-    {
-        let returnable = Returnable {
-            type_id: TypeId::of::<R::Value>,
-            absence: R::from_absence().is_some(),
-        };
-        if let Some(value) = call.again(&cache, returnable)
-            && let Some(value) = Self::returned(value)
-        {
-            call.leave_planned();
-            return Self::Found(value);
-        }
-        Self::of_keyed(KeyedCall::PreparedCall(cache, call))
-    }
-
-    #[inline]
-    fn returned<S>(value: Option<AnyValue>) -> Option<R>
-    where
-        R: Returns<S>,
-    {
-        match value {
-            Some(value) => value.downcast().ok().map(R::from_value),
-            None => R::from_absence(),
-        }
-    }
-
-    /// The answer to a call whose cache is off, or that has no key.
-    #[inline]
-    fn without_cache() -> Self {
-        match scope::takes_key(no_key) {
-            true => Self::KeyTaken,
-            false => Self::Off,
-        }
-    }
-
-    /// The same for a call that the thread's own memory does not answer.
-    // Compiled once for each return type, not in each function.
-    #[inline(never)]
-    fn of_keyed<S>(mut call: KeyedCall<'_>) -> Self
-    where
-        R: Returns<S>,
-    {
-        let takes_key = scope::takes_key(|| {
-            call.write_key();
-            call.check();
-            call.key()
-        });
-        if takes_key {
-            call.leave();
-            return Self::KeyTaken;
-        }
-        Self::ask(call)
-    }
-
-    /// Answers a call that the thread's own memory does not answer.
-    #[inline(never)]
-    fn ask<S>(mut call: KeyedCall<'_>) -> Self
-    where
-        R: Returns<S>,
-    {
-        call.write_key();
-        call.check();
-        if let Some(value) = call.recall() {
-            // Not audited: a request may miss the writes of others.
-            call.leave();
-            return Self::Found(value);
-        }
-        let found: Option<R> = call.find();
-        if let Some(value) = &found {
-            call.remember(value);
-        }
-        let Some(value) = found else {
-            return Self::Ask(call.into_call());
-        };
-        if let Some(draw) = call.draw() {
-            return match audited(&value, draw) {
-                Some(hit) => Self::Ask(call.into_audited(hit)),
-                None => Self::Found(value),
-            };
-        }
-        call.note_found::<R::Value>();
-        call.leave();
-        Self::Found(value)
+/// The answer to a call whose cache is off, or that has no key.
+#[inline]
+fn without_cache() -> LocalAnswer {
+    let no_key = || {
+        let text = "this call has no key: its cache is off";
+        Err(Error::new(ErrorKind::InvalidKey, text))
+    };
+    match scope::takes_key(no_key) {
+        true => LocalAnswer::KeyTaken,
+        false => LocalAnswer::Off,
     }
 }
 
 impl Call {
     /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::with_answer(LocalAnswer::of_keyed(KeyedCall::Call(Arc::new(self))))
+        Read::with_answer(self.answer_locally(Returnable::of::<R, S>()))
     }
-}
-
-fn no_key() -> Result<Key, Error> {
-    let text = "this call has no key: its cache is off";
-    Err(Error::new(ErrorKind::InvalidKey, text))
 }

@@ -63,7 +63,7 @@ impl Call {
         if let Some(reason) = self.bypass_reason() {
             return self.run_alone(reason);
         }
-        let (fingerprint, _) = self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
+        let (fingerprint, _) = self.find_fingerprint_of(slot.value_type());
         let run = match self.at_gate(fingerprint).await {
             GateOutcome::Run(run) => run,
             GateOutcome::Joined(load_result) => match slot.arrived(load_result) {
@@ -89,7 +89,7 @@ impl Call {
         // Another caller may have loaded it meanwhile. Inside a body only a certain answer counts.
         if scope::mode() == Mode::Usual {
             let asked = ExpectedEntry {
-                type_id: slot.type_id(),
+                type_id: slot.value_type().id,
                 version: self.version,
                 extras: &self.extras,
             };

@@ -336,7 +336,7 @@ impl Call {
     /// Whether the value is there by now.
     async fn stored_meanwhile(&self, slot: &mut dyn AnswerSlot) -> bool {
         if self.is_kept_here_only() {
-            return match self.find_any(slot.type_id(), slot.fingerprint()) {
+            return match self.find_any(slot.value_type().id) {
                 Some((Some(value), _)) => slot.take_shared(value),
                 Some((None, _)) => slot.take_absence(),
                 None => false,
@@ -354,7 +354,7 @@ impl Call {
         if self.bypass_reason_of_entry().is_some() {
             return false;
         }
-        let (fingerprint, _) = self.find_fingerprint_by(slot.type_id(), slot.find_fingerprint());
+        let (fingerprint, _) = self.find_fingerprint_of(slot.value_type());
         Hit::of(*lookup, fingerprint)
             .is_some_and(|hit| slot.restore(hit.content, hit.codec, &hit.payload))
     }

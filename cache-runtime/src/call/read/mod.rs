@@ -1,8 +1,7 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
-//! key. `again.rs` and `keyed_call.rs` answer from the process (`local_lookup.rs`). `answer.rs`
-//! asks the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
+//! key. `local_answer.rs` answers from the process (`again.rs`, `local_lookup.rs`). `answer.rs` asks the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
 //! result (`pack.rs`, `permit.rs`). `bypass.rs` has the reasons not to use the cache at all.
 //! `batch/` does the same for many ids.
 
@@ -21,9 +20,9 @@ mod entry_point;
 mod hit;
 mod in_place;
 mod in_process;
-mod keyed_call;
 mod load;
 mod local;
+mod local_answer;
 mod lookup_loop;
 mod new_entry;
 mod pack;
@@ -33,6 +32,7 @@ mod plan;
 mod prepared;
 mod read_options;
 mod report;
+mod returnable;
 mod returned_value;
 mod store_filter;
 #[cfg(test)]

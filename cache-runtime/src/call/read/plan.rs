@@ -34,30 +34,11 @@ use crate::telemetry::audit::threshold;
 pub struct ReadPlan(Box<PreparedCall>);
 
 impl ReadPlan {
-    /// Starts the plan of a call. Returns `None` if the resource's name is invalid.
+    /// Starts the plan of an instance of a function. Returns `None` if the resource's name is
+    /// invalid. A request for the key is set aside meanwhile, since the plan may call other
+    /// functions.
     // Inlined, as what it calls for a function that was the thread's last one: to save and restore
     // registers took a tenth of a hit. Not in debug builds, where each function would have a copy.
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
-        if let Some(known) = site.knows(cache.id, name) {
-            return Some(Self(PreparedCall::of_known(site, name, known)));
-        }
-        Self::first(cache, site, name)
-    }
-
-    #[cold]
-    fn first(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
-        let resource = cache.resource(name).map(ResourceRef::by_hand);
-        if resource.is_none() {
-            site.report(Mistake::ResourceName, || {
-                format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
-            });
-        }
-        Some(Self(PreparedCall::begin(site, name, resource?)))
-    }
-
-    /// Starts the plan of an instance of a function. A request for the key is set aside meanwhile,
-    /// since the plan may call other functions.
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn begin(
         cache: &Engine,
@@ -65,23 +46,35 @@ impl ReadPlan {
         name: &'static str,
         instance: Instance,
     ) -> Option<(Self, KeyHeldBack)> {
-        let mut planned = Self::new(cache, site, name)?;
-        planned.instance(instance);
-        Some((planned, scope::hold_key_back()))
+        let mut call = match site.knows(cache.id, name) {
+            Some(known) => PreparedCall::of_known(site, name, known),
+            None => Self::first(cache, site, name)?,
+        };
+        call.instance(instance);
+        Some((Self(call), scope::hold_key_back()))
     }
 
-    /// Ends the plan.
+    #[cold]
+    fn first(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Box<PreparedCall>> {
+        let resource = cache.resource(name).map(ResourceRef::by_hand);
+        if resource.is_none() {
+            site.report(Mistake::ResourceName, || {
+                format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
+        }
+        Some(PreparedCall::begin(site, name, resource?))
+    }
+
+    /// Ends the plan. The key of the call still has to be [written](PreparedCall::write_key), and
+    /// the call has to be [checked](PreparedCall::check).
     #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(super) fn end(self, held_back: KeyHeldBack) -> Box<PreparedCall> {
+    pub(super) fn end(mut self, held_back: KeyHeldBack) -> Box<PreparedCall> {
         drop(held_back);
-        self.finish()
-    }
-
-    /// Identifies the instance of the function that is called. Separate from [`new`](Self::new),
-    /// which need not be compiled for each instance.
-    #[inline]
-    pub(super) fn instance(&mut self, instance: Instance) {
-        self.0.instance(instance);
+        if !self.0.options.has_id {
+            self.default_op();
+            self.0.options.version ^= self.0.key.version();
+        }
+        self.0
     }
 
     #[inline]
@@ -572,17 +565,6 @@ impl ReadPlan {
         let calls = calls.collect();
         start.leave();
         calls
-    }
-
-    /// The call, whose key still has to be [written](PreparedCall::write_key), and which has to be
-    /// [checked](PreparedCall::check).
-    #[inline]
-    pub(super) fn finish(mut self) -> Box<PreparedCall> {
-        if !self.0.options.has_id {
-            self.default_op();
-            self.0.options.version ^= self.0.key.version();
-        }
-        self.0
     }
 }
 

@@ -17,7 +17,6 @@ use crate::call::observe::BypassReason;
 use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
 use crate::key::{ArgumentCheck, EntryKind, IdForm, KeyError, KeyWriter, NamedDependency};
-use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{Instance, KnownResource, Mistake, ResourceRef, Site};
 use crate::store::EntryRef;
 
@@ -248,14 +247,6 @@ impl PreparedCall {
         if !self.options.has_id {
             self.key.end_hashed(&cache.space);
         }
-    }
-
-    /// Returns the fingerprint of the function's values.
-    #[inline]
-    pub(super) fn fingerprint(&self, type_id: TypeId, of: fn(u32) -> Fingerprint) -> Fingerprint {
-        let of = |version| (of(version), true);
-        let found = self.resource.fingerprint(type_id, self.options.version, of);
-        found.0
     }
 
     /// Leaves the memory of a call that was answered from the thread cache. Only its plan has

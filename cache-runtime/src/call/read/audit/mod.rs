@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use self::audited_hit::Audited;
 use super::call::{Call, load_result, value_of};
-use crate::auditor::{Cleared, Draw, Identity, Suspicion};
+use crate::auditor::{Cleared, Identity, Suspicion};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::call::returns::{Gathered, Loaded, Returns};
@@ -62,12 +62,6 @@ pub(super) struct Difference {
     is_as_before: Option<bool>,
     /// Whether an entry of the store has this value.
     has: fn(&Header, &Payload, &LoadResult, CodecId) -> bool,
-}
-
-/// A hit to be checked; `None` for what is not shared, as an error.
-pub(super) fn audited<R: Returns<S>, S>(returned: &R, draw: Draw) -> Option<Audited> {
-    let cached = load_result(returned)?;
-    Some(Audited { cached, draw })
 }
 
 /// Compares a hit with the result of the body.

@@ -71,9 +71,8 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
         plan: P,
     ) -> Self {
         let calls = cache.and_then(|cache| {
-            let mut planned = ReadPlan::new(&cache, site, resource)?;
-            planned.instance(Instance::of_closure::<P>());
-            let held_back = scope::hold_key_back();
+            let instance = Instance::of_closure::<P>();
+            let (mut planned, held_back) = ReadPlan::begin(&cache, site, resource, instance)?;
             plan(&mut planned);
             drop(held_back);
             let calls = planned.finish_each(&cache, ids);

@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::time::Duration;
 
 use super::super::prepared::PreparedCall;
+use super::super::returnable::Returnable;
 use super::super::timing;
 use super::shown::shown;
 use super::thread_cache::ThreadLookup;
@@ -14,18 +15,8 @@ use crate::call::log;
 use crate::engine::Engine;
 use crate::key::IdForm;
 use crate::local::{AnyValue, ExpectedEntry, KeptHit};
-use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{KnownResource, ResourceRef};
 use crate::telemetry::function::FunctionCounters;
-
-/// The values that the call can return.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Returnable {
-    /// The type of its values. Only calls that are not answered at once ask for it.
-    pub(crate) type_id: fn() -> TypeId,
-    /// Whether it can return an absence.
-    pub(crate) absence: bool,
-}
 
 impl PreparedCall {
     /// Answers from the entry that this thread was last served, if it may be served again. Counts
@@ -34,9 +25,9 @@ impl PreparedCall {
     /// There is a short path for a call by a number, of the function that this thread called last,
     /// outside of all scopes. It is compiled once, and its variables fit into the registers. In one
     /// function with the long path, a hit took 549 instructions instead of 494.
-    // Not inlined, since it does not depend on the function's types.
-    #[inline(never)]
-    pub(crate) fn again(
+    // Inlined into its only caller.
+    #[inline(always)]
+    pub(in super::super) fn again(
         &mut self,
         cache: &Engine,
         returnable: Returnable,
@@ -81,8 +72,8 @@ impl PreparedCall {
         returnable: Returnable,
     ) -> Option<Option<AnyValue>> {
         let found = match timing::is_drawn_in_thread_cache(self.lookups) {
-            false => self.find_again(cache, known, (returnable.type_id)()),
-            true => self.find_again_timed(cache, known, (returnable.type_id)()),
+            false => self.find_again(cache, known, (returnable.value_type)().id),
+            true => self.find_again_timed(cache, known, (returnable.value_type)().id),
         }?;
         let (value, ttl) = (found.value(), found.ttl());
         if value.is_none() && !returnable.absence {
@@ -164,27 +155,23 @@ impl PreparedCall {
     }
 
     /// Notes that the table had an entry for this call.
-    pub(crate) fn note_found(
-        &mut self,
-        cache: &Engine,
-        type_id: TypeId,
-        fingerprint: fn(u32) -> Fingerprint,
-    ) {
+    pub(in super::super) fn note_found(&mut self, cache: &Engine, returnable: Returnable) {
         let ResourceRef::Known(known) = self.resource else {
             return;
         };
+        let values = (returnable.value_type)();
         let mut thread_cache = std::mem::take(&mut self.thread_cache);
         let wanted = ThreadLookup {
             known,
             given: self.key.given(|| IdForm::mark(self.form.as_ref())),
             version: self.declared,
-            type_id,
+            type_id: values.id,
             options: &self.options,
             extras: &self.extras,
         };
         if let Some(local) = &cache.local {
             let asked = ExpectedEntry {
-                type_id,
+                type_id: values.id,
                 version: self.options.version,
                 extras: &self.extras,
             };
@@ -195,7 +182,7 @@ impl PreparedCall {
             let lookup = self.lookup(cache);
             let serves = |header: &_, payload: &_, now| {
                 let shown = shown(header, payload, now, &self.options.stale_policy)?;
-                let is_it = header.fingerprint == self.fingerprint(type_id, fingerprint);
+                let is_it = header.fingerprint == lookup.fingerprint(values);
                 is_it.then(|| (shown.value.cloned(), [shown.lasts, shown.fresh]))
             };
             thread_cache.note(&wanted, |beside| {

@@ -7,21 +7,17 @@ use std::time::Duration;
 use super::super::Call;
 use super::super::answer_slot::AnswerSlot;
 use super::super::hit::Hit;
-use super::super::timing;
-use super::local_lookup::ExpectedValue;
-use crate::base::clock;
 use crate::call::observe::Status;
 use crate::local::{AnyValue, NewLocalEntry, ReadToken};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec;
-use crate::protocol::fingerprint::Fingerprint;
 use crate::store::Payload;
 
 impl Call {
     /// Returns the local entry for one id of a batch, and how long it is fresh. Does not record the
     /// hit.
     pub(crate) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        match self.find_any(TypeId::of::<V>(), Fingerprint::of::<V>)? {
+        match self.find_any(TypeId::of::<V>())? {
             (Some(value), ttl) => Some((Some(value.downcast().ok()?), ttl)),
             (None, ttl) => Some((None, ttl)),
         }
@@ -31,32 +27,10 @@ impl Call {
     pub(in super::super) fn find_any(
         &self,
         type_id: TypeId,
-        fingerprint: fn(u32) -> Fingerprint,
     ) -> Option<(Option<AnyValue>, Duration)> {
-        let wanted = ExpectedValue {
-            type_id,
-            fingerprint,
-            absence: true,
-        };
-        match timing::is_drawn() {
-            false => self.find_now(&wanted),
-            true => self.find_timed(&wanted),
-        }
-    }
-
-    fn find_now(&self, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
-        self.lookup().find(self.cache.local.as_ref()?, wanted)
-    }
-
-    #[cold]
-    fn find_timed(&self, wanted: &ExpectedValue) -> Option<(Option<AnyValue>, Duration)> {
-        let (found, nanos) = clock::timed(|| self.find_now(wanted));
-        if found.is_some()
-            && let Some(function) = self.resource.function()
-        {
-            function.local_lookup.record(nanos);
-        }
-        found
+        let local = self.cache.local.as_ref()?;
+        let lookup = self.lookup();
+        lookup.timed(|| lookup.find(local, type_id, true))
     }
 
     /// Returns the flags to take before the store is asked, if the answer may become a local entry.
@@ -81,7 +55,7 @@ impl Call {
             Some(_) => slot.keep(),
             None => None,
         };
-        self.keep(hit, slot.type_id(), value, read_token);
+        self.keep(hit, slot.value_type().id, value, read_token);
         self.answered(Status::Hit { ttl: hit.ttl });
         true
     }

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use super::super::dependencies::known::extended;
 use super::super::prepared::PreparedCall;
-use super::super::{Call, all_deps};
+use super::super::returnable::{Returnable, ValueType};
+use super::super::{Call, all_deps, timing};
 use super::local_options::LocalOptions;
 use super::shown::shown;
+use crate::base::clock;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::StalePolicy;
 use crate::call::log::{self, Asker};
 use crate::call::observe::{self, BypassReason, Outcome, Status};
@@ -27,22 +30,6 @@ use crate::protocol::fingerprint::Fingerprint;
 use crate::protocol::generation::Dependency;
 use crate::registry::ResourceRef;
 use crate::store::Payload;
-
-/// The values that a call can return.
-pub(crate) struct ExpectedValue {
-    pub(crate) type_id: TypeId,
-    pub(crate) fingerprint: fn(u32) -> Fingerprint,
-    /// Whether the call can return an absence.
-    pub(crate) absence: bool,
-}
-
-impl ExpectedValue {
-    /// Returns true if the call can return this value.
-    #[inline]
-    fn is(&self, value: Option<&AnyValue>) -> bool {
-        value.map_or(self.absence, |value| (**value).type_id() == self.type_id)
-    }
-}
 
 /// The parts of a call that a lookup in the process needs.
 pub(crate) struct LocalLookup<'a> {
@@ -73,22 +60,48 @@ impl LocalLookup<'_> {
             || transaction::is_open(self.cache)
     }
 
+    /// Answers the call from the process, without I/O. Counts and records the hit. `Some(None)` is
+    /// an absence.
+    #[inline]
+    pub(crate) fn answer(&self, returnable: Returnable) -> Option<Option<AnyValue>> {
+        self.timed(|| match &self.cache.local {
+            Some(local) => {
+                let type_id = (returnable.value_type)().id;
+                let (value, ttl) = self.find(local, type_id, returnable.absence)?;
+                self.record("local", ttl);
+                Some(value)
+            }
+            None => self.try_lookup(returnable),
+        })
+    }
+
+    /// Runs a lookup in the process. Of some, it measures the time.
+    #[inline]
+    pub(crate) fn timed<T>(&self, lookup: impl FnOnce() -> Option<T>) -> Option<T> {
+        if !timing::is_drawn() {
+            return lookup();
+        }
+        let (found, nanos) = clock::timed(lookup);
+        if found.is_some()
+            && let Some(function) = self.resource.function()
+        {
+            function.local_lookup.record(nanos);
+        }
+        found
+    }
+
     /// Answers from a store in memory, if that needs no waiting. Counts and records the hit.
     #[inline]
-    pub(crate) fn try_lookup(
-        &self,
-        wanted: &ExpectedValue,
-        fingerprint: impl FnOnce() -> Fingerprint,
-    ) -> Option<Option<AnyValue>> {
+    fn try_lookup(&self, returnable: Returnable) -> Option<Option<AnyValue>> {
         if self.is_exact() || enclosing::is_inside() {
             return None;
         }
-        let fingerprint = fingerprint();
+        let fingerprint = self.fingerprint((returnable.value_type)());
         let (seen, found) = (Cell::new(None), Cell::new(None));
         let see = |header: &Header, payload: &Payload, now| {
             if let Some(shown) = shown(header, payload, now, self.stale_policy)
                 && header.fingerprint == fingerprint
-                && wanted.is(shown.value)
+                && returnable.takes(shown.value)
             {
                 seen.set(Some(shown.fresh));
                 found.set(shown.value.cloned());
@@ -100,6 +113,13 @@ impl LocalLookup<'_> {
         self.resource.hits().add_one();
         self.record(store.name(), ttl);
         Some(found.take())
+    }
+
+    /// The fingerprint of the function's values.
+    #[inline]
+    pub(crate) fn fingerprint(&self, values: ValueType) -> Fingerprint {
+        let (version, find) = (self.version, values.find_fingerprint);
+        self.resource.fingerprint(values.id, version, find).0
     }
 
     /// Calls `use_them` with the dependencies of the entry, as far as they are known.
@@ -117,24 +137,14 @@ impl LocalLookup<'_> {
         use_them(&extended(&all, list.as_deref().unwrap_or_default()))
     }
 
-    /// Answers from a local entry, if there is one. Counts and records the hit.
-    #[inline]
-    pub(crate) fn local_entry(
-        &self,
-        local: &Local,
-        wanted: &ExpectedValue,
-    ) -> Option<Option<AnyValue>> {
-        let (value, ttl) = self.find(local, wanted)?;
-        self.record("local", ttl);
-        Some(value)
-    }
-
-    /// Does the same without recording the hit, and also returns how long the value is fresh.
+    /// Returns the local entry, if there is one, and how long it is fresh. Counts the hit, and does
+    /// not record it.
     #[inline]
     pub(crate) fn find(
         &self,
         local: &Local,
-        wanted: &ExpectedValue,
+        type_id: TypeId,
+        absence: bool,
     ) -> Option<(Option<AnyValue>, Duration)> {
         if self.local_options.strict
             || !self.local_options.kept
@@ -144,12 +154,12 @@ impl LocalLookup<'_> {
             return None;
         }
         let asked = ExpectedEntry {
-            type_id: wanted.type_id,
+            type_id,
             version: self.version,
             extras: self.extras,
         };
         let found = local.find(self.key, &asked)?;
-        if found.value.is_none() && !wanted.absence {
+        if found.value.is_none() && !absence {
             return None;
         }
         local.note(self.resource.local_hits().count(), found.age);
@@ -183,7 +193,13 @@ impl LocalLookup<'_> {
         log::call(&call, Status::Hit { ttl }, log::Times::default());
     }
 
-    pub(crate) fn key(&self) -> Key {
+    /// Returns the key for manual operations.
+    pub(crate) fn key(&self) -> Result<Key, Error> {
+        if let Some(problem @ (BypassReason::InvalidKey | BypassReason::KeyConflict)) = self.problem
+        {
+            let text = format!("this call has no key of its own ({})", problem.as_str());
+            return Err(Error::new(ErrorKind::InvalidKey, text));
+        }
         let prefix = &*self.resource.prefix;
         let rest = self.key.strip_prefix(prefix).unwrap_or_default();
         let (name, extras) = (&self.resource.name, self.extras.to_vec());
@@ -191,7 +207,7 @@ impl LocalLookup<'_> {
         let op = op.filter(|_| self.kind == EntryKind::Derived);
         // A later use of the key adds it again.
         let version = self.version ^ self.resource.version_by_hand(op);
-        Key::rendered(name, rest, self.kind, extras, version)
+        Ok(Key::rendered(name, rest, self.kind, extras, version))
     }
 }
 
