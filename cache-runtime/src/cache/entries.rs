@@ -12,7 +12,7 @@ use crate::base::policy::IntoTtl;
 use crate::base::span::in_span;
 use crate::call::log;
 use crate::call::observe::{BypassReason, Status};
-use crate::call::read::{Action, Call, Hit, LookupLoop, NewEntry, Packed, Permit, Read, value_of};
+use crate::call::read::{Action, Call, Hit, LookupLoop, NewEntry, Packed, Permit, Read};
 use crate::call::returns::{Fallible, Owned};
 use crate::call::{memo, observe, transaction};
 use crate::coalesce::single_flight::LoadResult;
@@ -176,7 +176,7 @@ impl Cache {
             }
         };
         let found = Hit::of(*lookup, call.fingerprint::<T>()).and_then(|hit| {
-            let value = value_of::<T>(hit.codec, &hit.payload)?;
+            let value = hit.value::<T>()?;
             Some((value, hit.ttl))
         });
         Ok(found)
@@ -401,7 +401,7 @@ impl Cache {
         let mut lookup_loop = LookupLoop::new(&call, call.fingerprint::<T>());
         let permit = loop {
             match lookup_loop.next_action().await {
-                Action::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
+                Action::Hit(hit) => match hit.value::<T>() {
                     Some(value) => {
                         lookup_loop
                             .found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
@@ -410,7 +410,7 @@ impl Cache {
                     }
                     None => lookup_loop.reject(hit.header),
                 },
-                Action::Stale(hit, reason) => match value_of::<T>(hit.codec, &hit.payload) {
+                Action::Stale(hit, reason) => match hit.value::<T>() {
                     Some(value) => {
                         let past = hit.past;
                         log_read("lookup", &call, || Status::Stale { past, reason });

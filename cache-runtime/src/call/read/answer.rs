@@ -89,7 +89,7 @@ impl Call {
     /// Serves the value of an entry, and reports and counts the hit. Returns false if it does not
     /// decode.
     pub(super) fn serve(&self, hit: &Hit, reason: StaleReason, slot: &mut dyn AnswerSlot) -> bool {
-        if !slot.restore(hit.content, hit.codec, &hit.payload) {
+        if !slot.restore(hit) {
             self.doubts();
             return false;
         }
@@ -181,6 +181,18 @@ impl Call {
                 Action::Bypass(reason) => break reason,
             }
         };
+        // Boxed, so that callers that wait for a load don't hold memory for it.
+        Box::pin(self.pass_by(bypass, &mut lookup_loop, slot)).await
+    }
+
+    /// Answers a call that stores nothing: with an expired entry, with another caller's value, or by
+    /// its own load.
+    async fn pass_by(
+        self: &Arc<Self>,
+        bypass: BypassReason,
+        lookup_loop: &mut LookupLoop<'_>,
+        slot: &mut dyn AnswerSlot,
+    ) -> Answer {
         if let Some((hit, reason)) = lookup_loop.instead(bypass)
             && self.serve(&hit, reason, slot)
         {
@@ -188,8 +200,7 @@ impl Call {
         }
         let fallback = lookup_loop.fallback();
         self.answered(Status::Bypass(bypass));
-        // Boxed, so that callers that wait for a load don't hold memory for it.
-        let role = match Box::pin(lookup_loop.queue(bypass)).await {
+        let role = match lookup_loop.queue(bypass).await {
             UnleasedRole::Run(run) => LoadRole::Runner(run),
             UnleasedRole::Joined(load_result) => match slot.arrived(load_result) {
                 true => return Answer::Found,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::call::Call;
+use super::hit::Hit;
 use super::packable::Packed;
 use super::returnable::ValueType;
 use crate::call::returns::Returns;
@@ -41,13 +42,15 @@ pub(super) trait AnswerSlot: Send {
 
 impl dyn AnswerSlot + '_ {
     /// Takes what an entry has. Returns false if it is not of this type.
-    pub(super) fn restore(&mut self, content: Content, codec: CodecId, payload: &Payload) -> bool {
-        match (content, payload) {
+    pub(super) fn restore(&mut self, hit: &Hit) -> bool {
+        match (hit.header.content.plain(), &hit.payload) {
             (Content::Absence, _) => self.take_absence(),
-            (Content::Value, Payload::Encoded(bytes)) => match codec::decompress(codec, bytes) {
-                Some((codec, bytes)) => self.decode(codec, &bytes),
-                None => false,
-            },
+            (Content::Value, Payload::Encoded(bytes)) => {
+                match codec::decompress(hit.header.codec, bytes) {
+                    Some((codec, bytes)) => self.decode(codec, &bytes),
+                    None => false,
+                }
+            }
             (Content::Value, Payload::Decoded(value)) => self.take_shared(Arc::clone(value)),
             // A hit has none of these.
             (Content::Value, Payload::Empty)

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::audit::audited_hit::Audited;
@@ -201,35 +200,29 @@ impl Call {
         trust.loses();
     }
 
-    /// Looks up the entry. Ends expired intents first: their writers are gone, so the readers that
-    /// find them must prune them.
+    /// Looks up the entry, and measures the time. Ends expired intents first: their writers are
+    /// gone, so the readers that find them must prune them.
     pub(crate) async fn lookup_in_store(&self) -> Result<Box<LookupReply>, Error> {
-        match self.lookup_once().await {
-            // The result is dropped before the next await, which would otherwise hold it. All calls
-            // look up, but few find expired intents.
-            Ok(lookup) if lookup.has_expired_intents(self.cache.config.longest_intent()) => {}
-            answer => return answer,
-        }
-        Box::pin(self.prune_and_lookup()).await
-    }
-
-    /// Looks up the entry, and measures the time. Not an `async fn`, since many calls may wait
-    /// here, and each would hold its locals.
-    fn lookup_once(
-        &self,
-    ) -> impl Future<Output = Result<Box<LookupReply>, Error>> + Send + use<'_> {
         let lookup = match log::is_on() {
             true => self.traced_lookup(),
             false => self.cache.store.lookup_boxed(self.entry_ref()),
         };
         self.begins_lookup();
-        lookup.map(|mut answer| {
+        {
+            // Dropped before the next await, which would otherwise hold it. All calls look up, but
+            // few find expired intents.
+            let mut answer = lookup.await;
             self.ends_lookup();
             if let Ok(lookup) = &mut answer {
                 self.reads_list(lookup);
             }
-            answer
-        })
+            let longest = self.cache.config.longest_intent();
+            match answer {
+                Ok(lookup) if lookup.has_expired_intents(longest) => {}
+                answer => return answer,
+            }
+        }
+        Box::pin(self.prune_and_lookup()).await
     }
 
     #[cold]

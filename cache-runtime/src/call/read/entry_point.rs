@@ -13,7 +13,7 @@ use super::detached;
 use super::in_place::InPlace;
 use super::local_answer::LocalAnswer;
 use super::plan::ReadPlan;
-use super::returnable::{Returnable, restored};
+use super::returnable::Returnable;
 use super::store_filter::{StoreAll, StoreFilter, StoreUnlessOnce};
 use crate::base::background::detach;
 use crate::base::error::{Error, ErrorKind};
@@ -25,7 +25,7 @@ use crate::registry::{Instance, Site};
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
 pub struct Read<R, S, U = StoreAll> {
-    local_answer: LocalAnswer,
+    local_answer: LocalAnswer<R>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -40,15 +40,14 @@ impl<R: Returns<S>, S> Read<R, S> {
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
-        let returnable = Returnable::of::<R, S>();
         Self::with_answer(match cache {
-            Some(cache) => planned(cache, site, resource, plan, returnable),
+            Some(cache) => planned(cache, site, resource, plan),
             None => without_cache(),
         })
     }
 
     #[inline]
-    fn with_answer(local_answer: LocalAnswer) -> Self {
+    fn with_answer(local_answer: LocalAnswer<R>) -> Self {
         Self {
             local_answer,
             unless: StoreAll,
@@ -98,13 +97,7 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R>,
     {
         match self.local_answer {
-            LocalAnswer::Found(value) => match restored(value) {
-                Some(value) => InPlace::Found { value: Some(value) },
-                // What was found is of the call's type.
-                None => InPlace::Off {
-                    body: body(ReturnShape::OF),
-                },
-            },
+            LocalAnswer::Found(value) => InPlace::Found { value: Some(value) },
             LocalAnswer::Off => {
                 observe::record_disabled();
                 InPlace::Off {
@@ -137,10 +130,7 @@ impl<R, S, U> Read<R, S, U> {
     {
         let unless = self.unless;
         match self.local_answer {
-            LocalAnswer::Found(value) => match restored(value) {
-                Some(value) => Answering::Found { value: Some(value) },
-                None => Answering::off(body),
-            },
+            LocalAnswer::Found(value) => Answering::Found { value: Some(value) },
             LocalAnswer::Off => Answering::off(body),
             LocalAnswer::KeyTaken => Answering::KeyTaken,
             LocalAnswer::Ask(call) => Answering::Asking {
@@ -176,10 +166,7 @@ impl<R, S, U> Read<R, S, U> {
         U: StoreFilter<R::Value>,
     {
         let call = match self.local_answer {
-            LocalAnswer::Found(value) => match restored(value) {
-                Some(value) => return value,
-                None => return body(ReturnShape::OF),
-            },
+            LocalAnswer::Found(value) => return value,
             LocalAnswer::Ask(call) => call,
             LocalAnswer::Off => {
                 observe::record_disabled();
@@ -201,24 +188,28 @@ impl<R, S, U> Read<R, S, U> {
 // Not inlined: with the cache off, a call should do almost nothing. The call is not moved, but its
 // pointer is: to read as a whole what was written in parts took 8 ns.
 #[inline(never)]
-fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
+fn planned<R, S, P>(
     cache: EngineRef<'_>,
     site: &'static Site,
     resource: &'static str,
     plan: P,
-    returnable: Returnable,
-) -> LocalAnswer {
+) -> LocalAnswer<R>
+where
+    R: Returns<S>,
+    P: FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+{
     let instance = Instance::of_closure::<P>();
     let Some((mut planned, held_back)) = ReadPlan::begin(&cache, site, resource, instance) else {
         return without_cache();
     };
     plan(&mut planned);
-    planned.end(held_back).answer(cache, returnable)
+    let call = planned.end(held_back);
+    call.answer(cache, Returnable::of::<R, S>()).typed()
 }
 
 /// The answer to a call whose cache is off, or that has no key.
 #[inline]
-fn without_cache() -> LocalAnswer {
+fn without_cache<R>() -> LocalAnswer<R> {
     let no_key = || {
         let text = "this call has no key: its cache is off";
         Err(Error::new(ErrorKind::InvalidKey, text))
@@ -232,6 +223,6 @@ fn without_cache() -> LocalAnswer {
 impl Call {
     /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::with_answer(self.answer_locally(Returnable::of::<R, S>()))
+        Read::with_answer(self.answer_locally(Returnable::of::<R, S>()).typed())
     }
 }

@@ -1,9 +1,11 @@
 //! An entry that may be served.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::call::value_of;
 use crate::base::clock::Millis;
-use crate::protocol::codec_id::CodecId;
+use crate::protocol::cacheable::Cacheable;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, LookupReply, Payload};
@@ -13,8 +15,6 @@ use crate::store::{Found, LookupReply, Payload};
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) header: Header,
-    pub(crate) content: Content,
-    pub(crate) codec: CodecId,
     pub(crate) payload: Payload,
     /// How long it will still be served. Zero if it has expired.
     pub(crate) ttl: Duration,
@@ -27,12 +27,22 @@ impl Hit {
     pub(super) fn new(header: Header, payload: Payload, now: Millis) -> Box<Self> {
         Box::new(Self {
             header,
-            content: header.content.plain(),
-            codec: header.codec,
             payload,
             ttl: header.left(now),
             past: now.since(header.fresh),
         })
+    }
+
+    /// Its value. `None` if that does not decode, or if it is an absence.
+    pub(crate) fn value<V: Cacheable>(&self) -> Option<Arc<V>> {
+        match self.is_absence() {
+            true => None,
+            false => value_of(self.header.codec, &self.payload),
+        }
+    }
+
+    pub(super) fn is_absence(&self) -> bool {
+        self.header.content.plain() == Content::Absence
     }
 
     /// Returns the entry of a lookup, if it may be served by a caller that only reads.

@@ -355,8 +355,7 @@ impl Call {
             return false;
         }
         let (fingerprint, _) = self.find_fingerprint_of(slot.value_type());
-        Hit::of(*lookup, fingerprint)
-            .is_some_and(|hit| slot.restore(hit.content, hit.codec, &hit.payload))
+        Hit::of(*lookup, fingerprint).is_some_and(|hit| slot.restore(&hit))
     }
 
     /// Keeps the loaded value in this process; returns whether it is kept.

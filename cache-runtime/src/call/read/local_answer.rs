@@ -10,23 +10,41 @@ use super::returnable::Returnable;
 use crate::auditor::Draw;
 use crate::base::mutation;
 use crate::call::memo::{self, Recalled};
+use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::{Engine, EngineRef};
 use crate::local::AnyValue;
 
-/// The state of a call before anything is awaited.
+/// The state of a call before anything is awaited. What it has found is a value of any type or an
+/// absence, or the function's return value.
 #[derive(Debug)]
-pub(super) enum LocalAnswer {
+pub(super) enum LocalAnswer<R = Option<AnyValue>> {
     /// The cache is off.
     Off,
     /// Only the key was wanted, and has been left for the caller.
     KeyTaken,
-    /// Return this value, or an absence.
-    Found(Option<AnyValue>),
+    /// Return this.
+    Found(R),
     /// Ask the store.
     Ask(Arc<Call>),
+}
+
+impl LocalAnswer {
+    /// The same with the return value of the function.
+    #[inline]
+    pub(super) fn typed<R: Returns<S>, S>(self) -> LocalAnswer<R> {
+        let returned = match self {
+            Self::Off => return LocalAnswer::Off,
+            Self::KeyTaken => return LocalAnswer::KeyTaken,
+            Self::Ask(call) => return LocalAnswer::Ask(call),
+            Self::Found(Some(value)) => value.downcast().ok().map(R::from_value),
+            Self::Found(None) => R::from_absence(),
+        };
+        // Only what the call can return is found.
+        returned.map_or(LocalAnswer::Off, LocalAnswer::Found)
+    }
 }
 
 impl PreparedCall {

@@ -17,7 +17,7 @@ use self::poller::{FIRST_PAUSE, RemoteLoadPoller};
 use super::hit::{Fallback, Hit};
 use super::{Call, Permit};
 use crate::base::call_budget::CallBudget;
-use crate::base::clock::Instant;
+use crate::base::clock::{Instant, Millis};
 use crate::base::error::Error;
 use crate::base::mutation;
 use crate::base::nonce::Nonce;
@@ -28,7 +28,7 @@ use crate::local::ReadToken;
 use crate::protocol::circuit::Circuit;
 use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Expected, LeaseReply, LookupReply};
+use crate::store::{Expected, LeaseReply};
 
 /// The lookup loop of one reader. Nothing here depends on the types of the function.
 #[derive(Debug)]
@@ -149,10 +149,14 @@ impl<'a> LookupLoop<'a> {
             if mutation::is_active("marked-after-the-read") {
                 self.read_token = call.read_token();
             }
-            let step = match self.decide(lookup) {
-                NextStep::Action(action) => return action,
-                NextStep::LookAgain => continue,
-                NextStep::Step(step) => step,
+            let (stamp, now) = (lookup.stamp, lookup.now);
+            let step = match self.classify(*lookup) {
+                EntryState::Hit(hit) => return Action::Hit(hit),
+                state => match self.decide(state, stamp, now) {
+                    NextStep::Action(action) => return action,
+                    NextStep::LookAgain => continue,
+                    NextStep::Step(step) => step,
+                },
             };
             if let Some(action) = step.await {
                 return action;
@@ -160,14 +164,9 @@ impl<'a> LookupLoop<'a> {
         }
     }
 
-    /// Decides after a lookup.
-    #[expect(clippy::boxed_local, reason = "unboxed, it would be copied once more")]
-    fn decide(&mut self, lookup: Box<LookupReply>) -> NextStep<'_> {
-        let (stamp, now) = (lookup.stamp, lookup.now);
-        let state = self.classify(*lookup);
-        if !matches!(state, EntryState::Hit(_)) {
-            self.call_budget.stop();
-        }
+    /// Decides about an entry that is not simply served.
+    fn decide(&mut self, state: EntryState, stamp: Stamp, now: Millis) -> NextStep<'_> {
+        self.call_budget.stop();
         let (past, expected) = match state {
             EntryState::Hit(hit) => return NextStep::Action(Action::Hit(hit)),
             EntryState::Past(hit, None) => {
@@ -296,7 +295,7 @@ impl<'a> LookupLoop<'a> {
     }
 }
 
-/// The next step after a lookup.
+/// The next step after a lookup that has found no hit.
 enum NextStep<'r> {
     Action(Action),
     LookAgain,

@@ -41,7 +41,7 @@ mod timing;
 
 pub use self::audit::audit_report::{AuditReport, AuditStats};
 pub use self::batch::Batch;
-pub(crate) use self::call::{Call, value_of};
+pub(crate) use self::call::Call;
 pub use self::context::LoadContext;
 pub(crate) use self::dependencies::deps::{all_deps, tag_dep};
 pub(crate) use self::dependencies::known::any_tag;

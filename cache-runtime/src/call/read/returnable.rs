@@ -53,12 +53,3 @@ impl Returnable {
         }
     }
 }
-
-/// The return value for a value or an absence. `None` if the call can't return it.
-#[inline]
-pub(super) fn restored<R: Returns<S>, S>(value: Option<AnyValue>) -> Option<R> {
-    match value {
-        Some(value) => value.downcast().ok().map(R::from_value),
-        None => R::from_absence(),
-    }
-}

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 
+use super::super::Call;
 use super::super::hit::Hit;
 use super::super::lookup_loop::{Action, EntryState, LookupLoop};
 use super::super::permit::Permit;
-use super::super::{Call, value_of};
 use super::steps::{self, LeaseOutcome, Leases, WantedLease};
 use crate::base::call_budget::CallBudget;
 use crate::base::error::{Error, ErrorKind};
@@ -23,7 +23,6 @@ use crate::call::scope::{self, Mode};
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
 use crate::local::{AnyValue, ReadToken};
-use crate::protocol::entry::Content;
 use crate::store::{EntryRef, Expected, LookupReply, Store};
 
 /// How many ids are handled at a time when each needs requests of its own.
@@ -349,21 +348,16 @@ fn judged<V: crate::Cacheable>(
         EntryState::Leased(_) => Ok(None),
         EntryState::Vacant(expected) => Err(expected),
         EntryState::Hit(hit) | EntryState::Past(hit, _) => {
-            match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
-                (Content::Absence, _) => {
-                    call.keep(&hit, TypeId::of::<V>(), None, read_token);
-                    Ok(Some(IdAnswer::Found(None, Tier::Store, hit.ttl)))
-                }
-                (_, Some(value)) => {
-                    let kept = Some(Arc::clone(&value) as AnyValue);
-                    call.keep(&hit, TypeId::of::<V>(), kept, read_token);
-                    Ok(Some(IdAnswer::Found(Some(value), Tier::Store, hit.ttl)))
-                }
-                (_, None) => {
-                    lookup_loop.reject(hit.header);
-                    Err(Expected::Entry(hit.header))
-                }
+            let value = hit.value::<V>();
+            if value.is_none() && !hit.is_absence() {
+                lookup_loop.reject(hit.header);
+                return Err(Expected::Entry(hit.header));
             }
+            if let Some(read_token) = read_token {
+                let kept = value.clone().map(|value| value as AnyValue);
+                call.keep(&hit, TypeId::of::<V>(), kept, read_token);
+            }
+            Ok(Some(IdAnswer::Found(value, Tier::Store, hit.ttl)))
         }
     }
 }
@@ -457,11 +451,11 @@ async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnsw
     let tells = !mutation::is_active("batch-keeps-who-waits");
     let answer = loop {
         match lookup_loop.next_action().await {
-            Action::Hit(hit) if hit.content == Content::Absence => {
+            Action::Hit(hit) if hit.is_absence() => {
                 lookup_loop.found(&hit, || Some(LoadResult::Absence));
                 break IdAnswer::Found(None, Tier::Store, hit.ttl);
             }
-            Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+            Action::Hit(hit) => match hit.value::<V>() {
                 Some(value) => {
                     if tells {
                         lookup_loop
@@ -471,7 +465,7 @@ async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnsw
                 }
                 None => lookup_loop.reject(hit.header),
             },
-            Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
+            Action::Stale(hit, _) => match hit.value::<V>() {
                 Some(value) => break IdAnswer::Found(Some(value), Tier::Store, hit.ttl),
                 None => lookup_loop.reject(hit.header),
             },

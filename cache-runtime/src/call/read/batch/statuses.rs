@@ -4,14 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::Call;
 use super::super::hit::Hit;
-use super::super::{Call, value_of};
 use super::batch_lookup::Tier;
 use crate::base::mutation;
 use crate::call::log;
 use crate::call::observe::{self, Outcome, StaleReason, Status};
 use crate::protocol::cacheable::Cacheable;
-use crate::protocol::entry::Content;
 
 /// The entries that are served in place of the error of a load: those that were to be loaded anew
 /// before their end, or have expired less than `stale_if_error` ago. `None` if an id has none.
@@ -31,8 +30,8 @@ pub(super) fn serve_instead<V: Cacheable, K: Clone>(
             continue;
         }
         let hit = hit.as_ref()?;
-        if hit.content != Content::Absence {
-            served.push((id.clone(), value_of::<V>(hit.codec, &hit.payload)?));
+        if !hit.is_absence() {
+            served.push((id.clone(), hit.value::<V>()?));
         }
         stale.push((place, hit));
     }

@@ -48,27 +48,25 @@ impl Call {
         read_token: Option<ReadToken>,
         slot: &mut dyn AnswerSlot,
     ) -> bool {
-        if !slot.restore(hit.content, hit.codec, &hit.payload) {
+        if !slot.restore(hit) {
             return false;
         }
-        let value = match read_token {
-            Some(_) => slot.keep(),
-            None => None,
-        };
-        self.keep(hit, slot.value_type().id, value, read_token);
+        if let Some(read_token) = read_token {
+            self.keep(hit, slot.value_type().id, slot.keep(), read_token);
+        }
         self.answered(Status::Hit { ttl: hit.ttl });
         true
     }
 
-    /// Stores the store's answer as a local entry, if flags were taken before the read.
+    /// Stores the store's answer as a local entry. The flags were taken before the read.
     pub(crate) fn keep(
         &self,
         hit: &Hit,
         type_id: TypeId,
         value: Option<AnyValue>,
-        read_token: Option<ReadToken>,
+        read_token: ReadToken,
     ) {
-        let (Some(local), Some(read_token)) = (&self.cache.local, read_token) else {
+        let Some(local) = &self.cache.local else {
             return;
         };
         // The holder of the lease is about to replace the entry.
@@ -87,7 +85,7 @@ impl Call {
                 ttl: hit.ttl,
                 local_ttl: self.local_options.ttl.min(hit.ttl.saturating_sub(early)),
                 encoded: match &hit.payload {
-                    Payload::Encoded(bytes) => codec::length(hit.codec, bytes),
+                    Payload::Encoded(bytes) => codec::length(hit.header.codec, bytes),
                     Payload::Empty | Payload::Decoded(_) => 0,
                 },
                 stamp: None,

@@ -8,7 +8,7 @@ use crate::base::mutation;
 use crate::base::nonce::random_fraction;
 use crate::call::observe::BypassReason;
 use crate::protocol::entry::{Header, Stamp};
-use crate::store::{Expected, Found, LookupReply, Payload};
+use crate::store::{Expected, Found, LookupReply};
 
 impl LookupLoop<'_> {
     /// Returns what a lookup means for this reader.
@@ -31,29 +31,27 @@ impl LookupLoop<'_> {
             }
             return EntryState::Vacant(Expected::Entry(header));
         }
-        self.classify_live(header, payload, lookup.now)
+        let hit = Hit::new(header, payload, lookup.now);
+        if lookup.now < header.fresh && (header.is_leased() || !self.is_due_early(&hit)) {
+            return EntryState::Hit(hit);
+        }
+        self.classify_due(hit, lookup.now)
     }
 
-    /// Classifies an entry that was not invalidated: it is served, or kept for the case that its
-    /// load fails or is slow.
-    fn classify_live(&mut self, header: Header, payload: Payload, now: Millis) -> EntryState {
+    /// Classifies an entry that was not invalidated, and for which a new value is to be loaded. It
+    /// may be served meanwhile, or is kept for the case that the load fails or is slow.
+    fn classify_due(&mut self, hit: Box<Hit>, now: Millis) -> EntryState {
         let stale_policy = &self.call.stale_policy;
-        let hit = Hit::new(header, payload, now);
-        let past = hit.past;
-        // The holder of the lease may have died.
-        let is_loading = header.is_held(now, self.call.cache.config.lease);
+        let (header, past) = (hit.header, hit.past);
         if now < header.fresh {
-            if header.is_leased()
-                || !stale_policy.is_due_early(hit.ttl, header.took(), random_fraction)
-            {
-                return EntryState::Hit(hit);
-            }
             self.fallback = Some(Box::new(Fallback {
                 hit,
                 covers_errors: true,
             }));
             return EntryState::Vacant(Expected::Past(header));
         }
+        // The holder of the lease may have died.
+        let is_loading = header.is_held(now, self.call.cache.config.lease);
         let expected = match header.is_leased() {
             true => Expected::Leased,
             false => Expected::Past(header),
@@ -72,6 +70,12 @@ impl LookupLoop<'_> {
         } else {
             EntryState::Vacant(expected)
         }
+    }
+
+    /// Whether this caller is to load a new value shortly before the entry expires.
+    fn is_due_early(&self, hit: &Hit) -> bool {
+        let stale_policy = &self.call.stale_policy;
+        stale_policy.is_due_early(hit.ttl, hit.header.took(), random_fraction)
     }
 
     /// Returns true if the entry was not invalidated, is of the right type and did decode.
