@@ -20,7 +20,7 @@ use crate::local::{FreshnessBound, Local};
 use crate::monitor;
 use crate::registry::learnt::Learnt;
 use crate::registry::{Registry, Resource};
-use crate::store::{InMemory, MemoryStore, Store};
+use crate::store::{InMemory, MemoryStore, Representation, Store};
 use crate::telemetry::Telemetry;
 
 /// The parts that reads and writes need.
@@ -33,6 +33,8 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<dyn Store>,
     /// The same, if it is the store in memory.
     memory: Option<Arc<MemoryStore>>,
+    /// Whether a lookup that waits for nothing may find a value there: one that needs no decoding.
+    pub(crate) shows_values: bool,
     /// Local entries in front of the store.
     pub(crate) local: Option<Arc<Local>>,
     /// The time until which entries may be served. Set if the store belongs to this process alone
@@ -81,6 +83,7 @@ impl Engine {
             id: ENGINES.fetch_add(1, Ordering::Relaxed),
             config,
             space,
+            shows_values: store.representation() == Representation::Decoded,
             store,
             memory: any.downcast().ok(),
             local: None,

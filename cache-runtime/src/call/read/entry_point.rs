@@ -203,8 +203,15 @@ where
         return without_cache();
     };
     plan(&mut planned);
-    let call = planned.end(held_back);
-    call.answer(cache, Returnable::of::<R, S>()).typed()
+    let mut call = planned.end(held_back);
+    let returnable = Returnable::of::<R, S>();
+    match call.again(&cache, returnable) {
+        Some(value) => {
+            call.leave_planned();
+            LocalAnswer::Found(value).typed()
+        }
+        None => call.answer(cache, returnable).typed(),
+    }
 }
 
 /// The answer to a call whose cache is off, or that has no key.

@@ -48,27 +48,11 @@ impl LocalAnswer {
 }
 
 impl PreparedCall {
-    /// Answers from the entry that this thread was last served, or else from all that the process
-    /// has.
-    // Not inlined, since it does not depend on the function's types.
+    /// Answers a call that the thread's own memory does not answer. Looks for its key, in the memory
+    /// of the request first.
+    // Not inlined: compiled once, and a hit on the thread's own entry does not save its registers.
     #[inline(never)]
     pub(super) fn answer(
-        mut self: Box<Self>,
-        cache: EngineRef<'_>,
-        returnable: Returnable,
-    ) -> LocalAnswer {
-        if let Some(value) = self.again(&cache, returnable) {
-            self.leave_planned();
-            return LocalAnswer::Found(value);
-        }
-        self.answer_by_key(cache, returnable)
-    }
-
-    /// The same for a call that the thread's own memory does not answer. Looks for its key, in the
-    /// memory of the request first.
-    // Not inlined, since a hit on the thread's own entry should not save its registers.
-    #[inline(never)]
-    fn answer_by_key(
         mut self: Box<Self>,
         cache: EngineRef<'_>,
         returnable: Returnable,

@@ -71,7 +71,8 @@ impl LocalLookup<'_> {
                 self.record("local", ttl);
                 Some(value)
             }
-            None => self.try_lookup(returnable),
+            None if self.cache.shows_values => self.try_lookup(returnable),
+            None => None,
         })
     }
 
