@@ -14,6 +14,7 @@ pub(crate) mod mutation;
 pub(crate) mod nonce;
 pub(crate) mod paused;
 pub(crate) mod policy;
+pub(crate) mod retry;
 pub(crate) mod scope_flags;
 pub(crate) mod span;
 pub(crate) mod sync;

@@ -80,7 +80,10 @@ impl DirectDelivery {
                 }
                 worker.direct_done(self.number, at);
             }
-            Err(error) => worker.direct_failed(self.number, error, &undone, connections),
+            Err(error) => {
+                let sent = &self.outgoing.invalidation;
+                worker.direct_failed(self.number, error, (sent, &undone), connections);
+            }
         }
         self.is_over = true;
     }
@@ -110,7 +113,13 @@ impl Worker {
 
     /// The store has not taken it, or not all of it. From here on it is as if the worker had sent
     /// it.
-    fn direct_failed(&self, number: u64, error: Error, undone: &Invalidation, connections: u64) {
+    fn direct_failed(
+        &self,
+        number: u64,
+        error: Error,
+        (sent, undone): (&Invalidation, &Invalidation),
+        connections: u64,
+    ) {
         let is_sent_again = is_away(&error)
             && (self.store.is_split()
                 || is_lost(&*self.store, self.connection.as_ref(), connections));
@@ -120,7 +129,7 @@ impl Worker {
         let waiters = self.shared.change(|queue| {
             let waiters = queue.take_back_direct(number, is_away(&error))?;
             if !is_away(&error) {
-                queue.refuse(undone, &error);
+                queue.refuse(sent, undone, &error);
             }
             Some(waiters)
         });

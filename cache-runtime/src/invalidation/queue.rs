@@ -145,6 +145,9 @@ impl Queue {
             && self.refused.is_empty();
         let is_done_in_parts = self.is_split || has_others && !knows_none;
         let waiter = Waiter::new(sender, request.as_ref(), is_done_in_parts);
+        if let Some(request) = &request {
+            self.refused.entered(&request.deletes, &request.rotates);
+        }
         self.ready.add(request, clock::now() + self.intent);
         self.ready.last = request_number.number;
         self.ready.since.get_or_insert_with(clock::now);
@@ -211,6 +214,10 @@ impl Queue {
         }
     }
 
+    fn is_over_limit(&self) -> bool {
+        self.waiting() > self.limit || self.refused.len() > self.limit.saturating_mul(2)
+    }
+
     fn waiting(&self) -> usize {
         self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>()
     }
@@ -219,12 +226,12 @@ impl Queue {
     /// each time at which a delayed batch is due, and one at the time at which the dropped intents
     /// would have ended.
     fn enforce_limit(&mut self) {
-        if self.waiting() <= self.limit {
+        if !self.is_over_limit() {
             return;
         }
         let now = clock::now();
         self.ready.forget_ended(now);
-        if self.waiting() <= self.limit {
+        if !self.is_over_limit() {
             return;
         }
         // The invalidation of everything stands for them. What is left of it may be refused again
@@ -262,6 +269,8 @@ impl Queue {
             && let Some((due, mut batch)) = self.delayed.pop_first()
         {
             batch.since = Some(due);
+            let rotates = batch.rotates.iter().chain(&batch.rows);
+            self.refused.entered(&batch.deletes, rotates);
             self.ready.merge(batch);
         }
         if self.direct.is_awaited(now) {
@@ -370,9 +379,14 @@ impl Queue {
         self.in_flight.is_some() && !self.direct.is_some()
     }
 
-    /// The store has answered, and has refused this.
-    pub(super) fn refuse(&mut self, undone: &Invalidation, error: &Error) {
-        self.refused.record(undone, error);
+    /// The store has answered, and has refused this part of what was sent.
+    pub(super) fn refuse(&mut self, sent: &Invalidation, undone: &Invalidation, error: &Error) {
+        self.refused.record(sent, undone, error);
+    }
+
+    /// The generations that have to be replaced once more when something that was refused is done.
+    pub(super) fn replaced_meanwhile(&self) -> Vec<Arc<Dependency>> {
+        self.refused.replaced()
     }
 
     /// Returns true if the store has refused to invalidate something that a request names.

@@ -16,18 +16,11 @@ use super::shared::{Requeue, SharedQueue};
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
+use crate::base::retry::Retry;
 use crate::base::span::in_span;
 use crate::store::{
     Circuit, ConnectionWatch, Invalidation, NamespaceInvalidated, PartlyInvalidated, Parts, Store,
 };
-
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-
-const LAST_RETRY: Duration = Duration::from_secs(1);
-
-/// The pause after a retry is so many times as long as the retry, at least. Keys that are refused
-/// are sent one by one while others wait, and there may be many.
-const RESTS: u32 = 10;
 
 /// The time limit for the remaining deliveries at shutdown.
 pub(super) const CLOSING_BUDGET: Duration = Duration::from_secs(2);
@@ -48,34 +41,6 @@ pub(super) struct Worker {
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").finish_non_exhaustive()
-    }
-}
-
-/// When those that wait are tried again.
-#[derive(Clone, Copy)]
-struct Retry {
-    pause: Duration,
-    at: Instant,
-}
-
-impl Retry {
-    /// The one after an attempt that began then, and has failed now. An attempt that a new
-    /// connection has brought on before its time does not put it off.
-    fn after(retry: Option<Self>, began: Instant, error: &Error) -> Self {
-        let now = clock::now();
-        let pause = match retry {
-            Some(retry) if now < retry.at => return retry,
-            Some(retry) => (retry.pause * 2).min(LAST_RETRY),
-            None => FIRST_RETRY,
-        };
-        let rest = match is_away(error) {
-            true => Duration::ZERO,
-            false => now.saturating_duration_since(began) * RESTS,
-        };
-        Self {
-            pause,
-            at: now + pause.max(rest),
-        }
     }
 }
 
@@ -138,7 +103,7 @@ impl Worker {
             let next = |retry, began, error: &Error| match refused_requests == RefusedRequests::Send
                 || crate::base::mutation::is_active("retries-put-off")
             {
-                true => Some(Retry::after(retry, began, error)),
+                true => Some(Retry::after(retry, began, is_away(error))),
                 false => retry,
             };
             retry = match stopped {
@@ -352,7 +317,10 @@ impl Worker {
         // First, and apart: who waits for nothing that is refused must not wait for the refusal.
         let at = match others.is_empty() {
             true => Ok(None),
-            false => self.invalidate_part(outgoing, others).await.map(Some),
+            false => self
+                .invalidate_part(outgoing, others, false)
+                .await
+                .map(Some),
         };
         if refused.is_empty() {
             return at;
@@ -366,7 +334,7 @@ impl Worker {
         if is_over || outgoing.refused_requests == RefusedRequests::Skip {
             return at.and_then(|_| Err(self.shared.queue.lock().refusal()));
         }
-        let again = self.invalidate_part(outgoing, refused).await;
+        let again = self.invalidate_part(outgoing, refused, true).await;
         Ok(at?.max(Some(again?)))
     }
 
@@ -375,9 +343,14 @@ impl Worker {
         &self,
         outgoing: &OutgoingBatch,
         part: &Invalidation,
+        was_refused: bool,
     ) -> Result<Millis, Error> {
         let began = clock::now();
-        let PartlyInvalidated { done, undone } = self.store.invalidate_partly(part).await;
+        let sent = self.store.invalidate_partly(part).await;
+        let PartlyInvalidated { done, undone } = match was_refused {
+            true => self.with_replaced(part, sent).await,
+            false => sent,
+        };
         let at = done.at;
         let done = match &undone {
             None => Cow::Borrowed(part),
@@ -395,7 +368,7 @@ impl Worker {
                 if let Some((undone, error)) = &undone
                     && !is_away(error)
                 {
-                    queue.refuse(undone, error);
+                    queue.refuse(part, undone, error);
                 }
                 queue.acknowledge_part(&done)
             });
@@ -404,6 +377,26 @@ impl Worker {
                 .request(sweeps.map(|(name, derived)| (Some(name), derived)), at);
         }
         undone.map_or(Ok(at), |(_, error)| Err(error))
+    }
+
+    /// Something that was refused is done now. Others may have loaded values of it after the
+    /// generations beside it were replaced, so these are replaced once more, before anybody is told.
+    async fn with_replaced(
+        &self,
+        refused: &Invalidation,
+        sent: PartlyInvalidated,
+    ) -> PartlyInvalidated {
+        let left = sent.undone.as_ref().map_or(0, |(undone, _)| undone.len());
+        let replaced = self.shared.queue.lock().replaced_meanwhile();
+        if left == refused.len() || replaced.is_empty() {
+            return sent;
+        }
+        let replaced = refused.part(Vec::new(), replaced);
+        match self.store.invalidate_partly(&replaced).await.undone {
+            None => sent,
+            // So all of it is sent again.
+            Some((_, error)) => PartlyInvalidated::partly(sent.done, refused.clone(), error),
+        }
     }
 
     async fn last_attempt(&self) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cache_runtime::store::{RedisStore, Store};
-use cache_runtime::{Cache, RedisConfig, cached, invalidates};
+use cache_runtime::{Acknowledgement, Cache, RedisConfig, cached, invalidates};
 use cache_tests::{Mode, Proxy, RedisServer, eventually};
 use futures_util::future::join;
 
@@ -53,6 +53,30 @@ impl Library {
             shelf.push(self.page(author).await);
         }
         shelf
+    }
+
+    #[cached(resource = "authors", cache = self.cache)]
+    async fn author(&self, id: i64) -> u32 {
+        let _ = id;
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// A list made of one row.
+    #[cached(resource = "authors", op = "list", cache = self.cache)]
+    async fn authors(&self) -> Vec<u32> {
+        vec![self.author(1).await]
+    }
+
+    /// Made of one row too, which only its tag tells.
+    #[cached(resource = "shelves", op = "tagged", tags("poets"), cache = self.cache)]
+    async fn poets(&self) -> Vec<u32> {
+        vec![self.author(1).await]
+    }
+
+    #[invalidates("authors", id = id, tags("poets"), cache = self.cache)]
+    async fn rename(&self, id: i64) {
+        let _ = id;
+        self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     #[invalidates("authors", ids = 1..=authors, cache = self.cache)]
@@ -250,6 +274,45 @@ async fn a_list_does_not_outlive_the_rows_that_are_cleared_after_it() {
             // Both lay in one step of the walk. Their place follows from the server's seed.
             assert!(attempts < 5, "no step between the two");
             proxy.set(Mode::Pass);
+        }
+    })
+    .await;
+}
+
+/// The user may write neither a row nor its whole resource, so its invalidation waits; what it may
+/// write is replaced at once. What others load meanwhile is made of the old row, and ends when the
+/// row does. So does what was written after the first refusal.
+#[tokio::test]
+async fn a_list_does_not_outlive_a_row_whose_invalidation_was_refused() {
+    bounded(async {
+        for writes in 1..=2 {
+            let server = RedisServer::start();
+            let rights = "%R~* ~@gen:probe* ~@gen:authors~* ~@gen:~* &* +@all";
+            let reader = Library::new(Cache::new(over(&server)).await);
+            let writer = reader.node(Cache::new(over_as(&server, rights)).await);
+            eventually(TEST_TIMEOUT, async || writer.cache.is_available().await).await;
+            if writes == 2 {
+                let told = writer.cache.invalidate("authors", &1_i64).await;
+                assert_eq!(told, Acknowledgement::Pending);
+            }
+            assert_eq!(reader.author(1).await, 0);
+            writer.rename(1).await;
+            assert!(writer.cache.get_stats().await.counters.pending > 0);
+            let refused = server.refused("evalsha");
+            eventually(TEST_TIMEOUT, async || {
+                server.refused("evalsha") > refused + 9
+            })
+            .await;
+            assert_eq!(reader.authors().await, [0], "the row was not refused");
+            assert_eq!(reader.poets().await, [0], "the row was not refused");
+            assert_eq!(server.cli(&["ACL", "SETUSER", "app", "~*"]), "OK");
+            eventually(TEST_TIMEOUT, async || {
+                writer.cache.get_stats().await.counters.pending == 0
+            })
+            .await;
+            // Entries of `authors` may have been swept by now.
+            assert_eq!(reader.poets().await, [1], "older than the row");
+            assert_eq!(reader.authors().await, [1], "older than the row");
         }
     })
     .await;

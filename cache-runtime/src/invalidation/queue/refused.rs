@@ -14,27 +14,64 @@ use crate::store::Invalidation;
 pub(super) struct Refused {
     deletes: HashSet<String>,
     rotates: HashSet<Arc<Dependency>>,
+    /// The generations that were replaced meanwhile, by invalidations that name something of the
+    /// above. What others load before that is done may be made of it, so they are replaced once
+    /// more then.
+    replaced: HashSet<Arc<Dependency>>,
     /// The store's reason.
     reason: String,
 }
 
 impl Refused {
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.deletes.is_empty() && self.rotates.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.deletes.len() + self.rotates.len()
+        self.deletes.len() + self.rotates.len() + self.replaced.len()
     }
 
-    /// The store has answered, and has refused this.
-    pub(super) fn record(&mut self, undone: &Invalidation, error: &Error) {
+    /// The store has answered, and has refused this part of what was sent.
+    pub(super) fn record(&mut self, sent: &Invalidation, undone: &Invalidation, error: &Error) {
         if crate::base::mutation::is_active("refusals-forgotten") {
             return;
         }
         self.deletes.extend(undone.deletes.iter().cloned());
         self.rotates.extend(undone.rotates.iter().cloned());
+        self.replaced.extend(sent.rotates.iter().cloned());
         self.reason = error.to_string();
+    }
+
+    /// An invalidation has come. What it names is replaced before what is refused of it.
+    pub(super) fn entered<'d>(
+        &mut self,
+        deletes: impl IntoIterator<Item = &'d String>,
+        rotates: impl IntoIterator<Item = &'d Arc<Dependency>, IntoIter: Clone>,
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        let rotates = rotates.into_iter();
+        if deletes.into_iter().any(|key| self.deletes.contains(key))
+            || rotates.clone().any(|dep| self.rotates.contains(dep))
+        {
+            self.replaced.extend(rotates.cloned());
+        }
+    }
+
+    /// What has to be replaced once more when something refused is done; those of rows and tags
+    /// last.
+    pub(super) fn replaced(&self) -> Vec<Arc<Dependency>> {
+        if crate::base::mutation::is_active("refused-rows-end-alone") {
+            return Vec::new();
+        }
+        let replaced = self.replaced.iter();
+        let mut replaced: Vec<_> = replaced
+            .filter(|dep| !self.rotates.contains(*dep))
+            .cloned()
+            .collect();
+        replaced.sort_by_key(|dep| dep.has_window());
+        replaced
     }
 
     /// The store has taken this.
@@ -47,6 +84,9 @@ impl Refused {
         }
         for dep in &done.rotates {
             self.rotates.remove(dep);
+        }
+        if self.is_empty() {
+            self.replaced = HashSet::new();
         }
     }
 

@@ -580,7 +580,8 @@ fn what_is_known_to_be_refused_is_bounded() {
     for n in 0..100 {
         drop(enter(&mut queue, deletion(&format!("users:{n}"))));
         let sent = queue.send(clock::now()).expect("something to send");
-        queue.refuse(&sent.invalidation, &Error::unavailable("forbidden"));
+        let error = Error::unavailable("forbidden");
+        queue.refuse(&sent.invalidation, &sent.invalidation, &error);
         queue.acknowledge_parts(Parts::Only([1].into()), None);
         drop(queue.take_back(false));
     }

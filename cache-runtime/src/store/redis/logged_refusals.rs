@@ -15,7 +15,7 @@ const MOST_LOGGED: usize = 1_000;
 pub(super) struct LoggedRefusals(Mutex<HashSet<String>>);
 
 impl LoggedRefusals {
-    pub(super) fn log(&self, whole: &Dependency, error: &Error) {
+    pub(super) fn log(&self, namespace: &str, whole: &Dependency, error: &Error) {
         let mut logged = self.0.lock();
         if logged.len() < MOST_LOGGED && logged.insert(whole.key().to_owned()) {
             drop(logged);
@@ -23,7 +23,7 @@ impl LoggedRefusals {
                 resource = whole.name(),
                 %error,
                 "the Redis user may not write all keys of this resource, so invalidations of its \
-                 rows invalidate the whole resource; permit `{{namespace}}{}:*`",
+                 rows invalidate the whole resource; permit `{namespace}{}:*`",
                 whole.name(),
             );
         }

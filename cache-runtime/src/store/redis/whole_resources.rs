@@ -63,7 +63,7 @@ impl WholeResources {
         let (left, done): (Vec<_>, Vec<_>) = instead.rotates.into_iter().partition(is_left);
         if let Some(error) = &outcome.fault {
             done.iter()
-                .for_each(|whole| self.refusals.log(whole, error));
+                .for_each(|whole| self.refusals.log(&self.namespace, whole, error));
         }
         let is_done = |whole: Option<Arc<Dependency>>| whole.is_some_and(|it| !left.contains(&it));
         let undone = &mut outcome.undone;

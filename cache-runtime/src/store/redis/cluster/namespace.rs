@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 
 use super::super::connection::Connection;
 use super::super::connection::dial::cluster_nodes;
+use super::super::connection::errors::graver;
 use super::super::limits::STEP;
 use super::super::reply::millis;
 use super::super::scripts;
@@ -43,9 +44,7 @@ struct RemainingSlots {
 impl RemainingSlots {
     fn fail(&mut self, slot: u16, fault: &Error) {
         self.failed.insert(slot);
-        if self.fault.is_none() {
-            self.fault = Some(copied(fault));
-        }
+        self.fault = Some(graver(self.fault.take(), copied(fault)));
     }
 
     fn fail_all(&mut self, slots: impl IntoIterator<Item = u16>, fault: &Error) {
@@ -77,15 +76,15 @@ impl Cluster {
     }
 
     /// Repeats it, for a new owner of slots. Nobody waits for that, so no fence is waited for.
-    /// Returns the undone parts.
+    /// Returns the undone parts, and the gravest reason.
     pub(super) async fn invalidate_namespace_again(
         &self,
         namespace: &str,
         parts: &Parts,
-    ) -> Option<Parts> {
+    ) -> Option<(Parts, Error)> {
         let slots = slots_of(namespace, parts);
         let (_, left) = self.rotate_in(namespace, slots, false).await;
-        left.fault.map(|_| Parts::Only(left.failed))
+        left.fault.map(|fault| (Parts::Only(left.failed), fault))
     }
 
     /// Replaces the generations in these slots. Returns when it began, in the store's time, and the

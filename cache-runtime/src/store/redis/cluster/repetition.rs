@@ -1,14 +1,12 @@
 //! Repeats recent invalidations at the new owners of slots.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::super::failover::attempts::Attempts;
 use super::super::failover::recent::Repetition;
 use super::state::Cluster;
+use crate::base::clock;
 use crate::store::Parts;
-
-/// The pause before recent invalidations are repeated once more, if a node is away.
-const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Repeats recent invalidations until all of them have arrived: slots have new owners, and a former
 /// owner may have acknowledged them.
@@ -18,28 +16,36 @@ pub(super) async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     // again would end entries that were loaded meanwhile.
     let mut left = cluster.recent.again();
     let mut parts = Parts::All;
+    let mut attempts = Attempts::default();
     for attempt in 0_u32.. {
         if attempt == 10 && crate::base::mutation::is_active("repetition-given-up") {
             return;
         }
-        left = match left {
-            Repetition::Nothing => return,
-            Repetition::These(these) => match cluster.invalidate_again(&these).await.undone {
-                Some(_) if crate::base::mutation::is_active("repeated-as-a-whole") => {
-                    Repetition::These(these)
-                }
-                Some((undone, _)) => Repetition::These(undone),
-                None => return,
-            },
+        let began = clock::now();
+        let fault = match &mut left {
+            Repetition::Nothing => None,
+            Repetition::These(these) => {
+                let undone = cluster.invalidate_again(these).await.undone;
+                undone.map(|(undone, error)| {
+                    if !crate::base::mutation::is_active("repeated-as-a-whole") {
+                        *these = undone;
+                    }
+                    error
+                })
+            }
             Repetition::Everything => {
                 let undone = cluster.invalidate_namespace_again(&namespace, &parts);
-                match undone.await {
-                    Some(undone) => parts = undone,
-                    None => return,
-                }
-                Repetition::Everything
+                undone.await.map(|(undone, error)| {
+                    parts = undone;
+                    error
+                })
             }
         };
-        crate::base::time::sleep(AGAIN_PAUSE).await;
+        let Some(error) = fault else {
+            attempts.succeeded();
+            return;
+        };
+        attempts.failed(began, &error);
+        clock::sleep_until(attempts.next()).await;
     }
 }

@@ -1,18 +1,18 @@
 //! Repeats recent invalidations at a new primary, if Sentinels name it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::super::connection::errors::is_forbidden;
 use super::super::one_server::OneServer;
+use super::attempts::Attempts;
 use super::recent::{RecentInvalidations, Repetition};
+use crate::base::clock;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
+use crate::protocol::generation::Dependency;
 use crate::store::{Invalidation, PartlyInvalidated};
-
-/// The pause before the next attempt.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The data of the task.
 #[derive(Clone)]
@@ -27,8 +27,10 @@ impl Replay {
     pub(crate) async fn run(self, mut closing: watch::Receiver<bool>) {
         let mut changes = self.server.connections.changes.subscribe();
         let mut left = Repetition::Nothing;
+        let mut attempts = Attempts::default();
+        // What has arrived beside something that was refused.
+        let mut replaced = Vec::new();
         loop {
-            let is_done = matches!(left, Repetition::Nothing);
             tokio::select! {
                 changed = changes.changed() => {
                     if changed.is_err() {
@@ -38,43 +40,86 @@ impl Replay {
                         continue;
                     }
                     left = left.and(self.recent.again());
+                    attempts = Attempts::default();
+                    replaced.clear();
                 }
-                () = crate::base::time::sleep(PAUSE), if !is_done => {}
+                () = clock::sleep_until(attempts.next()) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
             }
-            left = self.repeat(left).await;
-            if matches!(left, Repetition::Nothing) {
-                self.recent.is_known();
+            let began = clock::now();
+            let (undone, fault) = self.repeat(left, &mut replaced).await;
+            left = undone;
+            match fault {
+                Some(error) => {
+                    attempts.failed(began, &error);
+                    // The server knows all but what is left here.
+                    if error.kind() != ErrorKind::Unavailable {
+                        self.recent.is_known();
+                    }
+                }
+                None => {
+                    attempts.succeeded();
+                    self.recent.is_known();
+                }
             }
         }
     }
 
-    /// Returns what has not arrived. Later invalidations are sent to this primary by themselves, and
-    /// to repeat what has arrived would end entries that were loaded meanwhile.
-    async fn repeat(&self, left: Repetition) -> Repetition {
+    /// Returns what has not arrived, and why. Later invalidations are sent to this primary by
+    /// themselves, and to repeat what has arrived would end entries that were loaded meanwhile.
+    async fn repeat(
+        &self,
+        left: Repetition,
+        replaced: &mut Vec<Arc<Dependency>>,
+    ) -> (Repetition, Option<Error>) {
         match left {
-            Repetition::Nothing => Repetition::Nothing,
-            Repetition::These(these) => match self.send(&these).await.undone {
-                Some(_) if mutation::is_active("repeated-as-a-whole") => Repetition::These(these),
-                Some((undone, _)) => Repetition::These(undone),
-                None => Repetition::Nothing,
+            Repetition::Nothing => (Repetition::Nothing, None),
+            Repetition::These(these) => match self.with_replaced(&these, replaced).await.undone {
+                Some((_, error)) if mutation::is_active("repeated-as-a-whole") => {
+                    (Repetition::These(these), Some(error))
+                }
+                Some((undone, error)) => {
+                    replaced.extend(these.without(&undone).rotates);
+                    (Repetition::These(undone), Some(error))
+                }
+                None => (Repetition::Nothing, None),
             },
             Repetition::Everything => {
                 match self.server.invalidate_namespace(&self.namespace).await {
-                    Ok(_) => Repetition::Nothing,
+                    Ok(_) => (Repetition::Nothing, None),
                     // To try again would replace those that are permitted, each time.
                     Err(error) if is_forbidden(&error) => {
                         tracing::warn!(
                             %error,
                             "the Redis user may not write all generations at the new primary, so \
                              its entries may be older than what was cleared at the former one; \
-                             permit `{{namespace}}@*`"
+                             permit `{}@*`",
+                            self.namespace,
                         );
-                        Repetition::Nothing
+                        (Repetition::Nothing, None)
                     }
-                    Err(_) => Repetition::Everything,
+                    Err(error) => (Repetition::Everything, Some(error)),
                 }
             }
+        }
+    }
+
+    /// Once something is done that was refused, the generations that were replaced before it are
+    /// replaced once more: others may have loaded values of it meanwhile.
+    async fn with_replaced(
+        &self,
+        these: &Invalidation,
+        replaced: &[Arc<Dependency>],
+    ) -> PartlyInvalidated {
+        let sent = self.send(these).await;
+        let left = sent.undone.as_ref().map_or(0, |(undone, _)| undone.len());
+        if left == these.len() || replaced.is_empty() {
+            return sent;
+        }
+        let again = these.part(Vec::new(), replaced.to_vec());
+        match self.send(&again).await.undone {
+            None => sent,
+            Some((_, error)) => PartlyInvalidated::partly(sent.done, these.clone(), error),
         }
     }
 
