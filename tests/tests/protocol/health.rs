@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use cache_runtime::store::{RedisStore, Store};
 use cache_runtime::{
     Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, invalidates, observe,
 };
-use cache_tests::{RedisServer, eventually};
+use cache_tests::{Mode, Proxy, RedisServer, eventually};
 use futures_util::future::{Either, join, select};
 
 use crate::shop::{DbError, Gate, Shop};
-use crate::{bounded, over, over_as};
+use crate::{bounded, over, over_as, patient};
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// After a demotion.
@@ -149,6 +150,31 @@ async fn a_server_whose_writes_are_paused_is_not_served_from() {
             &[&["CLIENT", "UNPAUSE"]],
         )
         .await;
+    })
+    .await;
+}
+
+/// A server that answers nothing is not said to answer reads.
+#[tokio::test]
+async fn a_hung_server_is_unavailable_and_not_reads_only() {
+    bounded(async {
+        let server = RedisServer::start();
+        let proxy = Proxy::start(server.port());
+        let redis = RedisConfig::at("127.0.0.1", proxy.port());
+        let here = tokio::runtime::Handle::current();
+        let store = RedisStore::connect(&redis, &patient(), &here).await;
+        assert_eq!(store.circuit(), Circuit::Closed);
+        proxy.set(Mode::Hold);
+        eventually(TEST_TIMEOUT, async || {
+            assert_ne!(store.circuit(), Circuit::ReadsOnly);
+            store.circuit() != Circuit::Closed
+        })
+        .await;
+        proxy.set(Mode::Pass);
+        eventually(TEST_TIMEOUT, async || store.circuit() == Circuit::Closed).await;
+        server.cli(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+        eventually(TEST_TIMEOUT, async || store.circuit() == Circuit::ReadsOnly).await;
+        server.cli(&["CLIENT", "UNPAUSE"]);
     })
     .await;
 }

@@ -199,13 +199,15 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     }
     let mut scripts = ScriptMode::ByHash;
     let past = history.as_deref();
+    // So that the reason is known before the time to connect is over.
+    let at_once = health.clone().within(CONNECT_BUDGET / 2);
     // Without a read, since there has just been one.
-    let mut checked = health
+    let mut checked = at_once
         .check(&mut multiplexed, scripts, past, false, described)
         .await;
     if let Err(HealthError::RunsNoScripts(_)) = checked {
         scripts = ScriptMode::ByText;
-        checked = health
+        checked = at_once
             .check(&mut multiplexed, scripts, past, false, described)
             .await;
     }

@@ -12,9 +12,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
@@ -78,6 +80,12 @@ impl Health {
             switches,
             fullness: Arc::default(),
         }
+    }
+
+    /// The same, with this budget at most.
+    pub(crate) fn within(mut self, budget: Duration) -> Self {
+        self.budget = self.budget.min(budget);
+        self
     }
 
     /// For a node of a cluster, before its slots are known.
@@ -157,7 +165,21 @@ impl Health {
         }
         // A `required` write asks on its caller's runtime, whose time may be paused.
         let _held = PauseGuard::for_at_most(self.budget * 4);
-        match crate::base::time::timeout(self.budget, self.write(multiplexed, scripts)).await {
+        let is_heard = AtomicBool::new(false);
+        // Sent first, and answered first. During `CLIENT PAUSE WRITE` nothing that is sent after a
+        // write over the same connection is answered, so only this tells such a server from one that
+        // hangs. If an earlier write waits there, the next connection tells. The answer has another
+        // form than that to the write, so it is never taken for it.
+        let asked = async {
+            let role = redis::cmd("ROLE");
+            let told = role.query_async::<Value>(&mut multiplexed.clone()).await;
+            let is_answer = told.is_ok() || told.is_err_and(|error| error.code().is_some());
+            is_heard.store(is_answer, Ordering::Relaxed);
+        };
+        let mut writing = multiplexed.clone();
+        let written = join(asked, self.write(&mut writing, scripts));
+        let written = crate::base::time::timeout(self.budget, written).await;
+        match written.map(|((), written)| written) {
             Ok(Ok(())) => {}
             // The slot has moved to another node, which says nothing about this one.
             Ok(Err(error)) if is_elsewhere(&error) => {}
@@ -186,7 +208,14 @@ impl Health {
             Err(_) => {
                 let budget = self.budget.as_millis();
                 let text = format!("a write had no answer within {budget} ms");
-                return Err(HealthError::RefusesWrites(text));
+                return Err(
+                    match is_heard.load(Ordering::Relaxed)
+                        || crate::base::mutation::is_active("hung-is-reads-only")
+                    {
+                        true => HealthError::RefusesWrites(text),
+                        false => HealthError::Unusable(text),
+                    },
+                );
             }
         }
         let read = async {
