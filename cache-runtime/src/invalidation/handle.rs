@@ -291,16 +291,10 @@ pub(crate) struct PendingAck {
 impl PendingAck {
     /// Returns the acknowledgement. It is [`Acknowledgement::Pending`] as soon as the store is
     /// known to be away, and after `limit` at the latest.
-    pub(crate) async fn acknowledged(self, limit: Duration) -> Acknowledgement {
-        let (began, telemetry) = (self.began, Arc::clone(&self.shared.telemetry));
-        let acknowledgement = self.wait(limit).await;
-        report::acknowledged(&telemetry, acknowledgement, began.elapsed());
-        acknowledgement
-    }
-
-    async fn wait(mut self, limit: Duration) -> Acknowledgement {
+    pub(crate) async fn acknowledged(mut self, limit: Duration) -> Acknowledgement {
         let told = self.told(limit).await;
         self.is_answered = true;
+        report::acknowledged(&self.shared.telemetry, told, self.began.elapsed());
         told
     }
 
