@@ -129,6 +129,8 @@ async fn checks(at: SocketAddr, cache: &TestCache) {
             assert_eq!(answer.etag(), etag);
             assert_eq!(answer.header("cache-control"), Some("no-cache"));
             assert_eq!(answer.header("content-type"), None);
+            // It would be that of the `200` (RFC 9110, section 8.6), which is not empty.
+            assert_eq!(answer.header("content-length"), None, "{method} {known}");
             assert!(
                 answer
                     .header("cache-status")
@@ -658,4 +660,134 @@ async fn poem_keeps_what_the_layers_around_it_look_at() {
     assert_eq!(answer.header("cache-invalidation"), Some("delivered"));
     let pattern = answer.data().map(|PathPattern(it)| &**it);
     assert_eq!(pattern, Some("/fail/:id"));
+}
+
+/// A middleware between two layers, which writes and reads.
+async fn between() {
+    change().await;
+    newest(2).await;
+}
+
+async fn write() -> String {
+    change().await;
+    newest(1).await.to_string()
+}
+
+/// With a layer around a layer, each response says once what became of the request: the inner layer
+/// says it of the handler, and the outer one of what is between them.
+#[tokio::test]
+async fn axum_says_once_what_nested_layers_see() {
+    use axum::body::Body;
+    use axum::http::Request;
+    use axum::middleware::{Next, from_fn};
+    use axum::routing::{Router, get};
+    use tower_service::Service as _;
+
+    let around = async |request: Request<Body>, next: Next| {
+        between().await;
+        next.run(request).await
+    };
+    let cache: &TestCache = Box::leak(Box::new(TestCache::new()));
+    let outer = CacheLayer::new().cache(Cache::clone(cache));
+    for inner in [CacheLayer::new(), CacheLayer::new().status(false)] {
+        let routes = || {
+            let routes = Router::new().route("/write", get(write));
+            routes.layer(inner.clone())
+        };
+        let plain = routes().layer(outer.clone());
+        let both = routes().layer(from_fn(around)).layer(outer.clone());
+        for (mut app, calls) in [(plain, 1), (both, 2)] {
+            let request = Request::get("/write").body(Body::empty());
+            let answer = app.call(request.expect("a request"));
+            let answer = answer.await.expect("answered");
+            let all = |name| answer.headers().get_all(name).iter().collect::<Vec<_>>();
+            assert_eq!(all("cache-invalidation"), ["delivered"]);
+            assert_eq!(all("cache-status").len(), calls, "{inner:?}");
+        }
+    }
+
+    // The outer one's own writes may have become something worse.
+    let away = async |request: Request<Body>, next: Next| {
+        let answer = next.run(request).await;
+        cache.fail(Fault::Away);
+        between().await;
+        answer
+    };
+    let layer = CacheLayer::new();
+    let routes = Router::new().route("/write", get(write)).layer(layer);
+    let mut app = routes.layer(from_fn(away)).layer(outer);
+    let request = Request::get("/write").body(Body::empty());
+    let answer = app.call(request.expect("a request"));
+    let answer = answer.await.expect("answered");
+    let all = answer.headers().get_all("cache-invalidation");
+    assert_eq!(all.iter().collect::<Vec<_>>(), ["pending"]);
+}
+
+#[test]
+fn actix_says_once_what_nested_layers_see() {
+    use actix_web::body::MessageBody;
+    use actix_web::dev::{ServiceRequest, ServiceResponse};
+    use actix_web::middleware::{Next, from_fn};
+    use actix_web::{App, Error, test, web};
+    use cache_runtime::actix::CacheMiddleware;
+
+    async fn around(
+        request: ServiceRequest,
+        next: Next<impl MessageBody>,
+    ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+        between().await;
+        next.call(request).await
+    }
+    actix_web::rt::System::new().block_on(async {
+        let outer = CacheMiddleware::new().cache(Cache::clone(&TestCache::new()));
+        for inner in [CacheMiddleware::new(), CacheMiddleware::new().status(false)] {
+            let app = App::new()
+                .wrap(inner.clone())
+                .wrap(from_fn(around))
+                .wrap(outer.clone())
+                .route("/write", web::get().to(write));
+            let app = test::init_service(app).await;
+            let request = test::TestRequest::get().uri("/write").to_request();
+            let answer = test::call_service(&app, request).await;
+            let all = |name| answer.headers().get_all(name).collect::<Vec<_>>();
+            assert_eq!(all("cache-invalidation"), ["delivered"]);
+            assert_eq!(all("cache-status").len(), 2, "{inner:?}");
+        }
+    });
+}
+
+#[tokio::test]
+async fn poem_says_once_what_nested_layers_see() {
+    use cache_runtime::poem::CacheMiddleware;
+    use poem::{Endpoint as _, EndpointExt as _, Route, get, handler};
+
+    #[handler]
+    async fn written() -> String {
+        write().await
+    }
+    #[handler]
+    async fn refused() -> poem::Result<String> {
+        write().await;
+        Err(poem::error::Conflict(std::io::Error::other("it failed")))
+    }
+    let outer = CacheMiddleware::new().cache(Cache::clone(&TestCache::new()));
+    for inner in [CacheMiddleware::new(), CacheMiddleware::new().status(false)] {
+        let routes = Route::new()
+            .at("/write", get(written))
+            .at("/fail", get(refused));
+        let app = routes
+            .with(inner.clone())
+            .around(async |endpoint, request| {
+                between().await;
+                endpoint.call(request).await
+            })
+            .with(outer.clone());
+        for path in ["/write", "/fail"] {
+            let request = poem::Request::builder().uri(path.parse().expect("a path"));
+            let answer = app.get_response(request.finish()).await;
+            let all = |name| answer.headers().get_all(name).iter().collect::<Vec<_>>();
+            assert_eq!(all("cache-invalidation"), ["delivered"], "{path}");
+            assert_eq!(all("cache-status").len(), 2, "{path} {inner:?}");
+        }
+    }
 }

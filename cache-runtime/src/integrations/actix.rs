@@ -9,7 +9,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
 };
 use actix_web::{HttpRequest, HttpResponse, Responder};
 
@@ -35,6 +35,9 @@ impl<T> Responder for Encoded<T> {
 
 /// Writes into each response what the cache did for it, and answers conditional requests. The
 /// headers are those of `cache_runtime::tower::CacheLayer`.
+///
+/// An error of a middleware inside of this one gets the headers too: it becomes the response that it
+/// stands for. So a middleware that asks for an error's type belongs inside of this one.
 ///
 /// ```
 /// use actix_web::{App, web};
@@ -123,19 +126,13 @@ where
         Box::pin(async move {
             let (response, outcomes) = options.answered(values, answer).await;
             let headers = http::headers(&outcomes).filter(|(name, _)| options.writes(name));
-            let headers = headers.filter_map(|(name, value)| {
-                let value = HeaderValue::try_from(value).ok()?;
-                Some((HeaderName::from_static(name), value))
-            });
             let headers: Vec<_> = headers.collect();
             let mut response = match response {
                 Ok(response) => response,
                 Err(error) if headers.is_empty() => return Err(error),
                 Err(error) => return Err(error_with_headers(error, headers)),
             };
-            for (name, value) in headers {
-                response.headers_mut().append(name, value);
-            }
+            add_headers(response.headers_mut(), headers);
             let etag = response.headers().get(ETAG);
             let etag = etag.and_then(|etag| etag.to_str().ok());
             let known = known.iter().filter_map(|line| line.to_str().ok());
@@ -154,13 +151,29 @@ where
 /// headers. It stays an error, with its message. An error of a handler is a response already.
 fn error_with_headers(
     error: actix_web::Error,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<(&'static str, String)>,
 ) -> actix_web::Error {
     let mut response = error.error_response();
-    for (name, value) in headers {
-        response.headers_mut().append(name, value);
-    }
+    add_headers(response.headers_mut(), headers);
     InternalError::from_response(error, response).into()
+}
+
+/// Of `Cache-Invalidation` a response has one line, also with a layer around a layer.
+fn add_headers(all: &mut HeaderMap, headers: Vec<(&'static str, String)>) {
+    for (name, value) in headers {
+        let is_single = name == http::CACHE_INVALIDATION;
+        let written = all.get(name).filter(|_| is_single);
+        let written = written.and_then(|written| written.to_str().ok());
+        let Ok(value) = HeaderValue::try_from(http::worse(written, value)) else {
+            continue;
+        };
+        let name = HeaderName::from_static(name);
+        if is_single {
+            all.insert(name, value);
+        } else {
+            all.append(name, value);
+        }
+    }
 }
 
 fn not_modified<B>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {

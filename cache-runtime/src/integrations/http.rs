@@ -72,6 +72,21 @@ pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str
     calls.chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
 }
 
+/// The value of `Cache-Invalidation` where a layer inside of this one has written one already: the
+/// worse of both. Between the two layers, a middleware may have invalidated something else.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+pub(crate) fn worse(written: Option<&str>, value: String) -> String {
+    let rank = |text: &str| {
+        ["delivered", "pending", "lost"]
+            .iter()
+            .position(|it| *it == text)
+    };
+    match written {
+        Some(written) if rank(written) > rank(&value) => written.to_owned(),
+        _ => value,
+    }
+}
+
 /// The weak comparison of RFC 9110 (8.8.3.2): `*`, or one of the tags in a list, without `W/`. A tag
 /// of an [`Encoded`](crate::Encoded) with the suffix of a compression equals the tag of the
 /// uncompressed answer.

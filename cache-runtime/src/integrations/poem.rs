@@ -120,7 +120,7 @@ fn unless_known(method: &Method, known: &[HeaderValue], mut response: Response) 
 
 /// The error as the response that it stands for, with these headers. It stays an error, for the
 /// middleware around this one: with its message, and with the pattern of the path.
-fn error_with_headers(error: Error, headers: Vec<(HeaderName, HeaderValue)>) -> Error {
+fn error_with_headers(error: Error, headers: Vec<(&'static str, String)>) -> Error {
     let (message, pattern) = (error.to_string(), error.data::<PathPattern>().cloned());
     let response = with_headers(error.into_response(), headers);
     let mut error = Error::from_response(response);
@@ -131,9 +131,22 @@ fn error_with_headers(error: Error, headers: Vec<(HeaderName, HeaderValue)>) -> 
     error
 }
 
-fn with_headers(mut response: Response, headers: Vec<(HeaderName, HeaderValue)>) -> Response {
+/// Of `Cache-Invalidation` a response has one line, also with a layer around a layer.
+fn with_headers(mut response: Response, headers: Vec<(&'static str, String)>) -> Response {
+    let all = response.headers_mut();
     for (name, value) in headers {
-        response.headers_mut().append(name, value);
+        let is_single = name == http::CACHE_INVALIDATION;
+        let written = all.get(name).filter(|_| is_single);
+        let written = written.and_then(|written| written.to_str().ok());
+        let Ok(value) = HeaderValue::try_from(http::worse(written, value)) else {
+            continue;
+        };
+        let name = HeaderName::from_static(name);
+        if is_single {
+            all.insert(name, value);
+        } else {
+            all.append(name, value);
+        }
     }
     response
 }
@@ -199,10 +212,6 @@ impl<E: Endpoint> Endpoint for CacheEndpoint<E> {
         };
         let headers: Vec<_> = http::headers(&outcomes)
             .filter(|(name, _)| self.options.writes(name))
-            .filter_map(|(name, value)| {
-                let value = HeaderValue::try_from(value).ok()?;
-                Some((HeaderName::from_static(name), value))
-            })
             .collect();
         let response = match response {
             Ok(response) => with_headers(response, headers),

@@ -1,10 +1,14 @@
 //! A layer for services of the `tower` library, and so for axum, tonic and hyper.
 
+#[cfg(feature = "axum")]
+use std::any::Any;
+#[cfg(feature = "axum")]
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ::http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
-use ::http::{HeaderName, Request, Response, StatusCode};
+use ::http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -106,11 +110,8 @@ where
             let (response, outcomes) = options.answered(values, answer).await;
             let mut response = response?;
             for (name, value) in http::headers(&outcomes) {
-                if options.writes(name)
-                    && let Ok(value) = HeaderValue::try_from(value)
-                {
-                    let name = HeaderName::from_static(name);
-                    response.headers_mut().append(name, value);
+                if options.writes(name) {
+                    add_header(response.headers_mut(), name, value);
                 }
             }
             let etag = response.headers().get(ETAG);
@@ -127,7 +128,23 @@ where
     }
 }
 
-fn not_modified<C: Default>(response: Response<C>) -> Response<C> {
+/// Of `Cache-Invalidation` a response has one line, also with a layer around a layer.
+fn add_header(headers: &mut HeaderMap, name: &'static str, value: String) {
+    let is_single = name == http::CACHE_INVALIDATION;
+    let written = headers.get(name).filter(|_| is_single);
+    let written = written.and_then(|written| written.to_str().ok());
+    let Ok(value) = HeaderValue::try_from(http::worse(written, value)) else {
+        return;
+    };
+    let name = HeaderName::from_static(name);
+    if is_single {
+        headers.insert(name, value);
+    } else {
+        headers.append(name, value);
+    }
+}
+
+fn not_modified<C: Default + 'static>(response: Response<C>) -> Response<C> {
     let (mut head, _) = response.into_parts();
     head.status = StatusCode::NOT_MODIFIED;
     let names = head.headers.keys();
@@ -136,5 +153,21 @@ fn not_modified<C: Default>(response: Response<C>) -> Response<C> {
     for name in names {
         head.headers.remove(name);
     }
-    Response::from_parts(head, C::default())
+    Response::from_parts(head, no_body())
+}
+
+/// A body without content. Of one that is known to be empty, axum writes `Content-Length: 0`, though
+/// with `304` that would be the length of the `200` (RFC 9110, section 8.6). So axum gets one of
+/// unknown length.
+fn no_body<C: Default + 'static>() -> C {
+    #[cfg(feature = "axum")]
+    {
+        let nothing = futures_util::stream::empty::<Result<bytes::Bytes, Infallible>>();
+        let mut body = Some(axum_core::body::Body::from_stream(nothing));
+        let body: Option<&mut Option<C>> = (&mut body as &mut dyn Any).downcast_mut();
+        if let Some(body) = body.and_then(Option::take) {
+            return body;
+        }
+    }
+    C::default()
 }
