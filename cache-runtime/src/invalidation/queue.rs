@@ -382,6 +382,11 @@ impl Queue {
     /// The store has answered, and has refused this part of what was sent.
     pub(super) fn refuse(&mut self, sent: &Invalidation, undone: &Invalidation, error: &Error) {
         self.refused.record(sent, undone, error);
+        // These have come while it was on its way.
+        if !crate::base::mutation::is_active("refused-rows-end-alone") {
+            let rotates = self.ready.rotates.iter().chain(&self.ready.rows);
+            self.refused.entered(&self.ready.deletes, rotates);
+        }
     }
 
     /// The generations that have to be replaced once more when something that was refused is done.

@@ -587,3 +587,21 @@ fn what_is_known_to_be_refused_is_bounded() {
     }
     assert!(queue.refused.len() <= 25, "{}", queue.refused.len());
 }
+
+/// What others load between the two is made of the refused row.
+#[test]
+fn what_comes_while_a_row_is_being_refused_is_replaced_once_more() {
+    let mut queue = queue(10);
+    drop(enter(&mut queue, deletion("users:1")));
+    let sent = queue.send(clock::now()).expect("the row");
+    let with_tag = InvalidationRequest {
+        rotates: vec![dep("~team")],
+        ..deletion("users:1")
+    };
+    drop(enter(&mut queue, with_tag));
+    let error = Error::new(crate::base::error::ErrorKind::Store, "NOPERM");
+    let mut undone = sent.invalidation.clone();
+    undone.rotates.clear();
+    queue.refuse(&sent.invalidation, &undone, &error);
+    assert!(queue.replaced_meanwhile().contains(&dep("~team")));
+}
