@@ -22,7 +22,7 @@ use self::read_path::{BatchedRead, DirectRead, ReadPath, read_path};
 use self::stored::{GenerationSet, Missing, StoredValue, generations, generations_or_unknown};
 use super::connection::Connection;
 use super::connection::errors::unanswered;
-use super::reply::{millis, miscounted};
+use super::reply::{millis, miscounted, text};
 use super::sent::Sent;
 use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
@@ -147,7 +147,7 @@ impl RedisStore {
         let values = mget_checked(connection, self.budget, keys).await?;
         let values = connection.counted(values, entry_refs.len() + deps.len())?;
         let of_deps = values.get(entry_refs.len()..).unwrap_or_default();
-        let known = GenerationSet::of_all(connection.identity(), of_deps);
+        let known = GenerationSet::of_all(connection.identity(), of_deps.iter().map(text));
         let generation_set = match (known, missing) {
             (Some(known), _) => known,
             (None, Missing::Created) => {

@@ -14,8 +14,10 @@ use super::batcher::{
 use super::read_socket::ReadSocket;
 use super::read_sockets::MainConnection;
 use super::replies::Reply;
+use super::stored::Values as _;
 use crate::base::error::Error;
 use crate::base::unserved::copied;
+use crate::store::LookupReply;
 
 /// Lets runtimes open connections beside this one. `background` is a runtime that no caller blocks.
 pub(crate) fn allow(connection: &Arc<Connection>, budget: Duration, background: Handle) {
@@ -118,8 +120,14 @@ impl ReadDriver {
             }
             exchanged = self.socket.exchange() => exchanged.map_err(|_| Unusable)?,
         }
-        while let Some(reply) = self.socket.next().map_err(|_| Unusable)? {
-            self.answer(reply).await?;
+        while let Some(reply) = self.socket.next_reply().map_err(|_| Unusable)? {
+            let mut batch = self.in_flight.pop_front().ok_or(Unusable)?;
+            let main = self.main.upgrade().filter(|main| main.is_usable());
+            let main = main.ok_or(Unusable)?;
+            let answer = batch.answer(&main, reply)?;
+            self.serve(&main, batch.slot, answer).await?;
+            self.batcher.retire();
+            self.free.push(batch.slot);
         }
         Ok(())
     }
@@ -141,7 +149,8 @@ impl ReadDriver {
             let sent = Sent::now(self.budget);
             let again = self.keys_again(sent.at).min(batch_keys.len());
             let keys = plan.keys_of(&batch_keys);
-            self.socket.mget(keys.clone().chain(keys.take(again)));
+            let asked = keys.clone().chain(keys.take(again));
+            self.socket.mget(batch_keys.len() + again, asked);
             self.in_flight.push_back(SentBatch {
                 slot,
                 plan,
@@ -172,68 +181,28 @@ impl ReadDriver {
         again
     }
 
-    /// Answers the requests of the oldest batch in flight. Those that are left in its slot are
-    /// repeated when the socket is given up.
-    async fn answer(&mut self, reply: Reply) -> Result<(), Unusable> {
-        let SentBatch {
-            slot,
-            plan,
-            batch_keys,
-            again,
-            ..
-        } = self.in_flight.pop_front().ok_or(Unusable)?;
-        let main = self.main.upgrade().filter(|main| main.is_usable());
-        let main = main.ok_or(Unusable)?;
-        match reply {
-            Reply::Array {
-                mut values,
-                oversized,
-            } if values.len() == batch_keys.len() + again => {
-                values.truncate(batch_keys.len());
-                for at in oversized {
-                    if let Some(key) = plan.keys_of(&batch_keys).nth(at) {
-                        main.set_aside().is_oversized(key);
-                    }
-                }
-                let reply = BatchReply::of(&main, &plan, batch_keys, values);
-                self.serve(&main, slot, reply.map(BatchReply::lookups))
-                    .await?;
-            }
-            // One key may have caused it. Over the main connection it becomes known what follows
-            // from it.
-            Reply::Refused(_) => self.batcher.complete(slot, &BatchOutcome::Empty).repeat(),
-            Reply::Array { .. } | Reply::Single(_) => return Err(Unusable),
-        }
-        self.batcher.retire();
-        self.free.push(slot);
-        Ok(())
-    }
-
+    /// Answers the requests of a batch. Those that are left in its slot are repeated when the socket
+    /// is given up.
     async fn serve(
         &mut self,
         main: &Connection,
         slot: usize,
-        reply: Result<BatchLookups<'_>, Error>,
+        answer: Answer,
     ) -> Result<(), Unusable> {
-        let BatchLookups {
-            outcome,
-            mut lookups,
-            misplaced,
-        } = match reply {
-            Ok(reply) => reply,
-            Err(error) => {
+        let (outcome, mut lookups) = match answer {
+            Answer::Read { outcome, lookups } => (outcome, lookups),
+            Answer::Unread(error) => {
                 let waiters = self.batcher.complete(slot, &BatchOutcome::Empty);
                 for request in waiters.requests {
                     let _ = request.answer.send(Err(copied(&error)));
                 }
                 return Ok(());
             }
+            Answer::Refused => {
+                self.batcher.complete(slot, &BatchOutcome::Empty).repeat();
+                return Ok(());
+            }
         };
-        // Over the main connection it becomes known whether the entry was renamed, or whether the
-        // answer belongs to another command.
-        if misplaced.is_some() {
-            return Err(Unusable);
-        }
         main.state.failures.answered();
         let first = self.batcher.first_half(slot);
         if !first.requests.is_empty() {
@@ -244,5 +213,50 @@ impl ReadDriver {
         let rest = self.batcher.complete(slot, &outcome);
         rest.serve(lookups.into_iter());
         Ok(())
+    }
+}
+
+/// What the server has answered to a batch.
+enum Answer {
+    Read {
+        outcome: BatchOutcome,
+        lookups: Vec<Option<Box<LookupReply>>>,
+    },
+    /// The values can't be used now.
+    Unread(Error),
+    /// One key may have caused it. Over the main connection it becomes known what follows from it.
+    Refused,
+}
+
+impl SentBatch {
+    fn answer(&mut self, main: &Connection, reply: Reply<'_>) -> Result<Answer, Unusable> {
+        let strings = match reply {
+            Reply::Strings(strings) if strings.len() == self.batch_keys.len() + self.again => {
+                strings
+            }
+            Reply::Refused(_) => return Ok(Answer::Refused),
+            Reply::Strings(_) | Reply::Single(_) => return Err(Unusable),
+        };
+        for at in strings.oversized() {
+            if let Some(key) = self.plan.keys_of(&self.batch_keys).nth(at) {
+                main.set_aside().is_oversized(key);
+            }
+        }
+        let batch_keys = std::mem::take(&mut self.batch_keys);
+        let reply = match BatchReply::of(main, &self.plan, batch_keys, strings) {
+            Ok(reply) => reply,
+            Err(error) => return Ok(Answer::Unread(error)),
+        };
+        let BatchLookups {
+            outcome,
+            lookups,
+            misplaced,
+        } = reply.lookups();
+        match misplaced {
+            None => Ok(Answer::Read { outcome, lookups }),
+            // Over the main connection it becomes known whether the entry was renamed, or whether
+            // the answer belongs to another command.
+            Some(_) => Err(Unusable),
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::io::{ErrorKind as IoErrorKind, Result as IoResult};
 use std::net::SocketAddr;
 
 use redis::{Cmd, Value};
-use tokio::io::Interest;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::super::connection::dial::{self, identity_in};
@@ -67,23 +67,23 @@ impl ReadSocket {
         command.write_packed_command(&mut self.unsent);
         loop {
             self.exchange().await.map_err(lost)?;
-            match self.next().map_err(malformed)? {
+            match self.next_reply().map_err(malformed)? {
                 Some(Reply::Single(value)) => return Ok(value),
                 Some(Reply::Refused(error)) => return Err(Error::unavailable(error)),
-                Some(Reply::Array { .. }) => return Err(malformed(Malformed)),
+                Some(Reply::Strings(_)) => return Err(malformed(Malformed)),
                 None => {}
             }
         }
     }
 
-    /// Adds `MGET` of these keys to what is sent next.
-    pub(super) fn mget<'k>(&mut self, keys: impl Iterator<Item = &'k str> + Clone) {
+    /// Adds `MGET` of so many keys to what is sent next.
+    pub(super) fn mget<'k>(&mut self, count: usize, keys: impl Iterator<Item = &'k str>) {
         let head = |unsent: &mut Vec<u8>, kind: u8, number: usize| {
             unsent.push(kind);
             unsent.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
             unsent.extend_from_slice(b"\r\n");
         };
-        head(&mut self.unsent, b'*', 1 + keys.clone().count());
+        head(&mut self.unsent, b'*', 1 + count);
         self.unsent.extend_from_slice(b"$4\r\nMGET\r\n");
         for key in keys {
             head(&mut self.unsent, b'$', key.len());
@@ -113,24 +113,27 @@ impl ReadSocket {
     /// It may be dropped: nothing that has arrived is lost.
     pub(super) async fn exchange(&mut self) -> IoResult<()> {
         self.send()?;
-        let interest = match self.unsent.is_empty() {
-            true => Interest::READABLE,
-            false => Interest::READABLE | Interest::WRITABLE,
-        };
-        let ready = self.stream.ready(interest).await?;
-        if ready.is_readable() {
-            match self.stream.try_read_buf(self.replies.room()) {
-                Ok(0) => return Err(IoErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == IoErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+        let Self {
+            stream,
+            unsent,
+            replies,
+        } = self;
+        let (mut reads, writes) = stream.split();
+        let has_unsent = !unsent.is_empty();
+        tokio::select! {
+            biased;
+            read = reads.read_buf(replies.room()) => {
+                if read? == 0 {
+                    return Err(IoErrorKind::UnexpectedEof.into());
+                }
             }
+            ready = writes.writable(), if has_unsent => ready?,
         }
         self.send()
     }
 
     /// The next reply that has arrived.
-    pub(super) fn next(&mut self) -> Result<Option<Reply>, Malformed> {
+    pub(super) fn next_reply(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
         self.replies.next()
     }
 }

@@ -289,6 +289,7 @@ impl Keeper {
         let drive = &self.main.drive;
         let driven = drive(socket, Arc::clone(&queued.0), *round_trip);
         tokio::select! {
+            biased;
             // Nothing is ever sent.
             _ = ended => return,
             () = watch.overdue.notified() => {}

@@ -1,13 +1,18 @@
 //! Splits the bytes that a server sends into replies, by
 //! [RESP2](https://redis.io/docs/latest/develop/reference/protocol-spec/).
 //!
-//! The client's own parser keeps a reply until all of it has arrived, however large it is, and
-//! takes about as long as the rest of a read. Here a value that is larger than the cache stores is
+//! The client's own parser copies each value, and takes about as long as the rest of a read. Here
+//! small values stay where they have arrived, and one that is larger than the cache stores is
 //! dropped as it arrives.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use redis::Value;
 
 use super::super::limits::READ_LIMIT;
+use super::stored::{StoredValue, Values};
+use crate::base::nonce::decimal64;
 
 /// More elements than any command of the cache asks for.
 const MOST_ELEMENTS: usize = 1 << 16;
@@ -21,17 +26,37 @@ const ROOM: usize = 1 << 14;
 /// More memory than this is let go once all that has arrived was taken.
 const KEPT: usize = 1 << 18;
 
+/// A larger string of an array is copied when it has arrived. Otherwise the buffer would grow to the
+/// size of the whole array, and all of it be copied once more.
+const LARGE: usize = 1 << 16;
+
 /// One reply.
-#[derive(Debug, PartialEq)]
-pub(super) enum Reply {
+#[derive(Debug)]
+pub(super) enum Reply<'r> {
     Single(Value),
-    Array {
-        values: Vec<Value>,
-        /// Where values were larger than the cache stores. They are empty in `values`.
-        oversized: Vec<usize>,
-    },
+    /// An array of strings.
+    Strings(Strings<'r>),
     /// The server has refused the command.
     Refused(String),
+}
+
+/// The strings of an array. They are not copied: most are generations, which are compared at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strings<'r> {
+    bytes: &'r [u8],
+    elements: &'r [Element],
+}
+
+/// An element of an array.
+#[derive(Debug)]
+enum Element {
+    Nothing,
+    /// A string, and where it is, counted from the start of the array.
+    String(Range<usize>),
+    /// A large string.
+    Copied(Bytes),
+    /// A string that is larger than the cache stores.
+    Oversized,
 }
 
 /// These are no replies of a Redis to commands of the cache.
@@ -42,27 +67,55 @@ pub(super) struct Malformed;
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     bytes: Vec<u8>,
-    /// Where the next reply, or the rest of one, begins.
+    /// Where the next reply begins.
     start: usize,
+    /// How many bytes of that reply are split already.
+    split: usize,
     /// How many bytes of an oversized value are still to be dropped.
     dropped: usize,
-    array: Option<PartialArray>,
-}
-
-/// An array of which some elements have arrived.
-#[derive(Debug)]
-struct PartialArray {
-    values: Vec<Value>,
-    oversized: Vec<usize>,
-    len: usize,
+    /// How many elements the array has of which some have arrived.
+    awaited: Option<usize>,
+    /// The elements of this array, or of the last one.
+    elements: Vec<Element>,
 }
 
 /// One line, or a string.
 enum Part {
-    Value(Value),
-    Oversized,
+    Line(Value),
+    Element(Element),
     Array(usize),
     Error(String),
+}
+
+impl Strings<'_> {
+    /// Where values were larger than the cache stores.
+    pub(super) fn oversized(&self) -> impl Iterator<Item = usize> {
+        let elements = self.elements.iter().enumerate();
+        elements.filter_map(|(at, element)| matches!(element, Element::Oversized).then_some(at))
+    }
+}
+
+impl Values for Strings<'_> {
+    fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// No bytes for a value that is larger than the cache stores: it is another program's.
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        match self.elements.get(at)? {
+            Element::String(place) => self.bytes.get(place.clone()),
+            Element::Copied(string) => Some(string),
+            Element::Nothing => None,
+            Element::Oversized => Some(&[]),
+        }
+    }
+
+    fn take(&mut self, at: usize) -> StoredValue {
+        match self.elements.get(at) {
+            Some(Element::Copied(string)) => StoredValue::of_bytes(string.clone()),
+            _ => StoredValue::of_slice(self.get(at)),
+        }
+    }
 }
 
 impl Replies {
@@ -83,47 +136,65 @@ impl Replies {
     ///
     /// # Errors
     /// If the peer does not send what a Redis sends. Nothing behind it can be told apart.
-    pub(super) fn next(&mut self) -> Result<Option<Reply>, Malformed> {
-        loop {
+    pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
+        if self.awaited.is_none() {
             let Some(part) = self.part()? else {
                 return Ok(None);
             };
-            let Some(array) = &mut self.array else {
-                match part {
-                    Part::Value(value) => return Ok(Some(Reply::Single(value))),
-                    Part::Error(error) => return Ok(Some(Reply::Refused(error))),
-                    Part::Oversized => return Err(Malformed),
-                    Part::Array(0) => return Ok(Some(Reply::empty())),
-                    Part::Array(len) => {
-                        self.array = Some(PartialArray {
-                            values: Vec::with_capacity(len.min(MOST_ELEMENTS)),
-                            oversized: Vec::new(),
-                            len,
-                        });
-                        continue;
-                    }
+            let single = match part {
+                Part::Line(value) => Reply::Single(value),
+                Part::Element(Element::Nothing) => Reply::Single(Value::Nil),
+                Part::Element(Element::Copied(string)) => {
+                    Reply::Single(Value::BulkString(string.to_vec()))
+                }
+                Part::Element(Element::String(place)) => {
+                    let string = self.bytes.get(self.start..).and_then(|it| it.get(place));
+                    Reply::Single(Value::BulkString(string.unwrap_or_default().to_vec()))
+                }
+                Part::Error(error) => Reply::Refused(error),
+                Part::Element(Element::Oversized) => return Err(Malformed),
+                Part::Array(len) => {
+                    self.elements.clear();
+                    self.awaited = Some(len);
+                    return self.array();
                 }
             };
-            match part {
-                Part::Value(value) => array.values.push(value),
-                Part::Oversized => {
-                    array.oversized.push(array.values.len());
-                    array.values.push(Value::BulkString(Vec::new()));
-                }
-                Part::Array(_) | Part::Error(_) => return Err(Malformed),
-            }
-            if array.values.len() == array.len {
-                let whole = self.array.take();
-                return Ok(whole.map(PartialArray::into_reply));
+            self.take();
+            return Ok(Some(single));
+        }
+        self.array()
+    }
+
+    /// The array that was begun, if all of it has arrived.
+    fn array(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
+        while self.awaited.is_some_and(|len| self.elements.len() < len) {
+            match self.part()? {
+                Some(Part::Element(element)) => self.elements.push(element),
+                Some(Part::Line(_) | Part::Array(_) | Part::Error(_)) => return Err(Malformed),
+                None => return Ok(None),
             }
         }
+        self.awaited = None;
+        let start = self.start;
+        self.take();
+        Ok(Some(Reply::Strings(Strings {
+            bytes: self.bytes.get(start..self.start).unwrap_or_default(),
+            elements: &self.elements,
+        })))
+    }
+
+    /// The reply that is split now was taken.
+    fn take(&mut self) {
+        self.start += self.split;
+        self.split = 0;
     }
 
     fn part(&mut self) -> Result<Option<Part>, Malformed> {
         if !self.drop_oversized() {
             return Ok(None);
         }
-        let rest = self.bytes.get(self.start..).unwrap_or_default();
+        let rest = self.bytes.get(self.start + self.split..);
+        let rest = rest.unwrap_or_default();
         let Some(end) = rest
             .iter()
             .take(LONGEST_LINE)
@@ -136,22 +207,34 @@ impl Replies {
         };
         let line = rest.get(..end).and_then(|line| line.strip_suffix(b"\r"));
         let (kind, line) = line.and_then(<[u8]>::split_first).ok_or(Malformed)?;
-        let (part, taken) = match kind {
+        let mut taken = end + 1;
+        let part = match kind {
             b'$' => match number(line)? {
-                -1 => (Part::Value(Value::Nil), end + 1),
+                -1 => Part::Element(Element::Nothing),
                 len => {
                     let len = usize::try_from(len).map_err(|_| Malformed)?;
                     if len > READ_LIMIT {
-                        self.start += end + 1;
                         self.dropped = len.checked_add(2).ok_or(Malformed)?;
-                        return Ok(Some(Part::Oversized));
+                        Part::Element(Element::Oversized)
+                    } else {
+                        let Some(string) = rest.get(taken..taken + len + 2) else {
+                            return Ok(None);
+                        };
+                        let string = string.strip_suffix(b"\r\n").ok_or(Malformed)?;
+                        let begin = self.split + taken;
+                        Part::Element(match len > LARGE {
+                            true => {
+                                let copy = Bytes::copy_from_slice(string);
+                                let begin = self.start + begin;
+                                self.bytes.drain(begin..begin + len + 2);
+                                Element::Copied(copy)
+                            }
+                            false => {
+                                taken += len + 2;
+                                Element::String(begin..begin + len)
+                            }
+                        })
                     }
-                    let Some(string) = rest.get(end + 1..end + 1 + len + 2) else {
-                        return Ok(None);
-                    };
-                    let string = string.strip_suffix(b"\r\n").ok_or(Malformed)?;
-                    let value = Value::BulkString(string.to_vec());
-                    (Part::Value(value), end + 1 + len + 2)
                 }
             },
             b'*' => {
@@ -159,46 +242,35 @@ impl Replies {
                 if len > MOST_ELEMENTS {
                     return Err(Malformed);
                 }
-                (Part::Array(len), end + 1)
+                Part::Array(len)
             }
-            b':' => (Part::Value(Value::Int(number(line)?)), end + 1),
-            b'+' => (Part::Value(Value::SimpleString(text(line))), end + 1),
-            b'-' => (Part::Error(text(line)), end + 1),
+            b':' => Part::Line(Value::Int(number(line)?)),
+            b'+' => Part::Line(Value::SimpleString(text(line))),
+            b'-' => Part::Error(text(line)),
             _ => return Err(Malformed),
         };
-        self.start += taken;
+        self.split += taken;
         Ok(Some(part))
     }
 
     /// Drops what has arrived of an oversized value. `false` if more of it is to come.
     fn drop_oversized(&mut self) -> bool {
-        let here = self.bytes.len() - self.start;
-        let dropped = self.dropped.min(here);
-        self.start += dropped;
-        self.dropped -= dropped;
+        if self.dropped > 0 {
+            let begin = self.start + self.split;
+            let dropped = self.dropped.min(self.bytes.len() - begin);
+            self.bytes.drain(begin..begin + dropped);
+            self.dropped -= dropped;
+        }
         self.dropped == 0
     }
 }
 
-impl Reply {
-    fn empty() -> Self {
-        Self::Array {
-            values: Vec::new(),
-            oversized: Vec::new(),
-        }
-    }
-}
-
-impl PartialArray {
-    fn into_reply(self) -> Reply {
-        Reply::Array {
-            values: self.values,
-            oversized: self.oversized,
-        }
-    }
-}
-
 fn number(line: &[u8]) -> Result<i64, Malformed> {
+    // Nearly all are lengths of values. To parse them as text takes as long as the rest of a reply.
+    let short = (!line.is_empty()).then(|| decimal64(line)).flatten();
+    if let Some(number) = short.and_then(|it| i64::try_from(it).ok()) {
+        return Ok(number);
+    }
     let text = std::str::from_utf8(line).map_err(|_| Malformed)?;
     text.parse().map_err(|_| Malformed)
 }
@@ -211,39 +283,55 @@ fn text(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    /// A copy of a reply.
+    #[derive(Debug, PartialEq)]
+    enum Read {
+        Single(Value),
+        Strings(Vec<Option<Vec<u8>>>),
+        Refused(String),
+    }
+
+    impl From<Reply<'_>> for Read {
+        fn from(reply: Reply<'_>) -> Self {
+            match reply {
+                Reply::Single(value) => Self::Single(value),
+                Reply::Strings(strings) => {
+                    let copies = (0..strings.len()).map(|at| strings.get(at).map(<[u8]>::to_vec));
+                    Self::Strings(copies.collect())
+                }
+                Reply::Refused(error) => Self::Refused(error),
+            }
+        }
+    }
+
     /// The replies in these bytes, which arrive in parts of this size.
-    fn in_parts(bytes: &[u8], size: usize) -> Result<Vec<Reply>, Malformed> {
+    fn in_parts(bytes: &[u8], size: usize) -> Result<Vec<Read>, Malformed> {
         let (mut replies, mut read) = (Replies::default(), Vec::new());
         for part in bytes.chunks(size) {
             replies.room().extend_from_slice(part);
             while let Some(reply) = replies.next()? {
-                read.push(reply);
+                read.push(Read::from(reply));
             }
         }
         assert_eq!(replies.room().len(), 0, "all was taken");
         Ok(read)
     }
 
-    fn array(values: Vec<Value>) -> Reply {
-        let oversized = Vec::new();
-        Reply::Array { values, oversized }
-    }
-
-    fn string(bytes: &[u8]) -> Value {
-        Value::BulkString(bytes.to_vec())
+    fn string(bytes: &[u8]) -> Option<Vec<u8>> {
+        Some(bytes.to_vec())
     }
 
     #[test]
     fn replies_are_the_same_in_whatever_parts_they_arrive() {
         let bytes = b"+OK\r\n*3\r\n$3\r\na\r\n\r\n$-1\r\n$0\r\n\r\n-NOPERM no\r\n*0\r\n:-7\r\n*1\r\n$1\r\nb\r\n$2\r\ncd\r\n";
         let expected = [
-            Reply::Single(Value::SimpleString("OK".into())),
-            array(vec![string(b"a\r\n"), Value::Nil, string(b"")]),
-            Reply::Refused("NOPERM no".into()),
-            array(vec![]),
-            Reply::Single(Value::Int(-7)),
-            array(vec![string(b"b")]),
-            Reply::Single(string(b"cd")),
+            Read::Single(Value::SimpleString("OK".into())),
+            Read::Strings(vec![string(b"a\r\n"), None, string(b"")]),
+            Read::Refused("NOPERM no".into()),
+            Read::Strings(vec![]),
+            Read::Single(Value::Int(-7)),
+            Read::Strings(vec![string(b"b")]),
+            Read::Single(Value::BulkString(b"cd".to_vec())),
         ];
         for size in 1..=bytes.len() {
             assert_eq!(
@@ -265,16 +353,54 @@ mod tests {
         let part = vec![b'x'; 1 << 20];
         let mut left = large;
         while left > 0 {
-            assert_eq!(replies.next(), Ok(None));
+            assert!(matches!(replies.next(), Ok(None)));
             let now = left.min(part.len());
             replies.room().extend_from_slice(&part[..now]);
             left -= now;
             assert!(replies.bytes.len() <= part.len() + 64);
         }
         replies.room().extend_from_slice(b"\r\n$1\r\nb\r\n");
-        let values = vec![string(b"a"), string(b""), string(b"b")];
-        let oversized = vec![1];
-        assert_eq!(replies.next(), Ok(Some(Reply::Array { values, oversized })));
+        let Ok(Some(Reply::Strings(strings))) = replies.next() else {
+            panic!("not the array");
+        };
+        assert_eq!(strings.oversized().collect::<Vec<_>>(), [1]);
+        let values = Read::Strings(vec![string(b"a"), string(b""), string(b"b")]);
+        assert_eq!(Read::from(Reply::Strings(strings)), values);
+    }
+
+    #[test]
+    fn what_follows_an_oversized_value_is_the_next_reply() {
+        let large = READ_LIMIT + 1;
+        let head = format!("*2\r\n$1\r\na\r\n${large}\r\n");
+        let bytes = [head.as_bytes(), &vec![b'x'; large], b"\r\n+OK\r\n"].concat();
+        let expected = [
+            Read::Strings(vec![string(b"a"), string(b"")]),
+            Read::Single(Value::SimpleString("OK".into())),
+        ];
+        for size in [1 << 20, large + head.len() + 1, bytes.len()] {
+            assert_eq!(in_parts(&bytes, size).as_deref(), Ok(&expected[..]));
+        }
+    }
+
+    /// Each is copied once, when it has arrived.
+    #[test]
+    fn the_buffer_does_not_grow_with_the_number_of_large_values() {
+        let value = vec![b'x'; LARGE + 1];
+        let one = [format!("${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
+        let mut replies = Replies::default();
+        replies.room().extend_from_slice(b"*21\r\n$1\r\na\r\n");
+        for _ in 0..20 {
+            assert!(matches!(replies.next(), Ok(None)));
+            replies.room().extend_from_slice(&one);
+        }
+        replies.room().extend_from_slice(b"+OK\r\n");
+        let Ok(Some(Reply::Strings(strings))) = replies.next() else {
+            panic!("not the array");
+        };
+        assert_eq!(strings.get(0), Some(&b"a"[..]));
+        assert!((1..=20).all(|at| strings.get(at) == Some(&*value)));
+        assert!(replies.bytes.capacity() <= 4 * one.len());
+        assert!(matches!(replies.next(), Ok(Some(Reply::Single(_)))));
     }
 
     #[test]
@@ -298,6 +424,7 @@ mod tests {
             "HTTP/1.1 400 Bad Request\r\n",
             "*2\r\n*1\r\n",
             "*1\r\n-ERR inside\r\n",
+            "*1\r\n:1\r\n",
             "*-1\r\n",
             "*99999999\r\n",
             "$-2\r\n",

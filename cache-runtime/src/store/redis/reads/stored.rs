@@ -17,6 +17,32 @@ pub(crate) fn generation(value: &Value) -> Option<Generation> {
     Generation::parse(text(value)?)
 }
 
+/// The values of the keys that a command has asked for, in the order of the keys.
+pub(crate) trait Values {
+    fn len(&self) -> usize;
+
+    /// The bytes of a string; `None` for a missing key.
+    fn get(&self, at: usize) -> Option<&[u8]>;
+
+    /// The entry's value under a key. It may be gone then.
+    fn take(&mut self, at: usize) -> StoredValue;
+}
+
+impl Values for Vec<Value> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        text(<[Value]>::get(self, at)?)
+    }
+
+    fn take(&mut self, at: usize) -> StoredValue {
+        let value = self.get_mut(at).map(|it| std::mem::replace(it, Value::Nil));
+        StoredValue::of(value.unwrap_or(Value::Nil))
+    }
+}
+
 /// The generations that the server has just created or read, one for each key.
 pub(crate) fn generations(values: &[Value], keys: &[&str]) -> Result<Vec<Generation>, Error> {
     if values.len() != keys.len() {
@@ -84,10 +110,13 @@ impl GenerationSet {
     }
 
     /// The generations in these values; `None` if one of them holds none.
-    pub(crate) fn of_all(server: Nonce, values: &[Value]) -> Option<Self> {
+    pub(crate) fn of_all<'v>(
+        server: Nonce,
+        values: impl Iterator<Item = Option<&'v [u8]>>,
+    ) -> Option<Self> {
         let mut is_complete = true;
-        let generations = values.iter().map_while(|value| {
-            let generation = generation(value);
+        let generations = values.map_while(|value| {
+            let generation = value.and_then(Generation::parse);
             is_complete &= generation.is_some();
             generation
         });
@@ -115,40 +144,65 @@ pub(crate) struct StoredValue {
 }
 
 impl StoredValue {
+    const NOTHING: Self = Self {
+        found: Found::Nothing,
+        intents_until: None,
+    };
+
     pub(crate) fn of(value: Value) -> Self {
         match value {
-            Value::BulkString(bytes) => Self::of_bytes(bytes),
+            Value::BulkString(value) => Self::of_bytes(Bytes::from(value)),
             // Nothing, or a value that is not a string; the lease script tells them apart.
-            _ => Self {
-                found: Found::Nothing,
-                intents_until: None,
-            },
+            _ => Self::NOTHING,
         }
     }
 
-    fn of_bytes(bytes: Vec<u8>) -> Self {
-        let found = match Header::parse(&bytes) {
-            Some((header, _))
-                if header.content != Content::Absence
-                    && header.content != Content::Nothing
-                    && bytes.len() <= READ_LIMIT =>
-            {
-                let mut payload = Bytes::from(bytes);
-                payload.advance(Header::LEN);
-                Found::Entry(header, Payload::Encoded(payload))
+    pub(crate) fn of_bytes(mut value: Bytes) -> Self {
+        let (stored, has_payload) = Self::parse(&value);
+        match has_payload {
+            true => {
+                value.advance(Header::LEN);
+                stored.with_payload(value)
             }
-            Some((header, _)) => Found::Entry(header, Payload::Empty),
-            None => {
-                return Self {
-                    found: Found::Foreign,
-                    intents_until: intents(&bytes),
-                };
-            }
-        };
-        Self {
-            found,
-            intents_until: None,
+            false => stored,
         }
+    }
+
+    /// The same for a value that is still in the buffer of a socket: its payload is copied.
+    pub(crate) fn of_slice(value: Option<&[u8]>) -> Self {
+        let Some(value) = value else {
+            return Self::NOTHING;
+        };
+        match (Self::parse(value), value.get(Header::LEN..)) {
+            ((stored, true), Some(payload)) => stored.with_payload(Bytes::copy_from_slice(payload)),
+            ((stored, _), _) => stored,
+        }
+    }
+
+    /// Also returns whether a payload, which is left out, lies behind the header.
+    fn parse(value: &[u8]) -> (Self, bool) {
+        let Some((header, _)) = Header::parse(value) else {
+            let foreign = Self {
+                found: Found::Foreign,
+                intents_until: intents(value),
+            };
+            return (foreign, false);
+        };
+        let has_payload = header.content != Content::Absence
+            && header.content != Content::Nothing
+            && value.len() <= READ_LIMIT;
+        let stored = Self {
+            found: Found::Entry(header, Payload::Empty),
+            intents_until: None,
+        };
+        (stored, has_payload)
+    }
+
+    fn with_payload(mut self, payload: Bytes) -> Self {
+        if let Found::Entry(_, empty) = &mut self.found {
+            *empty = Payload::Encoded(payload);
+        }
+        self
     }
 
     /// The length of the value in bytes.

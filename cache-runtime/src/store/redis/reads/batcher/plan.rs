@@ -158,6 +158,7 @@ impl BatchPlan {
 }
 
 /// The keys of a batch's command, and the reads that they belong to.
+#[derive(Default)]
 pub(crate) struct BatchKeys {
     pub(crate) entries: Vec<Entry>,
     /// For each dependency, a list that has it, and where.
@@ -171,7 +172,7 @@ pub(crate) struct BatchKeys {
 pub(crate) struct Entry {
     /// The first of the reads that ask for it.
     pub(crate) read: usize,
-    /// How many reads still need it.
+    /// How many reads ask for it.
     pub(crate) readers: usize,
 }
 

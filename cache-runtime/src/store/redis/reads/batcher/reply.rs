@@ -1,6 +1,6 @@
 //! Distributes the answer to a batch to its reads.
 
-use super::super::stored::{GenerationSet, StoredValue, Value, generation};
+use super::super::stored::{GenerationSet, StoredValue, Values};
 use super::BatchOutcome;
 use super::plan::{BatchKeys, BatchPlan, Entry};
 use crate::base::clock::Millis;
@@ -10,10 +10,12 @@ use crate::store::LookupReply;
 use crate::store::redis::connection::Connection;
 
 /// The command's answer.
-pub(crate) struct BatchReply<'r> {
+pub(crate) struct BatchReply<'r, V> {
     plan: &'r BatchPlan,
     batch_keys: BatchKeys,
-    stored_values: Vec<Option<StoredValue>>,
+    values: V,
+    /// The values that several reads ask for, by entry.
+    shared: Vec<Option<StoredValue>>,
     /// By list. `None` if a generation is missing; a read that is repeated alone creates it.
     generation_sets: Vec<Option<GenerationSet>>,
     now: Millis,
@@ -31,8 +33,8 @@ pub(crate) struct BatchLookups<'r> {
     pub(crate) misplaced: Option<&'r str>,
 }
 
-impl<'r> BatchReply<'r> {
-    /// From the answer to a plan's command.
+impl<'r, V: Values> BatchReply<'r, V> {
+    /// From the answer to a plan's command: as many values as it has keys.
     ///
     /// # Errors
     /// If the answer can't be used.
@@ -40,23 +42,19 @@ impl<'r> BatchReply<'r> {
         connection: &Connection,
         plan: &'r BatchPlan,
         batch_keys: BatchKeys,
-        values: Vec<Value>,
+        values: V,
     ) -> Result<Self, Error> {
-        let mut values = connection.counted(values, batch_keys.len())?;
         connection.check_confirmed()?;
-        let generations = values.split_off(batch_keys.entries.len());
-        let generations: Vec<_> = generations.iter().map(generation).collect();
+        let first = batch_keys.entries.len();
         let generation_set = |places: &Vec<usize>| {
-            let own = places
-                .iter()
-                .map(|at| generations.get(*at).copied().flatten());
-            let own: Option<Vec<_>> = own.collect();
-            own.map(|own| GenerationSet::of(connection.identity(), own))
+            let own = places.iter().map(|at| values.get(first + at));
+            GenerationSet::of_all(connection.identity(), own)
         };
         Ok(Self {
             plan,
             generation_sets: batch_keys.lists.iter().map(generation_set).collect(),
-            stored_values: values.into_iter().map(StoredValue::of).map(Some).collect(),
+            shared: Vec::new(),
+            values,
             now: connection.clock.now(),
             misplaced: None,
             batch_keys,
@@ -80,34 +78,40 @@ impl<'r> BatchReply<'r> {
 
     /// What the batch has returned.
     fn outcome(&self) -> BatchOutcome {
+        let entries = self.batch_keys.entries.len();
+        let lens = (0..entries).map(|at| self.values.get(at).map_or(0, <[u8]>::len));
         BatchOutcome::Brought {
-            entries: self.stored_values.len(),
-            bytes: self
-                .stored_values
-                .iter()
-                .flatten()
-                .map(StoredValue::len)
-                .sum(),
+            entries,
+            bytes: lens.sum(),
         }
     }
 
     /// The result of the next read. Has to be called in the order in which the reads were added,
-    /// once for each. Values are moved, and copied only if several reads asked for the same key.
+    /// once for each.
     fn lookup(&mut self, read: usize) -> Option<Box<LookupReply>> {
         let (entry, list) = *self.batch_keys.reads.get(read)?;
-        let Entry { readers, .. } = self.batch_keys.entries.get_mut(entry)?;
-        *readers = readers.saturating_sub(1);
-        let stored = self.stored_values.get_mut(entry)?;
-        let stored = match *readers {
-            0 if !mutation::is_active("joined-a-read-that-has-left") => stored.take(),
-            _ => stored.clone(),
-        };
+        let stored = self.stored(entry)?;
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
         let key = self.plan.key(read);
-        let lookup = Box::new(stored?.lookup(key, generation_set, self.now));
+        let lookup = Box::new(stored.lookup(key, generation_set, self.now));
         if generation_set.is_misplaced(&lookup) {
             self.misplaced = Some(key);
         }
         Some(lookup)
+    }
+
+    /// The value for one read of an entry. It is moved, and copied only if several reads asked for
+    /// the same key.
+    fn stored(&mut self, entry: usize) -> Option<StoredValue> {
+        let Entry { readers, .. } = self.batch_keys.entries.get(entry)?;
+        if *readers == 1 && !mutation::is_active("joined-a-read-that-has-left") {
+            return Some(self.values.take(entry));
+        }
+        if self.shared.is_empty() {
+            self.shared.resize(self.batch_keys.entries.len(), None);
+        }
+        let stored = self.shared.get_mut(entry)?;
+        let stored = stored.get_or_insert_with(|| self.values.take(entry));
+        Some(stored.clone())
     }
 }

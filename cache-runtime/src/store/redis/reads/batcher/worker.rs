@@ -150,6 +150,7 @@ async fn ask<'p>(
 ) -> Result<BatchLookups<'p>, Error> {
     let batch_keys = plan.batch_keys();
     let values = mget(connection, budget, plan.keys_of(&batch_keys)).await?;
+    let values = connection.counted(values, batch_keys.len())?;
     let answer = BatchReply::of(connection, plan, batch_keys, values)?.lookups();
     if let Some(key) = answer.misplaced {
         connection.check_sync(key, budget).await?;
