@@ -9,8 +9,10 @@ use crate::base::nonce::hash128;
 use crate::call::observe::{Outcome, Outcomes};
 
 /// The content type of an [`Encoded`](crate::Encoded).
+#[cfg(any(feature = "actix", feature = "axum", feature = "poem"))]
 pub(crate) const JSON: &str = "application/json; charset=utf-8";
 /// Clients must revalidate before they reuse it: an invalidation does not reach a browser.
+#[cfg(any(feature = "actix", feature = "axum", feature = "poem"))]
 pub(crate) const REVALIDATE: &str = "no-cache";
 
 /// The header of RFC 9211.

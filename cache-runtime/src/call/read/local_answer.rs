@@ -43,6 +43,7 @@ impl LocalAnswer {
             Self::Found(None) => R::from_absence(),
         };
         // Only what the call can return is found.
+        debug_assert!(returned.is_some(), "a value of another type was found");
         returned.map_or(LocalAnswer::Off, LocalAnswer::Found)
     }
 }

@@ -1,7 +1,8 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
-//! key. `local_answer.rs` answers from the process (`again.rs`, `local_lookup.rs`). `answer.rs` asks the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
+//! key. `local_answer.rs` answers from the process (`again.rs`, `local_lookup.rs`). `answer.rs` asks
+//! the store, as `lookup_loop.rs` decides step by step. `load.rs` runs the body and stores its
 //! result (`pack.rs`, `permit.rs`). `bypass.rs` has the reasons not to use the cache at all.
 //! `batch/` does the same for many ids.
 
