@@ -31,8 +31,8 @@ struct Observer {
 }
 
 impl Observer {
-    /// This observer and those around it. A layer around another layer that writes `Cache-Status`
-    /// is left out, since the inner one writes the same lines into the same response.
+    /// This observer and those around it. A layer around another layer is left out, since the inner
+    /// one writes the same headers into the same response, or is told not to show its calls.
     fn with_those_around(&self) -> impl Iterator<Item = &Self> {
         fn around<'o>(observer: &&'o Observer) -> Option<&'o Observer> {
             observer.around.get().map(Arc::as_ref)
@@ -40,7 +40,7 @@ impl Observer {
         let mut has_layer = false;
         std::iter::successors(Some(self), around).filter(move |observer| {
             let is_told = !(observer.is_layer && has_layer);
-            has_layer |= observer.is_layer && observer.most > 0;
+            has_layer |= observer.is_layer;
             is_told
         })
     }
