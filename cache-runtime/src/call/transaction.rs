@@ -8,6 +8,7 @@
 //! applies the invalidations when it ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -148,25 +149,41 @@ impl Collected {
         collected.withdrawals.extend(self.withdrawals);
     }
 
+    /// The intents that stand until the end of the in-doubt window, since a commit may still arrive
+    /// and the process be killed before. Nothing withdraws them.
+    fn intents_left(&mut self, ending: TransactionOutcome, length: Duration) -> Vec<Intent> {
+        let is_in_doubt = ending == TransactionOutcome::Unknown
+            || self.writes.iter().any(|it| it.in_doubt != InDoubt::None);
+        if !is_in_doubt || crate::base::mutation::is_active("announcements-end-with-errors") {
+            return Vec::new();
+        }
+        self.withdrawals.clear();
+        let intents = std::mem::take(&mut self.intents).into_iter();
+        intents.map(|intent| Intent { length, ..intent }).collect()
+    }
+
     /// Enqueues the invalidations. Those in doubt are enqueued for the end of the in-doubt window
     /// too. Returns the acknowledgements to wait for.
     fn enqueue(
-        self,
+        mut self,
         cache: &Handle,
         ending: TransactionOutcome,
     ) -> impl Iterator<Item = PendingAck> + use<> {
+        let in_doubt_window = cache.config.in_doubt_window;
+        let intents = self.intents_left(ending, in_doubt_window);
         let everything = self
             .everything
             .then(|| cache.invalidations.enqueue_namespace());
         if self.everything && ending == TransactionOutcome::Unknown {
             cache
                 .invalidations
-                .enqueue_at(clock::now() + cache.config.in_doubt_window, None);
+                .enqueue_at(clock::now() + in_doubt_window, None);
         }
         let mut now = self
             .withdrawals
             .into_iter()
             .fold(InvalidationRequest::default(), InvalidationRequest::and);
+        now.intents.extend(intents);
         let mut later = InvalidationRequest::default();
         for request in self.requests {
             if ending == TransactionOutcome::Unknown {
@@ -181,7 +198,7 @@ impl Collected {
             if in_doubt == InDoubt::Dropped {
                 // In the same order, so that the end of the block also waits until the intent
                 // stands.
-                let intent = write.intent(Nonce::fresh(), cache.config.in_doubt_window);
+                let intent = write.intent(Nonce::fresh(), in_doubt_window);
                 now.intents.push(intent);
             }
             let request = write.into_request();
@@ -377,11 +394,10 @@ impl Drop for OpenScope {
             return collected.into_block(&outer);
         }
         // The intents last until the end of the in-doubt window. Nothing withdraws them.
-        for intent in collected.intents.drain(..) {
-            let length = cache.config.in_doubt_window;
-            drop(announce(cache, Intent { length, ..intent }, Vec::new()));
+        let length = cache.config.in_doubt_window;
+        for intent in collected.intents_left(TransactionOutcome::Unknown, length) {
+            drop(announce(cache, intent, Vec::new()));
         }
-        collected.withdrawals.clear();
         // No caller waits for these acknowledgements.
         drop(collected.enqueue(cache, TransactionOutcome::Unknown));
     }

@@ -15,6 +15,7 @@ over_each_store! {
     while_an_announced_write_runs_nothing_it_concerns_is_served_or_stored;
     an_announcement_of_everything_holds_off_every_reader;
     an_announced_write_that_is_refused_leaves_nothing_announced;
+    an_announced_write_that_fails_stays_announced;
     a_load_that_began_before_the_announcement_is_not_served;
     two_announced_writes_do_not_end_each_other;
     other_writes_and_manual_operations_keep_an_announcement;
@@ -101,6 +102,26 @@ async fn an_announced_write_that_is_refused_leaves_nothing_announced(pair: Pair)
     let other = shop.node(&pair.b);
     assert_eq!(other.name(1).await, "user 1");
     assert!(is_hit(status(other.get(1)).await));
+}
+
+/// The error may hide a commit that is still on its way, and a killed process would not invalidate
+/// once more after it.
+async fn an_announced_write_that_fails_stays_announced(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let lost = shop.with_fault(Fault::LostBeforeCommit);
+    for (id, is_in_block) in [(1, false), (2, true)] {
+        let write = lost.rename_crash_safe(id, "new");
+        let failed = match is_in_block {
+            false => write.await,
+            true => pair.a.after_commit(write).await,
+        };
+        assert_eq!(failed, Err(DbError::ConnectionLost));
+        assert_eq!(other.name(id).await, format!("user {id}"));
+        assert_eq!(status(other.get(id)).await, ANNOUNCED);
+        shop.commit(id, "late");
+        assert_eq!(other.name(id).await, "late");
+    }
 }
 
 async fn a_load_that_began_before_the_announcement_is_not_served(pair: Pair) {

@@ -170,6 +170,18 @@ impl WriteInProgress {
             observe::record_invalidation(acknowledged);
             return;
         }
+        // The error may hide a commit that is still on its way, and the process may be killed before
+        // the second invalidation. So the announcement stands until then.
+        if has_failed
+            && let (Some(write), Some(announced)) = (&write, guard.announced)
+            && !crate::base::mutation::is_active("announcements-end-with-errors")
+        {
+            let pending_ack = transaction::leave_in_doubt(cache, write.clone(), announced.token);
+            drop(running);
+            let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
+            observe::record_invalidation(acknowledged);
+            return;
+        }
         let mut request =
             write.map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
         if has_failed
