@@ -12,7 +12,7 @@ use crate::base::policy::IntoTtl;
 use crate::base::span::in_span;
 use crate::call::log;
 use crate::call::observe::{BypassReason, Status};
-use crate::call::read::{Action, Call, Hit, LookupLoop, NewEntry, Packed, Permit, Read};
+use crate::call::read::{Action, Call, Hit, LookupLoop, NewEntry, Permit, Read};
 use crate::call::returns::{Fallible, Owned};
 use crate::call::{memo, observe, transaction};
 use crate::coalesce::single_flight::LoadResult;
@@ -20,6 +20,7 @@ use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, InvalidationRequest};
 use crate::key::{EntryKind, IntoKey};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
+use crate::protocol::packable::Packed;
 use crate::store::{Expected, Filled, Invalidation, LeaseReply};
 
 /// How a manual read is logged that has found nothing.

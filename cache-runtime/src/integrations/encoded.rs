@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::nonce::hash128;
 use crate::integrations::http;
 use crate::protocol::cacheable::Cacheable;
-use crate::protocol::codec::{self, Footprint, Refusal};
+use crate::protocol::codec::{self, Refusal};
 use crate::protocol::codec_id::CodecId;
+use crate::protocol::contents::Contents;
 use crate::protocol::schema::{self, Schema};
 
 /// A `T` as JSON, for functions whose value is sent to a client unchanged. A hit neither decodes
@@ -159,20 +159,8 @@ impl<T> Eq for Encoded<T> {}
 
 #[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned + 'static> Cacheable for Encoded<T> {
-    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
-        self.measure(codec)
-            .map(|(_, footprint)| (self.shared.json.clone(), footprint))
-    }
-
-    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
-        match codec {
-            CodecId::Json => Ok((self.shared.json.len(), Footprint::default())),
-            _ => Err(Refusal::new(
-                String::new(),
-                "is an `Encoded`, which is JSON",
-                "leave out the attribute's `codec`",
-            )),
-        }
+    fn contents(&self) -> Contents<'_> {
+        Contents::of_json(&self.shared.json)
     }
 
     fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
@@ -187,20 +175,8 @@ impl<T: DeserializeOwned + 'static> Cacheable for Encoded<T> {
         )
     }
 
-    fn is_verbatim() -> bool {
-        true
-    }
-
     fn find_schema() -> (Schema, bool) {
         schema::find_of_read::<T>()
-    }
-
-    fn digest(&self, _: CodecId) -> Option<u64> {
-        Some(hash128(&[0; 16], &self.shared.json) as u64)
-    }
-
-    fn difference(&self, _: CodecId, _: &Self) -> Option<String> {
-        None
     }
 }
 

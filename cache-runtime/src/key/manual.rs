@@ -251,7 +251,8 @@ impl Key {
             Rest::Id { .. } | Rest::Literal(_) => WrittenFor::id(),
             Rest::Args { .. } => WrittenFor::Programs,
         };
-        key.is_ambiguous = left_out::leaves_out(part, None, form);
+        let node = left_out::record(part, form);
+        key.is_ambiguous = node.is_some_and(|node| left_out::leaves_out(&node, None));
         Ok(key)
     }
 

@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 use super::call::Call;
 use super::hit::Hit;
-use super::packable::Packed;
 use super::returnable::ValueType;
 use crate::call::returns::Returns;
 use crate::coalesce::single_flight::LoadResult;
@@ -20,6 +19,7 @@ use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{self, Compare};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
+use crate::protocol::packable::Packed;
 use crate::store::Payload;
 
 /// The slot for the answer of one call.

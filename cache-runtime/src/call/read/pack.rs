@@ -10,7 +10,6 @@ use bytes::Bytes;
 use super::call::{Call, load_result};
 use super::context::LoadContext;
 use super::new_entry::NewEntry;
-use super::packable::{Packable, Packed};
 use super::store_filter::StoreFilter;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
@@ -20,6 +19,7 @@ use crate::coalesce::single_flight::LoadResult;
 use crate::protocol::codec::{self, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
+use crate::protocol::packable::{Packable, Packed};
 use crate::registry;
 use crate::store::{Payload, Representation};
 
@@ -112,13 +112,13 @@ impl Call {
             true => Representation::Decoded,
             false => self.cache.store.representation(),
         };
-        if value.schema().is_endless && !value.is_verbatim() {
+        if value.schema().is_endless && !value.contents().is_verbatim() {
             return Err(loses(endless()));
         }
         let plain = self.codec.plain();
         let (codec, payload, size) = match representation {
             Representation::Encoded => {
-                let encoded = value.to_bytes(plain);
+                let encoded = value.contents().to_bytes(plain);
                 let (bytes, footprint) = encoded.map_err(loses)?;
                 self.within_limit(bytes.len())?;
                 self.verify(value, &footprint, || Ok(bytes.clone()))?;
@@ -131,10 +131,10 @@ impl Call {
                 (codec, Payload::Encoded(bytes), size)
             }
             Representation::Decoded => {
-                let measured = value.measure(plain);
+                let measured = value.contents().measure(plain);
                 let (size, footprint) = measured.map_err(loses)?;
                 let size = self.within_limit(size)?;
-                let encode = || value.to_bytes(plain).map(|(bytes, _)| bytes);
+                let encode = || value.contents().to_bytes(plain).map(|(bytes, _)| bytes);
                 self.verify(value, &footprint, encode)?;
                 let payload = value.share().map_or(Payload::Empty, Payload::Decoded);
                 (plain, payload, size)
@@ -183,7 +183,7 @@ impl Call {
     /// Whether each caller may get a clone of this value. Asked of a function's first values, and
     /// of some later ones.
     pub(super) fn may_be_cloned(&self, value: &dyn Packable) -> bool {
-        if value.is_verbatim() || mutation::is_active("waiters-get-any-clone") {
+        if value.contents().is_verbatim() || mutation::is_active("waiters-get-any-clone") {
             return true;
         }
         let codec = self.codec.plain();
@@ -207,7 +207,7 @@ impl Call {
         footprint: &Footprint,
         encode: impl FnOnce() -> Result<Bytes, Refusal>,
     ) -> Result<(), Error> {
-        if value.is_verbatim() {
+        if value.contents().is_verbatim() {
             return Ok(());
         }
         let codec = self.codec.plain();
@@ -217,7 +217,7 @@ impl Call {
             return Ok(());
         }
         let is_news = trust.is_news(footprint);
-        let verified = encode().and_then(|bytes| value.verify(codec, &bytes));
+        let verified = encode().and_then(|bytes| codec::verify(codec, value, &bytes));
         let is_asked = is_news || self.cache.config.verifies_all;
         let verified = verified
             .and_then(|()| is_comparable(codec, value, is_asked))
@@ -271,7 +271,8 @@ fn is_its_callers_own(codec: CodecId, value: &dyn Packable, is_asked: bool) -> R
     if !is_asked || mutation::is_active("clones-trusted") {
         return Ok(());
     }
-    if let Some(ty) = value.shared_state() {
+    let text = value.text();
+    if let Some(ty) = value.contents().shared_state(text.as_deref()) {
         return Err(Refusal::new(
             String::new(),
             format!(
@@ -280,7 +281,7 @@ fn is_its_callers_own(codec: CodecId, value: &dyn Packable, is_asked: bool) -> R
             "store what is in it",
         ));
     }
-    value.verify_clone(codec)
+    codec::verify_clone(codec, value)
 }
 
 /// Whether values like this one may lose something that this one has not lost. A field that serde
@@ -288,7 +289,8 @@ fn is_its_callers_own(codec: CodecId, value: &dyn Packable, is_asked: bool) -> R
 fn may_lose(codec: CodecId, value: &dyn Packable) -> bool {
     let text = value.text();
     let text = text.as_deref();
-    value.leaves_out(text, codec) || value.may_lose(text, codec)
+    let contents = value.contents();
+    contents.leaves_out(text, codec) || contents.may_lose(text, codec)
 }
 
 /// Encoding a value again can't show what was left out of both. So a value with a field that is not
@@ -298,7 +300,7 @@ fn is_comparable(codec: CodecId, value: &dyn Packable, is_asked: bool) -> Result
         return Ok(());
     }
     if let Some(text) = value.text() {
-        let is_hidden = !value.is_comparable() && value.hides(&text, codec);
+        let is_hidden = value.equal(value).is_none() && value.contents().hides(&text, codec);
         if !is_hidden || mutation::is_active("hidden-parts-trusted") {
             return Ok(());
         }
@@ -310,7 +312,7 @@ fn is_comparable(codec: CodecId, value: &dyn Packable, is_asked: bool) -> Result
         ));
     }
     // A `PartialEq` may compare the id alone.
-    if !value.leaves_out(None, codec) {
+    if !value.contents().leaves_out(None, codec) {
         return Ok(());
     }
     Err(Refusal::new(

@@ -47,6 +47,16 @@ impl Subject {
     /// each form in which it is written.
     #[inline]
     pub(super) fn of<T: ?Sized>(has_text: bool, form: WrittenFor) -> Self {
+        Self::of_id(typeid::of::<T>(), has_text, form)
+    }
+
+    /// Those of a type in the facts from its size and in those from its `Debug`.
+    pub(super) fn both(id: TypeId, form: WrittenFor) -> [Self; 2] {
+        [false, true].map(|has_text| Self::of_id(id, has_text, form))
+    }
+
+    #[inline]
+    fn of_id(id: TypeId, has_text: bool, form: WrittenFor) -> Self {
         /// A `TypeId` is a hash already.
         struct Taken(u64);
         impl Hasher for Taken {
@@ -63,7 +73,6 @@ impl Subject {
             }
         }
         let mut taken = Taken(0);
-        let id: TypeId = typeid::of::<T>();
         id.hash(&mut taken);
         Self(mix(taken.0, u64::from(has_text) | (form as u64) << 1))
     }

@@ -54,7 +54,7 @@ use self::comparer::ValueComparer;
 use self::debug_text::Shown;
 use self::hash::hash64;
 use self::reason::Reason;
-use self::record::Node;
+pub(crate) use self::record::{Node, record};
 use self::unordered::Unordered;
 pub(crate) use self::written_for::WrittenFor;
 pub(crate) use self::written_names::written_names;
@@ -173,7 +173,7 @@ impl<'a, X: Serialize> Plains<'a, [X]> {
     pub fn __known(&self) -> Argument<'a, [X]> {
         Argument {
             elements: Some(|value, form, each| {
-                let nodes = value.iter().filter_map(|it| record::record(it, form));
+                let nodes = value.iter().filter_map(|it| record(it, form));
                 nodes.for_each(each);
             }),
             ..Plain::__known(self)
@@ -187,7 +187,7 @@ impl<'a, X: Serialize> Plains<'a, Vec<X>> {
     pub fn __known(&self) -> Argument<'a, Vec<X>> {
         Argument {
             elements: Some(|value, form, each| {
-                let nodes = value.iter().filter_map(|it| record::record(it, form));
+                let nodes = value.iter().filter_map(|it| record(it, form));
                 nodes.for_each(each);
             }),
             ..Plain::__known(self)
@@ -254,7 +254,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
     }
 
     fn compare(&self, text: Text, form: WrittenFor) -> ArgumentCheck {
-        let Some(node) = record::record(self.value, form) else {
+        let Some(node) = record(self.value, form) else {
             // It can't be serialised, which the key reports, or is nested too deeply.
             return match text {
                 Text::Of(text) => self.apart(hash64(text.as_bytes()), None),
@@ -413,22 +413,15 @@ impl<T: ?Sized> fmt::Display for Show<'_, T> {
 
 /// Whether a struct, or one inside it, has a field that is not serialised, judging by its size or
 /// the text of its `Debug`.
-pub(crate) fn leaves_out<T: Serialize + ?Sized>(
-    value: &T,
-    text: Option<&str>,
-    form: WrittenFor,
-) -> bool {
-    let Some(node) = record::record(value, form) else {
-        return false;
-    };
+pub(crate) fn leaves_out(node: &Node, text: Option<&str>) -> bool {
     let mut sizes = ValueComparer::of_a_hint();
-    sizes.by_size(&node);
+    sizes.by_size(node);
     let is_blind = node.blind().is_some();
     let by_size = is_blind || sizes.reason.is_some_and(|reason| reason.is_of_a_struct());
     let by_text = || {
         let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;
         let mut shown = ValueComparer::of_a_hint();
-        shown.by_text(&node, &Shown::parse(text));
+        shown.by_text(node, &Shown::parse(text));
         shown.reason
     };
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
@@ -437,14 +430,7 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(
 /// Whether another value of the type may lose a part where this one does not: a part is written in a
 /// form of its own (`with`, `into`, a `Serialize` by hand), or a field is skipped by a condition that
 /// may be true for several values, since it is a number or a text, or nothing shows what it is.
-pub(crate) fn may_lose<T: Serialize + ?Sized>(
-    value: &T,
-    text: Option<&str>,
-    form: WrittenFor,
-) -> bool {
-    let Some(node) = record::record(value, form) else {
-        return false;
-    };
+pub(crate) fn may_lose(node: &Node, text: Option<&str>) -> bool {
     if node.has_a_form_of_its_own() {
         return true;
     }
@@ -453,7 +439,7 @@ pub(crate) fn may_lose<T: Serialize + ?Sized>(
             && !crate::base::mutation::is_active("skipped-numbers-not-verified");
     };
     let mut comparer = ValueComparer::of_a_hint();
-    let is_shown_alike = comparer.by_text(&node, &Shown::parse(text))
+    let is_shown_alike = comparer.by_text(node, &Shown::parse(text))
         || crate::base::mutation::is_active("own-forms-not-verified");
     let skips_several =
         comparer.skips_several && !crate::base::mutation::is_active("skipped-numbers-not-verified");
@@ -462,12 +448,12 @@ pub(crate) fn may_lose<T: Serialize + ?Sized>(
 
 /// Whether `Debug`, which writes this text, shows a field that is not serialised, and hides what is
 /// in it.
-pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str, form: WrittenFor) -> bool {
-    let Some(node) = record::record(value, form).filter(|_| text.len() <= LONGEST_TEXT) else {
+pub(crate) fn hides(node: &Node, text: &str) -> bool {
+    if text.len() > LONGEST_TEXT {
         return false;
-    };
+    }
     let mut comparer = ValueComparer::of_a_hint();
-    comparer.by_text(&node, &Shown::parse(text));
+    comparer.by_text(node, &Shown::parse(text));
     comparer.is_hidden
 }
 
@@ -476,11 +462,7 @@ pub(crate) fn hides<T: Serialize + ?Sized>(value: &T, text: &str, form: WrittenF
 ///
 /// A lock that only `Debug` shows is in a field that serde skips. It is no atomic, which `Debug` shows
 /// as a number, and no `OnceLock`, which can be cloned.
-pub(crate) fn shared_state<T: Serialize + ?Sized>(
-    value: &T,
-    text: Option<&str>,
-) -> Option<&'static str> {
-    let node = record::record(value, WrittenFor::Programs)?;
+pub(crate) fn shared_state(node: &Node, text: Option<&str>) -> Option<&'static str> {
     let shown = || {
         let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;
         let is_serialised =
@@ -496,13 +478,9 @@ pub(crate) fn text_hash(text: &str) -> u64 {
 }
 
 /// A hash of a value's `Debug` text that ignores the order of the sets and maps that have none.
-pub(crate) fn hash_of_shown<T: Serialize + ?Sized>(value: &T, text: &str) -> u64 {
+pub(crate) fn hash_of_shown(node: &Node, text: &str) -> u64 {
     let shown = Shown::parse(text);
-    let unordered = match record::record(value, WrittenFor::Programs) {
-        Some(node) => Unordered::of_value(&node, &shown),
-        None => Unordered::All,
-    };
-    unordered.hash(&shown)
+    Unordered::of_value(node, &shown).hash(&shown)
 }
 
 #[cfg(test)]

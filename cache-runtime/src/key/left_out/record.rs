@@ -8,7 +8,7 @@ use crate::key::error::ElementOrder;
 
 /// One value, as it was serialised.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// The name of the value's type.
     pub(super) ty: &'static str,
     /// The type, in the facts from `Debug` and in those from sizes.
@@ -76,7 +76,7 @@ pub(super) struct Fields {
 const DEEPEST: usize = 64;
 
 /// Records a value. `None` if it can't be serialised, or is nested too deeply.
-pub(super) fn record<T: Serialize + ?Sized>(value: &T, form: WrittenFor) -> Option<Node> {
+pub(crate) fn record<T: Serialize + ?Sized>(value: &T, form: WrittenFor) -> Option<Node> {
     node(value, 0, form).ok()
 }
 
@@ -86,7 +86,7 @@ fn node<T: Serialize + ?Sized>(value: &T, depth: usize, form: WrittenFor) -> Res
     }
     Ok(Node {
         ty: std::any::type_name::<T>(),
-        subjects: [false, true].map(|has_text| Subject::of::<T>(has_text, form)),
+        subjects: Subject::both(typeid::of::<T>(), form),
         start: std::ptr::from_ref(value).cast::<()>().addr(),
         size: size_of_val(value),
         align: align_of_val(value),

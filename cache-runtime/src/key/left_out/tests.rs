@@ -506,7 +506,8 @@ fn a_range_that_was_iterated_to_its_end_is_another_argument() {
     }
     // Nor is a value of such a type trusted: each is decoded again.
     let text = format!("{:?}", 1..=3);
-    assert!(may_lose(&(1..=3), Some(&text), WrittenFor::Programs));
+    let node = record(&(1..=3), WrittenFor::Programs).expect("recorded");
+    assert!(may_lose(&node, Some(&text)));
     assert_eq!(found!(1..3), ArgumentCheck::Whole);
 }
 

@@ -22,7 +22,7 @@ const MOST_LEVELS: u32 = 512;
 const FIELD_REMEDY: &str = "remove `skip_serializing_if`, or leave `codec` out";
 
 /// The record of one serialization.
-pub(super) struct Check {
+pub(crate) struct Check {
     pub(super) codec: CodecId,
     footprint: RefCell<Footprint>,
     /// Why it failed, if the check refused the value.

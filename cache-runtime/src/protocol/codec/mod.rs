@@ -9,11 +9,13 @@
 
 mod check;
 mod checked;
+mod compare;
 mod compressed;
 mod footprint;
 mod kind;
 mod path;
 mod refusal;
+mod undecodable;
 mod verify;
 
 use std::fmt::{self, Display};
@@ -22,14 +24,15 @@ use std::io;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::check::Check;
+pub(crate) use self::check::Check;
+pub(crate) use self::compare::{AsEncoded, AsEqual, AsShown, AsText, Compare};
 pub(crate) use self::compressed::{compress, decompress, length};
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::refusal::Refusal;
-pub(crate) use self::verify::{
-    AsEncoded, AsEqual, AsShown, AsText, Compare, Trust, verify, verify_clone,
-};
+pub(crate) use self::undecodable::undecodable;
+pub(crate) use self::verify::{Trust, verify, verify_clone};
 use crate::base::error::{Error, ErrorKind};
+use crate::key::{self, Node, WrittenFor};
 use crate::protocol::codec_id::CodecId;
 
 /// The longest encoded value that is read: no process stores more.
@@ -58,10 +61,29 @@ impl BuiltIn for CodecId {
     }
 }
 
+/// What serde writes of a value, for code that does not know the value's type. That code is
+/// compiled once: for each type of its values, a program would otherwise get a copy.
+pub(crate) trait Writable {
+    /// Writes the value, as its codec does, and has it checked.
+    fn write(&self, check: &Check, into: &mut Written) -> Result<(), WriteError>;
+    /// The value's parts, with their types and sizes. `None` if it can't be serialised.
+    fn record(&self, form: WrittenFor) -> Option<Node>;
+}
+
+impl<V: Serialize> Writable for V {
+    fn write(&self, check: &Check, into: &mut Written) -> Result<(), WriteError> {
+        write(check.codec, &check.whole(self), into)
+    }
+
+    fn record(&self, form: WrittenFor) -> Option<Node> {
+        key::record(self, form)
+    }
+}
+
 /// Encodes a value, and returns which parts of its type it has used.
-pub(crate) fn encode<V: Serialize>(
+pub(crate) fn encode(
     codec: CodecId,
-    value: &V,
+    value: &dyn Writable,
 ) -> Result<(Vec<u8>, Footprint), Refusal> {
     let mut written = Written {
         bytes: Some(Vec::new()),
@@ -72,22 +94,19 @@ pub(crate) fn encode<V: Serialize>(
 }
 
 /// Like [`encode`], but returns only the length and keeps no bytes.
-pub(crate) fn measure<V: Serialize>(
-    codec: CodecId,
-    value: &V,
-) -> Result<(usize, Footprint), Refusal> {
+pub(crate) fn measure(codec: CodecId, value: &dyn Writable) -> Result<(usize, Footprint), Refusal> {
     let mut written = Written::default();
     let footprint = write_checked(codec, value, &mut written)?;
     Ok((written.len, footprint))
 }
 
-fn write_checked<V: Serialize>(
+fn write_checked(
     codec: CodecId,
-    value: &V,
+    value: &dyn Writable,
     into: &mut Written,
 ) -> Result<Footprint, Refusal> {
     let check = Check::new(codec);
-    match write(codec, &check.whole(value), into) {
+    match value.write(&check, into) {
         Ok(()) => Ok(check.footprint()),
         Err(error) => Err(check.into_refusal(error)),
     }
@@ -95,17 +114,21 @@ fn write_checked<V: Serialize>(
 
 /// A hash of a value's contents, independent of the order of its maps and sets, and of its lists
 /// unless `is_ordered`; `None` if the value can't be encoded.
-pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V, is_ordered: bool) -> Option<u64> {
+pub(crate) fn digest(codec: CodecId, value: &dyn Writable, is_ordered: bool) -> Option<u64> {
     let check = Check::with_digest(codec, is_ordered);
-    write(codec, &check.whole(value), &mut Written::default()).ok()?;
+    value.write(&check, &mut Written::default()).ok()?;
     Some(check.digest())
 }
 
 /// The path where two values differ in what serde sees of them.
-pub(crate) fn difference<V: Serialize>(codec: CodecId, one: &V, other: &V) -> Option<String> {
-    let leaves = |value| {
+pub(crate) fn difference(
+    codec: CodecId,
+    one: &dyn Writable,
+    other: &dyn Writable,
+) -> Option<String> {
+    let leaves = |value: &dyn Writable| {
         let check = Check::with_leaves(codec);
-        write(codec, &check.whole(value), &mut Written::default()).ok()?;
+        value.write(&check, &mut Written::default()).ok()?;
         Some(check.into_leaves())
     };
     first_difference(&leaves(one)?, &leaves(other)?)
@@ -116,50 +139,6 @@ fn first_difference(one: &[(String, String)], other: &[(String, String)]) -> Opt
     let first = one.iter().find(|leaf| other.binary_search(leaf).is_err());
     let first = first.or_else(|| other.iter().find(|leaf| one.binary_search(leaf).is_err()));
     first.map(|(path, _)| path.clone())
-}
-
-/// Why bytes that were just encoded don't decode, and in which part.
-pub(crate) fn undecodable<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Refusal {
-    use serde_path_to_error::{Error, deserialize};
-
-    fn told<V, E: Display>(told: Result<V, Error<E>>) -> (String, String) {
-        match told {
-            Ok(_) => (String::new(), "bytes are left over".to_owned()),
-            Err(error) => (error.path().to_string(), error.inner().to_string()),
-        }
-    }
-    let (path, error) = match codec {
-        CodecId::Json => {
-            let mut reader = serde_json::Deserializer::from_slice(bytes);
-            told::<V, _>(deserialize(&mut reader))
-        }
-        #[cfg(feature = "msgpack")]
-        CodecId::MsgPack => {
-            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-            reader.set_max_depth(MAX_DEPTH);
-            told::<V, _>(deserialize(&mut reader))
-        }
-        #[cfg(feature = "postcard")]
-        CodecId::Postcard => {
-            let mut reader = postcard::Deserializer::from_bytes(bytes);
-            told::<V, _>(deserialize(&mut reader))
-        }
-        _ => (String::new(), "this codec is not built in".to_owned()),
-    };
-    let path = match path.as_str() {
-        // serde had read nothing yet, or a part that it buffers before it knows the type.
-        "." | "?" => String::new(),
-        _ => path,
-    };
-    let remedy = match codec {
-        CodecId::Postcard => {
-            "postcard can't read `flatten`, untagged and internally tagged enums, \
-             or values of any type; leave `codec` out"
-        }
-        _ => "store a type that serde reads back as it wrote it, nested fewer than 128 levels deep",
-    };
-    let reason = format!("can't be read back from {}: {error}", refusal::name(codec));
-    Refusal::new(path, reason, remedy)
 }
 
 /// How deeply a value may be nested, as in JSON. Malicious bytes with deeper nesting would exhaust
@@ -195,7 +174,7 @@ pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Optio
 }
 
 /// Why a serializer failed, before the place is known.
-enum WriteError {
+pub(crate) enum WriteError {
     Json(serde_json::Error),
     #[cfg(feature = "msgpack")]
     MsgPack(rmp_serde::encode::Error),
@@ -244,7 +223,7 @@ pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> 
 /// What a serializer has written: how many bytes, and the bytes if they are wanted. One type for
 /// both, so that each type of values is compiled with each codec once.
 #[derive(Default)]
-struct Written {
+pub(crate) struct Written {
     bytes: Option<Vec<u8>>,
     len: usize,
 }

@@ -9,185 +9,103 @@
 //! A `PartialEq` alone proves nothing: that of a row may compare its id and nothing else. So what
 //! serde writes of both values is compared as well, and what `Debug` shows.
 
-use std::fmt::Debug;
-
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::footprint::Footprint;
 use super::refusal::Refusal;
 use crate::key::text_hash;
-use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec_id::CodecId;
-
-/// How the values of a function are compared. The chain in [`shape`](crate::shape) finds it from
-/// the traits that the type implements.
-pub trait Compare<V> {
-    /// Whether both are equal; `None` if it can't be told.
-    fn equal(one: &V, other: &V) -> Option<bool>;
-    /// The text of the value's `Debug`.
-    fn text(value: &V) -> Option<String>;
-    /// The same, one field per line.
-    fn lines(value: &V) -> Option<String>;
-}
-
-/// Compares what serde writes: the type has neither `PartialEq` nor `Debug`.
-#[derive(Debug)]
-pub struct AsEncoded;
-/// Compares what serde writes and what `Debug` shows: the type has no `PartialEq`.
-#[derive(Debug)]
-pub struct AsText;
-/// Compares by `PartialEq`, and what serde writes: the type has no `Debug`.
-#[derive(Debug)]
-pub struct AsEqual;
-/// Compares by `PartialEq`, what serde writes, and what `Debug` shows.
-#[derive(Debug)]
-pub struct AsShown;
-
-impl<V> Compare<V> for AsEncoded {
-    fn equal(_: &V, _: &V) -> Option<bool> {
-        None
-    }
-    fn text(_: &V) -> Option<String> {
-        None
-    }
-    fn lines(_: &V) -> Option<String> {
-        None
-    }
-}
-
-impl<V: Debug> Compare<V> for AsText {
-    fn equal(_: &V, _: &V) -> Option<bool> {
-        None
-    }
-    fn text(value: &V) -> Option<String> {
-        Some(format!("{value:?}"))
-    }
-    fn lines(value: &V) -> Option<String> {
-        Some(format!("{value:#?}"))
-    }
-}
-
-impl<V: PartialEq> Compare<V> for AsEqual {
-    fn equal(one: &V, other: &V) -> Option<bool> {
-        Some(one == other)
-    }
-    fn text(_: &V) -> Option<String> {
-        None
-    }
-    fn lines(_: &V) -> Option<String> {
-        None
-    }
-}
-
-impl<V: PartialEq + Debug> Compare<V> for AsShown {
-    fn equal(one: &V, other: &V) -> Option<bool> {
-        Some(one == other)
-    }
-    fn text(value: &V) -> Option<String> {
-        Some(format!("{value:?}"))
-    }
-    fn lines(value: &V) -> Option<String> {
-        Some(format!("{value:#?}"))
-    }
-}
+use crate::protocol::packable::Packable;
 
 const CHANGED_REMEDY: &str = "`#[serde(skip)]`, an untagged enum or a `with` that rounds may be \
                               the cause; store a type that serde restores";
 
 /// Decodes the encoded `value` again, and compares.
-pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
-    codec: CodecId,
-    value: &V,
-    bytes: &Bytes,
-) -> Result<(), Refusal> {
-    let Some(back) = V::from_bytes(codec, bytes) else {
-        return Err(V::undecodable(codec, bytes));
+pub(crate) fn verify(codec: CodecId, value: &dyn Packable, bytes: &Bytes) -> Result<(), Refusal> {
+    let Some(back) = value.decoded(codec, bytes) else {
+        return Err(value.undecodable(codec, bytes));
     };
-    let is_equal = match C::equal(value, &back) {
+    let back = &*back;
+    let is_equal = match value.equal(back) {
         // A value that is not equal to itself, such as NaN, can't be compared by `==`.
-        Some(false) if C::equal(value, value) == Some(false) => true,
+        Some(false) if value.equal(value) == Some(false) => true,
         said => said.unwrap_or(true),
     };
-    if is_equal && is_the_same::<V, C>(codec, value, &back, bytes) {
+    if is_equal && is_the_same(codec, value, back, bytes) {
         return Ok(());
     }
-    let path = value.difference(codec, &back);
-    let path = path.or_else(|| differing_line(&C::lines(value)?, &C::lines(&back)?));
+    let path = difference(codec, value, back);
     let reason = "comes back as a different value";
-    Err(Refusal::new(
-        path.unwrap_or_default(),
-        reason,
-        CHANGED_REMEDY,
-    ))
+    Err(Refusal::new(path, reason, CHANGED_REMEDY))
 }
 
 /// Checks that a clone is the same value. A hit from memory is one, and a hit from Redis is not.
-pub(crate) fn verify_clone<V: Cacheable, C: Compare<V>>(
-    codec: CodecId,
-    value: &V,
-) -> Result<(), Refusal> {
-    let clone = value.clone();
-    let is_equal = C::equal(value, &clone) != Some(false) || C::equal(value, value) == Some(false);
-    let is_written_alike = || value.digest(codec) == clone.digest(codec);
+pub(crate) fn verify_clone(codec: CodecId, value: &dyn Packable) -> Result<(), Refusal> {
+    let clone = &*value.cloned();
+    let is_equal = value.equal(clone) != Some(false) || value.equal(value) == Some(false);
+    let digest = |value: &dyn Packable| value.contents().digest(codec);
+    let is_written_alike = || digest(value) == digest(clone);
     let is_shown_alike = || {
-        let texts = || Some((C::text(value)?, C::text(&clone)?));
+        let texts = || Some((value.text()?, clone.text()?));
         texts().is_none_or(|(one, other)| {
             // The text may be different each time, and so for each clone.
-            let again =
-                || C::text(&value.clone()).is_some_and(|it| text_hash(&it) == text_hash(&other));
+            let again = || {
+                let text = value.cloned().text();
+                text.is_some_and(|it| text_hash(&it) == text_hash(&other))
+            };
             text_hash(&one) == text_hash(&other) || !again()
         })
     };
     if is_equal && is_written_alike() && is_shown_alike() {
         return Ok(());
     }
-    let path = value.difference(codec, &clone);
-    let path = path.or_else(|| differing_line(&C::lines(value)?, &C::lines(&clone)?));
+    let path = difference(codec, value, clone);
     let reason = "has a `Clone` that makes a different value, and a hit from memory is a clone";
     let remedy = "let `Clone` copy the whole value";
-    Err(Refusal::new(path.unwrap_or_default(), reason, remedy))
+    Err(Refusal::new(path, reason, remedy))
+}
+
+/// The path at which two values differ, as far as it is seen.
+fn difference(codec: CodecId, one: &dyn Packable, other: &dyn Packable) -> String {
+    let path = one.contents().difference(codec, other.contents());
+    let shown = || differing_line(&one.lines()?, &other.lines()?);
+    path.or_else(shown).unwrap_or_default()
 }
 
 /// Whether two values are the same where a `PartialEq` of the type's own may not look: a row that
 /// is compared by its id, a text without its case.
-fn is_the_same<V: Cacheable, C: Compare<V>>(
-    codec: CodecId,
-    value: &V,
-    back: &V,
-    bytes: &Bytes,
-) -> bool {
+fn is_the_same(codec: CodecId, value: &dyn Packable, back: &dyn Packable, bytes: &Bytes) -> bool {
     let is_compared = || !crate::base::mutation::is_active("equality-trusted");
-    let is_asked = C::equal(value, back).is_none() || is_compared();
+    let is_asked = value.equal(back).is_none() || is_compared();
     !is_asked
-        || is_written_alike::<V, C>(codec, value, back, bytes)
-            && is_shown_alike::<V, C>(codec, value, back, bytes)
+        || is_written_alike(codec, value, back, bytes) && is_shown_alike(codec, value, back, bytes)
 }
 
 /// Whether serde writes both alike. Sets and maps are written in another order each time, and so
 /// are lists that are made of them.
-fn is_written_alike<V: Cacheable, C: Compare<V>>(
+fn is_written_alike(
     codec: CodecId,
-    value: &V,
-    back: &V,
+    value: &dyn Packable,
+    back: &dyn Packable,
     bytes: &Bytes,
 ) -> bool {
     let is_same = |(again, _): (Bytes, Footprint)| again == *bytes;
-    if back.to_bytes(codec).is_ok_and(is_same) {
+    if back.contents().to_bytes(codec).is_ok_and(is_same) {
         return true;
     }
-    if value.digest(codec) != back.digest(codec) {
+    if value.contents().digest(codec) != back.contents().digest(codec) {
         return false;
     }
     // `Debug` shows lists in their order.
-    if C::text(value).is_some() {
+    if value.text().is_some() {
         return true;
     }
-    let of_back = back.ordered_digest(codec);
-    value.ordered_digest(codec) == of_back
+    let of_back = back.contents().ordered_digest(codec);
+    value.contents().ordered_digest(codec) == of_back
         || (1..DECODED).any(|_| {
-            let again = V::from_bytes(codec, bytes).and_then(|back| back.ordered_digest(codec));
-            again != of_back
+            let back = value.decoded(codec, bytes);
+            back.and_then(|back| back.contents().ordered_digest(codec)) != of_back
         })
 }
 
@@ -196,21 +114,21 @@ const DECODED: usize = 16;
 
 /// Whether `Debug` shows the decoded value like `value`. It also shows fields that serde skips. If
 /// the text of a type is different each time, it proves nothing.
-fn is_shown_alike<V: Cacheable, C: Compare<V>>(
+fn is_shown_alike(
     codec: CodecId,
-    value: &V,
-    back: &V,
+    value: &dyn Packable,
+    back: &dyn Packable,
     bytes: &Bytes,
 ) -> bool {
-    let (Some(one), Some(other)) = (C::text(value), C::text(back)) else {
+    let (Some(one), Some(other)) = (value.text(), back.text()) else {
         return true;
     };
     if one == other || crate::base::mutation::is_active("texts-not-compared") {
         return true;
     }
     let decoded = || {
-        let back = V::from_bytes(codec, bytes)?;
-        let text = C::text(&back)?;
+        let back = value.decoded(codec, bytes)?;
+        let text = back.text()?;
         Some((back, text))
     };
     if text_hash(&one) != text_hash(&other) {
@@ -218,10 +136,10 @@ fn is_shown_alike<V: Cacheable, C: Compare<V>>(
         return again != Some(text_hash(&other));
     }
     // Nothing but an order differs. The sets and maps whose order is arbitrary may be hidden.
-    let of_back = back.hash_of_shown(&other);
-    value.hash_of_shown(&one) == of_back
+    let of_back = back.contents().hash_of_shown(&other);
+    value.contents().hash_of_shown(&one) == of_back
         || (1..DECODED).any(|_| {
-            let again = decoded().map(|(back, text)| back.hash_of_shown(&text));
+            let again = decoded().map(|(back, text)| back.contents().hash_of_shown(&text));
             again != Some(of_back)
         })
 }

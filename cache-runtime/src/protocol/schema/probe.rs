@@ -266,6 +266,18 @@ impl<'p> Probe<'p> {
         recurs
     }
 
+    /// The fields of a struct that are offered in this reading.
+    fn offered(self, fields: &'static [&'static str]) -> Vec<&'static str> {
+        self.note_names(fields);
+        let is_large = fields.len() > 2;
+        let is_offered = |field: &&&str| {
+            let path = self.at(field).path;
+            let plan = self.plan.borrow();
+            !(plan.is_skipped(path) || is_large && plan.is_aside(path))
+        };
+        fields.iter().filter(is_offered).copied().collect()
+    }
+
     /// A part of a list or map; `None` if it is not to be offered.
     fn part(self, name: &str) -> Option<Self> {
         let part = self.at(name);
@@ -497,21 +509,12 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     ) -> Result<V::Value, Stop> {
         self.note("struct")?;
         self.note(name)?;
-        self.note_names(fields);
-        let plan = self.plan;
-        let is_large = fields.len() > 2;
-        let is_offered = |field: &&&str| {
-            let path = self.at(field).path;
-            let plan = plan.borrow();
-            !(plan.is_skipped(path) || is_large && plan.is_aside(path))
-        };
-        let offered = fields.iter().filter(is_offered).copied().collect();
         let asked = RefCell::new(None);
-        let entries = Entries::new(self, offered).asked(&asked);
+        let entries = Entries::new(self, self.offered(fields)).asked(&asked);
         let read = visitor.visit_map(entries);
         if let (Err(Stop), Some(field)) = (&read, asked.take()) {
             // The name was refused before its value: it is an alias of a field already read.
-            plan.borrow_mut().refuse(self.at(field).path);
+            self.plan.borrow_mut().refuse(self.at(field).path);
         }
         read
     }

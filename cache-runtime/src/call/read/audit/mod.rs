@@ -27,6 +27,7 @@ use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::Compare;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::{Content, Header, split_list};
+use crate::protocol::packable::{Packable, Packed};
 use crate::store::{EntryRef, Found, Payload};
 use crate::telemetry::audit::{AuditAction, AuditFinding, Verdict};
 use crate::telemetry::events::EventKind;
@@ -61,7 +62,7 @@ pub(super) struct Difference {
     /// Whether it is what a body had returned for this entry before; `None` if none had.
     is_as_before: Option<bool>,
     /// Whether an entry of the store has this value.
-    has: fn(&Header, &Payload, &LoadResult, CodecId) -> bool,
+    has: EntryHas,
 }
 
 /// Compares a hit with the result of the body.
@@ -71,7 +72,10 @@ pub(super) fn compare<R: Returns<S>, S>(hit: Audited, call: &Call, returned: &R)
         Loaded::Absent => None,
         Loaded::Value(value) => Some(value),
     };
-    compared::<R::Value, R::Compare>(&hit, call, fresh, || load_result(returned))
+    let fresh = fresh.map(Packed::<_, R::Compare>::unshared);
+    let fresh = fresh.as_ref().map(|fresh| fresh as &dyn Packable);
+    let has = entry_has::<R::Value, R::Compare>;
+    compared(&hit, call, fresh, has, &|| load_result(returned))
 }
 
 /// Compares the hit of one id with the result of a batch's body.
@@ -88,34 +92,40 @@ pub(super) fn compare_one<R: Gathered<S>, S>(
     if fresh.is_some_and(Cacheable::is_error) {
         return Compared::Failed(hit.cached);
     }
-    compared::<R::Value, R::Compare>(&hit, call, fresh, || match fresh {
+    let share = || match fresh {
         Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
         None => Some(LoadResult::Absence),
-    })
+    };
+    let packed = fresh.map(Packed::<_, R::Compare>::unshared);
+    let packed = packed.as_ref().map(|fresh| fresh as &dyn Packable);
+    let has = entry_has::<R::Value, R::Compare>;
+    compared(&hit, call, packed, has, &share)
 }
 
 /// A type that panics can't be compared: its function has returned, and its caller is to get that.
-fn compared<V: Cacheable, C: Compare<V>>(
+fn compared(
     hit: &Audited,
     call: &Call,
-    fresh: Option<&V>,
-    share: impl FnOnce() -> Option<LoadResult>,
+    fresh: Option<&dyn Packable>,
+    has: EntryHas,
+    share: &dyn Fn() -> Option<LoadResult>,
 ) -> Compared {
     if crate::base::mutation::is_active("panics-of-types-spread") {
-        return compared_unguarded::<V, C>(hit, call, fresh, share);
+        return compared_unguarded(hit, call, fresh, has, share);
     }
-    let compare = || compared_unguarded::<V, C>(hit, call, fresh, share);
+    let compare = || compared_unguarded(hit, call, fresh, has, share);
     catch_unwind(AssertUnwindSafe(compare)).unwrap_or(Compared::Unknown)
 }
 
-fn compared_unguarded<V: Cacheable, C: Compare<V>>(
+fn compared_unguarded(
     hit: &Audited,
     call: &Call,
-    fresh: Option<&V>,
-    share: impl FnOnce() -> Option<LoadResult>,
+    fresh: Option<&dyn Packable>,
+    has: EntryHas,
+    share: &dyn Fn() -> Option<LoadResult>,
 ) -> Compared {
     let is_random = hit.draw.is_random;
-    let same = |one: &LoadResult| is_same::<V, C>(one, fresh, call.codec);
+    let same = |one: &LoadResult| is_same(one, fresh, call.codec);
     if same(&hit.cached) {
         return Compared::Same { is_random };
     }
@@ -126,28 +136,27 @@ fn compared_unguarded<V: Cacheable, C: Compare<V>>(
             fresh,
             is_random,
             is_as_before,
-            has: entry_has::<V, C>,
+            has,
         }),
         None => Compared::Unknown,
     }
 }
 
 /// `None` is an absence.
-fn is_same<V: Cacheable, C: Compare<V>>(
-    one: &LoadResult,
-    other: Option<&V>,
-    codec: CodecId,
-) -> bool {
+fn is_same(one: &LoadResult, other: Option<&dyn Packable>, codec: CodecId) -> bool {
     match (one, other) {
         (LoadResult::Absence, None) => true,
-        (LoadResult::Value(one), Some(other)) => one
-            .downcast_ref::<V>()
-            .is_some_and(|one| equal::<V, C>(one, other, codec)),
+        (LoadResult::Value(one), Some(other)) => other
+            .of_same_type(&**one)
+            .is_some_and(|one| equal(&*one, other, codec)),
         _ => false,
     }
 }
 
 /// Whether an entry of the store has this value.
+type EntryHas = fn(&Header, &Payload, &LoadResult, CodecId) -> bool;
+
+/// The same for values of one type.
 fn entry_has<V: Cacheable, C: Compare<V>>(
     header: &Header,
     payload: &Payload,
@@ -163,20 +172,21 @@ fn entry_has<V: Cacheable, C: Compare<V>>(
         payload => payload,
     };
     match header.content.plain() {
-        Content::Absence => is_same::<V, C>(fresh, None, codec),
+        Content::Absence => is_same(fresh, None, codec),
         _ => value_of::<V>(header.codec, payload).is_some_and(|stored| {
-            let compare = || is_same::<V, C>(fresh, Some(&stored), codec);
+            let stored = Packed::<V, C>::unshared(&stored);
+            let compare = || is_same(fresh, Some(&stored), codec);
             // A type that panics says nothing against the entry.
             catch_unwind(AssertUnwindSafe(compare)).unwrap_or(true)
         }),
     }
 }
 
-fn equal<V: Cacheable, C: Compare<V>>(one: &V, other: &V, codec: CodecId) -> bool {
+fn equal(one: &dyn Packable, other: &dyn Packable, codec: CodecId) -> bool {
     // A value that is not equal to itself, such as NaN, can't be compared with `==`.
-    match C::equal(one, other) {
+    match one.equal(other) {
         Some(true) => true,
-        _ => one.digest(codec) == other.digest(codec),
+        _ => one.contents().digest(codec) == other.contents().digest(codec),
     }
 }
 

@@ -27,7 +27,6 @@ use super::audit::audited_hit::Audited;
 use super::audit::{Compared, compare_one};
 use super::context::LoadContext;
 use super::dependencies::learnt::NamedLoad;
-use super::packable::Packed;
 use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::report::load_span;
@@ -47,6 +46,7 @@ use crate::coalesce::waits::{WaitDecision, WaitEdges};
 use crate::engine::Handle;
 use crate::key::KeyPart;
 use crate::protocol::cacheable::Cacheable;
+use crate::protocol::packable::Packed;
 use crate::registry::{Instance, Site};
 use crate::telemetry::function::Loading;
 
