@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use crate::over;
+use crate::runtimes::connect;
 use crate::shop::Shop;
 
 async fn is_hit<T>(call: impl Future<Output = T>) -> bool {
@@ -75,6 +76,27 @@ async fn reads_together_may_take_their_time_while_that_of_the_test_stands_still(
     let together = timeout(HOUR, join_all(reads)).await;
     let together = together.expect("no time passes");
     assert!(together.iter().all(|hit| *hit), "{together:?}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    cache.shutdown().await;
+}
+
+/// The runtime itself sends what is read together, over a connection of its own.
+#[tokio::test(start_paused = true)]
+async fn reads_over_an_own_connection_may_take_their_time_while_that_of_the_test_stands_still() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server).command_budget(Duration::from_secs(1))).await;
+    let shop = Shop::new(&cache);
+    shop.name(1).await;
+    connect(&shop, &server, 1).await;
+    let began = Instant::now();
+    for together in [1, 20] {
+        let answer = server.cli(&["CLIENT", "PAUSE", "200"]);
+        assert_eq!(answer.trim(), "OK");
+        let reads = join_all((0..together).map(|_| is_hit(shop.get(1))));
+        let hits = timeout(HOUR, reads).await.expect("no time passes");
+        assert!(hits.iter().all(|hit| *hit), "{hits:?}");
+    }
     assert_eq!(began.elapsed(), Duration::ZERO);
     cache.shutdown().await;
 }

@@ -131,6 +131,7 @@ impl RedisStore {
             set_aside: Arc::default(),
             budget: config.command_budget,
             application: driving_runtime(),
+            background: background.clone(),
             is_node: false,
             latest: Arc::default(),
             epoch: Arc::default(),

@@ -19,5 +19,5 @@ mod reads {
     #[allow(dead_code, reason = "not all of it is tested here")]
     pub(crate) mod read_path;
 
-    pub(super) use super::stand_ins::{self as mget, self as stored};
+    pub(super) use super::stand_ins::{self as mget, self as read_driver, self as stored};
 }

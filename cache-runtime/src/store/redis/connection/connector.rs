@@ -12,7 +12,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::super::failover::confirmation::Asked;
 use super::super::failover::sentinel::{SentinelAnswer, Sentinels};
-use super::super::reads::read_sockets::ReadSockets;
+use super::super::reads::read_sockets::{ReadServer, ReadSockets};
 use super::super::scripts::{self, ScriptMode};
 use super::super::tracking::Tracking;
 use super::dial::{Identity, dial, identify};
@@ -237,7 +237,18 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         None => {}
     }
     let read_sockets = match state.tracker.is_none() && !settings.is_node {
-        true => ReadSockets::to(config, address, server, round_trip, is_resp3),
+        true => {
+            let server = ReadServer {
+                config: config.clone(),
+                address,
+                identity: server,
+                round_trip,
+                budget: settings.budget,
+                home: Handle::current(),
+                background: settings.background.clone(),
+            };
+            ReadSockets::to(server, is_resp3)
+        }
         false => ReadSockets::default(),
     };
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);

@@ -4,11 +4,9 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::super::reads::batcher::{WORKERS, Worker};
-use super::super::reads::read_driver;
 use super::Connection;
 use super::breaker::End;
 use super::connection_watchers::{keep_time, watch_address, watch_health, watch_sentinels};
@@ -144,7 +142,6 @@ async fn keep(
     past: &mut Past,
 ) -> (End, String) {
     let connection = Arc::new(connection);
-    read_driver::allow(&connection, settings.budget, Handle::current());
     let _ends = EndOnDrop(Arc::clone(&connection));
     for number in 0..WORKERS {
         let way = connection.round_trip;

@@ -27,6 +27,8 @@ pub(crate) struct SupervisorSettings {
     /// that it drives answers without waking another thread. When that runtime ends, the cache's
     /// own drives the next connection.
     pub(crate) application: Option<Handle>,
+    /// The cache's own runtime, whose thread no caller blocks.
+    pub(crate) background: Handle,
     /// Whether the server is a node of a cluster, whose messages are logged by other code.
     pub(crate) is_node: bool,
     /// The latest failover that Sentinels have told of.

@@ -1,10 +1,13 @@
 //! Sends the batches of a connection that only reads, and answers them.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use super::super::connection::Connection;
 use super::super::sent::Sent;
@@ -12,44 +15,124 @@ use super::batcher::{
     BatchKeys, BatchLookups, BatchOutcome, BatchPlan, BatchReply, Batcher, at_once, others_first,
 };
 use super::read_socket::ReadSocket;
-use super::read_sockets::MainConnection;
+use super::read_sockets::{ReadServer, State};
 use super::replies::Reply;
 use super::stored::Values as _;
+use crate::base::clock;
 use crate::base::error::Error;
-use crate::base::unserved::copied;
+use crate::base::paused::PauseGuard;
 use crate::store::LookupReply;
 
-/// Lets runtimes open connections beside this one. `background` is a runtime that no caller blocks.
-pub(crate) fn allow(connection: &Arc<Connection>, budget: Duration, background: Handle) {
-    let main = Arc::downgrade(connection);
-    let counted = Weak::clone(&main);
-    connection.read_sockets.allow(MainConnection {
-        drive: Box::new(move |socket, batcher, round_trip| {
-            let main = Weak::clone(&main);
-            let driver = ReadDriver {
-                socket,
-                batcher,
-                main,
-                budget,
-                last: 1,
-                checked: (None, 0),
-                free: (0..at_once(round_trip)).collect(),
-                in_flight: VecDeque::new(),
-            };
-            Box::pin(driver.run())
-        }),
-        unanswered: Box::new(move || {
-            if let Some(main) = counted.upgrade() {
-                main.state.unanswered(budget);
-            }
-        }),
-        budget,
-        background,
-    });
-}
+/// How long connecting may take. No caller waits for it.
+const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 
 /// So often a batch asks for some of its keys again.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens a connection for the reads of this runtime, after so many in a row that could not be made,
+/// and sends what is queued. The task ends with the runtime at the latest.
+pub(super) fn connect(
+    main: &Arc<Connection>,
+    runtime: &Handle,
+    server: &Arc<ReadServer>,
+    failures: u32,
+) {
+    let attempt = Attempt {
+        main: Arc::downgrade(main),
+        runtime: runtime.id(),
+        batcher: Arc::default(),
+        next: None,
+    };
+    let kept = main.read_sockets.until_dropped();
+    runtime.spawn(attempt.run(Arc::clone(server), failures, kept));
+}
+
+/// The task of a connection. However it ends, its reads are repeated over the main connection.
+struct Attempt {
+    main: Weak<Connection>,
+    runtime: Id,
+    batcher: Arc<Batcher>,
+    /// What becomes of the runtime afterwards; `None` if the runtime ends.
+    next: Option<State>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Tokio panics if the runtime was built without its driver for sockets.
+            self.next = Some(State::Unable);
+        }
+        if let Some(main) = self.main.upgrade() {
+            main.read_sockets.ended(self.runtime, self.next.take());
+        }
+        // Callers that still find it are told to read elsewhere.
+        self.batcher.give_back();
+    }
+}
+
+impl Attempt {
+    async fn run(mut self, server: Arc<ReadServer>, failures: u32, mut kept: watch::Receiver<()>) {
+        let opening = ReadSocket::open(&server.config, server.address, server.identity);
+        let opened = crate::base::time::timeout(CONNECT_BUDGET, opening).await;
+        let Ok(Ok(socket)) = opened else {
+            self.next = Some(State::after_failures(failures));
+            return;
+        };
+        let overdue = Arc::new(Notify::new());
+        // Aborted when it is dropped.
+        let mut watching = JoinSet::new();
+        let watch = watch_reads(
+            Weak::clone(&self.main),
+            Arc::clone(&server),
+            Arc::clone(&self.batcher),
+            Arc::clone(&overdue),
+        );
+        watching.spawn_on(watch, &server.background);
+        if let Some(main) = self.main.upgrade() {
+            main.read_sockets.connected(self.runtime, &self.batcher);
+        }
+        let driver = ReadDriver {
+            socket,
+            batcher: Arc::clone(&self.batcher),
+            main: Weak::clone(&self.main),
+            budget: server.budget,
+            holds_time: !server.is_shared()
+                && !crate::base::mutation::is_active("batched-reads-hold-no-time"),
+            last: 1,
+            checked: (None, 0),
+            free: (0..at_once(server.round_trip)).collect(),
+            in_flight: VecDeque::new(),
+        };
+        tokio::select! {
+            biased;
+            _ = kept.changed() => {}
+            () = overdue.notified() => {}
+            () = driver.run() => {}
+        }
+        self.next = Some(State::AFTER_LOSS);
+    }
+}
+
+/// Ensures that no read waits longer than the budget, and notifies of batches without an answer.
+///
+/// If only the callers of one runtime use the connection, that runtime may be what is late: its
+/// thread is blocked. Then the server does not count as silent, which the main connection finds
+/// out.
+async fn watch_reads(
+    main: Weak<Connection>,
+    server: Arc<ReadServer>,
+    batcher: Arc<Batcher>,
+    overdue: Arc<Notify>,
+) -> Infallible {
+    let counts = server.is_shared() || crate::base::mutation::is_active("blocked-runtimes-count");
+    let is_overdue = || {
+        if let Some(main) = main.upgrade().filter(|_| counts) {
+            main.state.unanswered(server.budget);
+        }
+        overdue.notify_one();
+    };
+    batcher.watch(server.budget, is_overdue).await
+}
 
 /// Sends what is queued, until the socket can't be used any more.
 struct ReadDriver {
@@ -58,6 +141,10 @@ struct ReadDriver {
     /// The connection that watches whether the server may be read.
     main: Weak<Connection>,
     budget: Duration,
+    /// Whether paused time has to stand still while a batch is in flight. A runtime whose connection
+    /// is shared has several threads, and can't pause its time; callers of other runtimes hold theirs
+    /// themselves.
+    holds_time: bool,
     /// The number of reads in the last batch.
     last: usize,
     /// When a batch last asked for keys again, and for how many.
@@ -75,6 +162,7 @@ struct SentBatch {
     /// How many keys were asked for again.
     again: usize,
     sent: Sent,
+    _held: Option<PauseGuard>,
 }
 
 /// The socket can't be used any more. Its reads are repeated over the main connection.
@@ -120,12 +208,12 @@ impl ReadDriver {
             }
             exchanged = self.socket.exchange() => exchanged.map_err(|_| Unusable)?,
         }
-        while let Some(reply) = self.socket.next_reply().map_err(|_| Unusable)? {
+        while let Some(reply) = self.socket.replies.next().map_err(|_| Unusable)? {
             let mut batch = self.in_flight.pop_front().ok_or(Unusable)?;
             let main = self.main.upgrade().filter(|main| main.is_usable());
             let main = main.ok_or(Unusable)?;
-            let answer = batch.answer(&main, reply)?;
-            self.serve(&main, batch.slot, answer).await?;
+            let answer = batch.read(&main, reply)?;
+            self.answer(&main, batch.slot, answer).await?;
             self.batcher.retire();
             self.free.push(batch.slot);
         }
@@ -135,7 +223,7 @@ impl ReadDriver {
     /// Sends all that is queued.
     fn send_queued(&mut self) -> Result<(), Unusable> {
         while let Some(slot) = self.free.last().copied() {
-            let Some(plan) = self.batcher.take(slot).ok_or(Unusable)? else {
+            let Some((plan, at)) = self.batcher.take(slot).ok_or(Unusable)? else {
                 break;
             };
             if self.batcher.is_abandoned(slot) {
@@ -143,11 +231,13 @@ impl ReadDriver {
                 self.batcher.retire();
                 continue;
             }
+            let budget = self.budget;
+            let sent = Sent { at, budget };
+            let held = self.holds_time.then(|| sent.held(clock::now())).flatten();
             self.free.pop();
             self.last = plan.len();
             let batch_keys = plan.batch_keys();
-            let sent = Sent::now(self.budget);
-            let again = self.keys_again(sent.at).min(batch_keys.len());
+            let again = self.keys_again(at).min(batch_keys.len());
             let keys = plan.keys_of(&batch_keys);
             let asked = keys.clone().chain(keys.take(again));
             self.socket.mget(batch_keys.len() + again, asked);
@@ -157,6 +247,7 @@ impl ReadDriver {
                 batch_keys,
                 again,
                 sent,
+                _held: held,
             });
         }
         self.socket.send().map_err(|_| Unusable)
@@ -183,35 +274,33 @@ impl ReadDriver {
 
     /// Answers the requests of a batch. Those that are left in its slot are repeated when the socket
     /// is given up.
-    async fn serve(
+    async fn answer(
         &mut self,
         main: &Connection,
         slot: usize,
         answer: Answer,
     ) -> Result<(), Unusable> {
-        let (outcome, mut lookups) = match answer {
-            Answer::Read { outcome, lookups } => (outcome, lookups),
+        match answer {
+            Answer::Read {
+                outcome,
+                mut lookups,
+            } => {
+                main.state.failures.answered();
+                if self.batcher.serve_first_half(slot, &mut lookups) {
+                    others_first().await;
+                    self.send_queued()?;
+                }
+                let rest = self.batcher.complete(slot, &outcome);
+                rest.serve(lookups.into_iter());
+            }
             Answer::Unread(error) => {
                 let waiters = self.batcher.complete(slot, &BatchOutcome::Empty);
-                for request in waiters.requests {
-                    let _ = request.answer.send(Err(copied(&error)));
-                }
-                return Ok(());
+                waiters.fail(&error);
             }
             Answer::Refused => {
                 self.batcher.complete(slot, &BatchOutcome::Empty).repeat();
-                return Ok(());
             }
-        };
-        main.state.failures.answered();
-        let first = self.batcher.first_half(slot);
-        if !first.requests.is_empty() {
-            first.serve(lookups.iter_mut().map(Option::take));
-            others_first().await;
-            self.send_queued()?;
         }
-        let rest = self.batcher.complete(slot, &outcome);
-        rest.serve(lookups.into_iter());
         Ok(())
     }
 }
@@ -229,7 +318,7 @@ enum Answer {
 }
 
 impl SentBatch {
-    fn answer(&mut self, main: &Connection, reply: Reply<'_>) -> Result<Answer, Unusable> {
+    fn read(&mut self, main: &Connection, reply: Reply<'_>) -> Result<Answer, Unusable> {
         let strings = match reply {
             Reply::Strings(strings) if strings.len() == self.batch_keys.len() + self.again => {
                 strings

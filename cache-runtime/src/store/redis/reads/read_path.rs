@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::super::connection::Connection;
 use super::batcher::{Batcher, LookResult};
+use super::read_driver;
 use crate::base::clock;
 use crate::base::sync::atomic::Ordering;
 use crate::store::EntryRef;
@@ -63,14 +64,18 @@ pub(crate) fn read_path(connection: &Arc<Connection>, entry_ref: &EntryRef) -> R
     if connection.set_aside().concerns(entry_ref) {
         return ReadPath::Direct(DirectRead::on(connection));
     }
-    let batched = connection
-        .read_sockets
-        .using(|batcher| join(batcher, entry_ref, true));
+    let is_apart = connection.is_driven_apart();
+    let batched = connection.read_sockets.using(
+        // If the cache's own thread drives the main connection, the task that sends is of the
+        // caller's runtime, and holds its time.
+        |batcher| join(batcher, entry_ref, !is_apart),
+        |runtime, server, failures| read_driver::connect(connection, runtime, server, failures),
+    );
     let batched = batched.or_else(|| {
         let batcher = connection.batcher();
         let is_batched = !batcher.is_quiet();
         is_batched
-            .then(|| join(batcher, entry_ref, connection.is_driven_apart()))
+            .then(|| join(batcher, entry_ref, is_apart))
             .flatten()
     });
     match batched {
@@ -79,7 +84,8 @@ pub(crate) fn read_path(connection: &Arc<Connection>, entry_ref: &EntryRef) -> R
     }
 }
 
-/// Queues a read; `None` if the batcher's connection was closed.
+/// Queues a read; `None` if the batcher's connection was closed. If another runtime may send it, the
+/// caller's time is read as well.
 fn join(batcher: &Batcher, entry_ref: &EntryRef, is_apart: bool) -> Option<BatchedRead> {
     let since = clock::system();
     let is_apart = is_apart && !crate::base::mutation::is_active("batched-reads-hold-no-time");

@@ -27,7 +27,7 @@ pub(crate) struct ReadSocket {
     stream: TcpStream,
     /// What is to be sent.
     unsent: Vec<u8>,
-    replies: Replies,
+    pub(super) replies: Replies,
 }
 
 impl ReadSocket {
@@ -67,7 +67,7 @@ impl ReadSocket {
         command.write_packed_command(&mut self.unsent);
         loop {
             self.exchange().await.map_err(lost)?;
-            match self.next_reply().map_err(malformed)? {
+            match self.replies.next().map_err(malformed)? {
                 Some(Reply::Single(value)) => return Ok(value),
                 Some(Reply::Refused(error)) => return Err(Error::unavailable(error)),
                 Some(Reply::Strings(_)) => return Err(malformed(Malformed)),
@@ -130,11 +130,6 @@ impl ReadSocket {
             ready = writes.writable(), if has_unsent => ready?,
         }
         self.send()
-    }
-
-    /// The next reply that has arrived.
-    pub(super) fn next_reply(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
-        self.replies.next()
     }
 }
 

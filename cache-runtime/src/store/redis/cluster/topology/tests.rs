@@ -1,5 +1,7 @@
 use std::sync::atomic::Ordering;
 
+use tokio::runtime::Handle;
+
 use super::super::super::slots::slot_of;
 use super::super::super::switches::SwitchList;
 use super::*;
@@ -21,6 +23,7 @@ fn topology() -> Topology {
         set_aside: Arc::default(),
         budget: config.command_budget,
         application: None,
+        background: Handle::current(),
         is_node: false,
         latest: Arc::default(),
         epoch: Arc::default(),

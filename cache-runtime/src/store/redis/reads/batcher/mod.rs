@@ -34,6 +34,7 @@ use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, Notify, time};
+use crate::base::unserved::copied;
 use crate::store::{EntryRef, LookupReply};
 
 /// The number of batches in flight: while one is answered, the server reads the next. If the round
@@ -194,8 +195,15 @@ impl Waiters {
         }
     }
 
+    /// The reads could not be made.
+    pub(crate) fn fail(self, error: &Error) {
+        for request in self.requests {
+            let _ = request.answer.send(Err(copied(error)));
+        }
+    }
+
     /// Whether no request is left.
-    pub(crate) fn is_abandoned(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         self.requests
             .iter()
             .all(|request| request.answer.is_closed())
@@ -253,7 +261,7 @@ impl Batcher {
             && self.alone.load(Ordering::Relaxed) < self.width.load(Ordering::Relaxed)
     }
 
-    /// `None` if the connection was closed.
+    /// Queues a read that began then; `None` if the connection was closed.
     pub(crate) fn join(
         &self,
         entry_ref: &EntryRef,
@@ -265,42 +273,35 @@ impl Batcher {
             false => since,
         };
         let request = Request { answer, since };
-        if self.enqueue(entry_ref, request)? {
-            self.queued.notify_one();
-            if !self.is_watched.swap(true, Ordering::SeqCst) {
-                self.arrived.notify_one();
+        {
+            let mut queue = self.queue.lock();
+            if queue.is_over {
+                return None;
             }
+            if crate::base::mutation::is_active("joined-a-read-that-has-left") {
+                let mut sent = self.sent.iter().map(|sent_batch| sent_batch.lock());
+                if let Some(mut left) = sent.find(|sent_batch| sent_batch.sent.is_some()) {
+                    left.waiters.requests.push_back(request);
+                    return Some(receiver);
+                }
+            }
+            let usual = queue.usual;
+            let last = queue.batches.back_mut();
+            if let Some(batch) = last.filter(|batch| !batch.is_full(usual)) {
+                batch.add(entry_ref, request);
+                return Some(receiver);
+            }
+            let mut batch = PendingBatch::with_room_for(queue.last);
+            batch.add(entry_ref, request);
+            queue.batches.push_back(batch);
+            self.together.fetch_add(1, Ordering::SeqCst);
+        }
+        // The first request of a batch wakes those that send and watch it.
+        self.queued.notify_one();
+        if !self.is_watched.swap(true, Ordering::SeqCst) {
+            self.arrived.notify_one();
         }
         Some(receiver)
-    }
-
-    /// Returns whether the request is the first of its batch.
-    fn enqueue(&self, entry_ref: &EntryRef, request: Request) -> Option<bool> {
-        let mut queue = self.queue.lock();
-        if queue.is_over {
-            return None;
-        }
-        if crate::base::mutation::is_active("joined-a-read-that-has-left") {
-            let mut sent = self.sent.iter().map(|sent_batch| sent_batch.lock());
-            if let Some(mut left) = sent.find(|sent_batch| sent_batch.sent.is_some()) {
-                left.waiters.requests.push_back(request);
-                return Some(false);
-            }
-        }
-        let usual = queue.usual;
-        let last = queue.batches.back_mut();
-        let open = last.filter(|batch| !batch.is_full(usual));
-        let is_first = open.is_none();
-        match open {
-            Some(batch) => batch.add(entry_ref, request),
-            None => {
-                let mut batch = PendingBatch::with_room_for(queue.last);
-                batch.add(entry_ref, request);
-                queue.batches.push_back(batch);
-                self.together.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        Some(is_first)
     }
 
     /// The plan of the next batch, whose requests now wait in this slot; `None` if the connection
@@ -309,7 +310,7 @@ impl Batcher {
         loop {
             // Created first, so that a notification after the check of the queue is not lost.
             let queued = self.queued.notified();
-            if let Some(plan) = self.take(slot)? {
+            if let Some((plan, _)) = self.take(slot)? {
                 return Some(plan);
             }
             queued.await;
@@ -319,9 +320,9 @@ impl Batcher {
         }
     }
 
-    /// The plan of the next batch, if one is queued; its requests now wait in this slot. `None` if
-    /// the connection is closed.
-    pub(crate) fn take(&self, slot: usize) -> Option<Option<BatchPlan>> {
+    /// The plan of the next batch, if one is queued, and the system's time; its requests now wait in
+    /// this slot. `None` if the connection is closed.
+    pub(crate) fn take(&self, slot: usize) -> Option<Option<(BatchPlan, Instant)>> {
         let mut queue = self.queue.lock();
         if queue.is_over {
             return None;
@@ -331,14 +332,15 @@ impl Batcher {
         };
         queue.last = plan.size();
         queue.taken += 1;
+        let now = clock::system();
         // Under the queue's lock, so that anyone who looks for the requests finds them in one of
         // the two places.
         *self.sent.get(slot)?.lock() = SentBatch {
             waiters,
-            sent: Some(clock::system()),
+            sent: Some(now),
             overdue: 0,
         };
-        Some(Some(plan))
+        Some(Some((plan, now)))
     }
 
     /// Returns once a batch was queued. One that was queued before counts as well, if nobody has
@@ -376,28 +378,37 @@ impl Batcher {
         })
     }
 
-    /// The requests of an answered batch that are answered first. Once what they read next is sent,
-    /// the others are answered, which wait in the slot until then.
+    /// Answers the first half of an answered batch, from the results of all its reads; returns
+    /// whether the batch is answered in halves. Once what this half reads next is sent, the others
+    /// are to be answered, which wait in the slot until then.
     ///
     /// Callers that are answered together read again together. If no other batch is in flight, they
     /// would be in one batch, and client and server would work in turn: each would wait for the
     /// other. In two halves, the server reads for one half while the client works for the other.
-    pub(crate) fn first_half(&self, slot: usize) -> Waiters {
+    pub(crate) fn serve_first_half(
+        &self,
+        slot: usize,
+        lookups: &mut [Option<Box<LookupReply>>],
+    ) -> bool {
         let is_only = self.together.load(Ordering::Relaxed) <= 1;
         let Some(sent_batch) = self.sent.get(slot).filter(|_| is_only) else {
-            return Waiters::default();
+            return false;
         };
-        let waiters = &mut sent_batch.lock().waiters;
-        let reads = waiters.requests.len();
-        if reads < FEWEST_HALVED {
-            return Waiters::default();
-        }
-        let (gone, half) = (waiters.gone, reads.div_ceil(2));
-        waiters.gone += half;
-        Waiters {
-            requests: waiters.requests.drain(..half).collect(),
-            gone,
-        }
+        let first = {
+            let waiters = &mut sent_batch.lock().waiters;
+            let reads = waiters.requests.len();
+            if reads < FEWEST_HALVED {
+                return false;
+            }
+            let (gone, half) = (waiters.gone, reads.div_ceil(2));
+            waiters.gone += half;
+            Waiters {
+                requests: waiters.requests.drain(..half).collect(),
+                gone,
+            }
+        };
+        first.serve(lookups.iter_mut().map(Option::take));
+        true
     }
 
     /// Lets the ready tasks run, until a batch was sent or no read is queued.

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::worker::{at_once, drive, outcome_after, serve, slots};
+use super::worker::{at_once, drive, outcome_after, slots};
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::base::unserved::Unserved;
@@ -40,7 +40,8 @@ fn join_at(batcher: &Batcher, key: &str, since: Instant) -> Waiting {
 }
 
 fn leave(batcher: &Batcher) -> BatchPlan {
-    batcher.take(0).expect("not over").expect("somebody waits")
+    let (plan, _) = batcher.take(0).expect("not over").expect("somebody waits");
+    plan
 }
 
 /// Enough small values for it to be known that they are.
@@ -59,7 +60,7 @@ fn parts(batcher: &Batcher, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<B
         .map(|n| batcher.join(&entry_ref(&format!("users:{n}"), &deps(n)), clock::system()))
         .collect();
     let mut routes = Vec::new();
-    while let Some(plan) = batcher.take(0).expect("not over") {
+    while let Some((plan, _)) = batcher.take(0).expect("not over") {
         batcher.complete(0, &BatchOutcome::Empty);
         routes.push(plan);
     }
@@ -199,28 +200,32 @@ fn a_batch_that_is_answered_and_not_served_makes_no_batch_smaller() {
     }
 }
 
+/// The results of so many reads: all have to be repeated alone.
+fn nothing(reads: usize) -> Vec<Option<Box<LookupReply>>> {
+    (0..reads).map(|_| None).collect()
+}
+
 #[test]
 fn a_batch_is_answered_in_halves_while_there_is_no_other() {
     let batcher = Batcher::default();
     let halves = |reads: usize| {
-        let _waiting: Vec<_> = (0..reads).map(|_| join(&batcher, "users:1")).collect();
+        let mut waiting: Vec<_> = (0..reads).map(|_| join(&batcher, "users:1")).collect();
         leave(&batcher);
-        let first = batcher.first_half(0);
-        let second = batcher.complete(0, &BatchOutcome::Empty);
+        let is_halved = batcher.serve_first_half(0, &mut nothing(reads));
+        let answered = waiting.iter_mut().filter_map(|it| it.try_recv().ok());
+        let answered = answered.count();
+        let rest = batcher.complete(0, &BatchOutcome::Empty);
         batcher.retire();
-        let len = |waiters: &Waiters| (waiters.gone, waiters.requests.len());
-        (len(&first), len(&second))
+        (is_halved, answered, rest.gone, rest.requests.len())
     };
-    assert_eq!(halves(5), ((0, 3), (3, 2)));
-    assert_eq!(halves(3), ((0, 0), (0, 3)), "too small");
+    assert_eq!(halves(5), (true, 3, 3, 2));
+    assert_eq!(halves(3), (false, 0, 0, 3), "too small");
 
     let _waiting: Vec<_> = (0..5).map(|_| join(&batcher, "users:1")).collect();
     leave(&batcher);
     let _next = join(&batcher, "users:2");
-    assert!(
-        batcher.first_half(0).requests.is_empty(),
-        "another is queued"
-    );
+    let is_halved = batcher.serve_first_half(0, &mut nothing(5));
+    assert!(!is_halved, "another is queued");
 }
 
 #[tokio::test]
@@ -233,10 +238,14 @@ async fn on_one_thread_the_halves_of_a_batch_stay_apart() {
         tokio::spawn(async move {
             let send = async |slot, plan: BatchPlan| {
                 sizes.lock().push(plan.len());
-                let lookups = (0..plan.len()).map(|_| None).collect();
+                let mut lookups = nothing(plan.len());
                 // The server answers at once.
                 tokio::task::yield_now().await;
-                serve(&batcher, slot, &BatchOutcome::Empty, lookups).await;
+                if batcher.serve_first_half(slot, &mut lookups) {
+                    batcher.others_send().await;
+                }
+                let rest = batcher.complete(slot, &BatchOutcome::Empty);
+                rest.serve(lookups.into_iter());
             };
             let slots = slots(number, Duration::from_micros(30));
             drive(&batcher, slots, send).await;
@@ -268,16 +277,11 @@ fn the_second_half_of_a_batch_waits_no_longer_than_any_read() {
     let batcher = Batcher::default();
     let mut waiting: Vec<_> = (0..6).map(|_| join(&batcher, "users:1")).collect();
     leave(&batcher);
-    let first = batcher.first_half(0);
+    assert!(batcher.serve_first_half(0, &mut nothing(6)));
     batcher.give_up(Instant::now());
     let mut states = waiting.iter_mut().map(|it| it.try_recv().err());
-    let (empty, closed) = (Some(TryRecvError::Empty), Some(TryRecvError::Closed));
-    assert!(
-        states.by_ref().take(3).all(|it| it == empty),
-        "about to be answered"
-    );
-    assert!(states.all(|it| it == closed));
-    drop(first);
+    assert!(states.by_ref().take(3).all(|it| it.is_none()), "answered");
+    assert!(states.all(|it| it == Some(TryRecvError::Closed)));
     assert!(
         batcher
             .complete(0, &BatchOutcome::Empty)
@@ -291,10 +295,11 @@ fn the_second_half_of_a_batch_is_repeated_if_its_connection_is_given_up() {
     let batcher = Batcher::default();
     let mut waiting: Vec<_> = (0..4).map(|_| join(&batcher, "users:1")).collect();
     leave(&batcher);
-    let first = batcher.first_half(0);
+    assert!(batcher.serve_first_half(0, &mut nothing(4)));
+    let (first, second) = waiting.split_at_mut(2);
+    let mut is_told = |it: &mut Waiting| matches!(it.try_recv(), Ok(Ok(None)));
+    assert!(first.iter_mut().all(&mut is_told), "answered");
+    assert!(!second.iter_mut().any(&mut is_told));
     batcher.give_back();
-    let answers = waiting.iter_mut().map(|it| it.try_recv());
-    let repeated = answers.filter(|it| matches!(it, Ok(Ok(None)))).count();
-    assert_eq!(repeated, 2);
-    drop(first);
+    assert!(second.iter_mut().all(is_told), "repeated");
 }

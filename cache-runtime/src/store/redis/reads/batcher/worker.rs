@@ -13,8 +13,7 @@ use super::plan::BatchPlan;
 use super::reply::{BatchLookups, BatchReply};
 use super::{BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, others_first};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::unserved::{Unserved, copied};
-use crate::store::LookupReply;
+use crate::base::unserved::Unserved;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::errors::is_forbidden;
 
@@ -127,16 +126,21 @@ async fn send_batch(
     }
     match ask(connection, budget, &plan).await {
         Ok(BatchLookups {
-            outcome, lookups, ..
-        }) => serve(batcher, slot, &outcome, lookups).await,
+            outcome,
+            mut lookups,
+            ..
+        }) => {
+            if batcher.serve_first_half(slot, &mut lookups) {
+                batcher.others_send().await;
+            }
+            batcher.complete(slot, &outcome).serve(lookups.into_iter());
+        }
         Err(error) => {
             let waiters = batcher.complete(slot, &outcome_after(&error, plan.len()));
             // One key caused the error, and perhaps not this read's.
-            if is_forbidden(&error) {
-                return waiters.repeat();
-            }
-            for request in waiters.requests {
-                let _ = request.answer.send(Err(copied(&error)));
+            match is_forbidden(&error) {
+                true => waiters.repeat(),
+                false => waiters.fail(&error),
             }
         }
     }
@@ -156,20 +160,4 @@ async fn ask<'p>(
         connection.check_sync(key, budget).await?;
     }
     Ok(answer)
-}
-
-/// Answers the requests of a batch, in halves if it is the only one.
-pub(super) async fn serve(
-    batcher: &Batcher,
-    slot: usize,
-    outcome: &BatchOutcome,
-    mut lookups: Vec<Option<Box<LookupReply>>>,
-) {
-    let first = batcher.first_half(slot);
-    if !first.requests.is_empty() {
-        first.serve(lookups.iter_mut().map(Option::take));
-        batcher.others_send().await;
-    }
-    let rest = batcher.complete(slot, outcome);
-    rest.serve(lookups.into_iter());
 }
