@@ -137,50 +137,52 @@ impl Replies {
     /// # Errors
     /// If the peer does not send what a Redis sends. Nothing behind it can be told apart.
     pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
-        if self.awaited.is_none() {
+        loop {
+            if self.awaited == Some(self.elements.len()) {
+                self.awaited = None;
+                let bytes = self.start..self.start + self.split;
+                self.take();
+                return Ok(Some(Reply::Strings(Strings {
+                    bytes: self.bytes.get(bytes).unwrap_or_default(),
+                    elements: &self.elements,
+                })));
+            }
             let Some(part) = self.part()? else {
                 return Ok(None);
             };
-            let single = match part {
-                Part::Line(value) => Reply::Single(value),
-                Part::Element(Element::Nothing) => Reply::Single(Value::Nil),
-                Part::Element(Element::Copied(string)) => {
-                    Reply::Single(Value::BulkString(string.to_vec()))
+            let single = match (part, self.awaited) {
+                (Part::Element(element), Some(_)) => {
+                    self.elements.push(element);
+                    continue;
                 }
-                Part::Element(Element::String(place)) => {
-                    let string = self.bytes.get(self.start..).and_then(|it| it.get(place));
-                    Reply::Single(Value::BulkString(string.unwrap_or_default().to_vec()))
-                }
-                Part::Error(error) => Reply::Refused(error),
-                Part::Element(Element::Oversized) => return Err(Malformed),
-                Part::Array(len) => {
+                (Part::Array(len), None) => {
                     self.elements.clear();
                     self.awaited = Some(len);
-                    return self.array();
+                    continue;
+                }
+                (Part::Line(value), None) => Reply::Single(value),
+                (Part::Error(error), None) => Reply::Refused(error),
+                (Part::Element(element), None) => Reply::Single(self.value(element)?),
+                (Part::Line(_) | Part::Array(_) | Part::Error(_), Some(_)) => {
+                    return Err(Malformed);
                 }
             };
             self.take();
             return Ok(Some(single));
         }
-        self.array()
     }
 
-    /// The array that was begun, if all of it has arrived.
-    fn array(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
-        while self.awaited.is_some_and(|len| self.elements.len() < len) {
-            match self.part()? {
-                Some(Part::Element(element)) => self.elements.push(element),
-                Some(Part::Line(_) | Part::Array(_) | Part::Error(_)) => return Err(Malformed),
-                None => return Ok(None),
+    /// The value of a string that is a reply by itself.
+    fn value(&self, string: Element) -> Result<Value, Malformed> {
+        match string {
+            Element::Nothing => Ok(Value::Nil),
+            Element::Copied(string) => Ok(Value::BulkString(string.to_vec())),
+            Element::String(place) => {
+                let string = self.bytes.get(self.start..).and_then(|it| it.get(place));
+                Ok(Value::BulkString(string.unwrap_or_default().to_vec()))
             }
+            Element::Oversized => Err(Malformed),
         }
-        self.awaited = None;
-        let start = self.start;
-        self.take();
-        Ok(Some(Reply::Strings(Strings {
-            bytes: self.bytes.get(start..self.start).unwrap_or_default(),
-            elements: &self.elements,
-        })))
     }
 
     /// The reply that is split now was taken.
@@ -189,17 +191,15 @@ impl Replies {
         self.split = 0;
     }
 
+    /// The next line with the string that it announces, if all of it has arrived.
     fn part(&mut self) -> Result<Option<Part>, Malformed> {
         if !self.drop_oversized() {
             return Ok(None);
         }
         let rest = self.bytes.get(self.start + self.split..);
         let rest = rest.unwrap_or_default();
-        let Some(end) = rest
-            .iter()
-            .take(LONGEST_LINE)
-            .position(|byte| *byte == b'\n')
-        else {
+        let mut line = rest.iter().take(LONGEST_LINE);
+        let Some(end) = line.position(|byte| *byte == b'\n') else {
             return match rest.len() < LONGEST_LINE {
                 true => Ok(None),
                 false => Err(Malformed),
@@ -207,34 +207,12 @@ impl Replies {
         };
         let line = rest.get(..end).and_then(|line| line.strip_suffix(b"\r"));
         let (kind, line) = line.and_then(<[u8]>::split_first).ok_or(Malformed)?;
-        let mut taken = end + 1;
         let part = match kind {
             b'$' => match number(line)? {
                 -1 => Part::Element(Element::Nothing),
                 len => {
                     let len = usize::try_from(len).map_err(|_| Malformed)?;
-                    if len > READ_LIMIT {
-                        self.dropped = len.checked_add(2).ok_or(Malformed)?;
-                        Part::Element(Element::Oversized)
-                    } else {
-                        let Some(string) = rest.get(taken..taken + len + 2) else {
-                            return Ok(None);
-                        };
-                        let string = string.strip_suffix(b"\r\n").ok_or(Malformed)?;
-                        let begin = self.split + taken;
-                        Part::Element(match len > LARGE {
-                            true => {
-                                let copy = Bytes::copy_from_slice(string);
-                                let begin = self.start + begin;
-                                self.bytes.drain(begin..begin + len + 2);
-                                Element::Copied(copy)
-                            }
-                            false => {
-                                taken += len + 2;
-                                Element::String(begin..begin + len)
-                            }
-                        })
-                    }
+                    return Ok(self.string(end + 1, len)?.map(Part::Element));
                 }
             },
             b'*' => {
@@ -249,8 +227,31 @@ impl Replies {
             b'-' => Part::Error(text(line)),
             _ => return Err(Malformed),
         };
-        self.split += taken;
+        self.split += end + 1;
         Ok(Some(part))
+    }
+
+    /// The string of this length, behind a line of this length.
+    fn string(&mut self, line: usize, len: usize) -> Result<Option<Element>, Malformed> {
+        if len > READ_LIMIT {
+            self.dropped = len.checked_add(2).ok_or(Malformed)?;
+            self.split += line;
+            return Ok(Some(Element::Oversized));
+        }
+        let from_start = self.split + line;
+        let begin = self.start + from_start;
+        let Some(string) = self.bytes.get(begin..begin + len + 2) else {
+            return Ok(None);
+        };
+        let string = string.strip_suffix(b"\r\n").ok_or(Malformed)?;
+        self.split += line;
+        if len > LARGE {
+            let copy = Bytes::copy_from_slice(string);
+            self.bytes.drain(begin..begin + len + 2);
+            return Ok(Some(Element::Copied(copy)));
+        }
+        self.split += len + 2;
+        Ok(Some(Element::String(from_start..from_start + len)))
     }
 
     /// Drops what has arrived of an oversized value. `false` if more of it is to come.
