@@ -157,15 +157,11 @@ impl StoredValue {
         }
     }
 
-    pub(crate) fn of_bytes(mut value: Bytes) -> Self {
-        let (stored, has_payload) = Self::parse(&value);
-        match has_payload {
-            true => {
-                value.advance(Header::LEN);
-                stored.with_payload(value)
-            }
-            false => stored,
-        }
+    pub(crate) fn of_bytes(value: Bytes) -> Self {
+        Self::parsed(value, |mut value| {
+            value.advance(Header::LEN);
+            value
+        })
     }
 
     /// The same for a value that is still in the buffer of a socket: its payload is copied.
@@ -173,36 +169,30 @@ impl StoredValue {
         let Some(value) = value else {
             return Self::NOTHING;
         };
-        match (Self::parse(value), value.get(Header::LEN..)) {
-            ((stored, true), Some(payload)) => stored.with_payload(Bytes::copy_from_slice(payload)),
-            ((stored, _), _) => stored,
-        }
+        Self::parsed(value, |value| {
+            let payload = value.get(Header::LEN..);
+            Bytes::copy_from_slice(payload.unwrap_or_default())
+        })
     }
 
-    /// Also returns whether a payload, which is left out, lies behind the header.
-    fn parse(value: &[u8]) -> (Self, bool) {
-        let Some((header, _)) = Header::parse(value) else {
-            let foreign = Self {
+    /// `payload` is called for the value of an entry, and returns the bytes behind its header.
+    fn parsed<B: AsRef<[u8]>>(value: B, payload: impl FnOnce(B) -> Bytes) -> Self {
+        let bytes = value.as_ref();
+        let Some((header, _)) = Header::parse(bytes) else {
+            return Self {
                 found: Found::Foreign,
-                intents_until: intents(value),
+                intents_until: intents(bytes),
             };
-            return (foreign, false);
         };
-        let has_payload = header.content != Content::Absence
-            && header.content != Content::Nothing
-            && value.len() <= READ_LIMIT;
-        let stored = Self {
-            found: Found::Entry(header, Payload::Empty),
+        let is_empty = matches!(header.content, Content::Absence | Content::Nothing);
+        let payload = match is_empty || bytes.len() > READ_LIMIT {
+            true => Payload::Empty,
+            false => Payload::Encoded(payload(value)),
+        };
+        Self {
+            found: Found::Entry(header, payload),
             intents_until: None,
-        };
-        (stored, has_payload)
-    }
-
-    fn with_payload(mut self, payload: Bytes) -> Self {
-        if let Found::Entry(_, empty) = &mut self.found {
-            *empty = Payload::Encoded(payload);
         }
-        self
     }
 
     /// The length of the value in bytes.
