@@ -23,17 +23,6 @@ pub(crate) enum ResourceRef {
 }
 
 impl ResourceRef {
-    /// The fingerprint of the function's value type, in the attribute's version, if the function
-    /// remembers it.
-    fn known_fingerprint(&self, type_id: TypeId, version: u32) -> Option<Fingerprint> {
-        let Self::Known(known) = self else {
-            return None;
-        };
-        // All instantiations of a generic function share this memory, so the type is checked.
-        let (id, at, fingerprint) = known.fingerprint.get()?;
-        (*id == type_id && *at == version).then_some(*fingerprint)
-    }
-
     /// The fingerprint of the function's value type, in the attribute's version, and whether the
     /// type's shape was known already. `of` computes both.
     pub(crate) fn fingerprint(
@@ -42,8 +31,13 @@ impl ResourceRef {
         version: u32,
         of: impl FnOnce(u32) -> (Fingerprint, bool),
     ) -> (Fingerprint, bool) {
-        if let Some(known) = self.known_fingerprint(type_id, version) {
-            return (known, true);
+        // All instantiations of a generic function share this memory, so the type is checked.
+        if let Self::Known(known) = self
+            && let Some((id, at, fingerprint)) = known.fingerprint.get()
+            && *id == type_id
+            && *at == version
+        {
+            return (*fingerprint, true);
         }
         let found = of(version);
         if let Self::Known(known) = self {

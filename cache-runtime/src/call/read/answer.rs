@@ -86,8 +86,8 @@ impl Call {
         draw(&self.cache, role, &self.own.key)
     }
 
-    /// Serves the value of an entry, and reports and counts the hit. Returns false if it does not
-    /// decode.
+    /// Serves the value of an entry that may have expired, and reports and counts the hit. Returns
+    /// false if it does not decode.
     pub(super) fn serve(&self, hit: &Hit, reason: StaleReason, slot: &mut dyn AnswerSlot) -> bool {
         if !slot.restore(hit) {
             self.doubts();
@@ -135,17 +135,20 @@ impl Call {
         let bypass = loop {
             match lookup_loop.next().await {
                 Action::Hit(hit) => {
-                    match self.serve_and_keep(&hit, lookup_loop.read_token(), slot) {
-                        true => {
-                            lookup_loop.found(&hit, || slot.share());
-                            drop(lookup_loop);
-                            return match self.to_audit(slot) {
-                                Some(hit) => Answer::Run(Load::audited(Arc::clone(self), hit)),
-                                None => Answer::Found,
-                            };
-                        }
-                        false => lookup_loop.reject(hit.header),
+                    if !slot.restore(&hit) {
+                        lookup_loop.reject(hit.header);
+                        continue;
                     }
+                    if let Some(read_token) = lookup_loop.read_token() {
+                        self.keep(&hit, slot.value_type().id, slot.keep(), read_token);
+                    }
+                    self.answered(Status::Hit { ttl: hit.ttl });
+                    lookup_loop.found(&hit, || slot.share());
+                    drop(lookup_loop);
+                    return match self.to_audit(slot) {
+                        Some(hit) => Answer::Run(Load::audited(Arc::clone(self), hit)),
+                        None => Answer::Found,
+                    };
                 }
                 Action::Stale(hit, reason) => match self.serve(&hit, reason, slot) {
                     true => return Answer::Found,
@@ -185,8 +188,8 @@ impl Call {
         Box::pin(self.pass_by(bypass, &mut lookup_loop, slot)).await
     }
 
-    /// Answers a call that stores nothing: with an expired entry, with another caller's value, or by
-    /// its own load.
+    /// Answers a call that stores nothing: with an expired entry, with another caller's value, or
+    /// by its own load.
     async fn pass_by(
         self: &Arc<Self>,
         bypass: BypassReason,

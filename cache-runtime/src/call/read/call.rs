@@ -174,14 +174,10 @@ impl Call {
     }
 
     pub(crate) fn fingerprint<V: Cacheable>(&self) -> Fingerprint {
-        self.find_fingerprint::<V>().0
+        self.find_fingerprint_of(ValueType::of::<V>()).0
     }
 
     /// The same, and whether it cost next to nothing, since the type has been looked at before.
-    pub(super) fn find_fingerprint<V: Cacheable>(&self) -> (Fingerprint, bool) {
-        self.find_fingerprint_of(ValueType::of::<V>())
-    }
-
     pub(super) fn find_fingerprint_of(&self, values: ValueType) -> (Fingerprint, bool) {
         let (version, find) = (self.version, values.find_fingerprint);
         self.resource.fingerprint(values.id, version, find)
@@ -300,6 +296,7 @@ impl Call {
         }
     }
 
+    /// Counts the outcome of the call, logs it, and tells it to the observers.
     pub(super) fn answered(&self, status: Status) {
         self.count(status);
         if log::is_on() {
@@ -313,6 +310,7 @@ impl Call {
         });
     }
 
+    /// Counts the outcome of the call, or of one id of a batch.
     pub(super) fn count(&self, status: Status) {
         let counters = &self.resource.counters;
         match status {

@@ -139,29 +139,24 @@ impl Call {
         }
     }
 
-    /// The span of one lookup in the store.
+    /// The span of one lookup in the store; the fields are those of OpenTelemetry's database spans.
     pub(super) fn lookup_span(&self) -> Span {
-        lookup_span(self)
+        let server = &self.cache.telemetry.server;
+        tracing::debug_span!(
+            target: "cache_runtime::call",
+            "cache.lookup",
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+            db.system.name = server.system,
+            db.operation.name = (server.system == Some("redis")).then_some("MGET"),
+            db.namespace = server.namespace.as_deref(),
+            server.address = server.host.as_deref(),
+            server.port = server.port,
+            cache.key = self.own.key,
+            cache.resource = &*self.resource.name,
+        )
     }
-}
-
-/// The span of one lookup in the store; the fields are those of OpenTelemetry's database spans.
-fn lookup_span(call: &Call) -> Span {
-    let server = &call.cache.telemetry.server;
-    tracing::debug_span!(
-        target: "cache_runtime::call",
-        "cache.lookup",
-        otel.kind = "client",
-        otel.status_code = tracing::field::Empty,
-        error.type = tracing::field::Empty,
-        db.system.name = server.system,
-        db.operation.name = (server.system == Some("redis")).then_some("MGET"),
-        db.namespace = server.namespace.as_deref(),
-        server.address = server.host.as_deref(),
-        server.port = server.port,
-        cache.key = call.own.key,
-        cache.resource = &*call.resource.name,
-    )
 }
 
 /// The span of a body that loads; `None` if this level is off.

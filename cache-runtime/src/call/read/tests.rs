@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::answer_slot::Slot;
+use super::returnable::ValueType;
 use super::*;
 use crate::Cache;
 use crate::base::nonce::Nonce;
@@ -18,9 +19,12 @@ async fn a_type_is_looked_at_once() {
     let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
     let key = Key::entity("users", 1).expect("a key");
     let call = Call::manual(cache.handle().expect("it is on"), &key, None);
-    let (first, was_known) = call.find_fingerprint::<Fresh>();
+    let (first, was_known) = call.find_fingerprint_of(ValueType::of::<Fresh>());
     assert!(!was_known);
-    assert_eq!(call.find_fingerprint::<Fresh>(), (first, true));
+    assert_eq!(
+        call.find_fingerprint_of(ValueType::of::<Fresh>()),
+        (first, true)
+    );
 }
 
 /// Ten thousand callers may wait for one load. Their main cost is memory, which is allocated when

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Call;
-use super::super::answer_slot::AnswerSlot;
 use super::super::hit::Hit;
-use crate::call::observe::Status;
 use crate::local::{AnyValue, NewLocalEntry, ReadToken};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec;
@@ -38,24 +36,6 @@ impl Call {
         let local = self.cache.local.as_ref()?;
         let keeps = self.local_options.kept && !self.local_options.strict && self.problem.is_none();
         keeps.then(|| local.read_token(self.entry_ref())).flatten()
-    }
-
-    /// Serves the store's answer, and stores it as a local entry. Returns false if it does not
-    /// decode.
-    pub(in super::super) fn serve_and_keep(
-        &self,
-        hit: &Hit,
-        read_token: Option<ReadToken>,
-        slot: &mut dyn AnswerSlot,
-    ) -> bool {
-        if !slot.restore(hit) {
-            return false;
-        }
-        if let Some(read_token) = read_token {
-            self.keep(hit, slot.value_type().id, slot.keep(), read_token);
-        }
-        self.answered(Status::Hit { ttl: hit.ttl });
-        true
     }
 
     /// Stores the store's answer as a local entry. The flags were taken before the read.
