@@ -14,12 +14,13 @@ use crate::base::nonce::Nonce;
 use crate::call::enclosing::Frame;
 use crate::call::keep_alive::{KeepAlive, Renewal, Step};
 use crate::call::log;
+use crate::call::memo::{self, MemoWrite};
+use crate::call::observe;
 use crate::call::scope;
 use crate::call::transaction::{self, DeferredWrite, InDoubt};
-use crate::call::{memo, observe};
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
-use crate::invalidation::{InvalidationRequest, Running};
+use crate::invalidation::{InvalidationRequest, PendingAck, Running};
 use crate::registry::{Mistake, Site};
 use crate::store::{Circuit, Intent};
 
@@ -77,7 +78,7 @@ fn no_key() -> Error {
 /// A write in progress.
 pub(super) struct WriteInProgress {
     // Dropped first: a shutdown waits on `running`, and so also for what the guard enqueues.
-    guard: Guard,
+    pub(super) guard: Guard,
     running: Running,
     site: &'static Site,
 }
@@ -91,25 +92,6 @@ pub(super) struct WriteOutcome {
 }
 
 impl WriteInProgress {
-    pub(super) fn cache(&self) -> &Handle {
-        &self.guard.cache
-    }
-
-    /// Must be called right before the body runs.
-    pub(super) fn start_body(&mut self) {
-        self.guard.start_body();
-    }
-
-    /// Returns what keeps the write alive while the body runs.
-    pub(super) fn keep_alive(&mut self) -> &mut KeepAlive {
-        &mut self.guard.keep_alive
-    }
-
-    /// Makes the guard do nothing when it is dropped; for a mutation that ends it too early.
-    pub(super) fn disarm_for_mutation(&mut self) {
-        self.guard.state = State::Over;
-    }
-
     /// Invalidates what was written, and waits for the acknowledgement within the call's budget.
     pub(super) fn finish(self: Box<Self>, outcome: WriteOutcome) -> Step<()> {
         match self.guard.span.clone() {
@@ -124,105 +106,40 @@ impl WriteInProgress {
             running,
             site,
         } = *self;
-        let WriteOutcome {
-            has_failed,
-            wrote_nothing,
-            known,
-        } = outcome;
-        let planned = match known {
-            Some(known) => guard.planned.with_rows_of(*known, &guard.cache),
-            None => guard.planned.clone(),
-        };
-        let deferred = DeferredWrite {
-            write: (!wrote_nothing).then_some(planned),
-            in_doubt: match has_failed {
-                true => InDoubt::Failed,
-                false => InDoubt::None,
-            },
-            announced: guard.announced().zip(guard.withdrawal()),
-        };
-        let _writing = match has_failed && !wrote_nothing {
+        let _writing = match outcome.has_failed && !outcome.wrote_nothing {
             true => memo::begin_write_in_doubt(),
             false => memo::begin_write(),
         };
-        // Not earlier: if the author's code panics, the guard must still act.
-        guard.state = State::Over;
-        let cache = &guard.cache;
-        // Inside the caller's transaction, the outcome is not known yet.
-        let Some(DeferredWrite {
-            write, announced, ..
-        }) = transaction::defer(cache, deferred)
-        else {
-            guard.keep_alive.never_ends();
+        let enqueued = guard.enqueue(outcome, site);
+        drop(running);
+        let Some((pending_ack, _in_doubt)) = enqueued else {
             return;
         };
-        if let Some(write) = &write
-            && guard.planned.after_commit
-        {
-            site.report(Mistake::OutsideAfterCommit, || {
-                format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
-            });
-            let _in_doubt = memo::begin_write_in_doubt();
-            let pending_ack = transaction::leave_in_doubt(cache, write.clone(), Nonce::fresh());
-            drop(running);
-            // The caller is about to commit: wait until the intent stands.
-            let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
-            observe::record_invalidation(acknowledged);
-            return;
-        }
-        // The error may hide a commit that is still on its way, and the process may be killed before
-        // the second invalidation. So the announcement stands until then.
-        if has_failed
-            && let (Some(write), Some(announced)) = (&write, guard.announced)
-            && !crate::base::mutation::is_active("announcements-end-with-errors")
-        {
-            let pending_ack = transaction::leave_in_doubt(cache, write.clone(), announced.token);
-            drop(running);
-            let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
-            observe::record_invalidation(acknowledged);
-            return;
-        }
-        let mut request =
-            write.map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
-        if has_failed
-            && !wrote_nothing
-            && !crate::base::mutation::is_active("errors-invalidated-once")
-        {
-            let later = clock::now() + cache.config.in_doubt_window;
-            cache.invalidations.enqueue_at(later, request.clone());
-        }
-        if let Some((_, withdrawal)) = announced {
-            request = request.and(withdrawal);
-        } else if wrote_nothing {
-            return;
-        }
         // The result is in the statistics and the log. The write itself has already succeeded or
         // failed.
-        let pending_ack = cache.invalidations.send(request);
-        drop(running);
         let acknowledged = pending_ack.acknowledged(guard.call_budget.left()).await;
         observe::record_invalidation(acknowledged);
     }
 }
 
 /// Guards a write until its invalidation is enqueued.
-struct Guard {
-    cache: Handle,
+pub(super) struct Guard {
+    pub(super) cache: Handle,
     planned: PlannedWrite,
-    state: State,
+    pub(super) state: State,
     /// How long the write may still wait for the store.
     call_budget: CallBudget,
     /// The intent that was put, or may have been put, before the body ran.
     announced: Option<AnnouncedWrite>,
     /// Renews the intent at a third of its length.
-    keep_alive: KeepAlive,
+    pub(super) keep_alive: KeepAlive,
     /// The span of the write, if traces are on.
     span: Option<Span>,
 }
 
 /// The progress of a write.
 #[derive(PartialEq)]
-enum State {
+pub(super) enum State {
     /// Nothing has been written.
     Before,
     /// The body is running. It may have written already.
@@ -267,7 +184,7 @@ impl Guard {
                 None => self.call_budget.spend(self.cache.store.ping()).await,
             };
             let Err(error) = asked else {
-                // That the store takes writes says nothing of each key.
+                // A store that takes writes may still refuse single keys.
                 let invalidations = &self.cache.invalidations;
                 let is_refused = intent.is_none() && invalidations.refuses(&self.planned.request);
                 return match is_refused {
@@ -305,7 +222,8 @@ impl Guard {
         Ok(())
     }
 
-    fn start_body(&mut self) {
+    /// Has to be called right before the body runs.
+    pub(super) fn start_body(&mut self) {
         self.state = State::Running;
         let renewal = self.announced().map(|intent| {
             Renewal::new(
@@ -320,6 +238,78 @@ impl Guard {
         } = &self.planned.request;
         let frame = Frame::write(&self.cache, deletes.as_slice(), rotates.as_slice());
         self.keep_alive = KeepAlive::new(frame, renewal).within(self.span.clone());
+    }
+
+    /// Enqueues the invalidation, or hands it to the transaction around the call. `None` if there
+    /// is nothing to wait for.
+    fn enqueue(
+        &mut self,
+        outcome: WriteOutcome,
+        site: &'static Site,
+    ) -> Option<(PendingAck, Option<MemoWrite>)> {
+        let WriteOutcome {
+            has_failed,
+            wrote_nothing,
+            known,
+        } = outcome;
+        let planned = match known {
+            Some(known) => self.planned.with_rows_of(*known, &self.cache),
+            None => self.planned.clone(),
+        };
+        let deferred = DeferredWrite {
+            write: (!wrote_nothing).then_some(planned),
+            in_doubt: match has_failed {
+                true => InDoubt::Failed,
+                false => InDoubt::None,
+            },
+            announced: self.announced().zip(self.withdrawal()),
+        };
+        // Not earlier: if the author's code panics, the guard must still act.
+        self.state = State::Over;
+        let cache = &self.cache;
+        // Inside the caller's transaction, the outcome is not known yet.
+        let Some(DeferredWrite {
+            write, announced, ..
+        }) = transaction::defer(cache, deferred)
+        else {
+            self.keep_alive.never_ends();
+            return None;
+        };
+        if let Some(write) = &write
+            && self.planned.after_commit
+        {
+            site.report(Mistake::OutsideAfterCommit, || {
+                format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
+            });
+            let in_doubt = memo::begin_write_in_doubt();
+            // The caller is about to commit, and waits until the intent stands.
+            let pending_ack = transaction::leave_in_doubt(cache, write.clone(), Nonce::fresh());
+            return Some((pending_ack, Some(in_doubt)));
+        }
+        // The error may hide a commit that is still on its way, and the process may be killed
+        // before the second invalidation. So the announcement stands until then.
+        if has_failed
+            && let (Some(write), Some(announced)) = (&write, self.announced)
+            && !crate::base::mutation::is_active("announcements-end-with-errors")
+        {
+            let pending_ack = transaction::leave_in_doubt(cache, write.clone(), announced.token);
+            return Some((pending_ack, None));
+        }
+        let mut request =
+            write.map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
+        if has_failed
+            && !wrote_nothing
+            && !crate::base::mutation::is_active("errors-invalidated-once")
+        {
+            let later = clock::now() + cache.config.in_doubt_window;
+            cache.invalidations.enqueue_at(later, request.clone());
+        }
+        if let Some((_, withdrawal)) = announced {
+            request = request.and(withdrawal);
+        } else if wrote_nothing {
+            return None;
+        }
+        Some((cache.invalidations.send(request), None))
     }
 
     /// Returns the intent, if there is one.

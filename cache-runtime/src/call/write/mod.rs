@@ -228,7 +228,7 @@ where
             }),
             known: match (self.result, returned.value()) {
                 (Some(result), Some(value)) => {
-                    let plan = WritePlan::new(writing.cache(), Some(self.site));
+                    let plan = WritePlan::new(&writing.guard.cache, Some(self.site));
                     Some(Box::new(result(plan, value).finish()))
                 }
                 _ => None,

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::guard::{StartedWrite, WriteInProgress, WriteOutcome};
+use super::guard::{StartedWrite, State, WriteInProgress, WriteOutcome};
 use crate::base::error::Error;
 use crate::base::mutation;
 use crate::call::keep_alive::{Step, polled_after_end};
@@ -23,7 +23,7 @@ pub(super) trait Classifier<R> {
     fn classify(self, writing: &WriteInProgress, returned: &R) -> WriteOutcome;
 }
 
-/// What follows when the write has begun.
+/// The body, and how its result is classified or refused.
 type Rest<R, B, C> = (B, C, Option<fn(Error) -> R>);
 
 pin_project_lite::pin_project! {
@@ -35,7 +35,7 @@ pin_project_lite::pin_project! {
             #[pin]
             body: F,
         },
-        /// What precedes the body.
+        /// The steps before the body.
         Beginning {
             beginning: Step<StartedWrite>,
             rest: Option<Rest<R, B, C>>,
@@ -75,7 +75,7 @@ where
                     if let (Some(refuse), Some(error)) = (refuse, problem) {
                         return Poll::Ready(refuse(error));
                     }
-                    writing.start_body();
+                    writing.guard.start_body();
                     Self::Running {
                         body: body(C::SHAPE),
                         rest: Some((writing, classifier)),
@@ -85,12 +85,12 @@ where
                     let Some((writing, _)) = rest else {
                         polled_after_end();
                     };
-                    let returned = ready!(writing.keep_alive().poll(body, context));
+                    let returned = ready!(writing.guard.keep_alive.poll(body, context));
                     let Some((mut writing, classifier)) = rest.take() else {
                         polled_after_end();
                     };
                     if mutation::is_active("over-before-it-is-judged") {
-                        writing.disarm_for_mutation();
+                        writing.guard.state = State::Over;
                     }
                     let outcome = classifier.classify(&writing, &returned);
                     Self::Ending {
