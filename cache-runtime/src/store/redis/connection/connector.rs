@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::Value;
+use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::super::failover::confirmation::Asked;
@@ -17,7 +18,7 @@ use super::super::scripts::{self, ScriptMode};
 use super::super::tracking::Tracking;
 use super::dial::{Identity, dial, identify};
 use super::errors::{OTHER_HISTORY, described, is_no_answer, refused};
-use super::health::{HealthError, is_elsewhere};
+use super::health::{Health, HealthError, is_elsewhere};
 use super::supervisor_settings::SupervisorSettings;
 use super::{Connection, ConnectionState};
 use super::{address, probe};
@@ -171,59 +172,10 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
     } = identify(&mut multiplexed, *trust_restart, settings.is_node).await?;
     // It may have risen meanwhile, as others have said.
     settings.epoch.fetch_max(epoch, Ordering::AcqRel);
-    // A server that is loading its data, or accepts the login but no reads, must not be used.
-    let probe = match health.key_to_write() {
-        Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
-        None => redis::cmd("PING"),
-    };
-    let mut round_trip = Duration::MAX;
-    for _ in 0..PROBES {
-        let sent = clock::now();
-        match probe.query_async::<Value>(&mut multiplexed).await {
-            Ok(_) => {}
-            // The slot is at another node, or on its way: that says nothing about the server.
-            Err(error) if settings.is_node && is_elsewhere(&error) => {}
-            Err(error) => return Err(described(error)),
-        }
-        round_trip = round_trip.min(sent.elapsed());
-    }
+    let round_trip = shortest_round_trip(&mut multiplexed, health, settings.is_node).await?;
     state.batcher.set_round_trip(round_trip);
-    let loads = scripts::all().map(|script| {
-        let mut multiplexed = multiplexed.clone();
-        async move { script.load(&mut multiplexed).await }
-    });
-    // A user that may not load scripts may not run them, and each script that is run reports that.
-    let out_of_step = |loaded| matches!(loaded, Err(error) if is_no_answer(&error));
-    if join_all(loads).await.into_iter().any(out_of_step) {
-        return Err(Error::unavailable(OUT_OF_STEP));
-    }
-    let mut scripts = ScriptMode::ByHash;
     let past = history.as_deref();
-    // So that the reason is known before the time to connect is over.
-    let at_once = health.clone().within(CONNECT_BUDGET / 2);
-    // Without a read, since there has just been one.
-    let mut checked = at_once
-        .check(&mut multiplexed, scripts, past, false, described)
-        .await;
-    if let Err(HealthError::RunsNoScripts(_)) = checked {
-        scripts = ScriptMode::ByText;
-        checked = at_once
-            .check(&mut multiplexed, scripts, past, false, described)
-            .await;
-    }
-    match checked {
-        Ok(()) => {}
-        Err(HealthError::RefusesWrites(reason)) => {
-            return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
-        }
-        Err(HealthError::RunsNoScripts(reason)) => {
-            // The server answers reads and takes no invalidations: the state is `reads-only`.
-            let text = format!("{NO_SCRIPTS} ({reason})");
-            return Err(Error::new(ErrorKind::Store, text).with_source(RefusesWrites));
-        }
-        Err(HealthError::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
-        Err(HealthError::OtherHistory) => return Err(Error::unavailable(OTHER_HISTORY)),
-    }
+    let scripts = usable_scripts(&mut multiplexed, health, past).await?;
     let mut capabilities = probe::examine(&mut multiplexed, scripts, is_resp3).await;
     // Before anything is read over the connection.
     health.learn(&mut multiplexed).await;
@@ -267,4 +219,72 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         home: Handle::current(),
         read_sockets,
     })
+}
+
+/// The shortest of a few round trips. A server that is loading its data, or accepts the login but
+/// no reads, gives an error, and must not be used.
+async fn shortest_round_trip(
+    multiplexed: &mut MultiplexedConnection,
+    health: &Health,
+    is_node: bool,
+) -> Result<Duration, Error> {
+    let probe = match health.key_to_write() {
+        Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
+        None => redis::cmd("PING"),
+    };
+    let mut shortest = Duration::MAX;
+    for _ in 0..PROBES {
+        let sent = clock::now();
+        match probe.query_async::<Value>(multiplexed).await {
+            Ok(_) => {}
+            // The slot is at another node, or on its way: that says nothing about the server.
+            Err(error) if is_node && is_elsewhere(&error) => {}
+            Err(error) => return Err(described(error)),
+        }
+        shortest = shortest.min(sent.elapsed());
+    }
+    Ok(shortest)
+}
+
+/// Loads the scripts, and checks that the server may be used with them. Returns how they are run.
+async fn usable_scripts(
+    multiplexed: &mut MultiplexedConnection,
+    health: &Health,
+    history: Option<&str>,
+) -> Result<ScriptMode, Error> {
+    let loads = scripts::all().map(|script| {
+        let mut multiplexed = multiplexed.clone();
+        async move { script.load(&mut multiplexed).await }
+    });
+    // A user that may not load scripts may not run them, and each script that is run reports that.
+    let out_of_step = |loaded| matches!(loaded, Err(error) if is_no_answer(&error));
+    if join_all(loads).await.into_iter().any(out_of_step) {
+        return Err(Error::unavailable(OUT_OF_STEP));
+    }
+    // So that the reason is known before the time to connect is over.
+    let at_once = health.clone().within(CONNECT_BUDGET / 2);
+    let mut scripts = ScriptMode::ByHash;
+    // Without a read, since there has just been one.
+    let mut checked = at_once
+        .check(multiplexed, scripts, history, false, described)
+        .await;
+    if let Err(HealthError::RunsNoScripts(_)) = checked {
+        scripts = ScriptMode::ByText;
+        checked = at_once
+            .check(multiplexed, scripts, history, false, described)
+            .await;
+    }
+    match checked {
+        Ok(()) => Ok(scripts),
+        Err(HealthError::RefusesWrites(reason)) => {
+            Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites))
+        }
+        Err(HealthError::RunsNoScripts(reason)) => {
+            // The server answers reads and takes no invalidations: the state is `reads-only`.
+            let text = format!("{NO_SCRIPTS} ({reason})");
+            Err(Error::new(ErrorKind::Store, text).with_source(RefusesWrites))
+        }
+        Err(HealthError::Unusable(reason)) => Err(Error::new(ErrorKind::Store, reason)),
+        Err(HealthError::OtherHistory) => Err(Error::unavailable(OTHER_HISTORY)),
+    }
 }

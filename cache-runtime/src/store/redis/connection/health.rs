@@ -6,9 +6,10 @@
 //! connections and goes on answering. So each process *writes* once a second, with the script of an
 //! invalidation, and asks for the role and for the history that the server's data are of
 //! (`master_replid`). A server gets another history when it was a replica for a moment, so its data
-//! may be older ones of another server, and when its first replica connects. It writes a key of its own among the generations. The key
-//! expires after the process has ended. The script also removes an entry and replaces a row's
-//! generation, neither of which exists, so that a permission that only these need is not missing.
+//! may be older ones of another server, and when its first replica connects. It writes a key of its
+//! own among the generations. The key expires after the process has ended. The script also removes
+//! an entry and replaces a row's generation, neither of which exists, so that a permission that
+//! only these need is not missing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -165,11 +166,25 @@ impl Health {
         }
         // A `required` write asks on its caller's runtime, whose time may be paused.
         let _held = PauseGuard::for_at_most(self.budget * 4);
+        self.check_write(multiplexed, scripts, &describe).await?;
+        if reads {
+            self.check_read(multiplexed, &describe).await?;
+        }
+        self.check_role(multiplexed, history).await
+    }
+
+    /// Whether the server takes a write, and if it does not, whether it answers anything.
+    async fn check_write(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        scripts: ScriptMode,
+        describe: impl Fn(RedisError) -> Error,
+    ) -> Result<(), HealthError> {
         let is_heard = AtomicBool::new(false);
         // Sent first, and answered first. During `CLIENT PAUSE WRITE` nothing that is sent after a
-        // write over the same connection is answered, so only this tells such a server from one that
-        // hangs. If an earlier write waits there, the next connection tells. The answer has another
-        // form than that to the write, so it is never taken for it.
+        // write over the same connection is answered, so only this tells such a server from one
+        // that hangs. If an earlier write waits there, the next connection tells. The answer has
+        // another form than that to the write, so it is never taken for it.
         let asked = async {
             // No such section, so the answer is empty. Everybody may ask who the server is.
             let info = redis::cmd("INFO").arg("nothing").to_owned();
@@ -179,85 +194,84 @@ impl Health {
         };
         let mut writing = multiplexed.clone();
         let written = join(asked, self.write(&mut writing, scripts));
-        let written = crate::base::time::timeout(self.budget, written).await;
-        match written.map(|((), written)| written) {
-            Ok(Ok(())) => {}
+        let error = match crate::base::time::timeout(self.budget, written).await {
+            Ok(((), Ok(()))) => return Ok(()),
             // The slot has moved to another node, which says nothing about this one.
-            Ok(Err(error)) if is_elsewhere(&error) => {}
-            Ok(Err(error)) => {
-                let is_demoted = error.code() == Some("READONLY");
-                let is_lost = error.is_io_error() || error.is_connection_dropped();
-                let error_code = error.code().unwrap_or_default().to_owned();
-                let runs_none = refuses_scripts(&error);
-                let mut text = describe(error).to_string();
-                if !runs_none && is_refusal(&text) {
-                    let refused = self.refused(multiplexed, scripts);
-                    if let Ok(Some(refused)) =
-                        crate::base::time::timeout(self.budget, refused).await
-                    {
-                        text = refused;
-                    }
-                }
-                return Err(
-                    match is_demoted || is_lost || answers_nothing(&error_code) {
-                        true => HealthError::Unusable(text),
-                        false if runs_none => HealthError::RunsNoScripts(text),
-                        false => HealthError::RefusesWrites(text),
-                    },
-                );
-            }
+            Ok(((), Err(error))) if is_elsewhere(&error) => return Ok(()),
+            Ok(((), Err(error))) => error,
             Err(_) => {
-                let budget = self.budget.as_millis();
-                let text = format!("a write had no answer within {budget} ms");
-                return Err(
-                    match is_heard.load(Ordering::Relaxed)
-                        || crate::base::mutation::is_active("hung-is-reads-only")
-                    {
-                        true => HealthError::RefusesWrites(text),
-                        false => HealthError::Unusable(text),
-                    },
-                );
-            }
-        }
-        let read = async {
-            match reads {
-                true => self.read(multiplexed).await,
-                false => Ok(()),
+                let text = self.no_answer("a write");
+                let is_heard = is_heard.load(Ordering::Relaxed)
+                    || crate::base::mutation::is_active("hung-is-reads-only");
+                return Err(match is_heard {
+                    true => HealthError::RefusesWrites(text),
+                    false => HealthError::Unusable(text),
+                });
             }
         };
-        match crate::base::time::timeout(self.budget, read).await {
+        let is_demoted = error.code() == Some("READONLY");
+        let is_lost = error.is_io_error() || error.is_connection_dropped();
+        let answers_nothing = answers_nothing(error.code().unwrap_or_default());
+        let runs_none = refuses_scripts(&error);
+        let mut text = describe(error).to_string();
+        if !runs_none && is_refusal(&text) {
+            let refused = self.refused(multiplexed, scripts);
+            if let Ok(Some(refused)) = crate::base::time::timeout(self.budget, refused).await {
+                text = refused;
+            }
+        }
+        Err(match is_demoted || is_lost || answers_nothing {
+            true => HealthError::Unusable(text),
+            false if runs_none => HealthError::RunsNoScripts(text),
+            false => HealthError::RefusesWrites(text),
+        })
+    }
+
+    /// Whether the user may read.
+    async fn check_read(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        describe: impl Fn(RedisError) -> Error,
+    ) -> Result<(), HealthError> {
+        match crate::base::time::timeout(self.budget, self.read(multiplexed)).await {
             Ok(Err(error)) if !is_elsewhere(&error) => {
-                return Err(HealthError::Unusable(describe(error).to_string()));
+                Err(HealthError::Unusable(describe(error).to_string()))
             }
-            Ok(_) => {}
-            Err(_) => {
-                let budget = self.budget.as_millis();
-                let text = format!("a read had no answer within {budget} ms");
-                return Err(HealthError::Unusable(text));
-            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(HealthError::Unusable(self.no_answer("a read"))),
         }
-        match crate::base::time::timeout(self.budget, replication(multiplexed)).await {
-            Ok(Some(info)) => {
-                let now = |field| info_field(&info, field);
-                if now("role").is_some_and(|role| role != "master") {
-                    return Err(HealthError::Unusable(NO_PRIMARY.into()));
-                }
-                let is_another = now("master_replid").zip(history);
-                match is_another.is_some_and(|(now, history)| now != history)
-                    && !crate::base::mutation::is_active("history-not-asked")
-                {
-                    true => Err(HealthError::OtherHistory),
-                    false => Ok(()),
-                }
-            }
-            // Without permission to ask for the role, the write above has to be enough.
-            Ok(None) => Ok(()),
-            Err(_) => {
-                let budget = self.budget.as_millis();
-                let text = format!("the question for its role had no answer within {budget} ms");
-                Err(HealthError::Unusable(text))
-            }
+    }
+
+    /// Whether the server is the primary, and its data are of this history.
+    async fn check_role(
+        &self,
+        multiplexed: &mut MultiplexedConnection,
+        history: Option<&str>,
+    ) -> Result<(), HealthError> {
+        let asked = crate::base::time::timeout(self.budget, replication(multiplexed)).await;
+        let Ok(told) = asked else {
+            let text = self.no_answer("the question for its role");
+            return Err(HealthError::Unusable(text));
+        };
+        // Without permission to ask for the role, the write has to be enough.
+        let Some(info) = told else {
+            return Ok(());
+        };
+        let now = |field| info_field(&info, field);
+        if now("role").is_some_and(|role| role != "master") {
+            return Err(HealthError::Unusable(NO_PRIMARY.into()));
         }
+        let is_another = now("master_replid").zip(history);
+        match is_another.is_some_and(|(now, history)| now != history)
+            && !crate::base::mutation::is_active("history-not-asked")
+        {
+            true => Err(HealthError::OtherHistory),
+            false => Ok(()),
+        }
+    }
+
+    fn no_answer(&self, to: &str) -> String {
+        format!("{to} had no answer within {} ms", self.budget.as_millis())
     }
 
     /// Names the commands that the user may not run. The error of a script does not.
@@ -335,7 +349,7 @@ pub(crate) fn is_elsewhere(error: &RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 
-/// What the server says of replication: its role (`master`, `slave`, or `replica` in other
+/// The section `replication` of `INFO`: the role (`master`, `slave`, or `replica` in other
 /// implementations) and its history; `None` without permission to ask.
 async fn replication(multiplexed: &mut MultiplexedConnection) -> Option<String> {
     if crate::base::mutation::is_active("role-not-asked") {
