@@ -109,7 +109,7 @@ async fn look_up_with<R: Gathered<S>, S, K>(
                 .for_each_concurrent(AT_A_TIME, async |((lookup_loop, answer), (_, call))| {
                     *answer = Some(match call.barred_by_body() {
                         Some(reason) => IdAnswer::Bypass(reason),
-                        None => settled(lookup_loop.take().await),
+                        None => answer_of(lookup_loop.take().await),
                     });
                 })
                 .await;
@@ -122,10 +122,10 @@ async fn look_up_with<R: Gathered<S>, S, K>(
         // Other callers are loading everything that is missing, and nobody waits for this batch.
         // The wait limit starts now for all ids, in whatever order they are handled.
         lookup_loops.iter_mut().for_each(LookupLoop::begin_to_wait);
-        if go_on(lookup_loops, &mut answers, leases, Until::Lease).await {
+        if run_loops(lookup_loops, &mut answers, leases, Until::Lease).await {
             // It may be one of many leases that were given back.
             lookup_loops.iter_mut().for_each(LookupLoop::end_waiting);
-            go_on(lookup_loops, &mut answers, leases, Until::All).await;
+            run_loops(lookup_loops, &mut answers, leases, Until::All).await;
         }
     }
     answered_all(answers)
@@ -141,7 +141,7 @@ enum Until {
 }
 
 /// Runs the lookup loop of each id that has no answer. Returns true if one of them got a lease.
-async fn go_on<V: crate::Cacheable>(
+async fn run_loops<V: crate::Cacheable>(
     lookup_loops: &mut [LookupLoop<'_>],
     answers: &mut [Option<IdAnswer<V>>],
     leases: &Leases,
@@ -225,10 +225,31 @@ async fn first_lookup<V: crate::Cacheable, K>(
         // The lookup took several steps.
         call_budget.renew();
     }
+    let wanted = classify_all(calls, lookup_loops, lookups, &mut answers);
+    leases.hold(wanted.iter().map(|wanted| &wanted.permit));
+    for (place, outcome) in steps::lease_all(cache.clone(), wanted, call_budget).await {
+        if let Some(answer) = answers.get_mut(place) {
+            *answer = match outcome {
+                LeaseOutcome::Granted(permit) => Some(IdAnswer::Load(permit)),
+                LeaseOutcome::Bypass(reason) => Some(IdAnswer::Bypass(reason)),
+                LeaseOutcome::Taken => None,
+            };
+        }
+    }
+    answers
+}
+
+/// Answers the ids that were looked up, as far as the lookups tell. Returns the leases to request.
+fn classify_all<'c, V: crate::Cacheable, K>(
+    calls: &'c [(K, Call)],
+    lookup_loops: &mut [LookupLoop<'_>],
+    lookups: Vec<LookedUp>,
+    answers: &mut [Option<IdAnswer<V>>],
+) -> Vec<WantedLease<'c>> {
     let mut wanted = Vec::new();
     // In the order of the ids that were read.
-    let mut expected = lookups.into_iter();
-    let places = lookup_loops.iter_mut().zip(calls).zip(&mut answers);
+    let mut lookups = lookups.into_iter();
+    let places = lookup_loops.iter_mut().zip(calls).zip(answers);
     for (place, ((lookup_loop, (_, call)), answer)) in places.enumerate() {
         if answer.is_some() {
             continue;
@@ -237,7 +258,7 @@ async fn first_lookup<V: crate::Cacheable, K>(
             lookup,
             read_token,
             barred,
-        }) = expected.next()
+        }) = lookups.next()
         else {
             break;
         };
@@ -246,7 +267,7 @@ async fn first_lookup<V: crate::Cacheable, K>(
             continue;
         }
         let stamp = lookup.stamp;
-        *answer = match judged(lookup_loop, call, lookup, read_token) {
+        *answer = match classified(lookup_loop, call, lookup, read_token) {
             Ok(answer) => answer,
             Err(expected) => {
                 wanted.push(WantedLease {
@@ -259,17 +280,7 @@ async fn first_lookup<V: crate::Cacheable, K>(
             }
         };
     }
-    leases.hold(wanted.iter().map(|wanted| &wanted.permit));
-    for (place, asked) in steps::lease_all(cache.clone(), wanted, call_budget).await {
-        if let Some(answer) = answers.get_mut(place) {
-            *answer = match asked {
-                LeaseOutcome::Granted(permit) => Some(IdAnswer::Load(permit)),
-                LeaseOutcome::Bypass(reason) => Some(IdAnswer::Bypass(reason)),
-                LeaseOutcome::Taken => None,
-            };
-        }
-    }
-    answers
+    wanted
 }
 
 /// The result of the lookup of one id.
@@ -337,7 +348,7 @@ async fn lookup_again(at: usize, call: &Call) -> (usize, Result<LookupReply, Err
 
 /// Returns what a lookup means for one id: an answer, `None` if another caller is loading it, or an
 /// error with what a lease may replace.
-fn judged<V: crate::Cacheable>(
+fn classified<V: crate::Cacheable>(
     lookup_loop: &mut LookupLoop<'_>,
     call: &Call,
     lookup: LookupReply,
@@ -469,7 +480,7 @@ async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnsw
                 Some(value) => break IdAnswer::Found(Some(value), Tier::Store, hit.ttl),
                 None => lookup_loop.reject(hit.header),
             },
-            other => break settled(other),
+            other => break answer_of(other),
         }
     };
     if tells {
@@ -478,7 +489,8 @@ async fn action<V: crate::Cacheable>(lookup_loop: &mut LookupLoop<'_>) -> IdAnsw
     answer
 }
 
-fn settled<V: crate::Cacheable>(action: Action) -> IdAnswer<V> {
+/// The answer for an id whose lookup loop has ended with this action.
+fn answer_of<V: crate::Cacheable>(action: Action) -> IdAnswer<V> {
     match action {
         Action::Lead(permit) => IdAnswer::Load(permit),
         Action::Bypass(reason) => IdAnswer::Bypass(reason),
