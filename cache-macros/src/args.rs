@@ -523,7 +523,7 @@ fn dispatch<A>(
     meant
 }
 
-/// What to say of an option that does not exist, and the one that is meant.
+/// The message for an option that does not exist, and the option that is meant.
 fn unknown<A>(
     attribute: &str,
     table: OptionTable<A>,

@@ -68,7 +68,7 @@ pub(crate) enum Suspicion {
         /// When that was the first time.
         since: Instant,
     },
-    /// That is known, and waits for confirmation.
+    /// The other value is known, and waits for confirmation.
     Waiting,
     /// Its function returned another value than the last time.
     Unstable {

@@ -1,4 +1,4 @@
-//! What is around a call, carried over into a task or thread of its own.
+//! The scopes around a call, carried over into a task or thread of its own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,8 +27,8 @@ use crate::call::scope::{self, Mode};
 /// ended; after a write, as soon as its invalidation is acknowledged or waits in the queue. From
 /// then on its calls are answered like any others. That is noticed when the future is polled; a
 /// closure of [`inherit_blocking`] reads no local entries as long as it runs. If a write is dropped
-/// while its body runs, the task stays part of it, since it may go on with what was to be written. A
-/// task that outlives the request finds nothing any more that the request remembers.
+/// while its body runs, the task stays part of it, since it may go on with what was to be written.
+/// A task that outlives the request finds nothing any more that the request remembers.
 ///
 /// It is not for transactions: inside [`Cache::after_commit`], reads in the future bypass the
 /// cache, and its writes are invalidated as if it were not part of the transaction.
@@ -82,7 +82,7 @@ pub fn inherit_blocking<T>(call: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || around.run(call)
 }
 
-/// What is around a task.
+/// The scopes around a task.
 #[derive(Debug)]
 struct Surroundings {
     flags: ScopeFlags,

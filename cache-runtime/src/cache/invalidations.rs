@@ -116,9 +116,13 @@ impl Cache {
     /// # }
     /// ```
     ///
+    /// # Errors
+    /// The error of the block. The cache adds none.
+    ///
     /// # Cancel safety
-    /// If dropped while the block runs, nobody knows whether it has committed. What it wrote is not
-    /// cached until the end of the in-doubt window, and is invalidated once more then.
+    /// If dropped while the block runs, it is not known whether the transaction was committed. The
+    /// entries that it concerns are not cached until the end of the in-doubt window, and are
+    /// invalidated once more then.
     pub async fn after_commit<T, E>(
         &self,
         block: impl Future<Output = Result<T, E>>,

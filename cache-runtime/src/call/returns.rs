@@ -346,7 +346,7 @@ impl<T, C> WriteReturns<Owned<C>> for T {
     }
 }
 
-/// What an attribute can name is the whole `Result`.
+/// An attribute can only name the whole `Result`.
 impl<T, E> WriteReturns<Inner> for Result<T, E> {
     type Value = Self;
     type Error = Infallible;

@@ -386,7 +386,7 @@ impl Drop for OpenScope {
             return;
         }
         let _writing = memo::begin_write_in_doubt();
-        // Nobody knows whether the commit was sent, or whether it will arrive.
+        // It is not known whether the commit was sent, or whether it will arrive.
         let cache = &self.block.cache;
         let mut collected = self.block.take();
         collected.dropped();

@@ -15,7 +15,7 @@ pub(crate) enum WaitDecision {
     /// It may wait. The edges stay in the graph as long as this is held. `None` if the caller is
     /// not part of a load, so that nobody can wait for it.
     Fine(Option<WaitEdges>),
-    /// That load waits for a load that the current task is part of.
+    /// The other load waits for a load that the current task is part of.
     Cycle,
 }
 

@@ -1,4 +1,4 @@
-//! What the parts of a cache ask its configuration for.
+//! Settings as the parts of a cache need them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::registry::ResourceSettings;
 use crate::telemetry::StoreServer;
 
 impl CacheConfig {
-    /// What all keys of this cache begin with, and the secret of their hashes.
+    /// The prefix of all keys of this cache, and the secret of their hashes.
     pub(crate) fn key_space(&self) -> KeySpace {
         KeySpace {
             namespace: self.namespace.clone(),

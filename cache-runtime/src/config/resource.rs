@@ -1,4 +1,4 @@
-//! What a program declares of one resource.
+//! The declaration of one resource.
 
 use super::CacheConfig;
 use crate::base::error::shortened;

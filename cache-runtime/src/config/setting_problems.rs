@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 
-/// What is wrong with the settings made in code, one text for each setting.
+/// The settings made in code that can't be used: one text for each.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SettingProblems(Vec<String>);
 

@@ -29,8 +29,8 @@ pub(crate) struct OpenTransactions {
     pub(crate) prepared: u64,
 }
 
-/// What was seen of followed tables: of each, by its number, what it looks like, and the resources
-/// that depend on it, if they are known.
+/// The followed tables as they were last seen: for each, by its number, its shape, and the
+/// resources that depend on it, if they are known.
 pub(crate) type Shapes = BTreeMap<i64, (String, Option<Vec<String>>)>;
 
 /// One outbox of one cache.

@@ -77,7 +77,7 @@ impl SharedQueue {
     }
 }
 
-/// What has become of the callers of ready invalidations that can't be sent.
+/// How the callers of ready invalidations that can't be sent go on.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Requeue {
     NothingReady,

@@ -7,9 +7,9 @@
 //! maps without an order sorted. Fields and variants are written by name, so two versions of a
 //! program that order a filter's fields differently never read each other's entries by mistake.
 //!
-//! What is equal and not the same has the same bytes, and is in [`Disambiguator`]: `-0.0`, variants
-//! that are renamed alike, and the order of a map whose type nobody sees (`serde_json::Map`,
-//! `flatten`).
+//! Values that are equal and not the same have the same bytes, and [`Disambiguator`] tells them
+//! apart: `-0.0`, variants that are renamed alike, and the order of a map whose type is not visible
+//! (`serde_json::Map`, `flatten`).
 
 use serde::ser::{self, Serialize, Serializer};
 

@@ -42,7 +42,7 @@ impl KeyError {
     }
 }
 
-/// What the order of a collection's elements is worth.
+/// Whether the order of a collection's elements is a part of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ElementOrder {
     /// It is arbitrary: a `HashMap`, a `HashSet`.

@@ -15,7 +15,7 @@ pub(crate) struct IdForm {
     /// The forms of the first parts of a tuple, 0 for an absent one. Parts that both ids have must
     /// agree.
     parts: [u16; 8],
-    /// What the text does not show.
+    /// The parts of the id that the text does not show.
     pub(super) disambiguator: Disambiguator,
 }
 

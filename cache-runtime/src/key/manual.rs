@@ -60,7 +60,7 @@ pub struct Key {
     rest: Rest,
     extras: Vec<NamedDependency>,
     version: u32,
-    /// What the id or the arguments don't show, of those that are hashed.
+    /// The parts of the hashed id or arguments that their text does not show.
     disambiguator: Disambiguator,
     /// Whether the id or an argument has a field that is not in the key, so that another one would
     /// have the same key. Manual operations neither read nor store such an entry.

@@ -18,7 +18,7 @@ pub(crate) struct KeyWriter {
     pub(super) text: String,
     /// The canonical bytes of the arguments, hashed together at the end.
     pub(crate) args: Vec<u8>,
-    /// What these don't show.
+    /// The parts of them that these bytes don't show.
     disambiguator: Disambiguator,
     /// The id, if it is not written yet.
     draft: Draft,
@@ -100,7 +100,8 @@ impl KeyWriter {
         self.draft != Draft::None
     }
 
-    /// What tells this call apart from others of its function. `form` is that of a written id.
+    /// The id or the arguments, which tell this call apart from others of its function. `form` is
+    /// the form of a written id.
     #[inline(always)]
     pub(crate) fn given(&self, form: impl FnOnce() -> u64) -> Given<'_> {
         let (kind, number, bytes) = match self.draft {

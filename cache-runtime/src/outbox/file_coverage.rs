@@ -67,8 +67,8 @@ pub(super) async fn triggers_of(
     Ok(names.await?.into_iter().filter(is_ours).collect())
 }
 
-/// What the name of a trigger begins with, and its event, if it writes to the outbox of this name,
-/// and not to one whose name goes on: a shown part, a hash, and the event.
+/// The beginning of a trigger's name, and its event, if it writes to the outbox of this name, and
+/// not to one whose name goes on. A name is a shown part, a hash, and the event.
 fn parts_of<'n>(trigger: &'n str, outbox: &str) -> Option<(&'n str, &'n str)> {
     let (prefix, event) = trigger.rsplit_once('_')?;
     if !matches!(event, "insert" | "update" | "delete") {

@@ -175,7 +175,8 @@ $cache_outbox$;
         )
     }
 
-    /// What earlier versions lack, and the trigger of [`notify_function`](Self::notify_function).
+    /// The statements for parts that earlier versions lack, and the trigger of
+    /// [`notify_function`](Self::notify_function).
     fn update(&self, table: &OutboxTable) -> String {
         let Self {
             outbox,

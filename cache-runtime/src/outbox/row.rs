@@ -363,7 +363,7 @@ mod tests {
         text
     }
 
-    /// What the database says of an id is in keys what a program says of it.
+    /// An id has the same text in keys, from the database and from a program.
     #[test]
     fn ids_of_the_database_are_those_of_programs() {
         let of = |value: Value| key(&plain(value).expect("an id"));

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is written beside a trigger function, in its comment, for those who look at the table
-/// later.
+/// Notes in the comment of a trigger function, for a later look at the table.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Notes {
     /// The table, when the triggers were installed. An earlier release did not say it.

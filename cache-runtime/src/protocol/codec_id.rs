@@ -24,7 +24,7 @@ pub enum CodecId {
 }
 
 impl CodecId {
-    /// Who reads what serde writes in this codec.
+    /// The reader that serde writes for in this codec.
     pub(super) fn written_for(self) -> WrittenFor {
         match self.plain() {
             Self::Json => WrittenFor::People,

@@ -178,7 +178,7 @@ mod tests {
         assert!(!is_error(&Ok::<_, ()>(Outcome::Failed(1))));
         let outcome = Err("no".to_owned());
         assert!(!is_error(&Report { outcome }));
-        // What is inside of the `Ok` of another type is data.
+        // An `Err` inside of the `Ok` of another type is data.
         let inside: Result<_, ()> = Ok(vec![Err::<u8, u8>(1)]);
         assert!(!is_error(&inside));
     }

@@ -99,8 +99,8 @@ impl LookupReply {
     }
 }
 
-/// The callback to which [`Store::try_lookup`](crate::store::Store::try_lookup) shows an entry in place,
-/// with the store's time. The store may be locked during the call.
+/// The callback to which [`Store::try_lookup`](crate::store::Store::try_lookup) shows an entry in
+/// place, with the store's time. The store may be locked during the call.
 pub type OnEntry<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
 /// The value under a key.
@@ -147,7 +147,7 @@ pub struct LeaseRequest {
 }
 
 impl LeaseRequest {
-    /// The header that holds the place if the lease is granted at `now`.
+    /// The header of the lease if it is granted at `now`.
     #[must_use]
     pub fn header(&self, kind: EntryKind, now: Millis) -> Header {
         Header {
@@ -169,7 +169,7 @@ impl LeaseRequest {
 /// The answer to a [`LeaseRequest`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum LeaseReply {
-    /// The caller holds the place.
+    /// The caller holds the lease.
     Granted,
     /// Something else is there now.
     Taken(Header),

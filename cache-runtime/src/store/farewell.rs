@@ -14,8 +14,9 @@ const BUDGET: Duration = Duration::from_millis(100);
 /// How many bytes of it are read.
 const MOST: u64 = 1024;
 
-/// What a server says to a new connection before it closes it, as with too many clients, or where
-/// Redis is in protected mode. `None` if it says nothing, as servers do that wait for a command.
+/// The message that a server sends to a new connection before it closes it, as with too many
+/// clients, or where Redis is in protected mode. `None` if it sends none: most servers wait for a
+/// command.
 ///
 /// A client that has written to it already reads a reset in place of the words. So this connects
 /// and only listens.
@@ -26,7 +27,7 @@ pub(crate) async fn farewell(server: SocketAddr) -> Option<String> {
     let listened = async {
         let peer = TcpStream::connect(server).await.ok()?;
         let mut words = Vec::new();
-        // What was said before a reset is all that was said.
+        // The message is complete even if a reset follows.
         let _ = peer.take(MOST).read_to_end(&mut words).await;
         let words = String::from_utf8_lossy(&words);
         words.lines().next().map(shortened)

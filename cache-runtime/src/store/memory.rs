@@ -548,7 +548,7 @@ fn probe_keys(entry_ref: &EntryRef) -> impl Iterator<Item = &str> {
 fn intended_at(at: Millis) -> IntentReply {
     IntentReply {
         at,
-        // Nobody else keeps anything here.
+        // No other program keeps values here.
         on_whole: false,
     }
 }

@@ -385,7 +385,7 @@ mod tests {
         bus.tell_held_back("users", slow);
         bus.tell_held_back("nobody", slow);
         assert_eq!(counts(), [4]);
-        // Nobody has told what was held back: the next hit does.
+        // The event that was held back is not published yet: the next hit does it.
         bus.served_stale(hit("users", slow));
         tokio::time::advance(STALE_INTERVAL).await;
         assert!(!bus.served_stale(hit("users", slow)));

@@ -1,8 +1,8 @@
 //! Where the answer of a call is put, by code that does not know its type.
 //!
-//! What looks up, waits, decides and counts is compiled once, in this crate. Each type of values
-//! only adds an [`AnswerSlot`]: the compiler would otherwise make a copy of that code, in each
-//! program, for each return type.
+//! The code that looks up, waits, decides and counts is compiled once, in this crate. Each type of
+//! values only adds an [`AnswerSlot`]: the compiler would otherwise make a copy of that code, in
+//! each program, for each return type.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

@@ -57,7 +57,7 @@ where
 {
     type Output = R;
 
-    // What was taken is not there only if this is polled after its end.
+    // A part that was taken is missing only if this is polled after its end.
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
         loop {

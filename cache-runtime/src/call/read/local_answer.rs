@@ -1,4 +1,4 @@
-//! What a call finds in the process, before the store is asked. Compiled once for all functions.
+//! The answer of the process to a call, before the store is asked. Compiled once for all functions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +49,8 @@ impl LocalAnswer {
 }
 
 impl PreparedCall {
-    /// Answers a call that the thread's own memory does not answer. Looks for its key, in the memory
-    /// of the request first.
+    /// Answers a call that the thread's own memory does not answer. Looks for its key, in the
+    /// memory of the request first.
     // Not inlined: compiled once, and a hit on the thread's own entry does not save its registers.
     #[inline(never)]
     pub(super) fn answer(

@@ -1,4 +1,4 @@
-//! What a body has returned, for code that does not know its type.
+//! The return value of a body, for code that does not know its type.
 //!
 //! The same as [`answer_slot`](super::answer_slot) in the other direction: what hands the value to
 //! waiters, checks it and stores it is compiled once.
@@ -14,7 +14,7 @@ use super::store_filter::StoreFilter;
 use crate::call::returns::{Loaded, Returns};
 use crate::coalesce::single_flight::LoadResult;
 
-/// What a body has returned.
+/// The return value of a body.
 pub(super) trait ReturnedValue {
     /// The type of the values.
     fn type_id(&self) -> TypeId;

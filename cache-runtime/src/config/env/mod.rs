@@ -200,7 +200,7 @@ impl CacheConfig {
         self
     }
 
-    /// What is stored, and what is compared with its function.
+    /// The limits on stored values, and the share of hits that is audited.
     fn with_limits(mut self, vars: &mut Vars) -> Self {
         let size = "a size such as 16k, 512k or 1m, in a program with the feature `zstd`";
         if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {

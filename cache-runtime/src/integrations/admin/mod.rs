@@ -119,6 +119,9 @@ impl Admin {
     }
 
     /// Answers a request of a user with these rights.
+    ///
+    /// # Cancel safety
+    /// If dropped, an action of the request may have taken place or not.
     pub async fn answer(&self, request: Request<'_>, rights: Rights) -> Response {
         // Whoever sends the answer leaves its body out.
         let method = match request.method {

@@ -13,9 +13,9 @@ pub(in crate::invalidation) struct OutgoingBatch {
     pub(in crate::invalidation) whole_namespace: bool,
     /// The parts of the store in which the whole namespace has to be invalidated.
     pub(in crate::invalidation) parts: Parts,
-    /// Without what was refused last time.
+    /// Without the parts that were refused last time.
     pub(in crate::invalidation) invalidation: Invalidation,
-    /// What was refused last time, and with it what may not be replaced before it.
+    /// The parts that were refused last time, and those that may not be replaced before them.
     pub(in crate::invalidation) refused: Invalidation,
     pub(in crate::invalidation) refused_requests: RefusedRequests,
     pub(in crate::invalidation) intents: Vec<Intent>,
@@ -23,7 +23,7 @@ pub(in crate::invalidation) struct OutgoingBatch {
     pub(in crate::invalidation) spans: Vec<tracing::Span>,
 }
 
-/// What is done with requests that the store refused last time.
+/// How requests are treated that the store refused last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::invalidation) enum RefusedRequests {
     /// They are sent behind the others.

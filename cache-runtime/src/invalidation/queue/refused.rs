@@ -59,7 +59,7 @@ impl Refused {
         }
     }
 
-    /// What has to be replaced once more when something refused is done; those of rows and tags
+    /// The generations to replace once more when a refused request is done; those of rows and tags
     /// last.
     pub(super) fn replaced(&self) -> Vec<Arc<Dependency>> {
         if crate::base::mutation::is_active("refused-rows-end-alone") {

@@ -11,7 +11,7 @@ use super::written_for::WrittenFor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subject(u64);
 
-/// What is known of a subject.
+/// A fact about a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fact {
     /// It leaves out nothing itself. Its contents have to be examined.
@@ -130,7 +130,7 @@ fn places(entry: u64) -> impl Iterator<Item = &'static AtomicU64> {
     (0..TRIES).filter_map(move |offset| FACTS.get((first + offset) % PLACES))
 }
 
-/// What is known of a subject.
+/// The fact that is known about a subject.
 #[inline]
 pub(super) fn fact(subject: Subject) -> Option<Fact> {
     let entry = subject.entry();

@@ -357,8 +357,8 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
     }
 }
 
-/// What the size of a value shows, and neither its text nor what was serialised of it. `is_whole`:
-/// whether these two agree.
+/// The part of a value that its size shows, and neither its text nor its serialised form.
+/// `is_whole`: whether these two agree.
 fn hidden_by_both(node: &Node, is_whole: bool) -> Option<Reason> {
     let mut sizes = ValueComparer::of_a_hint_beside_text();
     sizes.by_size(node);
@@ -427,9 +427,10 @@ pub(crate) fn leaves_out(node: &Node, text: Option<&str>) -> bool {
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
-/// Whether another value of the type may lose a part where this one does not: a part is written in a
-/// form of its own (`with`, `into`, a `Serialize` by hand), or a field is skipped by a condition that
-/// may be true for several values, since it is a number or a text, or nothing shows what it is.
+/// Whether another value of the type may lose a part where this one does not: a part is written in
+/// a form of its own (`with`, `into`, a `Serialize` by hand), or a field is skipped by a condition
+/// that may be true for several values, since it is a number or a text, or nothing shows what it
+/// is.
 pub(crate) fn may_lose(node: &Node, text: Option<&str>) -> bool {
     if node.has_a_form_of_its_own() {
         return true;
@@ -460,8 +461,8 @@ pub(crate) fn hides(node: &Node, text: &str) -> bool {
 /// The type of a lock or an atomic in this value that its clones share: what one caller changes in
 /// what it got would reach all others.
 ///
-/// A lock that only `Debug` shows is in a field that serde skips. It is no atomic, which `Debug` shows
-/// as a number, and no `OnceLock`, which can be cloned.
+/// A lock that only `Debug` shows is in a field that serde skips. It is no atomic, which `Debug`
+/// shows as a number, and no `OnceLock`, which can be cloned.
 pub(crate) fn shared_state(node: &Node, text: Option<&str>) -> Option<&'static str> {
     let shown = || {
         let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;

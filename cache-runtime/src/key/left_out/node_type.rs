@@ -1,5 +1,4 @@
-//! What the type of a serialised value and its place in memory tell: whether it may hold more than
-//! was serialised.
+//! Whether a value may hold more than was serialised, by its type and its place in memory.
 
 use super::reason::{Reason, TIME_WITH_ZONE};
 use super::record::{Data, Fields, Node};
@@ -200,8 +199,8 @@ impl Node {
         self.size > 0 && is_unit && !self.is_of_std() && !self.is_wrapper()
     }
 
-    /// Whether this value of a field, which was serialised, shows that the field has one value alone
-    /// where it is left out: `None`, nothing in a text, list or map, or the other flag.
+    /// Whether this value of a field, which was serialised, shows that the field has one value
+    /// alone where it is left out: `None`, nothing in a text, list or map, or the other flag.
     ///
     /// A condition by length, such as "shorter than three", leaves several texts out, so only a
     /// text of one character shows that the empty one is left out. A tuple or array is never empty.
@@ -270,7 +269,7 @@ impl Node {
         }
     }
 
-    /// What makes it impossible to tell values like this one apart, in it or in its parts.
+    /// The part that can't be told apart in values like this one, in it or in its parts.
     pub(super) fn blind(&self) -> Option<Reason> {
         let ty = bare(self.ty);
         let holds_any = ty.contains("dyn ")

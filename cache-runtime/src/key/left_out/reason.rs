@@ -3,7 +3,7 @@
 /// Has a zone, of which only the offset is written and shown.
 pub(super) const TIME_WITH_ZONE: &str = "chrono::datetime::DateTime<chrono_tz::";
 
-/// What is left out.
+/// The part that is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
     /// `Debug` shows a field that is not serialised.

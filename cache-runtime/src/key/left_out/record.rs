@@ -27,7 +27,7 @@ impl Node {
     }
 }
 
-/// What a value was serialised as. A tuple's number is the number of parts that its type announced.
+/// The serialised form of a value. A tuple's number is the number of parts that its type announced.
 #[derive(Debug)]
 pub(super) enum Data {
     /// `size` is that of a number's or flag's type; 0 for texts.
@@ -316,7 +316,7 @@ struct Many {
     name: Name,
     said: usize,
     len: usize,
-    /// What the order of the elements is worth; `None` if nobody sees it.
+    /// Whether the order of the elements counts; `None` if that can't be seen.
     order: Option<ElementOrder>,
     items: Vec<Node>,
     fields: Vec<(&'static str, Option<Node>)>,

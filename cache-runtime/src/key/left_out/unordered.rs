@@ -49,7 +49,7 @@ impl Unordered {
     }
 }
 
-/// What a text shows of a value's sets and maps.
+/// Where a value's sets and maps are in its text.
 #[derive(Default)]
 struct Places {
     /// Those without an order.

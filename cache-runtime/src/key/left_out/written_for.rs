@@ -1,7 +1,8 @@
-//! Who reads what is serialised.
+//! The reader that a serialised value is written for.
 
-/// Who reads what is serialised. Types such as `Uuid` and `IpAddr` write a text for people and
-/// bytes for programs, and a type of the user's own may leave out other parts in each form.
+/// The reader that a serialised value is written for. Types such as `Uuid` and `IpAddr` write a
+/// text for people and bytes for programs, and a type of the user's own may leave out other parts
+/// in each form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum WrittenFor {

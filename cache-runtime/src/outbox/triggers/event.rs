@@ -54,12 +54,12 @@ pub(in crate::outbox) fn trigger_names(outbox: &OutboxTable) -> [String; 4] {
     ["_insert", "_update", "_delete", "_truncate"].map(|suffix| outbox.trigger(suffix))
 }
 
-/// That of a table whose changes are seen row by row.
+/// The name of the trigger of a table whose changes are seen row by row.
 pub(in crate::outbox) fn row_trigger_name(outbox: &OutboxTable) -> String {
     outbox.trigger("_row")
 }
 
-/// That of rows that a subscription brings.
+/// The name of the trigger for rows that a subscription brings.
 pub(in crate::outbox) fn replica_trigger_name(outbox: &OutboxTable) -> String {
     outbox.trigger("_replica")
 }

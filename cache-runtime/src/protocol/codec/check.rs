@@ -1,5 +1,5 @@
-//! What is found while a value is serialised: which parts of its type it uses, and what the codec
-//! would lose of it.
+//! Findings while a value is serialised: the parts of its type that it uses, and those that the
+//! codec would lose.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -143,7 +143,8 @@ impl Check {
         E::custom("refused")
     }
 
-    /// Checks how deeply a part is nested. Each level takes stack, here and where the value is read.
+    /// Checks how deeply a part is nested. Each level takes stack, here and where the value is
+    /// read.
     pub(super) fn nested<E: ser::Error>(&self, path: &ValuePath<'_>) -> Result<(), E> {
         if path.levels <= MOST_LEVELS || crate::base::mutation::is_active("deep-values-encoded") {
             return Ok(());

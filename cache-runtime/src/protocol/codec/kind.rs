@@ -13,5 +13,5 @@ pub(super) const MAP: u64 = 12;
 pub(super) const INTEGER: u64 = 20;
 pub(super) const F32: u64 = 40;
 pub(super) const F64: u64 = 41;
-/// That a tuple has this many parts.
+/// Added to the number of parts of a tuple.
 pub(super) const PARTS: u64 = 50;

@@ -220,7 +220,7 @@ pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> 
     })
 }
 
-/// What a serializer has written: how many bytes, and the bytes if they are wanted. One type for
+/// The output of a serializer: how many bytes, and the bytes if they are wanted. One type for
 /// both, so that each type of values is compiled with each codec once.
 #[derive(Default)]
 pub(crate) struct Written {

@@ -36,8 +36,8 @@ pub(super) struct ValuePath<'a> {
     pub(super) is_in_some: bool,
 }
 
-/// What the parts of tuples are hashed with. A tuple has at most sixteen; an array, which is written
-/// like one, may have more, all of one type.
+/// The first of the numbers that stand for parts of tuples in a hash. A tuple has at most sixteen;
+/// an array, which is written like one, may have more, all of one type.
 const PARTS: u64 = 16;
 const DISTINCT: usize = 15;
 

@@ -14,7 +14,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// That of a type which could not be probed.
+    /// The schema of a type that could not be probed.
     pub(super) const NONE: Self = Self {
         hash: 0,
         guesses: true,

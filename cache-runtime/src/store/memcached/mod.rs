@@ -62,6 +62,9 @@ impl Drop for MemcachedStore {
 impl MemcachedStore {
     /// Connects to the server, and goes on trying if it is away. Returns when the first attempt has
     /// ended. Connections are driven by `runtime`.
+    ///
+    /// # Cancel safety
+    /// If dropped, the task that connects goes on until `runtime` ends.
     pub async fn connect(
         memcached: &MemcachedConfig,
         config: &CacheConfig,

@@ -1,11 +1,12 @@
-//! The outcome of an invalidation whose keys are sent one by one, since the user may not write some.
+//! The outcome of an invalidation whose keys are sent one by one, since the user may not write
+//! some.
 
 use super::connection::errors::graver;
 use crate::base::clock::Millis;
 use crate::base::error::Error;
 use crate::store::{Invalidated, Invalidation, PartlyInvalidated};
 
-/// What of an invalidation is done, and what is not.
+/// The parts of an invalidation that are done, and those that are not.
 #[derive(Debug)]
 pub(super) struct KeyByKey {
     pub(super) done: Invalidated,

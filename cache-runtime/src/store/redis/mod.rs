@@ -95,6 +95,9 @@ impl fmt::Debug for RedisStore {
 impl RedisStore {
     /// Starts to connect, and returns after the first attempt, successful or not. A task on
     /// `background` keeps the connection and replaces it whenever it is lost.
+    ///
+    /// # Cancel safety
+    /// If dropped, that task ends.
     pub async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);

@@ -34,7 +34,7 @@ impl WholeResources {
         Dependency::whole_of_entry(&self.namespace, key)
     }
 
-    /// What has to be invalidated in place of what was refused; `None` if nothing can be.
+    /// The resources to invalidate in place of the refused parts; `None` if there are none.
     pub(super) fn in_place_of(&self, outcome: &KeyByKey) -> Option<Invalidation> {
         if !outcome.fault.as_ref().is_some_and(is_forbidden)
             || mutation::is_active("refused-rows-left-to-others")
@@ -50,9 +50,9 @@ impl WholeResources {
         (!wholes.is_empty()).then(|| undone.part(Vec::new(), wholes))
     }
 
-    /// What was refused is done if its whole resource is: `sent` has become of `instead`. What is
-    /// left undone belongs to no resource, or its whole resource is refused, too. Returns the
-    /// generations of those that are done.
+    /// A refused part is done if its whole resource is: `sent` is the outcome of `instead`. The
+    /// parts that are left belong to no resource, or their whole resource is refused, too. Returns
+    /// the generations of those that are done.
     pub(super) fn settle(
         &self,
         outcome: &mut KeyByKey,

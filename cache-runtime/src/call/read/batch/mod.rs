@@ -157,6 +157,9 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
     }
 
     /// Does the same with a body that owns its ids.
+    ///
+    /// # Cancel safety
+    /// Like [`run`](Self::run).
     pub async fn run_owned(self, body: impl AsyncFnOnce(ReturnShape<R, S>, Vec<K>) -> R) -> R
     where
         R: Gathered<S, Id = K>,

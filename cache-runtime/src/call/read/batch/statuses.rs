@@ -1,4 +1,4 @@
-//! What each id of a batch was answered with: the statuses, and their report.
+//! The statuses of the ids of a batch, and their report.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What an entry depends on besides its own resource: named by the attribute, or by the load.
+//! The dependencies of an entry besides its own resource: named by the attribute, or by the load.
 
 pub(crate) mod deps;
 pub(crate) mod known;

@@ -24,19 +24,19 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Who has each slot, according to all of them.
+    /// The owner of each slot, according to all of them.
     pub(super) fn named(&self) -> Vec<Option<&NodeView>> {
         owners(&self.views)
     }
 
-    /// Whether a node that is named the owner of a slot may be used for it: if it says so itself, or
-    /// the slot was its before.
+    /// Whether a node that is named the owner of a slot may be used for it: if it says so itself,
+    /// or the slot was its before.
     ///
-    /// Others may say it too early: whoever moves a slot tells each node separately, perhaps the new
-    /// owner last. Until then that has the epoch of before. If the slot was its at an earlier time,
-    /// entries from then would be alive in the moment in which it takes the slot. Its own answer
-    /// contains the epoch with which it took the slot, which is later than any of an earlier time:
-    /// whoever has had the slot meanwhile took it with a later one.
+    /// Others may say it too early: whoever moves a slot tells each node separately, perhaps the
+    /// new owner last. Until then that has the epoch of before. If the slot was its at an earlier
+    /// time, entries from then would be alive in the moment in which it takes the slot. Its own
+    /// answer contains the epoch with which it took the slot, which is later than any of an earlier
+    /// time: whoever has had the slot meanwhile took it with a later one.
     pub(super) fn may_be_used(&self, owner: &NodeView, was_its: bool) -> bool {
         was_its
             || self.views.iter().any(|view| view.id == owner.id)

@@ -430,7 +430,7 @@ impl<'p> ClusterBatch<'p> {
         }
     }
 
-    /// What the batch has returned.
+    /// How many entries the answer has, and of how many bytes.
     fn outcome(&self) -> BatchOutcome {
         let come = self.entries.iter().filter_map(|(_, part)| match part {
             KeyAnswer::Come(value) => Some(value.len()),

@@ -81,8 +81,8 @@ pub(in crate::store::redis) async fn run(
     }));
     let mut topology = Topology::new(cluster, plan);
     let at_work = async {
-        // Once more, since the first node may not have learnt what others know. The first round asks
-        // it and those that it names, and only connects to those that these name.
+        // Once more, since the first node may not have learnt what others know. The first round
+        // asks it and those that it names, and only connects to those that these name.
         topology.round().await;
         let mut pause = topology.round().await;
         // Most fences of the start last as long as it takes to ask each replica.
@@ -149,7 +149,7 @@ impl Topology {
         if std::mem::take(&mut self.has_new) {
             self.late.begin_again();
             interval = self.ask().await;
-            // Who is new since then is asked in the next round.
+            // Nodes that are new since then are asked in the next round.
             self.has_new = false;
         }
         let rounds = &self.cluster.rounds;

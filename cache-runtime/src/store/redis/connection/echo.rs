@@ -159,8 +159,8 @@ mod tests {
         })
     }
 
-    /// What a command returns that was answered after an entry of another key was found, and what
-    /// becomes of the read that has found it. Neither knows before the server has answered `ECHO`.
+    /// The results of a command that was answered after an entry of another key was found, and of
+    /// the read that has found it. Both wait until the server has answered `ECHO`.
     async fn after_doubt(connection: &Arc<Connection>, budget: Duration) -> [Result<(), Error>; 2] {
         let spawn = |is_finder: bool| {
             let it = Arc::clone(connection);

@@ -28,7 +28,7 @@ impl Replay {
         let mut changes = self.server.connections.changes.subscribe();
         let mut left = Repetition::Nothing;
         let mut attempts = Attempts::default();
-        // What has arrived beside something that was refused.
+        // The generations that were replaced while others were refused.
         let mut replaced = Vec::new();
         loop {
             tokio::select! {

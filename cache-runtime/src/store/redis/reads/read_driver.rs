@@ -52,7 +52,7 @@ struct Attempt {
     main: Weak<Connection>,
     runtime: Id,
     batcher: Arc<Batcher>,
-    /// What becomes of the runtime afterwards; `None` if the runtime ends.
+    /// The runtime's state afterwards; `None` if the runtime ends.
     next: Option<State>,
 }
 
@@ -141,9 +141,9 @@ struct ReadDriver {
     /// The connection that watches whether the server may be read.
     main: Weak<Connection>,
     budget: Duration,
-    /// Whether paused time has to stand still while a batch is in flight. A runtime whose connection
-    /// is shared has several threads, and can't pause its time; callers of other runtimes hold theirs
-    /// themselves.
+    /// Whether paused time has to stand still while a batch is in flight. A runtime whose
+    /// connection is shared has several threads, and can't pause its time; callers of other
+    /// runtimes hold theirs themselves.
     holds_time: bool,
     /// The number of reads in the last batch.
     last: usize,
@@ -272,8 +272,8 @@ impl ReadDriver {
         again
     }
 
-    /// Answers the requests of a batch. Those that are left in its slot are repeated when the socket
-    /// is given up.
+    /// Answers the requests of a batch. Those that are left in its slot are repeated when the
+    /// socket is given up.
     async fn answer(
         &mut self,
         main: &Connection,
@@ -305,7 +305,7 @@ impl ReadDriver {
     }
 }
 
-/// What the server has answered to a batch.
+/// The answer of the server to a batch.
 enum Answer {
     Read {
         outcome: BatchOutcome,

@@ -20,12 +20,12 @@ use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::config::RedisConfig;
 
-/// What is written is let go beyond this size.
+/// A larger buffer is shrunk to this size once it was sent.
 const KEPT: usize = 1 << 16;
 
 pub(crate) struct ReadSocket {
     stream: TcpStream,
-    /// What is to be sent.
+    /// The bytes that are still to be sent.
     unsent: Vec<u8>,
     pub(super) replies: Replies,
 }

@@ -26,8 +26,8 @@ const ROOM: usize = 1 << 14;
 /// More memory than this is let go once all that has arrived was taken.
 const KEPT: usize = 1 << 18;
 
-/// A larger string of an array is copied when it has arrived. Otherwise the buffer would grow to the
-/// size of the whole array, and all of it be copied once more.
+/// A larger string of an array is copied when it has arrived. Otherwise the buffer would grow to
+/// the size of the whole array, and all of it be copied once more.
 const LARGE: usize = 1 << 16;
 
 /// One reply.
@@ -63,7 +63,7 @@ enum Element {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// What has arrived and was not taken.
+/// The bytes that have arrived and were not taken.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     bytes: Vec<u8>,

@@ -6,8 +6,8 @@
 //! worker sends, it lets the ready tasks run, above all those that it has just answered, since they
 //! are likely to read next. In either case the command is sent after the read began.
 //!
-//! Over a connection that only reads (`read_driver.rs`) every read is queued, and one task takes the
-//! place of the workers.
+//! Over a connection that only reads (`read_driver.rs`) every read is queued, and one task takes
+//! the place of the workers.
 //!
 //! Other clients only pipeline commands. Here they are also merged, so that the server reads each
 //! generation once per batch.
@@ -320,8 +320,8 @@ impl Batcher {
         }
     }
 
-    /// The plan of the next batch, if one is queued, and the system's time; its requests now wait in
-    /// this slot. `None` if the connection is closed.
+    /// The plan of the next batch, if one is queued, and the system's time; its requests now wait
+    /// in this slot. `None` if the connection is closed.
     pub(crate) fn take(&self, slot: usize) -> Option<Option<(BatchPlan, Instant)>> {
         let mut queue = self.queue.lock();
         if queue.is_over {
@@ -423,7 +423,7 @@ impl Batcher {
         for _ in 0..MOST_TURNS {
             others_first().await;
             let queue = self.queue.lock();
-            // What is queued after that has to wait for this worker.
+            // Reads that are queued after that have to wait for this worker.
             if queue.taken != taken_before || queue.batches.is_empty() {
                 return;
             }

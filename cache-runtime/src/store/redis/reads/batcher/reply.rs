@@ -25,7 +25,7 @@ pub(crate) struct BatchReply<'r, V> {
 
 /// The results of a batch.
 pub(crate) struct BatchLookups<'r> {
-    /// What the batch has returned.
+    /// How many entries the answer has, and of how many bytes.
     pub(crate) outcome: BatchOutcome,
     /// The result of each read; `None` for a read that has to be repeated alone.
     pub(crate) lookups: Vec<Option<Box<LookupReply>>>,
@@ -76,7 +76,7 @@ impl<'r, V: Values> BatchReply<'r, V> {
         }
     }
 
-    /// What the batch has returned.
+    /// How many entries the answer has, and of how many bytes.
     fn outcome(&self) -> BatchOutcome {
         let entries = self.batch_keys.entries.len();
         let lens = (0..entries).map(|at| self.values.get(at).map_or(0, <[u8]>::len));
