@@ -295,8 +295,7 @@ impl Guard {
             let pending_ack = transaction::leave_in_doubt(cache, write.clone(), announced.token);
             return Some((pending_ack, None));
         }
-        let mut request =
-            write.map_or_else(InvalidationRequest::default, PlannedWrite::into_request);
+        let mut request = write.map_or_else(InvalidationRequest::default, |write| write.request);
         if has_failed
             && !wrote_nothing
             && !crate::base::mutation::is_active("errors-invalidated-once")

@@ -197,7 +197,8 @@ impl Connection {
         self.ask_at(Sent::now(budget), ask).await
     }
 
-    /// The same for a command that is sent now.
+    /// The same for a command that is sent now. If there is no answer within the budget, the command
+    /// counts as unanswered.
     pub(super) async fn ask_at<T: FromRedisValue>(
         &self,
         sent: Sent,
@@ -211,14 +212,31 @@ impl Connection {
                 self.state.sync_check.in_sync().await,
             )
         });
-        match self.in_time(sent, answered).await {
-            Some((_, Err(error))) => Err(error),
-            Some((Ok(answer), Ok(()))) => {
+        let mut guard = TimeoutGuard {
+            state: &self.state,
+            sent,
+            is_over: false,
+        };
+        // Each reading of the clock takes as long as a percent of a hit, so the readings are shared.
+        let (now, budget) = (clock::now(), sent.budget);
+        let _held = PauseGuard::from(sent.at, now, budget);
+        let answered = match now.checked_add(budget) {
+            Some(end) => crate::base::time::timeout_at(end, answered),
+            None => crate::base::time::timeout(budget, answered),
+        };
+        let answered = answered.await;
+        guard.is_over = true;
+        match answered {
+            Ok((_, Err(error))) => Err(error),
+            Ok((Ok(answer), Ok(()))) => {
                 self.state.failures.answered();
                 Ok(answer)
             }
-            Some((Err(error), Ok(()))) => Err(self.failed(error)),
-            None => Err(unanswered(sent.budget)),
+            Ok((Err(error), Ok(()))) => Err(self.failed(error)),
+            Err(_) => {
+                self.state.unanswered(budget);
+                Err(unanswered(budget))
+            }
         }
     }
 
@@ -226,29 +244,6 @@ impl Connection {
     pub(super) async fn mget(&self, sent: Sent, mget: &Cmd) -> Result<Vec<Value>, Error> {
         let ask = async |it: &mut MultiplexedConnection| values(it, mget).await;
         self.ask_at(sent, ask).await
-    }
-
-    /// Waits for an answer within the budget. If there is none, the command counts as unanswered.
-    ///
-    /// Each reading of the clock takes as long as a percent of a hit, so the readings are shared.
-    async fn in_time<T>(&self, sent: Sent, answer: impl Future<Output = T>) -> Option<T> {
-        let mut guard = TimeoutGuard {
-            state: &self.state,
-            sent,
-            is_over: false,
-        };
-        let (now, budget) = (clock::now(), sent.budget);
-        let _held = PauseGuard::from(sent.at, now, budget);
-        let answer = match now.checked_add(budget) {
-            Some(end) => crate::base::time::timeout_at(end, answer),
-            None => crate::base::time::timeout(budget, answer),
-        };
-        let answer = answer.await;
-        guard.is_over = true;
-        if answer.is_err() {
-            self.state.unanswered(budget);
-        }
-        answer.ok()
     }
 
     /// Translates a command's error, and closes the connection if the error is about the

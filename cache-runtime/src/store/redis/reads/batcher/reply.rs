@@ -89,8 +89,18 @@ impl<'r, V: Values> BatchReply<'r, V> {
     /// The result of the next read. Has to be called in the order in which the reads were added,
     /// once for each.
     fn lookup(&mut self, read: usize) -> Option<Box<LookupReply>> {
-        let (entry, list) = *self.batch_keys.reads.get(read)?;
-        let stored = self.stored(entry)?;
+        let (at, list) = *self.batch_keys.reads.get(read)?;
+        let Entry { readers, .. } = self.batch_keys.entries.get(at)?;
+        // A value is moved, and copied only if several reads asked for the same key.
+        let stored = if *readers == 1 && !mutation::is_active("joined-a-read-that-has-left") {
+            self.values.take(at)
+        } else {
+            if self.shared.is_empty() {
+                self.shared.resize(self.batch_keys.entries.len(), None);
+            }
+            let shared = self.shared.get_mut(at)?;
+            shared.get_or_insert_with(|| self.values.take(at)).clone()
+        };
         let generation_set = self.generation_sets.get(list)?.as_ref()?;
         let key = self.plan.key(read);
         let lookup = Box::new(stored.lookup(key, generation_set, self.now));
@@ -98,20 +108,5 @@ impl<'r, V: Values> BatchReply<'r, V> {
             self.misplaced = Some(key);
         }
         Some(lookup)
-    }
-
-    /// The value for one read of an entry. It is moved, and copied only if several reads asked for
-    /// the same key.
-    fn stored(&mut self, entry: usize) -> Option<StoredValue> {
-        let Entry { readers, .. } = self.batch_keys.entries.get(entry)?;
-        if *readers == 1 && !mutation::is_active("joined-a-read-that-has-left") {
-            return Some(self.values.take(entry));
-        }
-        if self.shared.is_empty() {
-            self.shared.resize(self.batch_keys.entries.len(), None);
-        }
-        let stored = self.shared.get_mut(entry)?;
-        let stored = stored.get_or_insert_with(|| self.values.take(entry));
-        Some(stored.clone())
     }
 }
