@@ -97,7 +97,7 @@ impl Attempt {
             main: Weak::clone(&self.main),
             budget: server.budget,
             holds_time: !server.is_shared()
-                && !crate::base::mutation::is_active("batched-reads-hold-no-time"),
+                && !crate::base::mutation::is_active("own-connections-hold-no-time"),
             last: 1,
             checked: (None, 0),
             free: (0..at_once(server.round_trip)).collect(),
