@@ -666,12 +666,15 @@ async fn a_tag_waits_for_the_generation_of_all_tags() {
         // it.
         let told = limited.invalidate("authors", &1_i64).await;
         assert_eq!(told, Acknowledgement::Pending);
+        let generation = || server.cli(&["GET", "@gen:~author%3A7"]);
+        let before = generation();
         let (late, gate) = blog.gated();
         let write = async {
             gate.arrival().await;
             blog.commit(7);
             let told = limited.invalidate_tag("author:7").await;
             assert_eq!(told, Acknowledgement::Pending);
+            assert_eq!(generation(), before, "the tag waits");
             gate.open();
         };
         let (old, ()) = futures_util::future::join(late.tagged(1), write).await;

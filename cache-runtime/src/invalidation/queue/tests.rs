@@ -576,14 +576,15 @@ fn a_batch_that_a_caller_hands_back_is_sent_again() {
 #[test]
 fn what_is_known_to_be_refused_is_bounded() {
     let mut queue = queue(10);
-    queue.set_split(true);
+    drop(enter(&mut queue, deletion("users:1")));
+    let sent = queue.send(clock::now()).expect("the row").invalidation;
+    let undone = sent.part(vec!["users:1".to_owned()], Vec::new());
+    let error = Error::new(crate::base::error::ErrorKind::Store, "NOPERM");
     for n in 0..100 {
-        drop(enter(&mut queue, deletion(&format!("users:{n}"))));
-        let sent = queue.send(clock::now()).expect("something to send");
-        let error = Error::unavailable("forbidden");
-        queue.refuse(&sent.invalidation, &sent.invalidation, &error);
-        queue.acknowledge_parts(Parts::Only([1].into()), None);
-        drop(queue.take_back(false));
+        // The row is refused again and again, and another tag is replaced beside it each time.
+        let sent = sent.part(undone.deletes.clone(), vec![dep(&format!("~team:{n}"))]);
+        queue.refuse(&sent, &undone, &error);
+        drop(enter(&mut queue, deletion("users:1")));
     }
     assert!(queue.refused.len() <= 25, "{}", queue.refused.len());
 }
