@@ -136,9 +136,9 @@ const LIMITS: &[(&str, &str)] = &[
     (
         "Compile time of an annotated function, `cargo build`",
         "each function has its own call around its own body, as futures that nothing can share: 1,300 lines of the compiler's \
-         intermediate code beside the 400 of the body. The first functions of a crate, with three types of values, have 70,000 (158,000 before \
-         a call's steps were compiled once), of which most are what serde makes of each type: encoding, decoding, the check that a value \
-         comes back, and the probe of its shape. A third of the time is spent on debugging information. Two designs were measured: a call's \
+         intermediate code beside the 400 of the body. Each type of values adds what serde makes of it: encoding, decoding, and the probe of its shape. A struct of six fields \
+         that is returned in two forms takes 140 ms of processor time, 240 before what packs, verifies and compares a value was compiled \
+         once, and 44 with hand-written JSON. A third of the time is spent on debugging information. Two designs were measured: a call's \
          future as a state machine written by hand, which is kept, and bodies as `dyn Future` in it, which was dropped, since whether a boxed \
          body is `Send` has to be said beforehand. A plan that is called through a pointer changed nothing",
     ),
