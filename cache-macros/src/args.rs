@@ -81,6 +81,8 @@ pub(crate) struct CachedArgs {
     pub(crate) key: Setting<Vec<Expr>>,
     pub(crate) ttl: Setting<Ttl>,
     pub(crate) none_ttl: Setting<Ttl>,
+    /// Whether it is that of the whole block, whose methods need not all return an `Option`.
+    pub(crate) none_ttl_is_default: bool,
     pub(crate) cache_none: Setting<bool>,
     pub(crate) version: Setting<u32>,
     pub(crate) tags: Setting<Vec<Tag>>,
@@ -134,6 +136,9 @@ pub(crate) struct TargetArgs {
 /// Names each option once: its parser, and the list for "did you mean", come from the same line.
 type OptionTable<A> = &'static [(&'static str, fn(&mut A, OptionParser<'_>))];
 
+/// A `none_ttl` that `#[cache_defaults]` has added. Nobody writes it.
+pub(crate) const DEFAULT_NONE_TTL: &str = "__default_none_ttl";
+
 const CACHED: OptionTable<CachedArgs> = &[
     ("resource", |args, parser| {
         parser.into(&mut args.resource, RawOption::resource)
@@ -161,6 +166,11 @@ const CACHED: OptionTable<CachedArgs> = &[
     }),
     ("none_ttl", |args, parser| {
         parser.into(&mut args.none_ttl, RawOption::ttl)
+    }),
+    (DEFAULT_NONE_TTL, |args, mut parser| {
+        parser.raw.key = Ident::new("none_ttl", parser.raw.key.span());
+        args.none_ttl_is_default = true;
+        parser.into(&mut args.none_ttl, RawOption::ttl);
     }),
     ("cache_none", |args, parser| {
         parser.into(&mut args.cache_none, RawOption::bool)
@@ -534,7 +544,10 @@ fn unknown<A>(
         (message, Some(meant))
     };
     let knows = |name: &str| table.iter().any(|(option, _)| *option == name);
-    let names = || table.iter().map(|(name, _)| *name);
+    let names = || {
+        let names = table.iter().map(|(name, _)| *name);
+        names.filter(|name| *name != DEFAULT_NONE_TTL)
+    };
     let other = match attribute {
         "cached" if INVALIDATES.iter().any(|(name, _)| *name == given) => Some("invalidates"),
         "invalidates" if CACHED.iter().any(|(name, _)| *name == given) => Some("cached"),

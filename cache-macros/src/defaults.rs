@@ -12,6 +12,7 @@ use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 
+use crate::args::DEFAULT_NONE_TTL;
 use crate::diag::{Errors, listed, nearest};
 use crate::item::{Item, braces, never_fails};
 
@@ -42,6 +43,17 @@ struct Default {
     tokens: TokenStream,
     /// The tokens behind the `=`.
     value: TokenStream,
+}
+
+impl Default {
+    /// As the method's attribute has it. A `none_ttl` of the block may have no effect on a method.
+    fn on_a_method(&self) -> TokenStream {
+        if self.name != "none_ttl" {
+            return self.tokens.clone();
+        }
+        let (name, value) = (Ident::new(DEFAULT_NONE_TTL, self.name.span()), &self.value);
+        quote!(#name = #value)
+    }
 }
 
 /// The block with the options added, or with its mistakes.
@@ -293,7 +305,7 @@ fn added(
             && !has.contains(&name)
             && has_a_place(&name, written, method)
     });
-    missing.map(|default| default.tokens.clone()).collect()
+    missing.map(Default::on_a_method).collect()
 }
 
 /// Whether a write names what it invalidates: a resource, or tags.
@@ -401,17 +413,17 @@ mod tests {
         assert_same(
             &of("local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4", reads),
             "impl Users {
-            #[cached(none_ttl = 2, stale_if_error = 3, swr = 4, op = \"a\", strict)] async fn a(&self) -> u8 { 1 }
-            #[cached(none_ttl = 2, stale_if_error = 3, swr = 4, op = \"b\", local = false)] async fn b(&self) -> u8 { 1 }
-            #[cached(none_ttl = 2, op = \"c\", in_process)] async fn c(&self) -> u8 { 1 }
+            #[cached(__default_none_ttl = 2, stale_if_error = 3, swr = 4, op = \"a\", strict)] async fn a(&self) -> u8 { 1 }
+            #[cached(__default_none_ttl = 2, stale_if_error = 3, swr = 4, op = \"b\", local = false)] async fn b(&self) -> u8 { 1 }
+            #[cached(__default_none_ttl = 2, op = \"c\", in_process)] async fn c(&self) -> u8 { 1 }
             #[cached(local_ttl = 1, stale_if_error = 3, swr = 4, op = \"d\", cache_none = false)] async fn d(&self) -> Option<u8> { None }
-            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4, op = \"e\", cache_none = true, strict = false)] async fn e(&self) -> Option<u8> { None }
-            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, batch = ids)] async fn f(&self, ids: &[i64]) -> HashMap<i64, u8> { todo!() }
-            #[inline] #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3)] pub(crate) fn g(&self) -> u8 { 1 }
-            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] fn h(&self) -> impl Future<Output = u8> { async { 1 } }
-            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] fn i(&self) -> Pin<Box<dyn Future<Output = u8> + '_>> { todo!() }
-            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3)] fn j(&self, p: Page<{ N }>) -> Page<{ N }> { todo!() }
-            #[cached(local_ttl = 1, none_ttl = 2, stale_if_error = 3, swr = 4)] async fn k<F: Fn(u8)>(&self, f: F) -> u8 { 1 }
+            #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3, swr = 4, op = \"e\", cache_none = true, strict = false)] async fn e(&self) -> Option<u8> { None }
+            #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3, batch = ids)] async fn f(&self, ids: &[i64]) -> HashMap<i64, u8> { todo!() }
+            #[inline] #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3)] pub(crate) fn g(&self) -> u8 { 1 }
+            #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3, swr = 4)] fn h(&self) -> impl Future<Output = u8> { async { 1 } }
+            #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3, swr = 4)] fn i(&self) -> Pin<Box<dyn Future<Output = u8> + '_>> { todo!() }
+            #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3)] fn j(&self, p: Page<{ N }>) -> Page<{ N }> { todo!() }
+            #[cached(local_ttl = 1, __default_none_ttl = 2, stale_if_error = 3, swr = 4)] async fn k<F: Fn(u8)>(&self, f: F) -> u8 { 1 }
         }",
         );
         let writes = "impl Users {

@@ -219,7 +219,11 @@ pub(crate) enum Absence {
     /// Stored for the runtime's default time.
     ByDefault,
     /// `none_ttl = ..`
-    KeptFor(Ttl),
+    KeptFor {
+        ttl: Ttl,
+        /// Whether it is that of the whole block.
+        is_default: bool,
+    },
     /// `cache_none = false`
     NotKept,
 }

@@ -9,7 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cache_runtime::{BypassReason, Cache, CacheConfig, Status, cached, invalidates};
+use cache_runtime::{
+    BypassReason, Cache, CacheConfig, LintKind, Status, cache_defaults, cached, catalog,
+    invalidates,
+};
 use serde::{Deserialize, Serialize};
 
 use calls::{cache, hit, miss, op_of, status};
@@ -609,4 +612,48 @@ async fn a_shared_text_or_list_is_kept_as_it_is() {
     miss(names(&cache, "b".into())).await.1.unwrap();
     let all = hit(names(&cache, "a".into())).await.1.unwrap().unwrap();
     assert_eq!(&*all, [Arc::from("a")]);
+}
+
+/// Options about `None`, with a return type that has none, and on a block.
+struct Absences(Cache);
+
+type Maybe = Option<u8>;
+
+#[cache_defaults(resource = "absences", cache = self.0, none_ttl = 5)]
+impl Absences {
+    #[cached(op = "idle", none_ttl = 2)]
+    async fn idle_none_ttl(&self, id: u8) -> Result<Vec<u8>, String> {
+        Ok(vec![id])
+    }
+
+    #[cached(op = "idle-too", cache_none = false)]
+    async fn idle_cache_none(&self, id: u8) -> u8 {
+        id
+    }
+
+    #[cached(op = "useful", none_ttl = 2)]
+    async fn useful(&self, id: u8) -> Result<Maybe, String> {
+        Ok(Some(id))
+    }
+
+    #[cached(op = "of-the-block")]
+    async fn of_the_block(&self, id: u8) -> u8 {
+        id
+    }
+}
+
+#[tokio::test]
+async fn options_about_none_that_have_no_effect_are_found() {
+    let absences = Absences(cache().await);
+    assert_eq!(absences.idle_none_ttl(1).await, Ok(vec![1]));
+    assert_eq!(absences.idle_cache_none(1).await, 1);
+    assert_eq!(absences.useful(1).await, Ok(Some(1)));
+    assert_eq!(absences.of_the_block(1).await, 1);
+    let findings = catalog().check();
+    let idle = ["idle_none_ttl", "idle_cache_none", "useful", "of_the_block"].map(|function| {
+        findings.iter().any(|finding| {
+            finding.kind == LintKind::NoEffect && finding.text.contains(&format!("`{function}`"))
+        })
+    });
+    assert_eq!(idle, [true, true, false, false], "{findings:?}");
 }

@@ -38,7 +38,8 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let reads_through = connection_candidates::to_ask_of_reads(&item, &args.autocommit, |name| {
         is_left_out(&args, name)
     });
-    let absence = absence(args.cache_none, args.none_ttl, errors);
+    let is_default = args.none_ttl_is_default;
+    let absence = absence(args.cache_none, args.none_ttl, is_default, errors);
     let local_options = match in_process {
         true => LocalOptions::InProcess,
         false => local_options(args.strict, args.local, args.local_ttl, errors),
@@ -276,7 +277,12 @@ fn local_options(
     LocalOptions::Kept(local_ttl.into_value())
 }
 
-fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Errors) -> Absence {
+fn absence(
+    cache_none: Setting<bool>,
+    none_ttl: Setting<Ttl>,
+    is_default: bool,
+    errors: &mut Errors,
+) -> Absence {
     if cache_none.value() == Some(&false) {
         if let Some(key) = none_ttl.key() {
             errors.on(key, "`none_ttl` can't be combined with `cache_none = false`, which keeps no `None`; remove one of them");
@@ -285,5 +291,8 @@ fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Error
     }
     none_ttl
         .into_value()
-        .map_or(Absence::ByDefault, Absence::KeptFor)
+        .map_or(Absence::ByDefault, |ttl| Absence::KeptFor {
+            ttl,
+            is_default,
+        })
 }

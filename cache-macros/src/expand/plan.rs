@@ -243,7 +243,10 @@ fn policy(function: &CachedFn) -> TokenStream {
     let ttl = ttl.as_ref().map(|ttl| quote_spanned!(mixed()=> .ttl(#ttl)));
     let absence = match absence {
         Absence::ByDefault => None,
-        Absence::KeptFor(ttl) => Some(quote_spanned!(mixed()=> .none_ttl(#ttl))),
+        Absence::KeptFor { ttl, is_default } => Some(match is_default {
+            false => quote_spanned!(mixed()=> .none_ttl(#ttl)),
+            true => quote_spanned!(mixed()=> .default_none_ttl(#ttl)),
+        }),
         Absence::NotKept => Some(quote_spanned!(mixed()=> .cache_none(false))),
     };
     let version = version.map(|version| quote_spanned!(mixed()=> .version(#version)));

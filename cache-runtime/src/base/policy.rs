@@ -53,9 +53,16 @@ pub(crate) struct TtlRequest {
     pub(crate) value: Option<Duration>,
     pub(crate) absence: Option<Duration>,
     pub(crate) never_absence: bool,
+    /// Whether the time of an absence is that of the whole `impl` block.
+    pub(crate) absence_is_default: bool,
 }
 
 impl TtlRequest {
+    /// Whether the function itself has an option about absences.
+    pub(crate) fn is_about_absences(&self) -> bool {
+        self.never_absence || (self.absence.is_some() && !self.absence_is_default)
+    }
+
     /// The time to live of a value: the operator's setting for this resource wins over the
     /// attribute's.
     pub(crate) fn of_value(&self, operator: Option<Duration>, default: Duration) -> Duration {
@@ -173,7 +180,7 @@ mod tests {
         let short = TtlRequest {
             value: Some(5 * SECOND),
             absence: Some(60 * SECOND),
-            never_absence: false,
+            ..TtlRequest::default()
         };
         assert_eq!(short.of_absence(None, SECOND), Some(5 * SECOND));
         let never = TtlRequest {

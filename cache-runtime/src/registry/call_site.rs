@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -37,6 +37,8 @@ pub struct CallSite {
     lost: OnceLock<String>,
     /// The first part of an argument that its `Serialize` leaves out.
     left_out: OnceLock<String>,
+    /// Whether an option about `None` has no effect, because the return type has none.
+    has_no_none: AtomicBool,
 }
 
 impl CallSite {
@@ -52,6 +54,7 @@ impl CallSite {
             reported: AtomicU32::new(0),
             lost: OnceLock::new(),
             left_out: OnceLock::new(),
+            has_no_none: AtomicBool::new(false),
         }
     }
 
@@ -90,6 +93,20 @@ impl CallSite {
                 left_out = text,
                 remedy,
                 "an argument is not told apart by its key"
+            );
+        }
+    }
+
+    /// Logs once that an option about `None` has no effect, because the return type has none.
+    #[cold]
+    pub(crate) fn report_no_none(&self) {
+        if !self.has_no_none.load(Ordering::Relaxed)
+            && !self.has_no_none.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                function = %self,
+                remedy = "return an `Option`, or leave the option out",
+                "`none_ttl` and `cache_none` have no effect on a function that never returns `None`"
             );
         }
     }
@@ -208,6 +225,11 @@ impl CallSite {
     /// The part of an argument that its `Serialize` leaves out.
     pub(crate) fn left_out(&self) -> Option<&str> {
         self.left_out.get().map(String::as_str)
+    }
+
+    /// Whether an option about `None` has no effect, as far as is known.
+    pub(crate) fn has_no_none(&self) -> bool {
+        self.has_no_none.load(Ordering::Relaxed)
     }
 
     /// Why a value was not stored: its codec would have lost a part of it.

@@ -64,7 +64,8 @@ impl LoadContext {
     }
 
     /// Serves the value for this long, instead of the attribute's `ttl`. An operator's
-    /// `CACHE_TTL_<RESOURCE>` can shorten it.
+    /// `CACHE_TTL_<RESOURCE>` can shorten it. It applies to `None` as well, which is still served
+    /// for no longer than the attribute's `none_ttl`, if there is one.
     pub fn ttl(&self, ttl: impl IntoTtl) {
         self.0.lock().ttl = ttl.into_ttl();
     }

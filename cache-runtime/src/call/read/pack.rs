@@ -38,9 +38,20 @@ impl Call {
             Loaded::Absent => self.pack_absence(),
             Loaded::Value(value) if unless.refuses(value) => None,
             Loaded::Value(value) => {
+                if self.ttl.is_about_absences() && R::from_absence().is_none() {
+                    self.never_returns_none();
+                }
                 let share = || returned.share();
                 self.pack_or_count(&Packed::<_, R::Compare>::new(value, &share))
             }
+        }
+    }
+
+    /// Reports an option that has no effect, since the return type has no `None`.
+    #[cold]
+    fn never_returns_none(&self) {
+        if let Some(site) = self.site {
+            site.report_no_none();
         }
     }
 
@@ -52,12 +63,18 @@ impl Call {
     /// Returns the entry for an absence, if it may be stored.
     pub(super) fn pack_absence(&self) -> Option<NewEntry> {
         let default = self.cache.config.default_ttl;
+        let mut fresh_for = self.ttl.of_absence(self.resource.operator_ttl, default)?;
+        if let Some(said) = self.said_ttl() {
+            let limit = self.ttl.absence;
+            let limit = limit.filter(|_| !mutation::is_active("bodies-keep-absences-longer"));
+            fresh_for = limit.map_or(said, |limit| said.min(limit));
+        }
         let new_entry = NewEntry {
             content: Content::Absence,
             payload: Payload::Empty,
             codec: CodecId::default(),
             size: 4,
-            fresh_for: self.fresh_for(self.ttl.of_absence(self.resource.operator_ttl, default)?),
+            fresh_for: self.jittered(fresh_for),
             stale_for: self.stale_policy.kept_for(),
         };
         new_entry.lasts().then_some(new_entry)
@@ -66,7 +83,8 @@ impl Call {
     /// Returns the entry for a value. If it can't be stored, counts that and returns `None`.
     pub(super) fn pack_or_count(&self, value: &dyn Packable) -> Option<NewEntry> {
         let default = self.cache.config.default_ttl;
-        let fresh_for = self.fresh_for(self.ttl.of_value(self.resource.operator_ttl, default));
+        let otherwise = || self.ttl.of_value(self.resource.operator_ttl, default);
+        let fresh_for = self.jittered(self.said_ttl().unwrap_or_else(otherwise));
         match self.pack_value(value, fresh_for) {
             Ok(new_entry) => new_entry.lasts().then_some(new_entry),
             Err(reason) => {
@@ -77,15 +95,14 @@ impl Call {
         }
     }
 
-    /// Returns how long the value is served: the TTL that the body set, else `otherwise`.
-    pub(super) fn fresh_for(&self, otherwise: Duration) -> Duration {
-        let operator = self.resource.operator_ttl;
-        let said = self
-            .context
-            .as_ref()
-            .and_then(|context| context.ttl_within(operator));
-        self.stale_policy
-            .jittered(said.unwrap_or(otherwise), random_fraction())
+    /// The TTL that the body has set.
+    fn said_ttl(&self) -> Option<Duration> {
+        let context = self.context.as_ref()?;
+        context.ttl_within(self.resource.operator_ttl)
+    }
+
+    fn jittered(&self, ttl: Duration) -> Duration {
+        self.stale_policy.jittered(ttl, random_fraction())
     }
 
     /// Returns the entry for a value. A value that the codec would lose is refused, even if the

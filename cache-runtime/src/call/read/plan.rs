@@ -413,6 +413,13 @@ impl ReadPlan {
         self.set(|options| options.ttl.absence = ttl)
     }
 
+    /// The same for a time that the whole `impl` block has.
+    #[inline]
+    pub fn default_none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
+        self.none_ttl(ttl);
+        self.set(|options| options.ttl.absence_is_default = true)
+    }
+
     /// Decides whether absences are stored at all.
     #[inline]
     pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {

@@ -41,6 +41,9 @@ pub enum LintKind {
     /// The `Serialize` of an argument leaves out what tells calls apart. Known after the function
     /// has run.
     NotInKey,
+    /// An option has no effect: `none_ttl` or `cache_none` on a function that never returns `None`.
+    /// Known after the function has run.
+    NoEffect,
 }
 
 impl LintKind {
@@ -55,6 +58,7 @@ impl LintKind {
             Self::Ttls => "ttls",
             Self::NotStored => "not_stored",
             Self::NotInKey => "not_in_key",
+            Self::NoEffect => "no_effect",
         }
     }
 }
@@ -76,6 +80,7 @@ impl Catalog {
         findings.extend(self.id_types());
         findings.extend(self.not_stored());
         findings.extend(self.not_in_key());
+        findings.extend(self.without_effect());
         findings.sort_by(|a, b| (&a.place, a.kind).cmp(&(&b.place, b.kind)));
         findings
     }
@@ -268,6 +273,20 @@ impl Catalog {
                 ),
                 place: reader.place.clone(),
             })
+        })
+    }
+
+    /// The options so far that have shown to have no effect.
+    fn without_effect(&self) -> impl Iterator<Item = Lint> {
+        let readers = self.readers.iter().filter(|reader| reader.never_none);
+        readers.map(|reader| Lint {
+            kind: LintKind::NoEffect,
+            text: format!(
+                "`none_ttl` and `cache_none` have no effect on `{}`, which never returns `None`; \
+                 return an `Option`, or leave the option out",
+                reader.function
+            ),
+            place: reader.place.clone(),
         })
     }
 

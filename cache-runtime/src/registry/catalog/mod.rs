@@ -82,6 +82,10 @@ pub struct CachedFunction {
     /// The part of an argument that its `Serialize` leaves out, if a call so far has shown one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
+    /// Whether `none_ttl` or `cache_none` has no effect, since the function never returns `None`.
+    /// Known after the function has run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub never_none: bool,
     /// The place of its attribute.
     pub place: SourceLocation,
 }
@@ -263,6 +267,7 @@ impl CachedFunction {
             tags: Vec::new(),
             not_stored: site.lost().map(str::to_owned),
             left_out: site.left_out().map(str::to_owned),
+            never_none: site.has_no_none(),
             shared: false,
             batch: false,
             place: SourceLocation::of(site),
