@@ -77,6 +77,10 @@ impl<T: Cacheable> Lease<T> {
 
 /// The entry for a value.
 fn packed<T: Cacheable>(call: &Call, value: &T, ttl: Duration) -> Result<NewEntry, Error> {
+    if value.is_error() && !mutation::is_active("errors-stored-by-hand") {
+        let text = "an `Err` is not stored, as in annotated functions";
+        return Err(Error::new(ErrorKind::Unstorable, text));
+    }
     let share = || Some(Arc::new(value.clone()));
     call.pack_value(&Packed::<T, AsEncoded>::new(value, &share), ttl)
 }
@@ -219,6 +223,13 @@ impl Cache {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
+        if call.is_kept_here_only() {
+            let text = format!(
+                "`{}` is the key of a function that is `in_process`, whose values are never sent to the store",
+                call.entry_ref().key
+            );
+            return Err(Error::new(ErrorKind::Unstorable, text));
+        }
         if let Some(problem) = call.problem {
             let text = format!(
                 "`{}` is not a key of this resource ({})",
@@ -252,7 +263,7 @@ impl Cache {
                 "a write that concerns this entry is in progress; call `set` again when it has ended",
             ));
         }
-        let permit = Permit::new(call, lookup.stamp, call.fingerprint::<T>());
+        let mut permit = Permit::new(call, lookup.stamp, call.fingerprint::<T>());
         match permit.take(call, Expected::Anything).await? {
             LeaseReply::Granted => filled(permit.fill(call, new_entry).await),
             LeaseReply::Foreign => {

@@ -65,6 +65,9 @@ pub struct Key {
     /// Whether the id or an argument has a field that is not in the key, so that another one would
     /// have the same key. Manual operations neither read nor store such an entry.
     is_ambiguous: bool,
+    /// Whether it is the key of a function that is `in_process`. Manual operations must not send
+    /// its values to the store.
+    is_in_process: bool,
 }
 
 impl Key {
@@ -173,7 +176,14 @@ impl Key {
             version,
             disambiguator: Disambiguator::default(),
             is_ambiguous: false,
+            is_in_process: false,
         }
+    }
+
+    /// The same key, of a function that is `in_process` or is not.
+    pub(crate) fn in_process(mut self, is_in_process: bool) -> Self {
+        self.is_in_process = is_in_process;
+        self
     }
 
     /// The resource that this entry belongs to.
@@ -209,6 +219,10 @@ impl Key {
 
     pub(crate) fn is_ambiguous(&self) -> bool {
         self.is_ambiguous
+    }
+
+    pub(crate) fn is_in_process(&self) -> bool {
+        self.is_in_process
     }
 
     pub(crate) fn type_version(&self) -> u32 {
@@ -265,6 +279,7 @@ impl Key {
                 version: 0,
                 disambiguator: Disambiguator::default(),
                 is_ambiguous: false,
+                is_in_process: false,
             })
         } else {
             Err(invalid(format!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cache_runtime::{BypassReason, cache_defaults};
+use cache_runtime::{BypassReason, ErrorKind, Lookup, cache_defaults, key_of, refresh};
 
 use super::*;
 
@@ -44,6 +44,12 @@ impl Vault {
     #[cached(op = "token", in_process)]
     async fn token(&self, scope: &str) -> Option<String> {
         (scope != "none").then(|| self.load())
+    }
+
+    #[cached(op = "code", in_process, unless = |code| code.ends_with('1'))]
+    async fn code(&self, scope: &str) -> String {
+        let _ = scope;
+        self.load()
     }
 
     #[cached(resource = "pages", ttl = 300)]
@@ -97,6 +103,45 @@ async fn a_secret_is_kept_here_and_never_sent() {
     );
     assert!(!dump.contains("hunter"), "{dump}");
     assert!(!dump.contains(" secrets:"), "no key of it, either: {dump}");
+}
+
+#[tokio::test]
+async fn no_operation_by_hand_sends_it() {
+    let server = RedisServer::start();
+    let vault = Vault::new(over(server.port())).await;
+    let token = kept(async || vault.token("read").await.expect("there")).await;
+    let secret = kept(async || vault.get(1).await).await;
+    let keys = [key_of(vault.token("read")), key_of(vault.get(1))];
+    for key in keys.map(|key| key.expect("a key")) {
+        let by_hand = "hunter by hand".to_owned();
+        let set = vault.cache.set(&key, &by_hand, 60).await;
+        assert_eq!(set.map_err(|e| e.kind()), Err(ErrorKind::Unstorable));
+        assert_eq!(vault.cache.get::<String>(&key).await, None);
+        let load = async || Ok::<_, ()>(by_hand.clone());
+        let loaded = vault.cache.get_or_load(&key, 60, load).await;
+        assert_eq!(loaded.as_ref(), Ok(&by_hand));
+        match vault.cache.lookup(&key).await.expect("a valid key") {
+            Lookup::Miss(lease) => assert!(!lease.fill(&by_hand).await),
+            Lookup::Hit(there) => assert_eq!(there, by_hand),
+        }
+        let entries = server.cli(&["--scan", "--pattern", "secrets:*"]);
+        assert_eq!(entries.trim(), "");
+    }
+    assert_eq!(vault.token("read").await, Some(token));
+    // A row may be deleted by hand.
+    let deleted = vault.cache.delete(key_of(vault.get(1)).expect("a key"));
+    assert!(deleted.await.is_ok());
+    assert_ne!(vault.get(1).await, secret);
+}
+
+#[tokio::test]
+async fn an_older_one_does_not_come_back_after_a_load_that_is_not_kept() {
+    let server = RedisServer::start();
+    let vault = Vault::new(over(server.port())).await;
+    let old = kept(async || vault.code("read").await).await;
+    vault.loads.store(11, Ordering::SeqCst);
+    assert_eq!(refresh(vault.code("read")).await, "hunter11");
+    assert_ne!(vault.code("read").await, old);
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! The manual operations, and who else uses the keys.
 
+use std::sync::Arc;
+
 use cache_runtime::{
     Acknowledgement, BypassReason, Cache, CacheConfig, ErrorKind, Key, Lookup, Status, cached,
-    observe,
+    key_of, observe,
 };
 
 use crate::shop::{Fault, Gate, Shop, User};
@@ -12,6 +14,7 @@ over_each_store! {
     entries_of_a_function_can_be_read_by_hand;
     a_value_set_by_hand_is_a_functions_hit;
     a_set_that_was_invalidated_meanwhile_is_not_stored;
+    no_error_is_stored_by_hand;
     a_lookup_is_filled_unless_it_was_invalidated;
     delete_removes_one_entry;
     a_pattern_removes_what_it_matches;
@@ -80,6 +83,32 @@ async fn a_value_set_by_hand_is_a_functions_hit(pair: Pair) {
             .kind(),
         ErrorKind::InvalidKey
     );
+}
+
+/// A `Result` behind an `Arc` is a value, unless it is an error.
+struct Shared(Cache);
+
+impl Shared {
+    #[cached(resource = "shared", cache = self.0)]
+    async fn get(&self, id: u8) -> Arc<Result<u8, String>> {
+        Arc::new(Ok(id))
+    }
+}
+
+async fn no_error_is_stored_by_hand(pair: Pair) {
+    let shared = Shared(pair.a.clone());
+    let failed = Err::<u8, String>("failed".into());
+    let key = key_of(shared.get(1)).expect("a key");
+    let set = pair.b.set(&key, &failed, 60).await;
+    assert_eq!(set.expect_err("an error").kind(), ErrorKind::Unstorable);
+    match pair.b.lookup::<Result<u8, String>>(&key).await {
+        Ok(Lookup::Miss(lease)) => assert!(!lease.fill(&failed).await),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(*shared.get(1).await, Ok(1));
+    let key = key_of(shared.get(2)).expect("a key");
+    assert!(pair.b.set(&key, &Ok::<u8, String>(7), 60).await.is_ok());
+    assert_eq!(*shared.get(2).await, Ok(7));
 }
 
 async fn a_set_that_was_invalidated_meanwhile_is_not_stored(pair: Pair) {

@@ -98,6 +98,12 @@ impl Call {
         if !resource.contexts.is_empty() {
             problem = problem.or(add_contexts(&mut entry_ref.key, &resource));
         }
+        let is_of_process = key.is_in_process()
+            && !cache.store.is_in_process()
+            && !mutation::is_active("in-process-values-sent-by-hand");
+        if is_of_process {
+            problem = problem.or(Some(BypassReason::KeyConflict));
+        }
         let by_hand = resource.version_by_hand(key.op());
         let ttl = TtlRequest {
             value: ttl,
@@ -115,7 +121,10 @@ impl Call {
             ttl,
             // Manual operations serve no expired entries.
             stale_policy: StalePolicy::default(),
-            local_options: LocalOptions::default(),
+            local_options: LocalOptions {
+                in_process: is_of_process,
+                ..LocalOptions::default()
+            },
             context: None,
             extras: key.extras().to_vec(),
             included: Box::default(),

@@ -46,7 +46,7 @@ enum GateOutcome {
 
 impl Call {
     /// Whether it is kept in this process only, beside a store elsewhere.
-    pub(super) fn is_kept_here_only(&self) -> bool {
+    pub(crate) fn is_kept_here_only(&self) -> bool {
         self.local_options.in_process && !self.cache.store.is_in_process()
     }
 

@@ -208,7 +208,8 @@ impl LocalLookup<'_> {
         let op = op.filter(|_| self.kind == EntryKind::Derived);
         // A later use of the key adds it again.
         let version = self.version ^ self.resource.version_by_hand(op);
-        Ok(Key::rendered(name, rest, self.kind, extras, version))
+        let key = Key::rendered(name, rest, self.kind, extras, version);
+        Ok(key.in_process(self.local_options.in_process))
     }
 }
 
