@@ -2,8 +2,8 @@
 //! moves.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::testing::TestCache;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, PartialOrd)]
 struct Failed;
 
 /// Prices that change with each load.
@@ -463,4 +463,186 @@ async fn an_operator_shortens_what_the_body_says() {
     assert_eq!(prices.said(60).await, Ok(1));
     cache.advance(21 * SECOND);
     assert_eq!(prices.said(60).await, Ok(2));
+}
+
+/// Rows that a test sets, in functions that do not store everything that they load.
+#[derive(Clone)]
+struct Rows {
+    cache: Cache,
+    now: Arc<Mutex<Result<Option<u32>, Failed>>>,
+}
+
+impl Rows {
+    fn new(cache: &Cache) -> Self {
+        Self {
+            cache: cache.clone(),
+            now: Arc::new(Mutex::new(Ok(Some(1)))),
+        }
+    }
+
+    fn are(&self, now: Result<Option<u32>, Failed>) {
+        *self.now.lock().expect("no panic") = now;
+    }
+
+    fn load(&self) -> Result<Option<u32>, Failed> {
+        self.now.lock().expect("no panic").clone()
+    }
+
+    #[cached(resource = "rows", op = "kept", ttl = 10, stale_if_error = 20, cache_none = false, cache = self.cache)]
+    async fn kept(&self, id: u8) -> Result<Option<u32>, Failed> {
+        self.load()
+    }
+
+    #[cached(resource = "rows", op = "swr", ttl = 10, swr = 20, unless = |row| *row > 1, cache = self.cache)]
+    async fn swr(&self, id: u8) -> Result<Option<u32>, Failed> {
+        self.load()
+    }
+
+    #[cached(resource = "rows", op = "early", ttl = 10, early = 1e9, context = load, cache = self.cache)]
+    async fn early(&self, id: u8) -> Result<Option<u32>, Failed> {
+        tokio::time::sleep(SECOND).await;
+        let row = self.load();
+        if row != Ok(Some(1)) {
+            load.no_store();
+        }
+        row
+    }
+
+    #[cached(resource = "rows", op = "named", ttl = 10, stale_if_error = 20, unless = |row| *row > 1, context = load, cache = self.cache)]
+    async fn named(&self, id: u8) -> Result<Option<u32>, Failed> {
+        let row = self.load();
+        if row == Ok(Some(2)) {
+            load.tag("two");
+        }
+        row
+    }
+
+    #[cached(resource = "many", batch = ids, ttl = 10, stale_if_error = 20, cache_none = false, cache = self.cache)]
+    async fn many(&self, ids: &[u8]) -> Result<HashMap<u8, u32>, Failed> {
+        let row = self.load()?;
+        Ok(ids.iter().filter_map(|id| Some((*id, row?))).collect())
+    }
+
+    #[cached(resource = "rows", op = "absent", ttl = 60, none_ttl = 2, context = load, cache = self.cache)]
+    async fn absent(&self, id: u8) -> Result<Option<u32>, Failed> {
+        load.ttl(u64::from(id));
+        self.load()
+    }
+
+    #[cached(resource = "rows", op = "said", ttl = 60, context = load, cache = self.cache)]
+    async fn said(&self, id: u8) -> Result<Option<u32>, Failed> {
+        load.ttl(u64::from(id));
+        self.load()
+    }
+}
+
+// A load has shown that the row is another one, or gone. That is not stored, and the older value
+// must not come back. (Caffeine removes an entry whose refresh returns null.)
+#[tokio::test(start_paused = true)]
+async fn no_older_value_comes_back_after_a_load_that_is_not_stored() {
+    let cache = TestCache::new();
+    let rows = Rows::new(&cache);
+    let both = || Ok(HashMap::from([(1, 1), (2, 1)]));
+    assert_eq!(rows.kept(1).await, Ok(Some(1)));
+    assert_eq!(rows.named(1).await, Ok(Some(1)));
+    assert_eq!(rows.many(&[1, 2]).await, both());
+    assert_eq!(rows.swr(1).await, Ok(Some(1)));
+    cache.advance(15 * SECOND);
+    rows.are(Err(Failed));
+    assert_eq!(rows.kept(1).await, Ok(Some(1)));
+    assert_eq!(rows.named(1).await, Ok(Some(1)));
+    assert_eq!(rows.many(&[1, 2]).await, both());
+
+    rows.are(Ok(None));
+    assert_eq!(rows.kept(1).await, Ok(None));
+    assert_eq!(rows.many(&[1, 2]).await, Ok(HashMap::new()));
+    rows.are(Ok(Some(2)));
+    assert_eq!(rows.named(1).await, Ok(Some(2)));
+    // Loaded in the background.
+    assert_eq!(rows.swr(1).await, Ok(Some(1)));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rows.swr(1).await, Ok(Some(2)));
+
+    rows.are(Err(Failed));
+    assert_eq!(rows.kept(1).await, Err(Failed));
+    assert_eq!(rows.named(1).await, Err(Failed));
+    assert_eq!(rows.many(&[1, 2]).await, Err(Failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_that_has_not_expired_after_an_early_load() {
+    let cache = TestCache::new();
+    let rows = Rows::new(&cache);
+    assert_eq!(rows.early(1).await, Ok(Some(1)));
+    rows.are(Ok(Some(2)));
+    let mut last = rows.early(1).await;
+    for _ in 0..20 {
+        let row = rows.early(1).await;
+        assert!(row >= last, "{row:?} after {last:?}");
+        last = row;
+    }
+    assert_eq!(last, Ok(Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_body_says_is_no_longer_than_none_ttl() {
+    let cache = TestCache::new();
+    let rows = Rows::new(&cache);
+    rows.are(Ok(None));
+    for id in [1, 60] {
+        assert_eq!(rows.absent(id).await, Ok(None));
+    }
+    assert_eq!(rows.said(60).await, Ok(None));
+    rows.are(Ok(Some(1)));
+    cache.advance(Duration::from_millis(1_500));
+    assert_eq!(rows.absent(1).await, Ok(Some(1)));
+    assert_eq!(rows.absent(60).await, Ok(None));
+    cache.advance(SECOND);
+    assert_eq!(rows.absent(60).await, Ok(Some(1)));
+    // Without `none_ttl` the body decides.
+    cache.advance(50 * SECOND);
+    assert_eq!(rows.said(60).await, Ok(None));
+    cache.advance(10 * SECOND);
+    assert_eq!(rows.said(60).await, Ok(Some(1)));
+}
+
+// A refresh that fails leaves what there was for those who may have it in place of an error.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_leaves_what_there_was() {
+    let cache = TestCache::new();
+    let rows = Rows::new(&cache);
+    assert_eq!(rows.kept(1).await, Ok(Some(1)));
+    assert_eq!(rows.many(&[1]).await, Ok(HashMap::from([(1, 1)])));
+    rows.are(Err(Failed));
+    assert_eq!(refresh(rows.kept(1)).await, Err(Failed));
+    assert_eq!(refresh(rows.many(&[1])).await, Err(Failed));
+    cache.advance(5 * SECOND);
+    let (row, status) = seen(rows.kept(1)).await;
+    assert_eq!(row, Ok(Some(1)));
+    assert_eq!(status, stale(StaleReason::LoadFailed, 5));
+    assert_eq!(rows.many(&[1]).await, Ok(HashMap::from([(1, 1)])));
+    // For as long as if it had expired then.
+    cache.advance(16 * SECOND);
+    assert_eq!(rows.kept(1).await, Err(Failed));
+
+    // Another value ends it, and so does an invalidation.
+    rows.are(Ok(Some(1)));
+    assert_eq!(rows.kept(2).await, Ok(Some(1)));
+    assert_eq!(rows.kept(3).await, Ok(Some(1)));
+    rows.are(Ok(None));
+    assert_eq!(refresh(rows.kept(2)).await, Ok(None));
+    rows.are(Err(Failed));
+    assert_eq!(rows.kept(2).await, Err(Failed));
+    assert_eq!(refresh(rows.kept(3)).await, Err(Failed));
+    let _ = cache.invalidate_all("rows").await;
+    assert_eq!(rows.kept(3).await, Err(Failed));
+
+    // What has not to be served past its time is gone.
+    let prices = Prices::new(&cache);
+    assert_eq!(prices.plain(1).await, Ok(1));
+    prices.fails(true);
+    assert_eq!(refresh(prices.plain(1)).await, Err(Failed));
+    assert_eq!(prices.plain(1).await, Err(Failed));
 }

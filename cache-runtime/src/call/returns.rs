@@ -226,6 +226,8 @@ pub trait Gathered<S>: Sized {
     fn empty() -> Self;
     /// Returns true if the function failed, so that nothing is known about any id.
     fn has_failed(&self) -> bool;
+    /// Returns how many ids have a value.
+    fn count(&self) -> usize;
     /// Returns the value of an id.
     fn get(&self, id: &Self::Id) -> Option<&Self::Value>;
     /// Returns the value of an id behind an `Arc`.
@@ -248,6 +250,9 @@ macro_rules! gathered {
             }
             fn has_failed(&self) -> bool {
                 false
+            }
+            fn count(&self) -> usize {
+                self.len()
             }
             fn get(&self, id: &$k) -> Option<&V> {
                 Self::get(self, id)
@@ -272,6 +277,9 @@ macro_rules! gathered {
             }
             fn has_failed(&self) -> bool {
                 false
+            }
+            fn count(&self) -> usize {
+                self.len()
             }
             fn get(&self, id: &$k) -> Option<&V> {
                 Self::get(self, id).map(|value| &**value)
@@ -301,6 +309,9 @@ impl<S, M: Gathered<S>, E> Gathered<Fallible<S>> for Result<M, E> {
     }
     fn has_failed(&self) -> bool {
         self.is_err()
+    }
+    fn count(&self) -> usize {
+        self.as_ref().map_or(0, M::count)
     }
     fn get(&self, id: &M::Id) -> Option<&M::Value> {
         self.as_ref().ok().and_then(|map| map.get(id))

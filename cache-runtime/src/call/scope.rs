@@ -184,8 +184,11 @@ pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
 }
 
 /// Runs `call` with every cached function in it loading and storing a new value, whatever the cache
-/// holds. Other readers of the same entry wait for the new value. Calls in tasks that `call` spawns
-/// are not affected.
+/// holds. Other readers of the same entry wait for the new value, or get the older one under `swr`.
+/// Calls in tasks that `call` spawns are not affected.
+///
+/// If the function fails, the entry counts as expired: `stale_if_error` may serve it to other
+/// callers.
 ///
 /// It does not replace an invalidation, which reaches everything that depends on the data. It
 /// renews single entries.

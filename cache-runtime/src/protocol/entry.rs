@@ -258,6 +258,37 @@ impl Header {
             )
     }
 
+    /// The header of the content under a lease that was taken by force: it counts as expired now,
+    /// and may be served in place of a slow or failing load for as long as if it had.
+    pub(crate) fn expired(self, now: Millis) -> Self {
+        if self.fresh <= now {
+            return self;
+        }
+        Self {
+            fresh: now,
+            stale: now.after(self.stale.since(self.fresh)),
+            ..self
+        }
+    }
+
+    /// The content that a lease keeps, because it may still be served; `None` if there is none.
+    pub(crate) fn kept_by(
+        self,
+        stamp: Stamp,
+        fingerprint: Fingerprint,
+        is_by_force: bool,
+        now: Millis,
+    ) -> Option<Self> {
+        let stays = self.stays_under(stamp, fingerprint);
+        if !is_by_force {
+            return stays.then_some(self);
+        }
+        let expired = self.expired(now);
+        let is_kept =
+            now < expired.stale && !crate::base::mutation::is_active("force-keeps-nothing");
+        (stays && is_kept).then_some(expired)
+    }
+
     /// Whether a lease on `stamp` and `fingerprint` keeps the content, because it may still be
     /// served.
     pub(crate) fn stays_under(&self, stamp: Stamp, fingerprint: Fingerprint) -> bool {

@@ -127,8 +127,21 @@ pub enum Expected {
     /// Another caller's live lease was there; the new lease may replace it only once expired.
     /// Content of the same stamp and type stays.
     Leased,
-    /// Any state: the caller vouches for the value that it will store.
+    /// Any state: the caller vouches for the value that it will store. Content of the same stamp
+    /// and type counts as expired from then on. It stays for as long as it may be served in place
+    /// of a slow or failing load.
     Anything,
+}
+
+impl Expected {
+    /// Whether the lease may keep content, and whether it is taken by force.
+    pub(crate) fn keeps(&self) -> Option<bool> {
+        match self {
+            Self::Nothing | Self::Entry(_) => None,
+            Self::Past(_) | Self::Leased => Some(false),
+            Self::Anything => Some(true),
+        }
+    }
 }
 
 /// A request to hold an entry's place while its value is loaded.

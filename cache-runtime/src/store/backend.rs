@@ -161,7 +161,9 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// Gives a lease back; has no effect if it is gone.
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error>;
 
-    /// Stores a value, by compare-and-set on the lease.
+    /// Stores a value, by compare-and-set on the lease. A fill with
+    /// [`Content::Nothing`](super::Content::Nothing) removes the lease and the content that it has
+    /// kept, since a newer value was loaded that is not to be stored.
     async fn fill(&self, entry_ref: &EntryRef, fill: Fill) -> Result<Filled, Error>;
 
     /// Stores many values whose entries depend on the same generations, as if each were

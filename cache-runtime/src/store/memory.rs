@@ -354,13 +354,14 @@ impl Store for MemoryStore {
             if !gives_way {
                 return Ok(LeaseReply::Taken(there));
             }
-            let keeps = matches!(request.expected, Expected::Past(_) | Expected::Leased)
-                && there.stays_under(request.stamp, request.fingerprint);
-            if keeps {
+            let kept = request.expected.keeps().and_then(|by_force| {
+                there.kept_by(request.stamp, request.fingerprint, by_force, now)
+            });
+            if let Some(kept) = kept {
                 let header = Header {
                     token: request.token,
                     deadline: now.after(request.length),
-                    ..there
+                    ..kept
                 };
                 self.change(&stored, header);
                 return Ok(LeaseReply::Granted);
@@ -408,6 +409,10 @@ impl Store for MemoryStore {
             .is_none_or(|stored| stored.header.token() != fill.token)
         {
             return Ok(Filled::Refused);
+        }
+        if fill.content == Content::Nothing {
+            self.remove(&entry_ref.key);
+            return Ok(Filled::Stored);
         }
         let limit = self.entries.max_entry_weight();
         if fill.size as u64 > limit {

@@ -209,6 +209,18 @@ impl Case<'_> {
         self.ok(self.store.fill(entry_ref, fill).await)
     }
 
+    /// Removes what the lease has kept.
+    async fn fill_nothing(&self, entry_ref: &EntryRef, token: Nonce) -> Filled {
+        let stamp = self.lookup(entry_ref).await.stamp;
+        let kept = (Duration::ZERO, Duration::from_millis(1));
+        let fill = Fill {
+            content: Content::Nothing,
+            size: 0,
+            ..self.fill_with(token, stamp, None, kept)
+        };
+        self.ok(self.store.fill(entry_ref, fill).await)
+    }
+
     fn fill_with(
         &self,
         token: Nonce,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_runtime::{Cache, CacheConfig, Status, cached, observe};
+use cache_runtime::{Cache, CacheConfig, Lint, LintKind, Status, cached, catalog, observe};
 use cache_tests::{RedisServer, eventually};
 use serde::Serialize;
 
@@ -25,6 +25,7 @@ over_each_store! {
     the_same_batch_at_once_runs_once;
     batches_that_overlap_do_not_wait_for_each_other;
     a_batch_waits_for_the_load_of_one_row;
+    a_batch_that_returns_more_than_asked_is_not_kept;
 }
 
 fn names(rows: &Result<HashMap<i64, User>, DbError>) -> Vec<(i64, &str)> {
@@ -517,4 +518,28 @@ async fn the_id_of_a_hit_is_cloned_for_its_call_and_its_result_only() {
     let before = CLONES.load(Ordering::Relaxed);
     assert_eq!(squares.many(&ids).await.len(), 50);
     assert_eq!(CLONES.load(Ordering::Relaxed) - before, 2 * 50);
+}
+
+/// Its batch knows neighbours, too.
+struct Neighbours(Cache);
+
+impl Neighbours {
+    #[cached(resource = "neighbours", batch = ids, cache = self.0)]
+    async fn many(&self, ids: &[i64]) -> HashMap<i64, i64> {
+        ids.iter()
+            .flat_map(|id| [(*id, *id), (id + 1, id + 1)])
+            .collect()
+    }
+}
+
+// A hit would have the ids that were asked for alone.
+async fn a_batch_that_returns_more_than_asked_is_not_kept(pair: Pair) {
+    let neighbours = Neighbours(pair.a.clone());
+    let all = HashMap::from([(1, 1), (2, 2)]);
+    for _ in 0..2 {
+        assert_eq!(neighbours.many(&[1]).await, all);
+    }
+    let findings = catalog().check();
+    let finding = |it: &&Lint| it.kind == LintKind::NotStored && it.text.contains("`many`");
+    assert_ne!(findings.iter().find(finding), None, "{findings:?}");
 }

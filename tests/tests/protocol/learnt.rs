@@ -729,3 +729,38 @@ async fn an_entry_lists_what_it_depends_on() {
     })
     .await;
 }
+
+/// A program that reads a resource and does not write it: others do.
+struct Reader(Cache);
+
+impl Reader {
+    #[cached(resource = "only-read", cache = self.0)]
+    async fn get(&self, id: i64) -> i64 {
+        id
+    }
+
+    #[cached(resource = "readers", context = load, cache = self.0)]
+    async fn shows(&self, id: i64) -> i64 {
+        load.depends_on("only-read", id);
+        id
+    }
+}
+
+#[tokio::test]
+async fn a_first_load_may_name_a_resource_that_nobody_has_read() {
+    let cache = Pair::memory().await.a;
+    let reader = Reader(cache.clone());
+    reader.shows(1).await;
+    let (_, outcomes) = observe(reader.shows(1)).await;
+    assert!(
+        matches!(outcomes[0].status, Status::Hit { .. }),
+        "{outcomes:?}"
+    );
+    let _ = cache.invalidate("only-read", &1_i64).await;
+    let (_, outcomes) = observe(reader.shows(1)).await;
+    assert!(
+        matches!(outcomes[0].status, Status::Miss { .. }),
+        "{outcomes:?}"
+    );
+    assert_eq!(reader.get(1).await, 1);
+}

@@ -263,6 +263,7 @@ impl Load {
         let audited = load.audited.take();
         let compared = audited.map(|it| returned.compare(it, &call));
         let has_failed = returned.has_failed();
+        let ends_older = !has_failed && !is_private;
         let new_entry = match std::mem::replace(&mut load.role, LoadRole::Alone) {
             // The value may contain data that is never committed, or belong to another tenant. So
             // the waiters load by themselves.
@@ -309,6 +310,7 @@ impl Load {
             load,
             new_entry,
             has_failed,
+            ends_older,
             is_kept,
             compared,
             named,
@@ -365,14 +367,21 @@ impl Call {
         token: ReadToken,
         stamp: Stamp,
     ) -> bool {
-        let (Some(local), Some(entry)) = (&self.cache.local, returned.pack(self)) else {
+        let Some(local) = &self.cache.local else {
             return false;
         };
-        if let Some(list) = self.names_anew() {
-            self.note_named(&list);
-            // No flags were taken for these dependencies. The next load knows them.
-            return false;
+        let new_entry = returned.pack(self);
+        let named = self.names_anew();
+        if let Some(list) = &named {
+            self.note_named(list);
         }
+        let (Some(entry), None) = (new_entry, named) else {
+            // No flags were taken for dependencies that were named. The next load knows them.
+            if !returned.has_failed() && !mutation::is_active("older-values-outlive-a-load") {
+                local.forget([self.own.key.as_str()]);
+            }
+            return false;
+        };
         let value = match entry.payload {
             Payload::Decoded(value) => Some(value),
             Payload::Empty if entry.content == Content::Absence => None,
@@ -402,6 +411,8 @@ pub(super) struct Completion {
     load: Box<Load>,
     new_entry: Option<NewEntry>,
     has_failed: bool,
+    /// Whether an older value, which the lease keeps, ends also if this one is not stored.
+    ends_older: bool,
     /// Whether the value is kept, if it may only be kept in this process.
     is_kept: Option<bool>,
     /// The result of an audit.
@@ -444,7 +455,12 @@ impl Completion {
                 let filled = permit.fill(&call, new_entry).await;
                 Some(filled == Some(Filled::Stored))
             }
-            (Some(_), None, None) => Some(false),
+            (Some(permit), None, None) => {
+                if self.ends_older {
+                    permit.end_older(&call).await;
+                }
+                Some(false)
+            }
             (None, ..) => self.is_kept,
         };
         EndedLoad {

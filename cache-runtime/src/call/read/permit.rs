@@ -1,17 +1,21 @@
 //! The right to load an entry: held, renewed, and used or given back.
 
+use std::time::Duration;
+
 use super::Call;
 use super::dependencies::known::{Verified, with_list};
 use super::new_entry::NewEntry;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
+use crate::base::mutation;
 use crate::base::nonce::Nonce;
 use crate::base::policy;
 use crate::call::keep_alive::Renewal;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::coalesce::single_flight::Leader;
 use crate::engine::Handle;
-use crate::protocol::entry::Stamp;
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::{Content, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Expected, Fill, Filled, LeaseReply, LeaseRequest, Payload, Representation};
 
@@ -31,6 +35,8 @@ pub(crate) struct Permit {
     /// When the load began.
     began: Instant,
     held: bool,
+    /// Whether the lease may keep an older value, as one that has expired and may still be served.
+    keeps_older: bool,
 }
 
 impl Permit {
@@ -48,6 +54,7 @@ impl Permit {
             call_budget: CallBudget::new(call.cache.config.command_budget),
             began: clock::now(),
             held: true,
+            keeps_older: false,
         }
     }
 
@@ -88,7 +95,7 @@ impl Permit {
     }
 
     pub(crate) async fn take(
-        &self,
+        &mut self,
         call: &Call,
         expected: Expected,
     ) -> Result<LeaseReply, crate::Error> {
@@ -96,7 +103,8 @@ impl Permit {
         self.cache.store.lease(call.entry_ref(), &request).await
     }
 
-    pub(super) fn request(&self, expected: Expected) -> LeaseRequest {
+    pub(super) fn request(&mut self, expected: Expected) -> LeaseRequest {
+        self.keeps_older = expected.keeps().is_some();
         LeaseRequest {
             expected,
             token: self.token,
@@ -138,7 +146,7 @@ impl Permit {
         let entry_ref = verified
             .as_ref()
             .map_or(call.entry_ref(), Verified::entry_ref);
-        if crate::base::mutation::is_active("stamp-read-at-fill")
+        if mutation::is_active("stamp-read-at-fill")
             && let Ok(lookup) = self.cache.store.lookup(entry_ref).await
         {
             fill.stamp = lookup.stamp;
@@ -203,6 +211,36 @@ impl Permit {
         }
     }
 
+    /// Ends the older value that the lease keeps, since the load has returned another one, which is
+    /// not stored: otherwise later callers would get the older one again.
+    pub(super) async fn end_older(mut self, call: &Call) {
+        if !self.keeps_older || mutation::is_active("older-values-outlive-a-load") {
+            return;
+        }
+        let fill = Fill {
+            token: self.token,
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            content: Content::Nothing,
+            payload: Payload::Empty,
+            codec: CodecId::default(),
+            size: 0,
+            fresh_for: Duration::ZERO,
+            // For a store that keeps it like a value, until its time is over.
+            stale_for: Duration::from_millis(1),
+            took: Duration::ZERO,
+            generation_ttl: Duration::ZERO,
+        };
+        let ending = self.cache.store.fill(call.entry_ref(), fill);
+        match self.call_budget.spend(ending).await {
+            Ok(_) => self.forget(),
+            Err(error) => {
+                call.resource.counters.errors.add_one();
+                tracing::debug!(key = call.own.key, %error, "an older value was not removed");
+            }
+        }
+    }
+
     /// Handles the answer to a fill. The lease has ended, so there is nothing to give back.
     pub(super) fn filled(self, call: &Call, filled: Filled) {
         let counters = &call.resource.counters;
@@ -216,7 +254,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.held && !crate::base::mutation::is_active("lease-not-released-on-drop") {
+        if self.held && !mutation::is_active("lease-not-released-on-drop") {
             let key = std::mem::take(&mut self.key);
             let token = self.token;
             let lapses = clock::now() + self.cache.config.lease;

@@ -147,13 +147,14 @@ impl MemcachedStore {
                     if !gives_way(there, &request.expected, now) {
                         return Ok(LeaseReply::Taken(*there));
                     }
-                    let keeps = matches!(request.expected, Expected::Past(_) | Expected::Leased)
-                        && there.stays_under(request.stamp, request.fingerprint);
-                    if keeps {
+                    let kept = request.expected.keeps().and_then(|by_force| {
+                        there.kept_by(request.stamp, request.fingerprint, by_force, now)
+                    });
+                    if let Some(kept) = kept {
                         let header = Header {
                             token: request.token,
                             deadline: now.after(request.length),
-                            ..*there
+                            ..kept
                         };
                         if self.put(on, &place, &header, payload).await? {
                             return Ok(LeaseReply::Granted);

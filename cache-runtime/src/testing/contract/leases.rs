@@ -320,18 +320,18 @@ impl Case<'_> {
 
     pub(super) async fn content_past_its_time_stays_under_a_lease(&self) {
         let entry_ref = self.entity();
-        let kept = async |value| {
+        let kept_for = async |value, times| {
             let stamp = self.lookup(&entry_ref).await.stamp;
             let expected = match self.read(&entry_ref).await {
                 Some((header, _)) => Expected::Entry(header),
                 None => Expected::Nothing,
             };
             let token = self.granted(&entry_ref, expected, LONG).await;
-            let times = (Duration::from_millis(1), LONG);
             let filled = self.fill_kept(&entry_ref, token, stamp, Some(value), times);
             assert_eq!(filled.await, Filled::Stored, "{}", self.name);
             self.header(&entry_ref).await
         };
+        let kept = async |value| kept_for(value, (Duration::from_millis(1), LONG)).await;
         let text = async || self.read(&entry_ref).await.and_then(|(_, text)| text);
         let old = kept("old").await;
         assert_eq!(old.took, 12, "{}: how long the load took", self.name);
@@ -370,6 +370,44 @@ impl Case<'_> {
             self.fill(&entry_ref, token, "late", LONG).await,
             Filled::Refused
         );
+
+        // A lease by force keeps it as well, and it counts as expired. So does what has not expired.
+        kept("old").await;
+        let token = self.granted(&entry_ref, Expected::Anything, LONG).await;
+        assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
+        self.ok(self.store.release(&entry_ref.key, token).await);
+        let fresh = kept_for("fresh", (LONG, LONG)).await;
+        let token = self.granted(&entry_ref, Expected::Anything, LONG).await;
+        let forced = self.header(&entry_ref).await;
+        assert_eq!(forced.token, token, "{}", self.name);
+        assert!(forced.fresh < fresh.fresh, "{}", self.name);
+        assert_eq!(
+            forced.stale.since(forced.fresh),
+            fresh.stale.since(fresh.fresh),
+            "{}",
+            self.name
+        );
+        assert_eq!(text().await.as_deref(), Some("fresh"), "{}", self.name);
+        self.ok(self.store.release(&entry_ref.key, token).await);
+        assert_eq!(text().await.as_deref(), Some("fresh"), "{}", self.name);
+        // Unless it may not be served after it has expired.
+        kept_for("brief", (LONG, Duration::ZERO)).await;
+        self.granted(&entry_ref, Expected::Anything, LONG).await;
+        assert_eq!(text().await, None, "{}", self.name);
+        self.delete_entry(&entry_ref).await;
+
+        // A fill without content removes the lease and the content, if the lease is still held.
+        let old = kept("old").await;
+        let token = self.granted(&entry_ref, Expected::Past(old), LONG).await;
+        assert_eq!(
+            self.fill_nothing(&entry_ref, Nonce::fresh()).await,
+            Filled::Refused
+        );
+        assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
+        assert_eq!(self.fill_nothing(&entry_ref, token).await, Filled::Stored);
+        assert_eq!(text().await, None, "{}", self.name);
+        let there = self.read(&entry_ref).await;
+        assert!(there.is_none_or(|(it, _)| !it.is_leased()), "{}", self.name);
 
         // After a change of generation, the content does not stay.
         let old = kept("old").await;

@@ -12,12 +12,14 @@ pub(crate) mod batch_lookup;
 mod statuses;
 pub(crate) mod steps;
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 
 use self::batch_lookup::{AT_A_TIME, IdAnswer, Tier, look_up};
@@ -35,6 +37,7 @@ use super::{Call, StoreFilter};
 use crate::auditor::Draw;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::mutation;
 use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive};
 use crate::call::observe::{self, BypassReason, Status};
@@ -46,6 +49,7 @@ use crate::coalesce::waits::{WaitDecision, WaitEdges};
 use crate::engine::Handle;
 use crate::key::KeyPart;
 use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec::Refusal;
 use crate::protocol::packable::Packed;
 use crate::registry::{Instance, Site};
 use crate::telemetry::function::Loading;
@@ -407,6 +411,33 @@ fn many_keys() -> Error {
     )
 }
 
+/// Whether the function has returned ids that it was not asked for. They are in no hit. So a hit
+/// would differ from what the function returns, and nothing is stored.
+fn has_more<R: Gathered<S, Id = K>, S, K>(calls: &[(K, Call)], returned: &R) -> bool {
+    let asked = calls.iter().filter(|(id, _)| returned.get(id).is_some());
+    let has_more = returned.count() > asked.count() && !mutation::is_active("batches-lose-ids");
+    if let (true, Some((_, first))) = (has_more, calls.first()) {
+        let refusal = Refusal::new(
+            String::new(),
+            "is in a map with ids that were not asked for, which a hit would not have",
+            "return the ids that were asked for, and no others",
+        );
+        first.loses(TypeId::of::<R::Value>(), refusal);
+    }
+    has_more
+}
+
+/// Ends the older values of ids whose loaded value is not stored. Boxed, because most batches have
+/// none.
+fn end_older(ended: Vec<(Permit, &Call)>) -> BoxFuture<'_, ()> {
+    let ends = ended.into_iter();
+    let ends: Vec<_> = ends.map(|(permit, call)| permit.end_older(call)).collect();
+    Box::pin(async move {
+        let mut ends = stream::iter(ends).buffer_unordered(AT_A_TIME);
+        while ends.next().await.is_some() {}
+    })
+}
+
 /// Hands the values to the waiters, stores them, and returns the calls whose value was stored.
 /// Everything is prepared before any await, so that `R` need not be `Sync`.
 fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
@@ -420,12 +451,13 @@ where
     for<'u> &'u U: StoreFilter<R::Value>,
 {
     let mut fills = Vec::with_capacity(permits.len());
-    let mut anew = Vec::new();
+    let (mut anew, mut ended) = (Vec::new(), Vec::new());
     let by_key: HashMap<&str, &(K, Call)> = calls
         .iter()
         .filter(|(_, call)| call.problem.is_none())
         .map(|call| (call.1.own.key.as_str(), call))
         .collect();
+    let has_more = has_more(calls, returned);
     for permit in permits {
         let Some((id, call)) = by_key.get(permit.key()) else {
             continue;
@@ -449,7 +481,7 @@ where
             None => Some(LoadResult::Absence),
         });
         let new_entry = match value {
-            _ if call.is_no_store() => None,
+            _ if has_more || call.is_no_store() => None,
             None => call.pack_absence(),
             Some(value) if unless.refuses(value) => None,
             Some(value) => {
@@ -462,7 +494,10 @@ where
                 let is_stored = named.store(call, permit, new_entry).await;
                 is_stored.then_some(call)
             }),
-            None => fills.extend(new_entry.map(|new_entry| (permit, call, new_entry))),
+            None => match new_entry {
+                Some(new_entry) => fills.push((permit, call, new_entry)),
+                None => ended.push((permit, call)),
+            },
         }
     }
     async move {
@@ -470,6 +505,9 @@ where
             Some((_, first)) => steps::fill_all(first.cache.clone(), fills).await,
             None => Vec::new(),
         };
+        if !ended.is_empty() {
+            end_older(ended).await;
+        }
         let anew = stream::iter(anew).buffer_unordered(AT_A_TIME);
         let anew: Vec<_> = anew.collect().await;
         stored.extend(anew.into_iter().flatten());

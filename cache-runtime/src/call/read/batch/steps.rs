@@ -89,12 +89,12 @@ pub(crate) async fn lease_all(
     let mut failed = BypassReason::Unavailable;
     let mut wanted = wanted.into_iter();
     loop {
-        let step: Vec<_> = wanted.by_ref().take(STEP).collect();
-        let Some(WantedLease { call, .. }) = step.first() else {
+        let mut step: Vec<_> = wanted.by_ref().take(STEP).collect();
+        let Some(call) = step.first().map(|it| it.call) else {
             return answers;
         };
         let requests: Vec<(&EntryRef, LeaseRequest)> = step
-            .iter()
+            .iter_mut()
             .map(|it| (it.call.entry_ref(), it.permit.request(it.expected.clone())))
             .collect();
         let replies = if is_away {

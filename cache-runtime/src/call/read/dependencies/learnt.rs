@@ -173,7 +173,9 @@ impl Call {
         {
             let map = crate::registry::catalog::catalog();
             let targets = map.writers().iter().flat_map(|writer| &writer.targets);
-            let names = targets.map(|target| target.resource.as_str());
+            let written = targets.map(|target| target.resource.as_str());
+            let read = map.readers().iter().map(|reader| reader.resource.as_str());
+            let names = written.chain(read);
             let names = names.filter(|name| crate::key::is_resource(name));
             resources.extend(names.map(Box::from));
         }
@@ -302,10 +304,12 @@ impl NamedLoad {
         new_entry: Option<NewEntry>,
     ) -> bool {
         if new_entry.is_none() && self.held.is_none() {
+            permit.end_older(call).await;
             return false;
         }
         let Some(verified) = call.verify_named(permit.stamp(), &self.list).await else {
             call.resource.counters.fills_refused.add_one();
+            permit.end_older(call).await;
             return false;
         };
         if let Some(held) = self.held {
@@ -316,7 +320,10 @@ impl NamedLoad {
                 let filled = permit.fill_verified(call, new_entry, Some(verified)).await;
                 filled == Some(Filled::Stored)
             }
-            None => false,
+            None => {
+                permit.end_older(call).await;
+                false
+            }
         }
     }
 }

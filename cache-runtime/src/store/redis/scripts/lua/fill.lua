@@ -3,6 +3,11 @@ local t, entries, ttl, stored, any = now(), tonumber(ARGV[1]), ARGV[2], {}, fals
 local function fill(key, own, header_of_it, payload, fresh_for, stale_for)
   local there = header(key)
   if not there or token(there) ~= own then return 0 end
+  -- A newer value was loaded, and is not to be stored.
+  if not has_content(header_of_it) then
+    redis.call('DEL', key)
+    return 1
+  end
   local fresh, stale = t + fresh_for, t + fresh_for + stale_for
   redis.call('SET', key, with_times(header_of_it, t, fresh, stale) .. payload, 'PX', stale - t)
   any = true

@@ -8,7 +8,12 @@ local function lease(key, mode, seen, wanted)
     local expired = token(there) ~= NO_TOKEN and (ends < t or is_beyond(ends, t, tonumber(length)))
     local gives_way = expired or mode == 'anything' or ((mode == 'entry' or mode == 'past') and same(there, seen))
     if not gives_way then return there end
-    if (mode == 'past' or mode == 'leased') and has_content(there) and same_value(there, wanted) then
+    local keeps = (mode == 'past' or mode == 'leased') and there
+    if mode == 'anything' then
+      there = expired_at(there, t)
+      keeps = t < stale(there)
+    end
+    if keeps and has_content(there) and same_value(there, wanted) then
       local rest = redis.call('PTTL', key)
       redis.call('SETRANGE', key, 0, with_deadline(with_token(there, token(wanted)), t + length))
       if rest < tonumber(length) then redis.call('PEXPIRE', key, length) end

@@ -100,3 +100,12 @@ local function with_deadline(h, ms) return h:sub(1, DEADLINE) .. time(ms) .. h:s
 local function with_times(h, stored, fresh, stale)
   return h:sub(1, STORED) .. time(stored) .. ' ' .. time(fresh) .. ' ' .. time(stale) .. h:sub(STALE + TIME_LEN + 1)
 end
+
+local function stale(h) return tonumber(field(h, STALE, TIME_LEN)) end
+
+-- The same as if its content had expired, which it does by then. How long it may be served after that stays the same.
+local function expired_at(h, t)
+  local fresh = tonumber(field(h, STORED + TIME_LEN + 1, TIME_LEN))
+  if fresh <= t then return h end
+  return with_times(h, stored(h), t, t + stale(h) - fresh)
+end
