@@ -69,7 +69,7 @@ async fn loads_of_one_moment_are_one_batch(pair: Pair) {
         assert_eq!(many.len(), 3);
         assert_eq!(batches(&shop), [[3]]);
     };
-    pair.a.request(request).await;
+    Box::pin(pair.a.request(request)).await;
 
     // Also where the calls are deeper, in steps of their own.
     let deep = async |id| {
