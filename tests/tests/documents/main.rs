@@ -1,5 +1,7 @@
-//! What the documents point to exists: files, pages, headings, tests, mutations; and the README
-//! stays short.
+//! What the documents point to exists: files, pages, headings, tests, mutations, names of the
+//! sources (`names.rs`); and the README stays short.
+
+mod names;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
