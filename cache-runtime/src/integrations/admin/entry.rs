@@ -266,7 +266,9 @@ fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) 
                 true => split_list(stored).map(|(_, rest)| rest),
                 false => Some(stored.clone()),
             };
-            let plain = value.and_then(|value| decompress(header.codec, &value));
+            let plain = value
+                .as_ref()
+                .and_then(|value| decompress(header.codec, value));
             let Some((codec, bytes)) = plain else {
                 let text = "compressed, and larger than this page shows, or damaged";
                 return (Some(text.into()), Some(stored.len()));

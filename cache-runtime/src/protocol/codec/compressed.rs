@@ -6,6 +6,8 @@
 //! value that would not become smaller is stored uncompressed. For a process that was built without
 //! the feature `zstd`, a compressed entry is a miss.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 #[cfg(feature = "zstd")]
@@ -31,16 +33,16 @@ pub(crate) fn compress(codec: CodecId, bytes: Bytes, over: Option<usize>) -> (Co
 
 /// The encoded value in a payload, and its codec; `None` if it is damaged or this build can't read
 /// it.
-pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Bytes)> {
+pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Cow<'_, Bytes>)> {
     if !codec.is_compressed() {
-        return Some((codec, bytes.clone()));
+        return Some((codec, Cow::Borrowed(bytes)));
     }
     #[cfg(feature = "zstd")]
     {
         let size = told_length(bytes).filter(|size| *size <= MOST_BYTES)?;
         let plain = zstd::bulk::decompress(bytes, size).ok()?;
         // Nothing at all would be decompressed to nothing.
-        (plain.len() == size).then(|| (codec.plain(), plain.into()))
+        (plain.len() == size).then(|| (codec.plain(), Cow::Owned(plain.into())))
     }
     #[cfg(not(feature = "zstd"))]
     None
@@ -75,7 +77,8 @@ mod tests {
             assert!(compressed.is_compressed() && compressed.plain() == codec);
             assert!(bytes.len() < text.len() / 10);
             assert_eq!(length(compressed, &bytes), text.len());
-            assert_eq!(decompress(compressed, &bytes), Some((codec, text.clone())));
+            let plain = decompress(compressed, &bytes);
+            assert_eq!(plain, Some((codec, Cow::Owned(text.clone()))));
             assert_eq!(compress(codec, text.clone(), None), (codec, text.clone()));
             let own = compress(codec, text.clone(), Some(text.len()));
             assert_eq!(own, (codec, text.clone()), "it is not over that");

@@ -149,7 +149,7 @@ const MAX_DEPTH: usize = 128;
 /// Decodes what [`encode`] wrote; `None` if the bytes are something else, or longer.
 pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     match codec {
-        CodecId::Json => serde_json::from_slice(bytes).ok(),
+        CodecId::Json => from_json(bytes).ok(),
         #[cfg(feature = "msgpack")]
         CodecId::MsgPack => {
             let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
@@ -171,6 +171,14 @@ pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Optio
         // Also for compressed values, which have been decompressed before.
         _ => None,
     }
+}
+
+/// Decodes JSON. That it is UTF-8 is checked once for the whole text, where `from_slice` would check
+/// each string by itself: 100 instructions in place of 760 for a row with eight strings, of the
+/// 14,000 of its hit in Redis.
+fn from_json<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, serde_json::Error> {
+    let text = std::str::from_utf8(bytes).map_err(serde::de::Error::custom)?;
+    serde_json::from_str(text)
 }
 
 /// Why a serializer failed, before the place is known.

@@ -8,7 +8,7 @@ use crate::protocol::codec_id::CodecId;
 /// Why the bytes don't decode, and in which part.
 pub(crate) fn undecodable<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Refusal {
     let failed = match codec {
-        CodecId::Json => match serde_json::from_slice::<V>(bytes) {
+        CodecId::Json => match super::from_json::<V>(bytes) {
             Ok(_) => None,
             Err(error) => Some((path_in_json(bytes, &error), error.to_string())),
         },
