@@ -294,7 +294,7 @@ struct ClusterBatch<'p> {
 
 impl<'p> ClusterBatch<'p> {
     fn new(plan: &'p BatchPlan) -> Self {
-        let keys = plan.batch_keys();
+        let keys = plan.batch_keys(BatchKeys::default());
         Self {
             entries: keys
                 .entries
@@ -461,7 +461,7 @@ impl<'p> ClusterBatch<'p> {
     fn lookup(&mut self, read: usize) -> Option<Result<Option<Box<LookupReply>>, Error>> {
         let (at, list) = *self.keys.reads.get(read)?;
         let (entry_link, entry) = self.entries.get(at)?;
-        let deps = self.keys.lists.get(list)?;
+        let deps = self.keys.list(list)?;
         let mut is_to_repeat = false;
         match entry {
             KeyAnswer::Awaited => return None,

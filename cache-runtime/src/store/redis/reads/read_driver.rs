@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,7 @@ impl Attempt {
             checked: (None, 0),
             free: (0..at_once(server.round_trip)).collect(),
             in_flight: VecDeque::new(),
+            spare: BatchKeys::default(),
         };
         tokio::select! {
             biased;
@@ -153,6 +155,8 @@ struct ReadDriver {
     free: Vec<usize>,
     /// In the order in which they were sent, which is that of the replies.
     in_flight: VecDeque<SentBatch>,
+    /// The keys of an earlier batch, for the room in them.
+    spare: BatchKeys,
 }
 
 struct SentBatch {
@@ -163,6 +167,12 @@ struct SentBatch {
     again: usize,
     sent: Sent,
     _held: Option<PauseGuard>,
+}
+
+/// What has woken the task.
+enum Woken {
+    ByRequests,
+    BySocket,
 }
 
 /// The socket can't be used any more. Its reads are repeated over the main connection.
@@ -192,22 +202,38 @@ impl Drop for ReadDriver {
 impl ReadDriver {
     /// Returns when the socket can't be used any more.
     async fn run(mut self) {
-        while self.step().await.is_ok() {}
+        let batcher = Arc::clone(&self.batcher);
+        // Registered once for each batch, and not each time that this task is woken.
+        let mut queued = pin!(batcher.queued());
+        loop {
+            match self.step(queued.as_mut()).await {
+                Ok(Woken::ByRequests) => queued.set(batcher.queued()),
+                Ok(Woken::BySocket) => {}
+                Err(Unusable) => return,
+            }
+        }
     }
 
-    async fn step(&mut self) -> Result<(), Unusable> {
+    async fn step(
+        &mut self,
+        queued: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Woken, Unusable> {
         self.send_queued()?;
-        tokio::select! {
+        let woken = tokio::select! {
             biased;
-            () = self.batcher.queued(), if !self.free.is_empty() => {
+            () = queued, if !self.free.is_empty() => {
                 // The first request has woken this task, which would send it alone. One caller
                 // alone does not wait for others: with it, its hits took 1.25 times as long.
                 if self.last > 1 {
                     others_first().await;
                 }
+                Woken::ByRequests
             }
-            exchanged = self.socket.exchange() => exchanged.map_err(|_| Unusable)?,
-        }
+            exchanged = self.socket.exchange() => {
+                exchanged.map_err(|_| Unusable)?;
+                Woken::BySocket
+            }
+        };
         while let Some(reply) = self.socket.replies.next().map_err(|_| Unusable)? {
             let mut batch = self.in_flight.pop_front().ok_or(Unusable)?;
             let main = self.main.upgrade().filter(|main| main.is_usable());
@@ -216,8 +242,10 @@ impl ReadDriver {
             self.answer(&main, batch.slot, answer).await?;
             self.batcher.retire();
             self.free.push(batch.slot);
+            self.spare = batch.batch_keys;
+            self.batcher.reuse(batch.plan);
         }
-        Ok(())
+        Ok(woken)
     }
 
     /// Sends all that is queued.
@@ -236,7 +264,7 @@ impl ReadDriver {
             let held = self.holds_time.then(|| sent.held(clock::now())).flatten();
             self.free.pop();
             self.last = plan.len();
-            let batch_keys = plan.batch_keys();
+            let batch_keys = plan.batch_keys(std::mem::take(&mut self.spare));
             let again = self.keys_again(at).min(batch_keys.len());
             let keys = plan.keys_of(&batch_keys);
             let asked = keys.clone().chain(keys.take(again));
@@ -340,7 +368,9 @@ impl SentBatch {
             outcome,
             lookups,
             misplaced,
+            batch_keys,
         } = reply.lookups();
+        self.batch_keys = batch_keys;
         match misplaced {
             None => Ok(Answer::Read { outcome, lookups }),
             // Over the main connection it becomes known whether the entry was renamed, or whether

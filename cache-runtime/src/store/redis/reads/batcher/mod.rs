@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use self::plan::Size;
 pub(crate) use self::plan::{BatchKeys, BatchPlan};
 pub(crate) use self::reply::{BatchLookups, BatchReply};
 pub(crate) use self::worker::{Worker, at_once};
@@ -108,8 +107,10 @@ struct BatchQueue {
     batches: VecDeque<PendingBatch>,
     /// The recent size of an entry, in bytes.
     usual: usize,
-    /// The size of the last batch; the next is likely to become as large.
-    last: Size,
+    /// How many reads the last batch had; the next is likely to have as many.
+    last: usize,
+    /// A plan whose room the next batch uses.
+    spare: Option<BatchPlan>,
     /// How many batches have left the queue.
     taken: u64,
     is_over: bool,
@@ -120,7 +121,8 @@ impl Default for BatchQueue {
         Self {
             batches: VecDeque::new(),
             usual: MAX_BYTES / FIRST_READS,
-            last: Size::default(),
+            last: 0,
+            spare: None,
             taken: 0,
             is_over: false,
         }
@@ -133,11 +135,12 @@ struct PendingBatch {
 }
 
 impl PendingBatch {
-    fn with_room_for(size: Size) -> Self {
+    /// A batch with room for so many reads, and a plan without any.
+    fn new(reads: usize, plan: BatchPlan) -> Self {
         Self {
-            plan: BatchPlan::with_room_for(size),
+            plan,
             waiters: Waiters {
-                requests: VecDeque::with_capacity(size.reads),
+                requests: VecDeque::with_capacity(reads),
                 gone: 0,
             },
         }
@@ -291,7 +294,8 @@ impl Batcher {
                 batch.add(entry_ref, request);
                 return Some(receiver);
             }
-            let mut batch = PendingBatch::with_room_for(queue.last);
+            let plan = queue.spare.take().unwrap_or_default();
+            let mut batch = PendingBatch::new(queue.last, plan);
             batch.add(entry_ref, request);
             queue.batches.push_back(batch);
             self.together.fetch_add(1, Ordering::SeqCst);
@@ -330,7 +334,7 @@ impl Batcher {
         let Some(PendingBatch { plan, waiters }) = queue.batches.pop_front() else {
             return Some(None);
         };
-        queue.last = plan.size();
+        queue.last = plan.len();
         queue.taken += 1;
         let now = clock::system();
         // Under the queue's lock, so that anyone who looks for the requests finds them in one of
@@ -347,6 +351,12 @@ impl Batcher {
     /// waited for it.
     pub(crate) async fn queued(&self) {
         self.queued.notified().await;
+    }
+
+    /// Takes a plan whose batch has ended, for the room in it.
+    pub(crate) fn reuse(&self, mut plan: BatchPlan) {
+        plan.clear();
+        self.queue.lock().spare = Some(plan);
     }
 
     /// Whether no request of this batch is left.

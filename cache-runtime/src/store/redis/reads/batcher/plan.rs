@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::protocol::generation::Dependency;
 use crate::store::EntryRef;
 
@@ -21,14 +23,6 @@ pub(crate) struct BatchPlan {
     dependencies: usize,
 }
 
-/// The size of a plan.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Size {
-    pub(super) reads: usize,
-    /// The total length of the keys.
-    bytes: usize,
-}
-
 struct Read {
     /// Where its key ends.
     end: usize,
@@ -37,19 +31,12 @@ struct Read {
 }
 
 impl BatchPlan {
-    pub(super) fn with_room_for(size: Size) -> Self {
-        Self {
-            keys: String::with_capacity(size.bytes),
-            reads: Vec::with_capacity(size.reads),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn size(&self) -> Size {
-        Size {
-            reads: self.reads.len(),
-            bytes: self.keys.len(),
-        }
+    /// Takes everything out, and keeps the room for it.
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        self.reads.clear();
+        self.lists.clear();
+        self.dependencies = 0;
     }
 
     /// The number of reads.
@@ -92,50 +79,51 @@ impl BatchPlan {
         self.keys.get(self.start(at)..end).unwrap_or_default()
     }
 
-    /// The keys of the command, each once.
-    pub(crate) fn batch_keys(&self) -> BatchKeys {
-        let mut batch_keys = BatchKeys {
-            entries: Vec::with_capacity(self.len()),
-            deps: Vec::new(),
-            reads: Vec::with_capacity(self.len()),
-            lists: Vec::with_capacity(self.lists.len()),
-        };
-        if let ([read], [list]) = (&*self.reads, &*self.lists) {
-            batch_keys.entries.push(Entry {
-                read: 0,
-                readers: 1,
-            });
-            batch_keys.reads.push((0, read.list));
-            batch_keys.deps.extend((0..list.len()).map(|at| (0, at)));
-            batch_keys.lists.push((0..list.len()).collect());
-            return batch_keys;
+    /// The keys of the command, each once. Written into those of an earlier batch, whose room is
+    /// used again.
+    pub(crate) fn batch_keys(&self, earlier: BatchKeys) -> BatchKeys {
+        let mut batch_keys = earlier;
+        batch_keys.clear();
+        match &*self.reads {
+            [read] => batch_keys.add_entry(0, read.list),
+            _ => self.add_entries(&mut batch_keys),
         }
-        let mut entries = HashMap::with_capacity(self.len());
-        for (at, read) in self.reads.iter().enumerate() {
-            let place = *entries.entry(self.key(at)).or_insert_with(|| {
-                let entry = Entry {
-                    read: at,
-                    readers: 0,
-                };
-                batch_keys.entries.push(entry);
-                batch_keys.entries.len() - 1
-            });
-            if let Some(entry) = batch_keys.entries.get_mut(place) {
-                entry.readers += 1;
+        match &*self.lists {
+            [list] => {
+                batch_keys.deps.extend((0..list.len()).map(|at| (0, at)));
+                batch_keys.end_list(0..list.len());
             }
-            batch_keys.reads.push((place, read.list));
-        }
-        let mut deps: HashMap<&str, usize> = HashMap::new();
-        for (number, list) in self.lists.iter().enumerate() {
-            let places = list.iter().enumerate().map(|(at, dep)| {
-                *deps.entry(dep.key()).or_insert_with(|| {
-                    batch_keys.deps.push((number, at));
-                    batch_keys.deps.len() - 1
-                })
-            });
-            batch_keys.lists.push(places.collect());
+            _ => self.add_lists(&mut batch_keys),
         }
         batch_keys
+    }
+
+    fn add_entries(&self, batch_keys: &mut BatchKeys) {
+        let mut entries = HashMap::with_capacity_and_hasher(self.len(), RandomState::default());
+        for (at, read) in self.reads.iter().enumerate() {
+            match entries.get(self.key(at)) {
+                Some(entry) => batch_keys.add_reader(*entry, read.list),
+                None => {
+                    entries.insert(self.key(at), batch_keys.entries.len());
+                    batch_keys.add_entry(at, read.list);
+                }
+            }
+        }
+    }
+
+    fn add_lists(&self, batch_keys: &mut BatchKeys) {
+        let mut known: HashMap<&str, usize, RandomState> = HashMap::default();
+        for (number, list) in self.lists.iter().enumerate() {
+            let deps = &mut batch_keys.deps;
+            let places = list.iter().enumerate().map(|(at, dep)| {
+                *known.entry(dep.key()).or_insert_with(|| {
+                    deps.push((number, at));
+                    deps.len() - 1
+                })
+            });
+            let places: Vec<_> = places.collect();
+            batch_keys.end_list(places);
+        }
     }
 
     /// The keys of the command in their order: those of entries, then those of generations.
@@ -165,8 +153,10 @@ pub(crate) struct BatchKeys {
     pub(crate) deps: Vec<(usize, usize)>,
     /// For each read, the indexes of its entry and of its list.
     pub(crate) reads: Vec<(usize, usize)>,
-    /// For each list, the indexes of its dependencies.
-    pub(crate) lists: Vec<Vec<usize>>,
+    /// The indexes of the dependencies of all lists, one list after the other.
+    places: Vec<usize>,
+    /// For each list, where its part of `places` ends.
+    ends: Vec<usize>,
 }
 
 pub(crate) struct Entry {
@@ -180,6 +170,50 @@ impl BatchKeys {
     /// How many keys the command asks for.
     pub(crate) fn len(&self) -> usize {
         self.entries.len() + self.deps.len()
+    }
+
+    /// The indexes of a list's dependencies.
+    pub(crate) fn list(&self, at: usize) -> Option<&[usize]> {
+        let start = at
+            .checked_sub(1)
+            .map_or(Some(0), |before| self.end(before))?;
+        self.places.get(start..self.end(at)?)
+    }
+
+    /// The same of all lists.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &[usize]> {
+        (0..self.ends.len()).filter_map(|at| self.list(at))
+    }
+
+    fn end(&self, list: usize) -> Option<usize> {
+        self.ends.get(list).copied()
+    }
+
+    fn end_list(&mut self, places: impl IntoIterator<Item = usize>) {
+        self.places.extend(places);
+        self.ends.push(self.places.len());
+    }
+
+    /// Adds the entry that a read with this list asks for first.
+    fn add_entry(&mut self, read: usize, list: usize) {
+        self.reads.push((self.entries.len(), list));
+        self.entries.push(Entry { read, readers: 1 });
+    }
+
+    /// Adds a read with this list that asks for an entry as well.
+    fn add_reader(&mut self, entry: usize, list: usize) {
+        self.reads.push((entry, list));
+        if let Some(entry) = self.entries.get_mut(entry) {
+            entry.readers += 1;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.deps.clear();
+        self.reads.clear();
+        self.places.clear();
+        self.ends.clear();
     }
 }
 
@@ -216,13 +250,50 @@ mod tests {
         ] {
             plan.add(&entry_ref(key, deps));
         }
-        let batch_keys = plan.batch_keys();
+        let batch_keys = plan.batch_keys(BatchKeys::default());
         let keys: Vec<_> = plan.keys_of(&batch_keys).collect();
         assert_eq!(
             keys,
             ["users:1", "users:list", "@gen:users", "@gen:users~derived"]
         );
         assert_eq!(batch_keys.reads, [(0, 0), (1, 1), (0, 0)]);
-        assert_eq!(batch_keys.lists, [vec![0], vec![0, 1]]);
+        let readers: Vec<_> = batch_keys.entries.iter().map(|it| it.readers).collect();
+        assert_eq!(readers, [2, 1]);
+        assert_eq!(batch_keys.lists().collect::<Vec<_>>(), [&[0][..], &[0, 1]]);
+    }
+
+    #[test]
+    fn nothing_of_an_earlier_batch_is_asked_for() {
+        let (users, lists) = (
+            deps(&["@gen:users"]),
+            deps(&["@gen:users", "@gen:users~derived"]),
+        );
+        let mut plan = BatchPlan::default();
+        let mut batch_keys = BatchKeys::default();
+        let batches: [&[(&str, _)]; 4] = [
+            &[
+                ("users:1", &users),
+                ("users:list", &lists),
+                ("users:1", &users),
+            ],
+            &[("users:2", &users)],
+            &[("users:list", &lists)],
+            &[("users:3", &users), ("users:4", &users)],
+        ];
+        for batch in batches {
+            plan.clear();
+            let mut fresh = BatchPlan::default();
+            for (key, deps) in batch {
+                plan.add(&entry_ref(key, deps));
+                fresh.add(&entry_ref(key, deps));
+            }
+            batch_keys = plan.batch_keys(batch_keys);
+            let expected = fresh.batch_keys(BatchKeys::default());
+            let keys: Vec<_> = plan.keys_of(&batch_keys).collect();
+            assert!(fresh.keys_of(&expected).eq(keys));
+            assert_eq!(batch_keys.reads, expected.reads);
+            assert!(batch_keys.lists().eq(expected.lists()));
+            assert_eq!((plan.len(), plan.keys()), (fresh.len(), fresh.keys()));
+        }
     }
 }

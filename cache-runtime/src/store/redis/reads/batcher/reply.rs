@@ -31,6 +31,8 @@ pub(crate) struct BatchLookups<'r> {
     pub(crate) lookups: Vec<Option<Box<LookupReply>>>,
     /// The key of an entry that is of another key: the answer may belong to another command.
     pub(crate) misplaced: Option<&'r str>,
+    /// For a later batch.
+    pub(crate) batch_keys: BatchKeys,
 }
 
 impl<'r, V: Values> BatchReply<'r, V> {
@@ -46,13 +48,13 @@ impl<'r, V: Values> BatchReply<'r, V> {
     ) -> Result<Self, Error> {
         connection.check_confirmed()?;
         let first = batch_keys.entries.len();
-        let generation_set = |places: &Vec<usize>| {
+        let generation_set = |places: &[usize]| {
             let own = places.iter().map(|at| values.get(first + at));
             GenerationSet::of_all(connection.identity(), own)
         };
         Ok(Self {
             plan,
-            generation_sets: batch_keys.lists.iter().map(generation_set).collect(),
+            generation_sets: batch_keys.lists().map(generation_set).collect(),
             shared: Vec::new(),
             values,
             now: connection.clock.now(),
@@ -73,6 +75,7 @@ impl<'r, V: Values> BatchReply<'r, V> {
             outcome,
             lookups,
             misplaced: self.misplaced,
+            batch_keys: self.batch_keys,
         }
     }
 

@@ -116,7 +116,7 @@ async fn a_batch_is_bounded_in_reads_and_in_keys() {
     });
     assert_eq!(tagged.iter().map(BatchPlan::len).sum::<usize>(), 600);
     for plan in &tagged {
-        let keys = plan.batch_keys().len();
+        let keys = plan.batch_keys(BatchKeys::default()).len();
         assert!(keys <= MAX_KEYS + 2, "{keys} keys");
     }
 }

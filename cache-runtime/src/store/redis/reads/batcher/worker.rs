@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::super::mget::mget;
 use super::WORKERS;
-use super::plan::BatchPlan;
+use super::plan::{BatchKeys, BatchPlan};
 use super::reply::{BatchLookups, BatchReply};
 use super::{BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, others_first};
 use crate::base::error::{Error, ErrorKind};
@@ -152,7 +152,7 @@ async fn ask<'p>(
     budget: Duration,
     plan: &'p BatchPlan,
 ) -> Result<BatchLookups<'p>, Error> {
-    let batch_keys = plan.batch_keys();
+    let batch_keys = plan.batch_keys(BatchKeys::default());
     let values = mget(connection, budget, plan.keys_of(&batch_keys)).await?;
     let values = connection.counted(values, batch_keys.len())?;
     let answer = BatchReply::of(connection, plan, batch_keys, values)?.lookups();
