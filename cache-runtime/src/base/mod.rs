@@ -6,6 +6,7 @@ pub(crate) mod clock;
 pub(crate) mod counters;
 pub(crate) mod entry_map;
 pub(crate) mod error;
+pub(crate) mod join;
 #[allow(
     dead_code,
     reason = "no technique has a switch in this selection of features"

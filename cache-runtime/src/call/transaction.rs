@@ -10,12 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use crate::base::clock;
 use crate::base::counters::Counters;
+use crate::base::join;
 use crate::base::nonce::Nonce;
 use crate::base::scope_flags::{self, ScopeFlags};
 use crate::call::write::PlannedWrite;
@@ -321,7 +321,7 @@ pub(crate) async fn run<T>(
     let budget = opened.cache.config.command_budget;
     let acknowledged = pending_acks.map(|pending_ack| pending_ack.acknowledged(budget));
     // The results are in the statistics and the log too. The transaction itself has ended.
-    let acknowledged = join_all(acknowledged).await;
+    let acknowledged = join::all(acknowledged).await;
     if has_written {
         acknowledged
             .iter()

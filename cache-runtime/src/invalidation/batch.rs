@@ -261,8 +261,7 @@ impl Batch {
     /// The generations to replace. Those of tags and of rows last: a load that names one of them
     /// goes by what is replaced before it.
     pub(super) fn rotates_in_order(&self) -> Vec<Arc<Dependency>> {
-        let mut rotates: Vec<_> = self.rotates.iter().cloned().collect();
-        rotates.sort_by_key(|dep| dep.has_window());
+        let mut rotates = Dependency::in_order(self.rotates.iter().cloned());
         rotates.extend(self.rows.iter().cloned());
         rotates
     }

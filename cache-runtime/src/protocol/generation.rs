@@ -90,6 +90,15 @@ impl Dependency {
         self.is_of_row() || self.is_of_tag()
     }
 
+    /// These in the order in which they are replaced: those of rows and tags after their windows.
+    // Two passes: a stable sort by this flag would be 80 kB of code.
+    pub(crate) fn in_order(deps: impl IntoIterator<Item = Arc<Self>>) -> Vec<Arc<Self>> {
+        let (last, mut ordered): (Vec<_>, Vec<_>) =
+            deps.into_iter().partition(|dep| dep.has_window());
+        ordered.extend(last);
+        ordered
+    }
+
     /// The windows that these are generations of, by their owners.
     pub(crate) fn windows<'d>(deps: impl IntoIterator<Item = &'d Arc<Self>>) -> HashSet<&'d str> {
         let deps = deps.into_iter().filter(|dep| !dep.has_window());

@@ -66,12 +66,7 @@ impl Refused {
             return Vec::new();
         }
         let replaced = self.replaced.iter();
-        let mut replaced: Vec<_> = replaced
-            .filter(|dep| !self.rotates.contains(*dep))
-            .cloned()
-            .collect();
-        replaced.sort_by_key(|dep| dep.has_window());
-        replaced
+        Dependency::in_order(replaced.filter(|dep| !self.rotates.contains(*dep)).cloned())
     }
 
     /// The store has taken this.

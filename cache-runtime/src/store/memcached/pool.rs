@@ -16,6 +16,7 @@ use tokio::sync::{AcquireError, Notify, Semaphore, SemaphorePermit, watch};
 use super::clock::ServerClock;
 use super::connection::{Connection, Failure, ServerAddress, targets};
 use crate::base::error::Error;
+use crate::base::join;
 use crate::base::nonce::Nonce;
 use crate::base::paused::PauseGuard;
 use crate::config::MemcachedConfig;
@@ -335,7 +336,7 @@ impl ConnectionPool {
         let late = || Failure::Lost("its name was not resolved in time".into());
         let targets = found.map_err(|_| late())??;
         let tried = targets.into_iter().map(|target| self.try_target(target));
-        let tried = futures_util::future::join_all(tried).await;
+        let tried = join::all(tried).await;
         let (target, connection) = the_only_one(tried, |(_, it)| it.server)?;
         let mut state = self.state.lock();
         if state.process != connection.process {

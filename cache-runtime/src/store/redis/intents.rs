@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-
 use super::connection::Connection;
 use super::connection::errors::is_forbidden;
 use super::limits::{AT_ONCE, STEP};
@@ -12,6 +10,7 @@ use super::reply::millis;
 use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
 use crate::base::error::Error;
+use crate::base::join;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dependency;
 use crate::store::{EntryRef, Intent, IntentReply, IntentRow};
@@ -51,7 +50,7 @@ impl RedisStore {
         let (mut at, mut wholes) = (Millis(0), Vec::new());
         for parts in parts.chunks(AT_ONCE) {
             let announced = parts.iter().map(|(part, _)| self.announce(mode, part));
-            for ((_, whole), announced) in parts.iter().zip(join_all(announced).await) {
+            for ((_, whole), announced) in parts.iter().zip(join::all(announced).await) {
                 match (announced, whole) {
                     (Ok(reply), _) => at = at.max(reply.at),
                     (Err(error), Some(whole)) if is_forbidden(&error) => {

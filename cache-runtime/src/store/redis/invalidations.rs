@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-
 use super::RedisStore;
 use super::connection::errors::is_forbidden;
 use super::key_by_key::KeyByKey;
@@ -14,6 +12,7 @@ use super::tracking::Tracker;
 use super::walk::{Walk, db_size, scan};
 use crate::base::clock::{self, Millis};
 use crate::base::error::Error;
+use crate::base::join;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dependency;
 use crate::protocol::glob;
@@ -136,7 +135,7 @@ impl OneServer {
                 continue;
             }
             let steps = parts.iter().map(|part| self.invalidate(part));
-            for (part, step) in parts.iter().zip(join_all(steps).await) {
+            for (part, step) in parts.iter().zip(join::all(steps).await) {
                 match step {
                     Ok(step) => outcome.succeeds(step),
                     Err(error) => outcome.fails(part, error),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 
 use super::super::connection::Connection;
@@ -22,6 +21,7 @@ use super::routing::{ScriptCall, SlotGroup, groups};
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock;
 use crate::base::error::Error;
+use crate::base::join;
 use crate::base::nonce::Nonce;
 use crate::base::unserved::Unserved;
 use crate::protocol::generation::{Generation, StampBase};
@@ -126,7 +126,7 @@ impl Misplaced {
             .iter()
             .map(|(connection, key)| connection.check_sync(key, budget));
         // Boxed, so that the future of a hit does not hold memory for it.
-        let checked = Box::pin(join_all(checks)).await;
+        let checked = Box::pin(join::all(checks)).await;
         checked.into_iter().collect()
     }
 }
@@ -303,7 +303,7 @@ impl Cluster {
                 }
                 answers
             }
-            requests => join_all(requests.iter().map(|request| self.ask(request))).await,
+            requests => join::all(requests.iter().map(|request| self.ask(request))).await,
         };
         lookup.take_in(answers)?;
         let mut generations: Vec<Option<Sourced>> = deps.iter().map(|_| None).collect();
@@ -395,7 +395,7 @@ impl Cluster {
             });
             connection.counted(asked.await?, keys.len())
         });
-        let answers: Vec<Result<Answers, Error>> = join_all(asked).await;
+        let answers: Vec<Result<Answers, Error>> = join::all(asked).await;
         for ((connection, keys), answers) in by_node.iter().zip(answers) {
             for (key, answer) in keys.iter().zip(answers.map_err(Fault::Failed)?) {
                 let answer = match answer {

@@ -8,8 +8,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::join_all;
-
 use super::super::connection::Connection;
 use super::super::connection::dial::cluster_nodes;
 use super::super::connection::errors::graver;
@@ -24,6 +22,7 @@ use super::sending::OnAsk;
 use super::state::Cluster;
 use crate::base::clock::Millis;
 use crate::base::error::Error;
+use crate::base::join;
 use crate::base::nonce::Nonce;
 use crate::base::unserved::{Unserved, copied};
 use crate::protocol::glob;
@@ -118,7 +117,7 @@ impl Cluster {
                     None => None,
                 }
             });
-            let walked = join_all(walks).await;
+            let walked = join::all(walks).await;
             self.judge(&map, &slots, &walked, &mut left);
             slots = std::mem::take(&mut left.moved);
             if slots.is_empty() {

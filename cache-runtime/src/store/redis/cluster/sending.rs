@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 
 use super::super::connection::Connection;
@@ -17,6 +16,7 @@ use super::routing::ScriptCall;
 use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault};
 use crate::base::clock::{self, Instant};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::join;
 use crate::base::unserved::copied;
 
 /// The result of a step: its value, and the connection that it came over.
@@ -266,7 +266,7 @@ impl Cluster {
             }
             answers
         });
-        let sent: Vec<Vec<Result<Result<Value, RedisError>, Error>>> = join_all(sent).await;
+        let sent: Vec<Vec<Result<Result<Value, RedisError>, Error>>> = join::all(sent).await;
         for ((connection, of_node), answers) in by_node.iter().zip(sent) {
             for (at, answer) in of_node.iter().zip(answers) {
                 match answer.map(|answer| answer.map_err(|error| fault(connection, error))) {

@@ -25,6 +25,7 @@ use super::routing::ScriptCall;
 use super::unserved::UnservedReads;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
+use crate::base::join;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
 use crate::store::{Circuit, ConnectionWatch, KeyChange};
@@ -264,7 +265,7 @@ impl Cluster {
             let connection = node.connections.current()?;
             connection.check_health().await
         });
-        let answers = futures_util::future::join_all(pings).await;
+        let answers = join::all(pings).await;
         answers.into_iter().collect()
     }
 

@@ -11,7 +11,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -39,6 +38,7 @@ use super::unserved::UnservedLog;
 use crate::base::background::supervised;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::join;
 use crate::config::RedisConfig;
 use crate::key::KeySpace;
 
@@ -232,7 +232,7 @@ impl Topology {
             None
         });
         let mut views = Vec::new();
-        for answer in join_all(answers).await.into_iter().flatten() {
+        for answer in join::all(answers).await.into_iter().flatten() {
             match answer {
                 Ok(view) => views.push(view),
                 Err(late) => self.late.is(late),
@@ -266,7 +266,7 @@ impl Topology {
             }
         });
         let (mut views, mut fault) = (Vec::<AskedView>::new(), None);
-        for view in join_all(answers).await {
+        for view in join::all(answers).await {
             match view {
                 Ok(asked) => match views.iter_mut().find(|it| it.view.id == asked.view.id) {
                     // A node may be known by two names.
@@ -368,7 +368,7 @@ impl Topology {
             let mut attempted = node.attempted.clone();
             let _ = attempted.wait_for(|attempted| *attempted).await;
         });
-        let _ = crate::base::time::timeout(CONNECT_BUDGET, join_all(connected)).await;
+        let _ = crate::base::time::timeout(CONNECT_BUDGET, join::all(connected)).await;
         self.has_new = new.iter().any(|node| node.connections.is_connected());
         self.said = None;
         self.log_owners(map, before.nodes().is_empty(), is_changed);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -24,6 +23,7 @@ use super::{Connection, ConnectionState};
 use super::{address, probe};
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::join;
 use crate::config::RedisConfig;
 
 /// How long connecting may take. It may take longer than a command, since no caller waits for it.
@@ -258,7 +258,7 @@ async fn usable_scripts(
     });
     // A user that may not load scripts may not run them, and each script that is run reports that.
     let out_of_step = |loaded| matches!(loaded, Err(error) if is_no_answer(&error));
-    if join_all(loads).await.into_iter().any(out_of_step) {
+    if join::all(loads).await.into_iter().any(out_of_step) {
         return Err(Error::unavailable(OUT_OF_STEP));
     }
     // So that the reason is known before the time to connect is over.

@@ -13,7 +13,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind};
@@ -27,6 +26,7 @@ use super::super::reply::info_field;
 use super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY, VALID};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
+use crate::base::join;
 use crate::config::{RedisConfig, SentinelConfig};
 
 /// How long Sentinels may take to tell each other of a failover. They do so at once, and every two
@@ -169,7 +169,7 @@ impl Sentinels {
                 answer.map_err(|error| format!("{}:{}: {error}", address.0, address.1))
             }
         });
-        let answers = join_all(asked).await;
+        let answers = join::all(asked).await;
         let count = answers.len();
         let (mut named, mut faults) = (Vec::new(), Vec::new());
         for answer in answers {
@@ -347,7 +347,7 @@ pub(crate) async fn former_primaries_left(
     let others = others.into_iter();
     let left = others.map(|(host, port)| is_left(config.settings_at(host, *port)));
     // A timeout is the usual end where a former primary is cut off.
-    let _ = crate::base::time::timeout(LEFT, join_all(left)).await;
+    let _ = crate::base::time::timeout(LEFT, join::all(left)).await;
 }
 
 /// Returns once this server is no primary any more, or can't answer anybody.
