@@ -103,6 +103,8 @@ struct RequestMemory {
     writes: u64,
     /// Whether one of them may still take place, so that nothing is remembered any more.
     is_in_doubt: bool,
+    /// The number of times that a caller has asked anew or has got the answer to that.
+    anew: u64,
     answers: HashMap<CallId, Option<AnyValue>>,
 }
 
@@ -113,6 +115,10 @@ pub(crate) struct MemoSlot {
     id: CallId,
     /// The number of writes when the call began.
     writes: u64,
+    /// The same of [`RequestMemory::anew`].
+    anew: u64,
+    /// Whether the caller asks anew.
+    is_anew: bool,
 }
 
 /// The request's answer to a call.
@@ -147,14 +153,16 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
         return Recalled::Nothing;
     }
     let id = id();
-    let (writes, answer) = {
+    let (writes, anew, answer) = {
         let known = request.known.lock();
-        (known.writes, known.answers.get(&id).cloned())
+        (known.writes, known.anew, known.answers.get(&id).cloned())
     };
     let slot = MemoSlot {
         request,
         id,
         writes,
+        anew,
+        is_anew: false,
     };
     match answer {
         Some(answer) => Recalled::Answer(answer, slot),
@@ -163,10 +171,28 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
 }
 
 impl MemoSlot {
-    /// Remembers the result, unless there was a write since the call began.
+    /// The caller asks anew, and will see a newer result. What is remembered ends at once, since
+    /// that result may be one that is not remembered.
+    pub(crate) fn asks_anew(&mut self) {
+        let mut known = self.request.known.lock();
+        self.is_anew = true;
+        if mutation::is_active("memo-outlives-newer-results") {
+            return;
+        }
+        known.anew += 1;
+        known.answers.remove(&self.id);
+    }
+
+    /// Remembers the result, unless there was a write since the call began, or another caller has
+    /// asked anew since: its result may be newer.
     pub(crate) fn remember(&self, answer: Option<AnyValue>) {
         let mut known = self.request.known.lock();
         if known.writes != self.writes || known.is_in_doubt {
+            return;
+        }
+        if self.is_anew {
+            known.anew += 1;
+        } else if known.anew != self.anew && !mutation::is_active("memo-of-overtaken-reads") {
             return;
         }
         if known.answers.len() >= MOST {

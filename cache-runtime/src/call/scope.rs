@@ -167,7 +167,9 @@ impl Drop for KeyHeldBack {
 }
 
 /// Runs `call` with every cached function in it bypassing the cache: it neither reads from the
-/// cache nor stores. Calls in tasks that `call` spawns are not affected.
+/// cache nor stores. Only a request around it ([`Cache::request`](crate::Cache::request)) remembers
+/// the newer result, so that it does not go back in time. Calls in tasks that `call` spawns are not
+/// affected.
 ///
 /// ```
 /// # async fn example(users: Users) {

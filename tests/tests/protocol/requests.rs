@@ -12,8 +12,9 @@ use cache_runtime::store::{
     Store,
 };
 use cache_runtime::testing::{Fault, TestCache};
-use cache_runtime::{Cache, Error, Status, cached, invalidates, observe, refresh};
+use cache_runtime::{Cache, Error, Status, bypass, cached, invalidates, observe, refresh};
 use futures_util::future::join;
+use serde::{Deserialize, Serialize};
 
 use crate::shop::{self, DbError, Gate, Shop};
 use crate::{Pair, bounded, over_each_store, patient};
@@ -21,6 +22,9 @@ use crate::{Pair, bounded, over_each_store, patient};
 over_each_store! {
     strict_functions_ask_each_time;
     a_request_does_not_go_back_in_time;
+    what_was_bypassed_is_not_followed_by_something_older;
+    a_result_that_is_not_remembered_ends_the_older_one;
+    a_read_that_a_newer_one_has_overtaken_is_not_remembered;
     a_request_is_part_of_the_one_in_which_it_runs;
     nothing_is_remembered_beside_a_write_in_doubt;
 }
@@ -156,6 +160,88 @@ async fn a_request_does_not_go_back_in_time(pair: Pair) {
                 .starts_with("cache-runtime; hit; key="),
             "no time is known: {outcomes:?}"
         );
+    };
+    pair.a.request(request).await;
+}
+
+async fn what_was_bypassed_is_not_followed_by_something_older(pair: Pair) {
+    let accounts = Accounts::new(&pair.a);
+    let request = async {
+        let first = accounts.get(1).await;
+        let second = bypass(accounts.get(1)).await;
+        assert_ne!(first, second);
+        assert_eq!(accounts.get(1).await, second, "it has seen this already");
+        let third = bypass(accounts.get(1)).await;
+        assert_ne!(second, third, "who bypasses asks each time");
+        assert_eq!(accounts.get(1).await, third);
+    };
+    pair.a.request(request).await;
+}
+
+/// A value whose clone is another one, if the number is even. Then it is kept nowhere.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Numbered(u32);
+
+impl Clone for Numbered {
+    fn clone(&self) -> Self {
+        Self(self.0 * (self.0 % 2))
+    }
+}
+
+impl Accounts {
+    #[cached(resource = "numbers", cache = self.cache)]
+    async fn number(&self, id: i64) -> Numbered {
+        let _ = id;
+        Numbered(self.load())
+    }
+}
+
+async fn a_result_that_is_not_remembered_ends_the_older_one(pair: Pair) {
+    let accounts = Accounts::new(&pair.a);
+    let request = async {
+        assert_eq!(accounts.number(1).await, Numbered(1));
+        assert_eq!(accounts.number(1).await, Numbered(1));
+        assert_eq!(refresh(accounts.number(1)).await, Numbered(2));
+        assert_eq!(accounts.number(1).await, Numbered(3));
+    };
+    pair.a.request(request).await;
+}
+
+/// Its first load waits at a gate.
+struct Slow {
+    cache: Cache,
+    loads: AtomicU32,
+    gate: Arc<Gate>,
+}
+
+impl Slow {
+    #[cached(resource = "slow", cache = self.cache)]
+    async fn get(&self, id: i64) -> u32 {
+        let _ = id;
+        let number = self.loads.fetch_add(1, Ordering::SeqCst) + 1;
+        if number == 1 {
+            self.gate.pass().await;
+        }
+        number
+    }
+}
+
+async fn a_read_that_a_newer_one_has_overtaken_is_not_remembered(pair: Pair) {
+    let slow = Slow {
+        cache: pair.a.clone(),
+        loads: AtomicU32::new(0),
+        gate: Gate::new(),
+    };
+    let request = async {
+        let overtakes = async {
+            slow.gate.arrival().await;
+            let newer = bypass(slow.get(1)).await;
+            slow.gate.open();
+            newer
+        };
+        assert_eq!(join(slow.get(1), overtakes).await, (1, 2));
+        let (value, outcomes) = observe(slow.get(1)).await;
+        assert_eq!((value, outcomes[0].store), (2, "request"));
     };
     pair.a.request(request).await;
 }

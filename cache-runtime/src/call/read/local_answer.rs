@@ -113,7 +113,7 @@ impl PreparedCall {
         // `strict` function asks the store each time.
         let is_remembered = options.problem.is_none()
             && (!options.local_options.strict || mutation::is_active("strict-from-the-memo"))
-            && scope::mode() != Mode::Bypass
+            && (scope::mode() != Mode::Bypass || !mutation::is_active("bypass-leaves-the-memo"))
             && !enclosing::is_inside()
             && !transaction::is_open(cache);
         let is_usual = is_remembered && scope::mode() == Mode::Usual && !scope::is_strict();
@@ -132,7 +132,10 @@ impl PreparedCall {
             }
             // A caller that asks anew gets a newer result, which replaces what is remembered: a
             // request never goes back in time.
-            Recalled::Slot(slot) | Recalled::Answer(_, slot) if is_remembered => {
+            Recalled::Slot(mut slot) | Recalled::Answer(_, mut slot) if is_remembered => {
+                if !is_usual {
+                    slot.asks_anew();
+                }
                 self.recalled = Recalled::Slot(slot);
                 None
             }
