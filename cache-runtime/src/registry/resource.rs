@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -66,6 +66,9 @@ pub(crate) struct Resource {
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
     /// The instance of the first function of each op. Manual operations use its entries.
     by_hand: RwLock<HashMap<&'static str, u32>>,
+    /// The ops whose entries are kept in this process alone. Manual operations send none of them to
+    /// the store.
+    kept_here_only: RwLock<HashSet<&'static str>>,
     id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
     /// The results of each function's fills, by the function's address (0: manual operations), type
     /// and codec.
@@ -107,6 +110,7 @@ impl Resource {
             functions: RwLock::default(),
             instances: RwLock::default(),
             by_hand: RwLock::default(),
+            kept_here_only: RwLock::default(),
             id_form: OnceLock::new(),
             trust: RwLock::default(),
         }
@@ -278,6 +282,21 @@ impl Resource {
     pub(crate) fn version_by_hand(&self, op: Option<&str>) -> u32 {
         let versions = self.by_hand.read();
         versions.get(op.unwrap_or(ENTITY)).copied().unwrap_or(0)
+    }
+
+    /// The entries of this op (`None`: the entities) are kept in this process alone.
+    pub(crate) fn keeps_here_only(&self, op: Option<&'static str>) {
+        let op = op.unwrap_or(ENTITY);
+        let is_known = self.kept_here_only.read().contains(op);
+        if !is_known {
+            self.kept_here_only.write().insert(op);
+        }
+    }
+
+    /// Whether a function of this process keeps the entries of this op in this process alone.
+    pub(crate) fn is_kept_here_only(&self, op: Option<&str>) -> bool {
+        let ops = self.kept_here_only.read();
+        ops.contains(op.unwrap_or(ENTITY))
     }
 
     /// Whether a function of this process has shown the form of the resource's ids.

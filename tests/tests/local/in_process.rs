@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cache_runtime::{BypassReason, ErrorKind, Lookup, cache_defaults, key_of, refresh};
+use cache_runtime::{BypassReason, ErrorKind, Key, Lookup, cache_defaults, key_of, refresh};
 
 use super::*;
 
@@ -111,7 +111,13 @@ async fn no_operation_by_hand_sends_it() {
     let vault = Vault::new(over(server.port())).await;
     let token = kept(async || vault.token("read").await.expect("there")).await;
     let secret = kept(async || vault.get(1).await).await;
-    let keys = [key_of(vault.token("read")), key_of(vault.get(1))];
+    let keys = [
+        key_of(vault.token("read")),
+        key_of(vault.get(1)),
+        Key::args("secrets", "token", &("read",)),
+        Key::entity("secrets", 1),
+        "secrets:1".parse(),
+    ];
     for key in keys.map(|key| key.expect("a key")) {
         let by_hand = "hunter by hand".to_owned();
         let set = vault.cache.set(&key, &by_hand, 60).await;

@@ -98,7 +98,11 @@ impl Call {
         if !resource.contexts.is_empty() {
             problem = problem.or(add_contexts(&mut entry_ref.key, &resource));
         }
-        let is_of_process = key.is_in_process()
+        let is_named_so = || {
+            resource.is_kept_here_only(key.op())
+                && !mutation::is_active("in-process-known-by-key-of-alone")
+        };
+        let is_of_process = (key.is_in_process() || is_named_so())
             && !cache.store.is_in_process()
             && !mutation::is_active("in-process-values-sent-by-hand");
         if is_of_process {

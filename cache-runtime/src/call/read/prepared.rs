@@ -450,6 +450,14 @@ impl PreparedCall {
             Recalled::Nothing | Recalled::Answer(..) => None,
         };
         if options.local_options.in_process
+            && !options.shared
+            && options.problem != Some(BypassReason::KeyConflict)
+            && !cache.store.is_in_process()
+        {
+            // Of keys that are shared, or another function's, values may be sent to the store.
+            self.resource.keeps_here_only(options.op);
+        }
+        if options.local_options.in_process
             && options.kind() == EntryKind::Entity
             && !cache.store.is_in_process()
             && !mutation::is_active("in-process-rows-left-out")
