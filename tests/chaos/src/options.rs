@@ -116,8 +116,8 @@ impl Options {
                 }
                 "--staleness" => options.staleness = Duration::from_millis(number()?),
                 "--servers" => options.servers = Setup::named(value)?,
-                "--logs" => options.logs = Some(value.into()),
-                "--history" => options.history = Some(value.into()),
+                "--logs" => options.logs = Some(folder(name, value)?),
+                "--history" => options.history = Some(file(name, value)?),
                 "--faults" => {
                     is_chosen = true;
                     (options.faults, options.mishaps) = faults(value)?;
@@ -135,6 +135,23 @@ impl Options {
             _ => Ok(Some(options)),
         }
     }
+}
+
+/// The folder is made now: after the run it would be too late to find out that it can't be.
+fn folder(option: &str, path: &str) -> Result<PathBuf, String> {
+    let made = std::fs::create_dir_all(path);
+    made.map_err(|error| format!("{option} can't make the folder `{path}`: {error}"))?;
+    Ok(path.into())
+}
+
+/// The same for a file. Nothing that is in it is lost yet.
+fn file(option: &str, path: &str) -> Result<PathBuf, String> {
+    let opened = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
+    opened.map_err(|error| format!("{option} can't write the file `{path}`: {error}"))?;
+    Ok(path.into())
 }
 
 fn faults(list: &str) -> Result<(Vec<FaultKind>, bool), String> {
@@ -157,6 +174,27 @@ mod tests {
     fn read(arguments: &str) -> Result<Option<Options>, String> {
         let arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
         Options::read(&arguments)
+    }
+
+    #[test]
+    fn places_that_can_not_be_written_are_told_before_the_run() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let (made, file) = (directory.path().join("a/b"), directory.path().join("file"));
+        let chosen = read(&format!(
+            "--logs {} --history {}",
+            made.display(),
+            file.display()
+        ));
+        assert!(chosen.is_ok_and(|it| it.is_some()));
+        assert!(made.is_dir() && file.is_file());
+        for option in ["--logs", "--history"] {
+            let refused = read(&format!("{option} {}/c", file.display()));
+            let refused = refused.expect_err("a file is no folder");
+            assert!(
+                refused.starts_with(option) && refused.contains("/file/c`"),
+                "{refused}"
+            );
+        }
     }
 
     /// A run without the faults that it was to have finds nothing.
