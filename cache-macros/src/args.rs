@@ -492,7 +492,13 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
                     dispatch("invalidates", INVALIDATES, &mut args, raw, errors);
                     continue;
                 }
-                None => NameKind::Resource.read(&value),
+                None => match single_ident(&value).and_then(misspelt_flag) {
+                    Some((word, flag)) => Err(syn::Error::new_spanned(
+                        word,
+                        format!("unknown option `{word}`; did you mean `{flag}`?"),
+                    )),
+                    None => NameKind::Resource.read(&value),
+                },
             },
         };
         match result {
@@ -513,6 +519,14 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
 
 fn is_option(word: &Ident) -> bool {
     INVALIDATES.iter().any(|(name, _)| word == name)
+}
+
+/// The options of `#[invalidates]` that have no value.
+const FLAGS: [&str; 3] = ["after_commit", "crash_safe", "required"];
+
+/// A word that is most likely a flag, and no resource without its quotes.
+fn misspelt_flag(word: &Ident) -> Option<(&Ident, &'static str)> {
+    Some((word, nearest(&word.to_string(), FLAGS)?))
 }
 
 /// Reads an option. Returns the option that is meant by one that does not exist, if that is clear.

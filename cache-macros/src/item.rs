@@ -32,6 +32,12 @@ impl Parse for Item {
         let vis = input.parse()?;
         let sig: Signature = match input.parse() {
             Ok(sig) => sig,
+            Err(_) if input.peek(Token![impl]) => {
+                return Err(input.error(
+                    "this attribute goes on the methods of an `impl` block; what they have in \
+                     common can stand in a `#[cache_defaults(..)]` on the block",
+                ));
+            }
             Err(_) if !looks_like_a_function(input) => {
                 return Err(input.error("this attribute goes on a function or a method"));
             }

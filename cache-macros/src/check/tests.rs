@@ -110,11 +110,7 @@ fn the_function_is_async_and_returns_something() {
 
 #[test]
 fn the_attribute_is_on_a_function_with_a_body() {
-    for item in [
-        "struct User { id: i64 }",
-        "impl User { fn get() {} }",
-        "use a::b;",
-    ] {
+    for item in ["struct User { id: i64 }", "use a::b;"] {
         let found = cached_mistakes(USERS, item);
         assert_eq!(found.len(), 1, "{item}");
         assert_eq!(
@@ -122,6 +118,13 @@ fn the_attribute_is_on_a_function_with_a_body() {
             "{item}"
         );
     }
+    let found = cached_mistakes(USERS, "impl User { fn get() {} }");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        found[0].1,
+        "this attribute goes on the methods of an `impl` block; what they have in common can stand \
+         in a `#[cache_defaults(..)]` on the block"
+    );
     signature(
         "async fn get(id: i64) -> User;",
         &[(
@@ -294,6 +297,26 @@ fn a_write_names_what_becomes_stale() {
                 "users",
                 "a resource is a string or the path of a constant; write `\"users\"`",
             )],
+        ),
+        (
+            "\"users\", crashsafe",
+            &[(
+                "crashsafe",
+                "unknown option `crashsafe`; did you mean `crash_safe`?",
+            )],
+        ),
+        (
+            "\"users\", aftercommit, reqired",
+            &[
+                (
+                    "aftercommit",
+                    "unknown option `aftercommit`; did you mean `after_commit`?",
+                ),
+                (
+                    "reqired",
+                    "unknown option `reqired`; did you mean `required`?",
+                ),
+            ],
         ),
         (
             "resource = \"users\"",

@@ -367,7 +367,14 @@ fn is_hash(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Anything that names an entry: a [`Key`], or its text such as `"users:1"`.
+/// Anything that names an entry: a [`Key`], what its constructors return, or its text such as
+/// `"users:1"`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name an entry",
+    label = "not a key",
+    note = "a key is a `Key`, also by reference, the `Result<Key, Error>` of its constructors by \
+            value, or a text such as `\"users:1\"`"
+)]
 pub trait IntoKey {
     /// The key.
     ///

@@ -18,6 +18,7 @@ mod invalidates_id_in_quotes;
 mod invalidates_id_names_no_parameter;
 mod invalidates_id_of_many;
 mod invalidates_ids_beside_id;
+mod invalidates_misspelt_flag;
 mod invalidates_nothing;
 mod invalidates_ops_first;
 mod invalidates_result_of_nothing;

@@ -11,6 +11,7 @@ mod connection_of_a_writer;
 mod constant_function;
 mod executor_of_a_reader;
 mod executor_of_a_writer;
+mod impl_block;
 mod mutable_of_a_reader;
 mod name_that_fits_no_key;
 mod nameless_return_type;

@@ -9,6 +9,7 @@ mod boxed_body_of_another_type;
 mod boxed_result_that_cannot_be_cached;
 mod codec_that_is_not_built_in;
 mod encoded_of_what_cannot_be_encoded;
+mod key_of_another_type;
 mod mistakes_in_expressions;
 mod mistakes_in_the_body;
 mod pointer_to_what_cannot_be_cached;
