@@ -3,7 +3,10 @@
 use std::fmt;
 
 /// Environment variables, or settings made in code, that can't be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It shows one problem on each line, each with the name of the setting, what it held and what it
+/// may hold. `Debug` shows the same, since a `main` that returns the error prints that.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<String>,
 }
@@ -17,6 +20,12 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -100,16 +100,17 @@ impl CacheConfig {
         }
 
         if let Some(memcached) = vars.take("MEMCACHED_URL", MEMCACHED, MemcachedConfig::parse) {
+            let held = vars.value("MEMCACHED_URL").unwrap_or_default().to_owned();
             if enabled {
                 vars.report(
                     "MEMCACHED_URL",
-                    &memcached.to_string(),
+                    &held,
                     "nothing while REDIS_ENABLED is true, because there is one shared tier",
                 );
             } else if !cfg!(feature = "memcached") {
                 vars.report(
                     "MEMCACHED_URL",
-                    &memcached.to_string(),
+                    &held,
                     "nothing, because this program was built without the feature `memcached`",
                 );
             }
@@ -202,7 +203,10 @@ impl CacheConfig {
 
     /// The limits on stored values, and the share of hits that is audited.
     fn with_limits(mut self, vars: &mut Vars) -> Self {
-        let size = "a size such as 16k, 512k or 1m, in a program with the feature `zstd`";
+        let size = match cfg!(feature = "zstd") {
+            true => "a size such as 16k, 512k or 1m",
+            false => "nothing, because this program was built without the feature `zstd`",
+        };
         if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {
             self.compress_over = Some(bytes);
         }

@@ -143,6 +143,40 @@ fn every_unusable_value_is_named_with_what_it_may_hold() {
     );
 }
 
+/// A `main` that returns the error prints it by `Debug`.
+#[test]
+fn debug_shows_each_problem_on_its_own_line() {
+    let error = config(&[("CACHE_TTL", "soon"), ("CACHE_JITTER", "2")]).unwrap_err();
+    let lines = "CACHE_JITTER is `2`; it may hold a number, 0 to 1\n\
+                 CACHE_TTL is `soon`; it may hold whole seconds, 1 or more, up to ten years";
+    assert_eq!(format!("{error:?}"), lines);
+}
+
+#[test]
+fn an_address_of_memcached_is_shown_as_it_was_set() {
+    let address = ("MEMCACHED_URL", "memcached://localhost");
+    let error = config(&[address, ("REDIS_ENABLED", "true")]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("MEMCACHED_URL is `memcached://localhost`; it may hold nothing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_size_for_compression_needs_its_feature() {
+    let read = config(&[("CACHE_COMPRESS_OVER", "16k")]);
+    match cfg!(feature = "zstd") {
+        true => assert_eq!(read.unwrap().compress_over, Some(16 << 10)),
+        false => assert_eq!(
+            read.unwrap_err().to_string(),
+            "CACHE_COMPRESS_OVER is `16k`; it may hold nothing, because this program was built \
+             without the feature `zstd`"
+        ),
+    }
+}
+
 #[test]
 fn a_url_wins() {
     let redis = redis(&[
