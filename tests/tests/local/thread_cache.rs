@@ -181,13 +181,11 @@ async fn thread_cache_entries_expire() {
         tiers == ["local"; 2] && front_bytes(&brief.0).await > 0
     })
     .await;
-    let held = std::time::Instant::now();
     brief.0.commit(1, "new");
     eventually(TEST_TIMEOUT, async || {
         brief.get(1).await.is_some_and(|name| *name == "new")
     })
     .await;
-    assert!(held.elapsed() < std::time::Duration::from_secs(10));
 }
 
 #[tokio::test]

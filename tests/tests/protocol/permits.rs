@@ -1,13 +1,17 @@
 //! `max_loads`: callers who wait for a place, and loads inside of loads.
 
-use std::sync::Arc;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, cached, invalidates};
 use cache_tests::{RedisServer, eventually};
 use futures_util::future::join_all;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::shop::Gate;
 use crate::{Pair, bounded, over, over_each_store};
@@ -204,10 +208,46 @@ async fn loads_that_hold_permits_of_each_other_get_on(pair: Pair) {
         gate.open();
         gate.open();
     };
-    let began = std::time::Instant::now();
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(LevelFilter::DEBUG)
+        .with_writer(log.clone());
+    let guard = subscriber.finish().set_default();
     tokio::join!(both, opened);
+    drop(guard);
+    let log = log.text();
+    assert!(log.contains("resource=\"reports\""), "{log}");
     assert!(
-        began.elapsed() < Duration::from_secs(9),
-        "nobody waited until there was no progress for 10 s"
+        !log.contains("runs beyond `max_loads`"),
+        "they waited until there was no progress for 10 s"
     );
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("whole")).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("whole").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
