@@ -160,6 +160,35 @@ pub struct LeaseRequest {
 }
 
 impl LeaseRequest {
+    /// Whether the lease may replace what is there, as the caller has seen it.
+    pub(crate) fn may_replace(&self, there: &Header, now: Millis) -> bool {
+        let is_over = there.is_leased() && there.deadline < now;
+        is_over
+            || match &self.expected {
+                Expected::Anything => true,
+                // The holder of the lease may have renewed it since.
+                Expected::Entry(expected) | Expected::Past(expected) => {
+                    Header {
+                        deadline: there.deadline,
+                        ..*expected
+                    } == *there
+                }
+                Expected::Nothing | Expected::Leased => false,
+            }
+    }
+
+    /// The header of the lease if it is granted at `now` and keeps the content that is there.
+    /// `None` if that may not be served any more.
+    pub(crate) fn header_over(&self, there: &Header, now: Millis) -> Option<Header> {
+        let is_by_force = self.expected.keeps()?;
+        let kept = there.kept_by(self.stamp, self.fingerprint, is_by_force, now)?;
+        Some(Header {
+            token: self.token,
+            deadline: now.after(self.length),
+            ..kept
+        })
+    }
+
     /// The header of the lease if it is granted at `now`.
     #[must_use]
     pub fn header(&self, kind: EntryKind, now: Millis) -> Header {

@@ -18,9 +18,9 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
-    EntryRef, Expected, Fill, Filled, Found, Intent, IntentReply, Invalidated, Invalidation,
-    LeaseReply, LeaseRequest, LookupReply, OnEntry, Payload, Representation, ScanFilter,
-    ServerInfo, Store, StoreUsage,
+    EntryRef, Fill, Filled, Found, Intent, IntentReply, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, LookupReply, OnEntry, Payload, Representation, ScanFilter, ServerInfo, Store,
+    StoreUsage,
 };
 use crate::base::clock::{self, Millis};
 use crate::base::entry_map::EntryMap;
@@ -338,31 +338,10 @@ impl Store for MemoryStore {
         let now = self.now();
         if let Some(stored) = self.get(&entry_ref.key) {
             let there = stored.header.get();
-            let is_over = there.is_leased() && there.deadline < now;
-            let gives_way = is_over
-                || match &request.expected {
-                    Expected::Anything => true,
-                    // The holder of the lease may have renewed it since.
-                    Expected::Entry(expected) | Expected::Past(expected) => {
-                        Header {
-                            deadline: there.deadline,
-                            ..*expected
-                        } == there
-                    }
-                    Expected::Nothing | Expected::Leased => false,
-                };
-            if !gives_way {
+            if !request.may_replace(&there, now) {
                 return Ok(LeaseReply::Taken(there));
             }
-            let kept = request.expected.keeps().and_then(|by_force| {
-                there.kept_by(request.stamp, request.fingerprint, by_force, now)
-            });
-            if let Some(kept) = kept {
-                let header = Header {
-                    token: request.token,
-                    deadline: now.after(request.length),
-                    ..kept
-                };
+            if let Some(header) = request.header_over(&there, now) {
                 self.change(&stored, header);
                 return Ok(LeaseReply::Granted);
             }

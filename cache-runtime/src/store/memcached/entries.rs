@@ -10,8 +10,8 @@ use crate::protocol::entry::Content;
 use crate::protocol::generation::Generation;
 use crate::protocol::messages::Payload;
 use crate::store::{
-    EntryRef, Expected, Fill, Filled, Found, Header, LeaseReply, LeaseRequest, LookupReply, Millis,
-    Nonce, StampBase,
+    EntryRef, Fill, Filled, Found, Header, LeaseReply, LeaseRequest, LookupReply, Millis, Nonce,
+    StampBase,
 };
 
 /// How long a generation lives that no fill has extended.
@@ -144,18 +144,10 @@ impl MemcachedStore {
                         // An earlier attempt got the lease, and its answer was lost.
                         return Ok(LeaseReply::Granted);
                     }
-                    if !gives_way(there, &request.expected, now) {
+                    if !request.may_replace(there, now) {
                         return Ok(LeaseReply::Taken(*there));
                     }
-                    let kept = request.expected.keeps().and_then(|by_force| {
-                        there.kept_by(request.stamp, request.fingerprint, by_force, now)
-                    });
-                    if let Some(kept) = kept {
-                        let header = Header {
-                            token: request.token,
-                            deadline: now.after(request.length),
-                            ..kept
-                        };
+                    if let Some(header) = request.header_over(there, now) {
                         if self.put(on, &place, &header, payload).await? {
                             return Ok(LeaseReply::Granted);
                         }
@@ -258,21 +250,4 @@ impl MemcachedStore {
         let ttl = text::ttl(now.after(length), now);
         on.add_many(&items, flags::LEASE, &ttl).await
     }
-}
-
-/// Whether the entry may be replaced by a caller that has seen `expected`.
-fn gives_way(there: &Header, expected: &Expected, now: Millis) -> bool {
-    let is_over = there.is_leased() && there.deadline < now;
-    is_over
-        || match expected {
-            Expected::Anything => true,
-            // The holder of the lease may have renewed it since.
-            Expected::Entry(expected) | Expected::Past(expected) => {
-                Header {
-                    deadline: there.deadline,
-                    ..*expected
-                } == *there
-            }
-            Expected::Nothing | Expected::Leased => false,
-        }
 }

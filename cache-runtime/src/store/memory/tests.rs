@@ -6,7 +6,7 @@ use super::*;
 use crate::key::EntryKind;
 use crate::local::{ClockReading, EntrySource as _};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Dependency, IntentRow};
+use crate::store::{Dependency, Expected, IntentRow};
 
 #[tokio::test]
 async fn a_walk_lets_others_have_their_turn() {
