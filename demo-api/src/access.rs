@@ -54,7 +54,7 @@ impl CacheAccess {
 
     /// Whether the request has been sent to a server of this machine alone, and does not come from
     /// it: a page of another site, whose name resolves to loopback (DNS rebinding), or a proxy.
-    /// What it asks for should not be shown without a right, with or without a token in the
+    /// Then the answer is shown to authorised clients alone, with or without a token in the
     /// settings.
     #[must_use]
     pub fn is_strange(&self, headers: &HeaderMap) -> bool {

@@ -113,7 +113,7 @@ impl Fields {
             .map_or(Ok(default), |value| boolean(name, &value))
     }
 
-    /// Checks that nothing is left: a misspelt field would otherwise be dropped unseen.
+    /// Checks that no field is left: a misspelt one would be ignored otherwise.
     ///
     /// # Errors
     /// Names the first field that is left.

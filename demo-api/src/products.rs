@@ -18,15 +18,15 @@ use crate::tag::ApiTag;
 pub struct Product {
     /// Given by the database.
     pub id: i64,
-    /// What it is called.
+    /// The name.
     pub name: String,
-    /// The shelf it stands on.
+    /// The category.
     pub category: String,
-    /// A sentence or two, if there is anything to say.
+    /// The description, if there is one.
     pub description: Option<String>,
     /// In the shop's currency.
     pub price: f64,
-    /// How many there are.
+    /// How many are in stock.
     pub stock: i64,
     /// When the product was created, UTC.
     #[serde(with = "time::serde::rfc3339")]
@@ -67,14 +67,14 @@ impl Resource for Product {
     }
 }
 
-/// What a client says of a product.
+/// The body of a write of a product.
 #[derive(Debug, Clone, PartialEq, Object)]
 #[oai(example)]
 pub struct ProductInput {
-    /// What it is called, 1 to 100 characters.
+    /// The name, 1 to 100 characters.
     #[oai(validator(min_length = 1, max_length = 100))]
     pub name: String,
-    /// The shelf it stands on, 1 to 50 characters.
+    /// The category, 1 to 50 characters.
     #[oai(validator(min_length = 1, max_length = 50))]
     pub category: String,
     /// At most 2,000 characters; may be left out.

@@ -11,17 +11,17 @@ use crate::resource::{Input, Resource};
 use crate::sql::Value;
 use crate::users::User;
 
-/// What somebody buys.
+/// A purchase of one product.
 #[derive(Debug, Clone, PartialEq, Object)]
 #[oai(example)]
 pub struct Purchase {
-    /// Who buys; becomes an active user by it.
+    /// The id of the buyer, who becomes an active user.
     #[oai(validator(minimum(value = "1")))]
     pub user_id: i64,
-    /// What.
+    /// The id of the product.
     #[oai(validator(minimum(value = "1")))]
     pub product_id: i64,
-    /// How many, 1 to 1,000; no more than there are.
+    /// The quantity, 1 to 1,000, and at most the stock.
     #[oai(validator(minimum(value = "1"), maximum(value = "1000")))]
     pub quantity: i64,
 }

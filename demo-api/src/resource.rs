@@ -29,7 +29,7 @@ pub trait Resource:
     /// Which column each unique index guards, to name it when a write is refused.
     const UNIQUE: &'static [Unique];
 
-    /// What `POST` and `PUT` take.
+    /// The body of `POST` and `PUT`.
     type Input: Input;
 
     /// The id, which the database gave.
@@ -71,7 +71,7 @@ pub enum Invalidation {
 pub struct Column {
     /// Its name, in JSON and in SQL.
     pub name: &'static str,
-    /// What it holds.
+    /// The kind of its values.
     pub kind: Kind,
 }
 
@@ -83,7 +83,7 @@ impl Column {
     }
 }
 
-/// What a column holds.
+/// The kind of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `true` or `false`.

@@ -1,4 +1,4 @@
-//! The first rows: plausible, and the same on every machine.
+//! The first rows: realistic, and the same on every machine.
 
 use sea_query::{Expr, Query};
 use sqlx::AnyConnection;

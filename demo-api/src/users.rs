@@ -65,7 +65,7 @@ impl Resource for User {
     }
 }
 
-/// What a client says of a user.
+/// The body of a write of a user.
 #[derive(Debug, Clone, PartialEq, Object)]
 #[oai(example)]
 pub struct UserInput {

@@ -21,8 +21,8 @@ pub struct RedisCluster {
     nodes: Vec<RedisServer>,
     primaries: usize,
     options: RedisOptions,
-    /// What the nodes say to each other goes over these, if one of them is to be isolated: one in
-    /// front of each.
+    /// Proxies for the traffic between the nodes, one in front of each, if one of them is to be
+    /// isolated.
     buses: Vec<Proxy>,
 }
 
@@ -155,7 +155,7 @@ impl RedisCluster {
     /// One node more, a primary without slots; returns its number.
     ///
     /// # Panics
-    /// When the server does not start, or the others don't hear of it.
+    /// When the server does not start, or the others don't learn of it.
     pub fn join(&mut self) -> usize {
         let node = start_node(&self.options, free_port());
         let bus = bus_of(&node);
@@ -199,7 +199,7 @@ impl RedisCluster {
         self.nodes.len()
     }
 
-    /// It never is.
+    /// Always false.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -268,8 +268,8 @@ impl RedisCluster {
         primaries.map(shard).collect()
     }
 
-    /// Returns when all nodes say that the cluster is up, agree on who is a primary, and all
-    /// replicas hear of what their primaries do.
+    /// Returns when all nodes report that the cluster is up and agree on the primaries, and all
+    /// replicas replicate.
     ///
     /// # Panics
     /// When they don't.
@@ -286,7 +286,7 @@ impl RedisCluster {
         self.wait_until_agreed();
     }
 
-    /// Returns when all nodes agree on who is a primary, and who a replica of whom: the new primary
+    /// Returns when all nodes agree on the primaries and their replicas: the new primary
     /// knows of a failover before the others do.
     fn wait_until_agreed(&self) {
         let views = || {
@@ -332,10 +332,10 @@ impl RedisCluster {
         Some(line.split(' ').next()?.to_owned())
     }
 
-    /// Returns when a node has heard that the slot belongs to that other one.
+    /// Returns when a node has learnt that the slot belongs to that other one.
     ///
     /// # Panics
-    /// When it does not hear of it.
+    /// When it does not learn of it.
     pub fn wait_until_heard(&self, node: usize, slot: u16, owner: usize) {
         self.try_to_hear(node, slot, owner)
             .unwrap_or_else(|refused| panic!("{refused}"));
@@ -344,7 +344,7 @@ impl RedisCluster {
     /// The same where the owner may change meanwhile.
     ///
     /// # Errors
-    /// When it does not hear of it.
+    /// When it does not learn of it.
     pub fn try_to_hear(&self, node: usize, slot: u16, owner: usize) -> Result<(), Refused> {
         let id = self.id(owner);
         let has_heard = || (self.owner_in_view(node, slot)? == id).then_some(());
@@ -371,8 +371,8 @@ impl RedisCluster {
         (slot(first), slot(last))
     }
 
-    /// Makes a replica the primary; returns when it is, and, where the others have a say in it,
-    /// when all have heard of it. A takeover is for when some don't answer.
+    /// Makes a replica the primary. Returns when it is, and, unless it was a takeover, when all
+    /// nodes have learnt of it. A takeover is for when some nodes don't answer.
     ///
     /// # Panics
     /// When it does not become one.
@@ -405,7 +405,7 @@ impl RedisCluster {
         Err(Refused::new(node.cli(&["CLUSTER", "NODES"])))
     }
 
-    /// Returns when this node is a replica that hears of all that its primary does.
+    /// Returns when this node is a replica and replicates its primary.
     ///
     /// # Panics
     /// When it does not become one.
@@ -445,7 +445,7 @@ impl RedisCluster {
     }
 }
 
-/// Why servers did not do what they were told, in their own words.
+/// The errors of servers that refused a command.
 #[derive(Debug, Clone)]
 pub struct Refused(String);
 

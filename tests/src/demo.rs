@@ -31,8 +31,8 @@ pub struct Demo {
 impl Demo {
     /// Starts the demo with `environment` on a free port and waits until it listens.
     ///
-    /// Nothing of this process's own `REDIS_*`, `CACHE_*` and the like reaches it. Without a
-    /// `DATABASE_URL` it makes its own SQLite file, which goes with it.
+    /// It inherits none of this process's `REDIS_*`, `CACHE_*` and similar variables. Without a
+    /// `DATABASE_URL` it makes its own SQLite file, which is removed with it.
     ///
     /// # Panics
     ///
@@ -151,12 +151,12 @@ impl Demo {
         &self.client
     }
 
-    /// What it has written to standard output.
+    /// Its standard output so far.
     pub fn stdout(&self) -> &Output {
         self.process.stdout()
     }
 
-    /// What it has written to standard error.
+    /// Its standard error so far.
     pub fn stderr(&self) -> &Output {
         self.process.stderr()
     }
@@ -224,7 +224,7 @@ impl Demo {
         self.process.stop();
     }
 
-    /// Stops it in its tracks, until [`Demo::resume`].
+    /// Pauses it, until [`Demo::resume`].
     pub fn pause(&mut self) {
         self.process.pause();
     }
@@ -262,7 +262,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error} in the {} answer {:?}", self.status, self.body))
     }
 
-    /// What the `Cache-Status` header says.
+    /// The `Cache-Status` header.
     ///
     /// # Panics
     ///
@@ -277,24 +277,24 @@ impl Answer {
 /// A `Cache-Status` header (RFC 9211) with one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatus {
-    /// Who speaks.
+    /// The cache that wrote it.
     pub cache: String,
     /// Served from the cache.
     pub hit: bool,
-    /// Why it was not: `miss`, `bypass`.
+    /// Why it was not served from the cache: `miss`, `bypass`.
     pub fwd: Option<String>,
-    /// Kept for the next one.
+    /// Whether the response was stored.
     pub stored: bool,
-    /// Seconds left.
+    /// For how many seconds it is still fresh.
     pub ttl: Option<i64>,
     /// The key.
     pub key: Option<String>,
-    /// More, in words.
+    /// Further information.
     pub detail: Option<String>,
 }
 
 impl CacheStatus {
-    /// Reads a header; parameters unknown here are passed over.
+    /// Reads a header, and skips unknown parameters.
     pub fn parse(header: &str) -> Self {
         let mut parts = header.split(';').map(str::trim);
         let mut status = Self {

@@ -1,12 +1,12 @@
 //! The harness of the tests that need real servers and whole processes.
 //!
 //! [`RedisServer`] and [`Postgres`] are private servers on free loopback ports, [`Demo`] is the
-//! demo API as a process of its own, [`Proxy`] stands between a client and a server and misbehaves
-//! on request. Each stops what it started when it is dropped, and also when the test's process dies
-//! before that. The system's own servers are never used and never touched.
+//! demo API as a process of its own, [`Proxy`] is between a client and a server and causes network
+//! faults on request. Each stops what it started when it is dropped, and also when the test's
+//! process ends before that. The system's own servers are never used.
 //!
-//! Whatever cannot be started panics with what to do about it: a missing server is a failed test,
-//! not a skipped one.
+//! If a program can't be started, the test panics and names the fix: a missing server is a failed
+//! test, not a skipped one.
 
 #[cfg(doctest)]
 mod book;

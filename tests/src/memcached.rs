@@ -104,7 +104,7 @@ impl MemcachedServer {
         }
     }
 
-    /// Stops the server in its tracks: connections stay open, nothing answers.
+    /// Pauses the server: connections stay open, and nothing answers.
     ///
     /// # Panics
     ///

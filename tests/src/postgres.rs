@@ -151,7 +151,7 @@ impl Postgres {
         assert!(done.status.success(), "pg_ctl failed:\n{errors}");
     }
 
-    /// Where its own database `postgres` is.
+    /// The URL of its own database `postgres`.
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }

@@ -141,12 +141,12 @@ impl Process {
         })
     }
 
-    /// What it has written to its standard output.
+    /// Its standard output so far.
     pub fn stdout(&self) -> &Output {
         &self.stdout
     }
 
-    /// What it has written to its standard error.
+    /// Its standard error so far.
     pub fn stderr(&self) -> &Output {
         &self.stderr
     }
@@ -285,7 +285,7 @@ mod tests {
             Some(directory.path()),
         )
         .expect("sleep starts");
-        // What the kernel does with our end of the pipe when we die.
+        // The kernel closes our end of the pipe when this process ends.
         drop(
             process
                 .reaper

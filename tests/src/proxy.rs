@@ -1,4 +1,4 @@
-//! A proxy that misbehaves on request.
+//! A proxy that delays, drops, reorders or cuts traffic on request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::frames::Frames;
 
-/// What a [`Proxy`] does with what it gets. A new mode also holds for connections that are open.
+/// How a [`Proxy`] handles the data that it receives. A new mode also applies to open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Everything passes.
@@ -24,13 +24,13 @@ pub enum Mode {
     Hold,
     /// The server's answers wait until another mode is set; requests pass.
     HoldAnswers,
-    /// The server never hears the client.
+    /// Requests are dropped: the server gets none.
     SwallowRequests,
-    /// The server hears the client, the client gets no answer.
+    /// Answers are dropped: the server gets the requests, and the client gets no answer.
     SwallowAnswers,
-    /// The client sees the end of the answers, the server hears it still.
+    /// The client sees the end of the answers, and the server still gets its requests.
     HalfClose,
-    /// Each request gets the answer to the one before it, for as long as its connection lives:
+    /// Each request gets the answer to the one before it, for as long as its connection lasts:
     /// another mode does not bring the right order back. For servers that speak RESP; pushes keep
     /// their places.
     OffByOne,
@@ -244,7 +244,7 @@ async fn accept(listener: TcpListener, changes: watch::Receiver<ModeEpoch>, stat
     }
 }
 
-/// What a connection knows of the weather.
+/// The mode, as a connection sees it.
 #[derive(Clone)]
 struct ProxiedConnection {
     changes: watch::Receiver<ModeEpoch>,
@@ -273,7 +273,7 @@ enum Direction {
     Answer,
 }
 
-/// What happens to a piece, given the mode and where it goes.
+/// The treatment of a piece of data, by the mode and its direction.
 enum Fate {
     Pass,
     Delay(Duration),
@@ -388,7 +388,7 @@ struct AnswerStream {
     is_shifting: bool,
 }
 
-/// What the client gets of a piece.
+/// The part of a piece that the client gets.
 enum Passed {
     Same,
     Other(Vec<u8>),

@@ -17,7 +17,7 @@ use crate::wait::{free_port, poll};
 const START: Duration = Duration::from_secs(20);
 const ATTEMPTS: u32 = 5;
 
-/// What a [`RedisServer`] is started with.
+/// The options of a [`RedisServer`].
 #[derive(Clone, Debug, Default)]
 pub struct RedisOptions {
     port: Option<u16>,
@@ -52,7 +52,7 @@ impl RedisOptions {
         self
     }
 
-    /// What it shows to clients over TLS.
+    /// Its certificate for clients that connect over TLS.
     pub(crate) fn certificate(&self) -> Option<&Certificate> {
         self.tls.as_ref()
     }

@@ -154,7 +154,7 @@ impl Sentinels {
             .unwrap_or_else(|refused| panic!("{refused}"));
     }
 
-    /// The same where it may have to be given up.
+    /// The same, without a panic.
     ///
     /// # Errors
     /// When it does not.
@@ -170,7 +170,7 @@ impl Sentinels {
         info.contains("sentinel_tilt:1")
     }
 
-    /// What servers and Sentinels say of themselves.
+    /// The states that servers and Sentinels report.
     fn state(&self) -> String {
         let mut state = String::new();
         for (number, sentinel) in self.sentinels.iter().enumerate() {
@@ -210,20 +210,20 @@ impl Sentinels {
         primary.unwrap_or_else(|| panic!("the primary at {port} is none of the servers"))
     }
 
-    /// Returns when one server is the primary, the other hears of what it does, and all Sentinels
-    /// know them.
+    /// Returns when one server is the primary, the other replicates it, and all Sentinels know
+    /// them.
     ///
     /// # Panics
-    /// When that does not come to be.
+    /// When that does not happen in time.
     pub fn wait_until_whole(&self) {
         self.try_until_whole()
             .unwrap_or_else(|refused| panic!("{refused}"));
     }
 
-    /// The same where somebody else may see to it.
+    /// The same, without a panic.
     ///
     /// # Errors
-    /// When that does not come to be.
+    /// When that does not happen in time.
     pub fn try_until_whole(&self) -> Result<(), Refused> {
         let is_whole = || {
             let primary = self.primary();

@@ -119,7 +119,7 @@ impl RedisCluster {
         let id = self.id(to);
         self.set_slot(to, slot, &["NODE", &id])?;
         match self.set_slot(from, slot, &["NODE", &id]) {
-            // A node that has heard that its last slot has left it is a replica by then.
+            // A node that has learnt that its last slot has left it is a replica by then.
             Err(refused) if refused.to_string().contains("only with masters") => Ok(()),
             done => done,
         }
@@ -146,12 +146,13 @@ impl RedisCluster {
                 // anybody.
                 [] => self.shards()[0].0,
                 [owner] => owner,
-                // One of them has not heard yet that it was replaced.
+                // One of them does not know yet that it was replaced.
                 _ => continue,
             };
             let another = self.shards().into_iter().find(|(it, _)| *it != owner);
             let others = another.map(|(other, _)| self.id(other)).unwrap_or_default();
-            // With a higher epoch, which counts with all. Who is replaced meanwhile refuses.
+            // With a higher epoch, which all nodes accept. A node that is replaced meanwhile
+            // refuses.
             let _ = self.set_slot(owner, slot, &["IMPORTING", &others]);
             let _ = self.set_slot(owner, slot, &["NODE", &self.id(owner)]);
         }
@@ -161,8 +162,8 @@ impl RedisCluster {
         );
     }
 
-    /// No node waits for the rest of a move any more. One that imports a slot does not hear that
-    /// the slot's owner was replaced, and is down without it.
+    /// Ends the waiting of nodes for the rest of a move. A node that imports a slot does not learn
+    /// that the slot's owner was replaced, and would stay down.
     pub fn end_moves(&self) {
         for node in 0..self.len() {
             let nodes = self.node(node).cli(&["CLUSTER", "NODES"]);
@@ -255,7 +256,7 @@ mod tests {
         cluster.settle(slot);
         assert_eq!(cluster.owner(slot), from);
         assert_eq!(cluster.node(from).cli(&["SET", "users:1", "2"]), "OK");
-        // The node that it is to come from is replaced, which the other one does not hear of.
+        // The node that it is to come from is replaced, which the other one does not learn of.
         cluster.begin_to_move(slot, to + 3);
         cluster.fail_over(from + 3, &[]);
         let up = || {

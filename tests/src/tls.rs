@@ -90,7 +90,7 @@ impl Certificate {
         self.folder.path().join(name)
     }
 
-    /// What a client has to trust.
+    /// The certificate that a client has to trust.
     pub fn trusted(&self) -> PathBuf {
         match self.is_signed {
             true => self.file("authority.crt"),

@@ -1,4 +1,4 @@
-//! Waiting for what another process does, with a bound, and ports to do it on.
+//! Waits for other processes, with a time limit, and free ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::panic::Location;
@@ -11,8 +11,8 @@ use tokio::net::TcpSocket;
 /// How many ports a process gives out, again and again.
 const BLOCK: u16 = 1_000;
 const BLOCKS: u16 = 20;
-/// Of the first block. Behind the last one is one port for each block: who listens on it has the
-/// block.
+/// The first port of the first block. After the last block there is one port for each block: the
+/// process that listens on it owns the block.
 const FIRST_PORT: u16 = 10_000;
 const POLL: Duration = Duration::from_millis(5);
 
@@ -74,9 +74,9 @@ fn no_listener_is_left(port: u16) -> bool {
     bind().is_ok()
 }
 
-/// How long a test waits for what should happen: `limit`, or as many seconds as
-/// `CACHE_TEST_TIMEOUT` says if these are fewer. `scripts/mutations` sets it, since what a
-/// technique brings about does not come without it.
+/// How long a test waits for an event that should happen: `limit`, or `CACHE_TEST_TIMEOUT` seconds
+/// if these are fewer. `scripts/mutations` sets it, since without its technique the event of a test
+/// does not happen.
 pub fn test_timeout(limit: Duration) -> Duration {
     static MOST: LazyLock<Option<Duration>> = LazyLock::new(|| {
         let seconds = std::env::var("CACHE_TEST_TIMEOUT").ok()?;

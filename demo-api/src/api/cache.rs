@@ -15,7 +15,7 @@ use crate::access::{CacheAccess, Denied};
 use crate::resources::RESOURCES;
 use crate::tag::ApiTag;
 
-/// Who may change the cache by hand.
+/// The right to change the cache by hand.
 pub(super) struct CacheApi(pub(super) CacheAccess);
 
 /// `Authorization: Bearer` and the token, or nothing.
@@ -26,8 +26,8 @@ enum Credentials {
     None,
 }
 
-/// The server's `CACHE_ADMIN_TOKEN`. One that only its own machine reaches, and that has none, asks
-/// for none.
+/// The server's `CACHE_ADMIN_TOKEN`. A server that has no token and that only its own machine
+/// reaches needs none.
 #[derive(SecurityScheme)]
 #[oai(ty = "bearer", key_in = "header")]
 struct AdminToken(Bearer);
@@ -47,13 +47,13 @@ type RefusedOrAbsent = Failure<{ refusal::ACCESS | refusal::ABSENT }>;
 
 #[OpenApi(prefix_path = "/cache", tag = ApiTag::Cache)]
 impl CacheApi {
-    /// What the cache has done so far
+    /// The statistics of the cache
     #[oai(path = "/stats", method = "get")]
     async fn stats(&self) -> Statistics {
         Statistics(cache_runtime::cache().get_stats().await)
     }
 
-    /// Forget everything cached of a resource
+    /// Remove everything cached of a resource
     #[oai(path = "/:resource", method = "delete")]
     async fn forget(
         &self,
@@ -77,7 +77,7 @@ impl CacheApi {
         )
     }
 
-    /// Forget everything
+    /// Remove everything
     #[oai(path = "/", method = "delete")]
     async fn forget_all(
         &self,
@@ -100,8 +100,8 @@ enum ClearResponse {
     /// No later read is answered with anything cached so far.
     #[oai(status = 204)]
     Done,
-    /// Redis can't be reached: it will be told when it can, unless this process is being stopped.
-    /// Until then it reads past it.
+    /// Redis can't be reached: the invalidation is sent when it can, unless this process is stopped
+    /// before. Until then this process reads without the cache.
     #[oai(status = 202)]
     Pending,
 }

@@ -118,7 +118,7 @@ impl<R: Resource> CrudApi<R> {
     }
 }
 
-/// A misspelt parameter would otherwise be dropped unseen, as would all but one of a name.
+/// Refuses misspelt parameters, and those that are given twice, which would be ignored otherwise.
 fn check_names(request: &Request) -> Result<(), Invalid> {
     const KNOWN: [&str; 3] = ["ids", "skip", "limit"];
     let given: Vec<(String, String)> = request.params().unwrap_or_default();

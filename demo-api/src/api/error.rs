@@ -1,4 +1,4 @@
-//! One shape for every error, whoever found it: `{"error": "...", "field": "limit"}`.
+//! One shape for every error, from whatever layer: `{"error": "...", "field": "limit"}`.
 
 use std::any::Any;
 
@@ -16,10 +16,10 @@ use super::json::{BodyError, CONTENT_TYPE, respond};
 use crate::access::Denied;
 use crate::error::{Invalid, ServiceError};
 
-/// What was wrong.
+/// An error.
 #[derive(Debug, Clone, Serialize, Object)]
 pub(super) struct ErrorBody {
-    /// For people.
+    /// The message.
     error: String,
     /// The parameter, or the part of the body, that was wrong.
     #[oai(skip_serializing_if_is_none)]
@@ -42,17 +42,17 @@ impl ErrorBody {
     }
 }
 
-/// What an operation may refuse for, to be added up in [`Failure`].
+/// The kinds of refusals of an operation; [`Failure`] lists those that apply.
 pub(super) mod refusal {
     /// Input that can't be used: 400.
     pub(in crate::api) const INPUT: u8 = 1;
     /// A body that is late, too large or of another type: 408, 413, 415.
     pub(in crate::api) const BODY: u8 = 1 << 1;
-    /// A row or a resource that there is not: 404.
+    /// A row or a resource that does not exist: 404.
     pub(in crate::api) const ABSENT: u8 = 1 << 2;
     /// A value that another row has: 409.
     pub(in crate::api) const CONFLICT: u8 = 1 << 3;
-    /// A caller who may not: 401, 403.
+    /// A caller without permission: 401, 403.
     pub(in crate::api) const ACCESS: u8 = 1 << 4;
     /// A database that failed: 500.
     pub(in crate::api) const DATABASE: u8 = 1 << 5;

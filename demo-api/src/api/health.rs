@@ -19,7 +19,7 @@ impl HealthApi {
 
 #[OpenApi(tag = ApiTag::Health)]
 impl HealthApi {
-    /// What somebody finds who opens the bare address
+    /// The start page
     #[oai(path = "/", method = "get", hidden)]
     async fn root(&self) -> Redirect {
         Redirect::SeeOther("/docs".to_owned())

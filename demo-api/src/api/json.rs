@@ -36,7 +36,7 @@ impl Default for BodyTimeout {
 
 pub(super) const CONTENT_TYPE: &str = "application/json; charset=utf-8";
 
-/// Why a body is refused before anybody looks at its fields.
+/// Why a body is refused before its fields are checked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("must be at most 2 MiB")]
@@ -63,7 +63,7 @@ impl ResponseError for BodyError {
 
 /// A request body: any JSON, documented as a `T`.
 ///
-/// What it holds is checked by [`into_input`](Self::into_input) or by the filter's parser, which
+/// Its fields are checked by [`into_input`](Self::into_input) or by the filter's parser, which
 /// name the field that is wrong; poem-openapi's own parser would not.
 #[derive(Debug)]
 pub(super) struct Body<T> {
@@ -144,7 +144,7 @@ async fn read(body: poem::Body) -> Result<Vec<u8>, BodyError> {
 #[derive(Debug)]
 pub(super) struct Answer<T, const STATUS: u16>(Arc<T>);
 
-/// What was asked for.
+/// The requested data.
 pub(super) type Found<T> = Answer<T, 200>;
 /// The row as it was stored.
 pub(super) type Created<T> = Answer<T, 201>;

@@ -32,7 +32,7 @@ use crate::access::CacheAccess;
 use crate::products::Product;
 use crate::users::User;
 
-/// Everything that the server answers to. `access` says who may change the cache by hand, and
+/// All routes of the server. `access` says who may change the cache by hand, and
 /// `client_timeout` how long a client may take for the body of a request.
 pub fn routes(
     pool: AnyPool,
