@@ -62,10 +62,6 @@ fn literals(source: &str) -> BTreeSet<String> {
     parts.map(str::to_owned).collect()
 }
 
-fn names<const N: usize>(of: [&str; N]) -> BTreeSet<String> {
-    of.map(str::to_owned).into()
-}
-
 /// Fails with the names that only one of two places has.
 fn assert_same(
     document: &str,
@@ -510,4 +506,63 @@ fn the_page_of_the_log_has_each_event() {
     }
     assert!(checked > 30, "hardly any event was found: {checked}");
     assert!(missing.is_empty(), "logs-and-traces.md lacks {missing:#?}");
+}
+
+#[test]
+fn every_script_that_a_document_names_exists() {
+    let mut checked = 0;
+    let mut missing = Vec::new();
+    for page in documents() {
+        let text = std::fs::read_to_string(&page).expect("a document is text");
+        // In examples, too, and not within longer paths.
+        for (before, rest) in text
+            .match_indices("scripts/")
+            .map(|(at, found)| (&text[..at], &text[at + found.len()..]))
+        {
+            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+            let (name, behind) = rest.split_at(end.unwrap_or(rest.len()));
+            let is_source = behind.starts_with(".rs");
+            if before.ends_with('/') || name.is_empty() || is_source {
+                continue;
+            }
+            checked += 1;
+            if !root().join("scripts").join(name).exists() {
+                missing.push(format!("{}: scripts/{name}", page.display()));
+            }
+        }
+    }
+    assert!(checked > 50, "hardly any script was found: {checked}");
+    assert!(missing.is_empty(), "no such script: {missing:#?}");
+}
+
+#[test]
+fn the_types_of_the_glossary_exist() {
+    let sources: Vec<_> = sources(&["cache-runtime/src"]).map(|(_, it)| it).collect();
+    let mut checked = 0;
+    let mut missing = Vec::new();
+    for line in text("docs/book/src/internals/glossary.md").lines() {
+        let columns: Vec<_> = line.split(" | ").collect();
+        let [_, meaning, _] = columns[..] else {
+            continue;
+        };
+        for name in quoted(meaning) {
+            let name = name.rsplit("::").next().unwrap_or_default();
+            let is_type = name.starts_with(|c: char| c.is_ascii_uppercase())
+                && name.chars().any(|c| c.is_ascii_lowercase());
+            if !is_type {
+                continue;
+            }
+            checked += 1;
+            let defines = |source: &String| {
+                let kinds = ["struct", "enum", "trait"];
+                let mut names = kinds.iter().map(|kind| format!("{kind} {name}"));
+                names.any(|it| source.contains(&it))
+            };
+            if !sources.iter().any(defines) {
+                missing.push(name.to_owned());
+            }
+        }
+    }
+    assert!(checked > 5, "hardly any type was found: {checked}");
+    assert!(missing.is_empty(), "no such type: {missing:#?}");
 }
