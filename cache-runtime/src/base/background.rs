@@ -15,14 +15,14 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// How long the thread may outlive the cache, for tasks that still have something to finish. Those
 /// tasks have limits of their own; this limit ends one that hangs.
-const GRACE: Duration = Duration::from_secs(4);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 
 /// A task as one type: Tokio's part of a task, about a hundred functions, is compiled once for each
 /// type that is spawned.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The runtime's handle. Dropping it ends every task and the thread. Tasks that have something to
-/// finish get up to [`GRACE`].
+/// finish get up to [`SHUTDOWN_LIMIT`].
 #[derive(Debug)]
 pub(crate) struct Background {
     handle: Handle,
@@ -159,7 +159,7 @@ async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
             let _ = task.await;
         }
     };
-    let _ = tokio::time::timeout(GRACE, finished).await;
+    let _ = tokio::time::timeout(SHUTDOWN_LIMIT, finished).await;
 }
 
 #[cfg(test)]

@@ -102,16 +102,16 @@ const GIVEN_UP: usize = 1024;
 impl SingleFlight {
     /// Records that the holder of a lease has gone, so that readers that meet the lease need not
     /// wait for it to expire.
-    pub(crate) fn give_up(&self, token: Nonce, lapses: Instant) {
+    pub(crate) fn give_up(&self, token: Nonce, expires: Instant) {
         let mut given_up = self.given_up.lock();
         if given_up.len() >= GIVEN_UP {
             let now = clock::now();
-            given_up.retain(|_, lapses| *lapses > now);
+            given_up.retain(|_, expires| *expires > now);
             if given_up.len() >= GIVEN_UP {
                 return;
             }
         }
-        given_up.insert(token, lapses);
+        given_up.insert(token, expires);
     }
 
     pub(crate) fn is_given_up(&self, token: Nonce) -> bool {

@@ -93,7 +93,7 @@ fn several_servers(report: &mut DoctorReport, redis: &RedisConfig, server: &Serv
         report.advise(
             DiagnosticKind::SeveralServers,
             format!(
-                "`{host}` leads to several servers: {address}, which is in use here, and {others}; a process that uses another one than the rest hears of none of their invalidations: take a name that leads to the primary alone"
+                "`{host}` leads to several servers: {address}, which is in use here, and {others}; a process that uses another one than the rest gets none of their invalidations: take a name that leads to the primary alone"
             ),
         );
     }
@@ -247,7 +247,7 @@ pub(super) fn memcached(
         report.advise(
             DiagnosticKind::SeveralServers,
             format!(
-                "`{}` leads to several addresses: {used}, which is in use here, and {others}; a process that uses another server than the rest hears of none of their invalidations: name one server",
+                "`{}` leads to several addresses: {used}, which is in use here, and {others}; a process that uses another server than the rest gets none of their invalidations: name one server",
                 address.host
             ),
         );
@@ -291,7 +291,7 @@ pub(super) fn outbox(report: &mut DoctorReport, outbox: &OutboxStats) {
         ));
     } else if outbox.serving == Some(false) {
         advise(format!(
-            "nothing is served from the cache, since nothing was heard from the outbox {table} for too long; look whether its database answers in time"
+            "nothing is served from the cache, since nothing has come from the outbox {table} for too long; look whether its database answers in time"
         ));
     }
     if outbox.failovers_unknown {

@@ -28,8 +28,8 @@ pub(crate) use self::id_form::IdForm;
 pub use self::kind::EntryKind;
 pub use self::left_out::{Argument, argument};
 pub(crate) use self::left_out::{
-    ArgumentCheck, Node, WrittenFor, hash_of_shown, hides, leaves_out, may_lose, record,
-    shared_state, stranger, text_hash, written_names,
+    ArgumentCheck, Node, WrittenFor, examined, hash_of_shown, hides, leaves_out, may_lose, record,
+    shared_state, text_hash, written_names,
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::manual::canonical_bytes;

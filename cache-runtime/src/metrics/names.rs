@@ -153,7 +153,7 @@ metrics! {
     AUDIT_UPPER_BOUND = "cache_audit_stale_upper_bound", Gauge, "", ["resource"],
         "The part of all hits that is stale at most, with 95 % confidence.";
     OUTBOX_CONNECTED = "cache_outbox_connected", Gauge, "", [],
-        "1 while this process reads the database's outbox and hears from it in time, else 0.";
+        "1 while this process reads the database's outbox and gets its answers in time, else 0.";
     OUTBOX_LAG = "cache_outbox_lag_seconds", Gauge, "seconds", [],
         "How old the oldest row of the last batch was when it was carried out.";
     OUTBOX_ROWS = "cache_outbox_rows", Gauge, "", [],

@@ -285,7 +285,7 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
         tracing::warn!(
             table = config.table.channel(),
             "a transaction in another database than the outbox's, or in one of another host name, port or name: \
-             other processes do not hear of its invalidations"
+             other processes are not told of its invalidations"
         );
     }
     is_covered.unwrap_or(false)

@@ -39,22 +39,26 @@ pub async fn check_store(store: &dyn Store) {
     case("fill").a_lease_is_filled_once().await;
     case("absence").an_absence_is_stored().await;
     case("stampede").one_of_many_gets_the_lease().await;
-    case("kill").a_kill_takes_the_lease_too().await;
-    case("bump").a_bump_makes_the_stamp_another().await;
+    case("delete").a_delete_removes_the_lease_too().await;
+    case("rotate")
+        .a_rotated_generation_changes_the_stamp()
+        .await;
     case("compare").a_lease_replaces_only_what_was_seen().await;
-    case("lapse").a_lapsed_lease_gives_way().await;
-    case("renew").a_renewed_lease_does_not_lapse().await;
+    case("expired lease")
+        .an_expired_lease_can_be_replaced()
+        .await;
+    case("renew").a_renewed_lease_does_not_expire().await;
     case("release").a_lease_is_given_back_by_its_holder().await;
-    case("force")
+    case("refresh")
         .a_lease_by_force_refuses_the_older_fill()
         .await;
-    case("past")
-        .content_past_its_time_stays_under_a_lease()
+    case("expired content")
+        .expired_content_stays_under_a_lease()
         .await;
-    case("expiry").an_entry_leaves_by_its_time().await;
-    case("word").a_change_is_told_to_those_who_listen().await;
+    case("expiry").an_entry_expires().await;
+    case("notification").a_change_is_notified().await;
     if store.lists_keys() {
-        case("sweep").a_sweep_takes_what_it_is_told().await;
+        case("sweep").a_sweep_removes_what_its_filter_names().await;
         case("pattern").a_pattern_is_of_its_namespace().await;
     } else {
         case("pattern").a_pattern_is_refused().await;
@@ -65,7 +69,7 @@ pub async fn check_store(store: &dyn Store) {
     case("names").intents_are_told_apart_by_name().await;
     case("many names").intents_end_among_many().await;
     case("deadline").an_intent_ends_with_its_time().await;
-    case("over").an_intent_may_end_at_once().await;
+    case("ended intent").an_intent_may_end_at_once().await;
     case("renewal")
         .a_renewed_intent_changes_nothing_else()
         .await;

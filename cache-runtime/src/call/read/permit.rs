@@ -257,8 +257,8 @@ impl Drop for Permit {
         if self.held && !mutation::is_active("lease-not-released-on-drop") {
             let key = std::mem::take(&mut self.key);
             let token = self.token;
-            let lapses = clock::now() + self.cache.config.lease;
-            self.cache.single_flight.give_up(token, lapses);
+            let expires = clock::now() + self.cache.config.lease;
+            self.cache.single_flight.give_up(token, expires);
             self.cache
                 .maintenance
                 .send(MaintenanceJob::Release { key, token });

@@ -18,7 +18,7 @@ use crate::call::{ambient, enclosing, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
     Argument, ArgumentCheck, EntryKind, IdForm, KeyPart, KeyWriter, NamedDependency, RowOf,
-    WrittenFor, is_resource, stranger,
+    WrittenFor, examined, is_resource,
 };
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{Instance, Mistake, ResourceRef, Site};
@@ -175,7 +175,7 @@ impl ReadPlan {
     /// Does the same for an argument whose type only has the name of a standard one.
     #[inline]
     fn examine_stranger<T: KeyPart + ?Sized>(&mut self, value: &T, form: WrittenFor) -> &mut Self {
-        match stranger(value, form) {
+        match examined(value, form) {
             None => self,
             Some(argument) => self.examine(&argument, form),
         }
@@ -185,7 +185,7 @@ impl ReadPlan {
     #[inline]
     pub fn each<T: KeyPart>(&mut self, ids: &[T]) -> &mut Self {
         for (at, id) in ids.iter().enumerate() {
-            let Some(argument) = stranger(id, WrittenFor::id()) else {
+            let Some(argument) = examined(id, WrittenFor::id()) else {
                 // They are of one type.
                 break;
             };

@@ -28,13 +28,13 @@ use crate::registry::Site;
 pub(crate) type Never<R, S> = fn(&<R as WriteReturns<S>>::Error) -> bool;
 
 /// Tells which errors wrote nothing.
-pub trait Judge<E> {
+pub trait IsRejected<E> {
     /// Whether this one is of a write that changed nothing.
-    fn judge(&self, error: &E) -> bool;
+    fn is_rejected(&self, error: &E) -> bool;
 }
 
-impl<E> Judge<E> for fn(&E) -> bool {
-    fn judge(&self, error: &E) -> bool {
+impl<E> IsRejected<E> for fn(&E) -> bool {
+    fn is_rejected(&self, error: &E) -> bool {
         self(error)
     }
 }
@@ -47,8 +47,8 @@ pub struct Rejected<F, E> {
     call: fn(&F, &E) -> bool,
 }
 
-impl<F, E> Judge<E> for Rejected<F, E> {
-    fn judge(&self, error: &E) -> bool {
+impl<F, E> IsRejected<E> for Rejected<F, E> {
+    fn is_rejected(&self, error: &E) -> bool {
         (self.call)(&self.function, error)
     }
 }
@@ -164,7 +164,7 @@ impl<S, R: WriteReturns<S>, J, D> Write<R, S, J, D> {
 impl<S, R, J, D> Write<R, S, J, D>
 where
     R: WriteReturns<S>,
-    J: Judge<R::Error>,
+    J: IsRejected<R::Error>,
     D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
 {
     /// Runs `body`, then invalidates, then returns the result of `body`.
@@ -211,7 +211,7 @@ struct OutcomeClassifier<R, S, J, D> {
 impl<R, S, J, D> Classifier<R> for OutcomeClassifier<R, S, J, D>
 where
     R: WriteReturns<S>,
-    J: Judge<R::Error>,
+    J: IsRejected<R::Error>,
     D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
 {
     type Shape = ReturnShape<R, S>;
@@ -224,7 +224,9 @@ where
             wrote_nothing: error.is_some_and(|error| {
                 crate::base::mutation::is_active("errors-not-invalidated")
                     || self.on_ok
-                    || self.rejected.is_some_and(|rejected| rejected.judge(error))
+                    || self
+                        .rejected
+                        .is_some_and(|rejected| rejected.is_rejected(error))
             }),
             known: match (self.result, returned.value()) {
                 (Some(result), Some(value)) => {

@@ -10,7 +10,7 @@ use super::{Argument, Plain, WrittenFor};
 
 /// An argument whose type is not what its name in the source says, and has to be examined.
 #[inline]
-pub(crate) fn stranger<T: ?Sized>(value: &T, form: WrittenFor) -> Option<Argument<'_, T>> {
+pub(crate) fn examined<T: ?Sized>(value: &T, form: WrittenFor) -> Option<Argument<'_, T>> {
     let name = std::any::type_name::<T>();
     if is_common(name) || crate::base::mutation::is_active("names-of-types-trusted") {
         return None;

@@ -49,7 +49,7 @@ use std::ops::Deref;
 use serde::Serialize;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-pub(crate) use self::by_name::stranger;
+pub(crate) use self::by_name::examined;
 use self::comparer::ValueComparer;
 use self::debug_text::Shown;
 use self::hash::hash64;

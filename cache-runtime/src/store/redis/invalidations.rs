@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::RedisStore;
 use super::connection::errors::is_forbidden;
 use super::key_by_key::KeyByKey;
-use super::limits::{AT_ONCE, REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
+use super::limits::{AT_ONCE, REMOVE_STEP, STEP, TRACKED_REMOVE_STEP, WORK_SLICE};
 use super::one_server::OneServer;
 use super::scripts;
 use super::tracking::Tracker;
@@ -82,10 +82,10 @@ impl OneServer {
     async fn invalidate_key_by_key(&self, invalidation: &Invalidation, outcome: &mut KeyByKey) {
         let deletes = invalidation.deletes.iter();
         let deletes = deletes.map(|key| invalidation.part(vec![key.clone()], Vec::new()));
-        let bump = |dep: &Arc<Dependency>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
+        let rotation = |dep: &Arc<Dependency>| invalidation.part(Vec::new(), vec![Arc::clone(dep)]);
         let rotates = invalidation.rotates.iter();
         let (others, windows): (Vec<_>, Vec<_>) = rotates.partition(|dep| dep.has_window());
-        let first: Vec<_> = deletes.chain(windows.into_iter().map(bump)).collect();
+        let first: Vec<_> = deletes.chain(windows.into_iter().map(rotation)).collect();
         self.invalidate_each_alone(&first, outcome).await;
         // Those of rows and tags whose window was not replaced wait for it.
         let undone = Dependency::windows(&outcome.undone.rotates);
@@ -94,7 +94,7 @@ impl OneServer {
                 && !crate::base::mutation::is_active("replaced-without-its-window")
         });
         outcome.undone.rotates.extend(held.into_iter().cloned());
-        let others: Vec<_> = others.into_iter().map(bump).collect();
+        let others: Vec<_> = others.into_iter().map(rotation).collect();
         self.invalidate_each_alone(&others, outcome).await;
     }
 
@@ -108,7 +108,7 @@ impl OneServer {
         let each: Vec<_> = each.collect();
         let mut sent = KeyByKey::new(&instead);
         self.invalidate_each_alone(&each, &mut sent).await;
-        self.wholes.settle(outcome, instead, sent)
+        self.wholes.apply_wholes(outcome, instead, sent)
     }
 
     /// Replaces the generations of resources once more, in one step, after everything was sent key
@@ -223,7 +223,7 @@ impl RedisStore {
                 }
             }
             let worked = began.elapsed();
-            if filter.is_low_priority && worked >= STRETCH {
+            if filter.is_low_priority && worked >= WORK_SLICE {
                 crate::base::time::sleep(worked).await;
                 began = clock::now();
             }

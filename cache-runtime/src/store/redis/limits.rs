@@ -31,7 +31,7 @@ pub(super) const TRACKED_REMOVE_STEP: usize = 24;
 
 /// A walk that no caller waits for pauses after this much work, for as long as the work took: it
 /// uses at most half of the server's time.
-pub(super) const STRETCH: Duration = Duration::from_millis(1);
+pub(super) const WORK_SLICE: Duration = Duration::from_millis(1);
 
 /// An entry larger than this is not decoded: no process can have stored it under its own limit.
 pub(super) const READ_LIMIT: usize = MOST_VALUE_BYTES + Header::LEN;

@@ -53,7 +53,7 @@ impl WholeResources {
     /// A refused part is done if its whole resource is: `sent` is the outcome of `instead`. The
     /// parts that are left belong to no resource, or their whole resource is refused, too. Returns
     /// the generations of those that are done.
-    pub(super) fn settle(
+    pub(super) fn apply_wholes(
         &self,
         outcome: &mut KeyByKey,
         instead: Invalidation,

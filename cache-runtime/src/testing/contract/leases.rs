@@ -132,7 +132,7 @@ impl Case<'_> {
         assert_eq!((granted, holders.len()), (1, 1), "{}", self.name);
     }
 
-    pub(super) async fn a_kill_takes_the_lease_too(&self) {
+    pub(super) async fn a_delete_removes_the_lease_too(&self) {
         let entry_ref = self.entity();
         let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         assert_eq!(
@@ -160,7 +160,7 @@ impl Case<'_> {
         assert!(self.is_gone(&entry_ref).await, "{}", self.name);
     }
 
-    pub(super) async fn a_bump_makes_the_stamp_another(&self) {
+    pub(super) async fn a_rotated_generation_changes_the_stamp(&self) {
         let (entity, derived) = (
             self.entity(),
             self.entry_ref("users:list:0", EntryKind::Derived),
@@ -225,7 +225,7 @@ impl Case<'_> {
         taken_over.unwrap_or_else(|_| panic!("{}: the lease never expired", self.name))
     }
 
-    pub(super) async fn a_lapsed_lease_gives_way(&self) {
+    pub(super) async fn an_expired_lease_can_be_replaced(&self) {
         let entry_ref = self.entity();
         let lapsing = self.granted(&entry_ref, Expected::Nothing, SHORT).await;
         let token = self.granted_once_lapsed(&entry_ref).await;
@@ -258,7 +258,7 @@ impl Case<'_> {
         panic!("{}: no lease could be renewed within {SHORT:?}", self.name);
     }
 
-    pub(super) async fn a_renewed_lease_does_not_lapse(&self) {
+    pub(super) async fn a_renewed_lease_does_not_expire(&self) {
         let (entry_ref, token) = self.renewed().await;
         assert!(
             !self.ok(self.store.renew(&entry_ref.key, Nonce::fresh(), LONG).await),
@@ -318,7 +318,7 @@ impl Case<'_> {
         );
     }
 
-    pub(super) async fn content_past_its_time_stays_under_a_lease(&self) {
+    pub(super) async fn expired_content_stays_under_a_lease(&self) {
         let entry_ref = self.entity();
         let kept_for = async |value, times| {
             let stamp = self.lookup(&entry_ref).await.stamp;
@@ -416,20 +416,20 @@ impl Case<'_> {
         assert_eq!(text().await, None, "{}", self.name);
     }
 
-    pub(super) async fn a_change_is_told_to_those_who_listen(&self) {
+    pub(super) async fn a_change_is_notified(&self) {
         let entry_ref = self.entity();
         let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         // A store may have no change notifications.
-        let Some(mut word) = self.ok(self.store.watch_key(&entry_ref.key).await) else {
+        let Some(mut change) = self.ok(self.store.watch_key(&entry_ref.key).await) else {
             return;
         };
         let filled = self.fill(&entry_ref, token, "value", LONG).await;
         assert_eq!(filled, Filled::Stored, "{}", self.name);
-        let heard = tokio::time::timeout(TEST_TIMEOUT, word.changed()).await;
-        assert!(heard.is_ok(), "{}: nothing was heard", self.name);
+        let notified = tokio::time::timeout(TEST_TIMEOUT, change.changed()).await;
+        assert!(notified.is_ok(), "{}: no notification came", self.name);
     }
 
-    pub(super) async fn an_entry_leaves_by_its_time(&self) {
+    pub(super) async fn an_entry_expires(&self) {
         let entry_ref = self.entity();
         let token = self.granted(&entry_ref, Expected::Nothing, LONG).await;
         assert_eq!(

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Case<'_> {
-    pub(super) async fn a_sweep_takes_what_it_is_told(&self) {
+    pub(super) async fn a_sweep_removes_what_its_filter_names(&self) {
         let (entity, derived) = (
             self.entity(),
             self.entry_ref("users:list:0", EntryKind::Derived),
@@ -57,14 +57,14 @@ impl Case<'_> {
     }
 
     pub(super) async fn a_pattern_is_of_its_namespace(&self) {
-        let stranger = Case {
+        let other = Case {
             store: self.store,
             name: self.name,
             namespace: format!("x{}", self.namespace),
         };
-        let (own, strange) = (self.entity(), stranger.entity());
+        let (own, others) = (self.entity(), other.entity());
         self.stored(&own, "own").await;
-        stranger.stored(&strange, "strange").await;
+        other.stored(&others, "others").await;
         let token = self
             .granted(
                 &self.entry_ref("users:9", EntryKind::Entity),
@@ -86,7 +86,7 @@ impl Case<'_> {
             self.name
         );
         assert!(
-            self.is_gone(&own).await && !stranger.is_gone(&strange).await,
+            self.is_gone(&own).await && !other.is_gone(&others).await,
             "{}",
             self.name
         );
@@ -117,27 +117,27 @@ impl Case<'_> {
     }
 
     pub(super) async fn an_invalidation_of_a_namespace_spares_others(&self) {
-        let stranger = Case {
+        let other = Case {
             store: self.store,
             name: self.name,
             namespace: format!("x{}", self.namespace),
         };
-        let (own, strange) = (self.entity(), stranger.entity());
+        let (own, others) = (self.entity(), other.entity());
         self.stored(&own, "own").await;
-        stranger.stored(&strange, "strange").await;
+        other.stored(&others, "others").await;
         let (before, strange_before) = (
             self.lookup(&own).await.stamp,
-            stranger.lookup(&strange).await.stamp,
+            other.lookup(&others).await.stamp,
         );
         let at = self.ok(self.store.invalidate_namespace(&self.namespace).await);
         assert!(at >= self.header(&own).await.stored, "{}", self.name);
         assert_ne!(self.lookup(&own).await.stamp, before, "{}", self.name);
         assert_eq!(
-            stranger.lookup(&strange).await.stamp,
+            other.lookup(&others).await.stamp,
             strange_before,
             "{}",
             self.name
         );
-        assert!(!stranger.is_gone(&strange).await, "{}", self.name);
+        assert!(!other.is_gone(&others).await, "{}", self.name);
     }
 }

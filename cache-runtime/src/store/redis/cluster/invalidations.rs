@@ -46,7 +46,7 @@ impl Cluster {
         let mut outcome = KeyByKey::of(self.invalidate_by_slot(invalidation).await);
         if let Some(instead) = self.wholes.in_place_of(&outcome) {
             let sent = KeyByKey::of(self.invalidate_by_slot(&instead).await);
-            self.wholes.settle(&mut outcome, instead, sent);
+            self.wholes.apply_wholes(&mut outcome, instead, sent);
         }
         outcome.into_partly()
     }

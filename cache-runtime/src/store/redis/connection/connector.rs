@@ -163,7 +163,7 @@ async fn open_at(address: SocketAddr, settings: &SupervisorSettings) -> Result<C
         confirmation: settings.confirmation.clone().unwrap_or_default(),
         ..ConnectionState::default()
     });
-    let (mut multiplexed, is_resp3) = dial(config, address, state.hears()).await?;
+    let (mut multiplexed, is_resp3) = dial(config, address, state.on_push()).await?;
     let Identity {
         server,
         history,

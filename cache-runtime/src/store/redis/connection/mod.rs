@@ -133,7 +133,7 @@ impl ConnectionState {
     }
 
     /// Returns the handler of the server's push messages.
-    pub(super) fn hears(self: &Arc<Self>) -> impl Fn(PushInfo) + Send + Sync + 'static {
+    pub(super) fn on_push(self: &Arc<Self>) -> impl Fn(PushInfo) + Send + Sync + 'static {
         let state = Arc::clone(self);
         move |push| match push.kind {
             PushKind::Disconnection => {

@@ -137,7 +137,7 @@ impl RecentInvalidations {
 mod tests {
     use super::*;
 
-    fn kill(key: &str) -> Invalidation {
+    fn delete(key: &str) -> Invalidation {
         Invalidation {
             deletes: vec![key.to_owned()],
             ..Invalidation::default()
@@ -148,9 +148,9 @@ mod tests {
     async fn recent_invalidations_are_repeated() {
         let recent = RecentInvalidations::default();
         assert!(matches!(recent.again(), Repetition::Nothing));
-        recent.remember(&kill("users:1"));
+        recent.remember(&delete("users:1"));
         tokio::time::advance(KEPT / 2).await;
-        recent.remember(&kill("users:2"));
+        recent.remember(&delete("users:2"));
         let Repetition::These(these) = recent.again() else {
             panic!("both are recent");
         };
@@ -161,7 +161,7 @@ mod tests {
         };
         assert_eq!(these.deletes, ["users:2"]);
         for id in 0..=MOST {
-            recent.remember(&kill(&id.to_string()));
+            recent.remember(&delete(&id.to_string()));
         }
         assert!(matches!(recent.again(), Repetition::Everything));
         tokio::time::advance(KEPT).await;
@@ -174,12 +174,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn recent_invalidations_at_a_left_server_are_repeated_at_the_next() {
         let recent = RecentInvalidations::default();
-        recent.remember(&kill("users:1"));
+        recent.remember(&delete("users:1"));
         tokio::time::advance(KEPT / 2).await;
         recent.left();
         tokio::time::advance(KEPT * 2).await;
         recent.left();
-        recent.remember(&kill("users:2"));
+        recent.remember(&delete("users:2"));
         let Repetition::These(these) = recent.again() else {
             panic!("both may be unknown there");
         };

@@ -35,7 +35,7 @@ const TOLD: Duration = Duration::from_secs(2);
 /// How long after a failover no other process uses the former primary any more.
 const LEFT: Duration = TOLD.saturating_add(VALID);
 /// A primary of this age needs no wait: with room for the clocks of the Sentinels.
-const SETTLED: Duration = LEFT.saturating_add(Duration::from_secs(2));
+const CERTAINLY_LEFT: Duration = LEFT.saturating_add(Duration::from_secs(2));
 const ROLE_PAUSE: Duration = Duration::from_millis(10);
 /// The message of a Sentinel when another server has become the primary.
 const SWITCHED: &str = "+switch-master";
@@ -135,12 +135,12 @@ impl Sentinels {
     /// The primary to connect to, and when the Sentinels were asked.
     ///
     /// # Errors
-    /// As `ask`, and if those that answer have not heard of the last failover.
+    /// As `ask`, and if those that answer do not know of the last failover yet.
     pub(crate) async fn primary(&mut self) -> Result<(SentinelAnswer, Asked), Error> {
         let asked = Asked::now();
         let named = self.ask(None).await?;
         if !self.latest.admits(named.epoch) {
-            let text = "the Sentinels that answer have not heard of the last failover";
+            let text = "the Sentinels that answer do not know of the last failover yet";
             return Err(Error::unavailable(text));
         }
         self.latest.note(named.epoch);
@@ -333,7 +333,8 @@ pub(crate) async fn former_primaries_left(
     named: &SentinelAnswer,
     former: Option<&(String, u16)>,
 ) {
-    if named.age >= SETTLED || crate::base::mutation::is_active("former-primary-not-awaited") {
+    if named.age >= CERTAINLY_LEFT || crate::base::mutation::is_active("former-primary-not-awaited")
+    {
         return;
     }
     let mut others: Vec<_> = named.others.iter().collect();

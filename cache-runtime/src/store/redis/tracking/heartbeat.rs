@@ -67,7 +67,7 @@ impl Tracker {
             return None;
         }
         let is_returned = match self.is_node() {
-            true => !is_pushed || self.has_heard(heartbeat),
+            true => !is_pushed || self.was_pushed(heartbeat),
             false => crate::base::mutation::is_active("heartbeat-by-answer"),
         };
         if is_returned {

@@ -66,7 +66,7 @@ impl Tracking {
             connection_id: self.local.announce(),
             tracking: self.clone(),
             is_on: AtomicBool::new(false),
-            heard: AtomicU64::new(0),
+            last_pushed: AtomicU64::new(0),
             slots: Mutex::default(),
         }
     }
@@ -79,7 +79,7 @@ pub(super) struct Tracker {
     /// Whether the server has agreed to track.
     is_on: AtomicBool,
     /// The last heartbeat that was pushed; only for a node of a cluster.
-    heard: AtomicU64,
+    last_pushed: AtomicU64,
     /// The slots and the epoch at the last heartbeat; only for a node of a cluster.
     slots: Mutex<Option<String>>,
 }
@@ -108,8 +108,8 @@ impl Tracker {
     }
 
     /// Whether this heartbeat was pushed.
-    pub(super) fn has_heard(&self, heartbeat: HeartbeatId) -> bool {
-        self.heard.load(Ordering::Acquire) >= heartbeat
+    pub(super) fn was_pushed(&self, heartbeat: HeartbeatId) -> bool {
+        self.last_pushed.load(Ordering::Acquire) >= heartbeat
     }
 
     /// Stores the slots of a node. If they or its epoch have changed, all local entries are
@@ -183,7 +183,9 @@ impl Tracker {
     fn changed(&self, key: &[u8]) {
         let heartbeat = key.strip_prefix(self.tracking.heartbeats.as_bytes());
         match heartbeat.and_then(number) {
-            Some(heartbeat) if self.is_node() => self.heard.store(heartbeat, Ordering::Release),
+            Some(heartbeat) if self.is_node() => {
+                self.last_pushed.store(heartbeat, Ordering::Release)
+            }
             Some(heartbeat) => self.local().returned(self.connection_id, heartbeat),
             None => {
                 self.local().pushed(key);

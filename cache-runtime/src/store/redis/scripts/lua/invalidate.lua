@@ -1,6 +1,6 @@
-local t, kills, removed, ended = now(), tonumber(ARGV[1]), 0, {}
+local t, deletes, removed, ended = now(), tonumber(ARGV[1]), 0, {}
 for name in ARGV[3]:gmatch('%x+') do ended[name] = true end
-for i = 1, kills do
+for i = 1, deletes do
   local there = header(KEYS[i])
   if is_intent(KEYS[i]) then
     local intents, last = standing(whole(KEYS[i]), t, ended)
@@ -10,8 +10,8 @@ for i = 1, kills do
     if not there or has_content(there) then removed = removed + 1 end
   end
 end
-for i = kills + 1, #KEYS do
-  local nonce, ttl = ARGV[3 + i - kills], ARGV[2]
+for i = deletes + 1, #KEYS do
+  local nonce, ttl = ARGV[3 + i - deletes], ARGV[2]
   -- Without the mark it is replaced, be there one or not.
   if nonce:sub(1, 1) == '?' then
     local rest = redis.call('PTTL', KEYS[i])
