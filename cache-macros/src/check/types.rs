@@ -18,29 +18,109 @@ use syn::{Ident, Type};
 use super::left_out::{is_made_at_the_call, is_of_autocommit, names_a_closure, stands_only_in};
 use crate::args::CachedArgs;
 use crate::item::{Binding, Item};
-use crate::model::{Key, Typing};
+use crate::model::{Batch, Key, KeyPart, Typing};
 use crate::tokens::{holds, mention};
 
 /// How each of them is covered.
 pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
     let (bindings, _) = item.bindings();
-    let unnamed = bindings.iter().filter(|binding| {
-        let ty = binding.whole.as_ref();
-        ty.is_some_and(|ty| holds(ty.to_token_stream(), "impl"))
-    });
-    let is_left_out = |name: &Ident| {
-        let text = name.to_string();
-        let skip = args.skip.value();
-        stands_only_in(skip, &bindings, &text) || is_of_autocommit(args, item, name)
+    let function = Typed {
+        args,
+        item,
+        bindings: &bindings,
     };
-    let without = |name: &Ident| match is_of_autocommit(args, item, name)
-        || is_made_at_the_call(item, name)
-    {
-        true => Typing::LeftOut(name.clone()),
-        false => Typing::Instance(name.clone()),
-    };
-    let without_unnamed = |binding: &Binding| {
-        let mut permitted = args.autocommit.value().into_iter().flatten();
+    match key {
+        Key::Derived { parts, .. } => function.derived(parts),
+        Key::Entity(id) | Key::Row(_, id) => function.entity(id),
+        Key::Batch(batch) => function.batch(batch),
+    }
+}
+
+/// A function whose types are to be covered.
+struct Typed<'a> {
+    args: &'a CachedArgs,
+    item: &'a Item,
+    bindings: &'a [Binding],
+}
+
+impl Typed<'_> {
+    fn derived(&self, parts: &[KeyPart]) -> Vec<Typing> {
+        let type_params = self.item.type_params();
+        let of_autocommit = type_params.filter(|name| self.is_of_autocommit(name));
+        let of_params = of_autocommit.cloned().map(Typing::LeftOut);
+        let of_unnamed = self.unnamed().map(|binding| {
+            let mut values = parts.iter().map(|part| part.value.to_token_stream());
+            match values.any(|value| mention(value, &binding.name()).is_some()) {
+                true => Typing::InKey(binding.ident.clone()),
+                false => self.unnamed_beside_key(binding),
+            }
+        });
+        of_params.chain(of_unnamed).collect()
+    }
+
+    fn entity(&self, id: &KeyPart) -> Vec<Typing> {
+        let type_params = self.item.type_params();
+        let of_params = type_params.map(|name| self.param_beside_key(name));
+        let of_unnamed = self.unnamed().map(|binding| {
+            match mention(id.value.to_token_stream(), &binding.name()).is_some() {
+                true => Typing::EntryOf(binding.ident.clone()),
+                false => self.unnamed_beside_key(binding),
+            }
+        });
+        of_params.chain(of_unnamed).collect()
+    }
+
+    fn batch(&self, batch: &Batch) -> Vec<Typing> {
+        let of_params = self.item.type_params().map(|name| {
+            // The fingerprint is that of one value of the map, and does not cover the type of its
+            // ids.
+            let of_ids = batch.ids.ty.as_ref();
+            let is_id = of_ids.is_some_and(|ty| holds(ty.to_token_stream(), &name.to_string()));
+            if is_told_by_value(self.item.output(), name) && !is_id {
+                Typing::LeftOut(name.clone())
+            } else if self.is_left_out(name) {
+                self.param_beside_key(name)
+            } else {
+                Typing::Entry(name.clone())
+            }
+        });
+        let of_unnamed = self
+            .unnamed()
+            .map(|binding| match binding.is(&batch.ids.ident) {
+                true => Typing::EntryOf(binding.ident.clone()),
+                false => self.unnamed_beside_key(binding),
+            });
+        of_params.chain(of_unnamed).collect()
+    }
+
+    /// The parameters whose type has no name: `impl Trait`.
+    fn unnamed(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(|binding| {
+            let ty = binding.whole.as_ref();
+            ty.is_some_and(|ty| holds(ty.to_token_stream(), "impl"))
+        })
+    }
+
+    fn is_of_autocommit(&self, name: &Ident) -> bool {
+        is_of_autocommit(self.args, self.item, name)
+    }
+
+    fn is_left_out(&self, name: &Ident) -> bool {
+        let skip = self.args.skip.value();
+        stands_only_in(skip, self.bindings, &name.to_string()) || self.is_of_autocommit(name)
+    }
+
+    /// Of a type parameter that the key does not show.
+    fn param_beside_key(&self, name: &Ident) -> Typing {
+        match self.is_of_autocommit(name) || is_made_at_the_call(self.item, name) {
+            true => Typing::LeftOut(name.clone()),
+            false => Typing::Instance(name.clone()),
+        }
+    }
+
+    /// Of a parameter without a named type that is not in the key.
+    fn unnamed_beside_key(&self, binding: &Binding) -> Typing {
+        let mut permitted = self.args.autocommit.value().into_iter().flatten();
         let is_permitted = permitted.any(|name| binding.is(name));
         let name = binding.ident.clone();
         match is_permitted || binding.whole.as_deref().is_some_and(names_a_closure) {
@@ -48,62 +128,7 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
             false if matches!(binding.ty, Some(Type::Reference(_))) => Typing::InstanceBehind(name),
             false => Typing::InstanceOf(name),
         }
-    };
-    let mut types = Vec::new();
-    match key {
-        Key::Derived { parts, .. } => {
-            let is_in_key = |binding: &&Binding| {
-                let mut values = parts.iter().map(|part| part.value.to_token_stream());
-                values.any(|value| mention(value, &binding.name()).is_some())
-            };
-            let of_autocommit = item
-                .type_params()
-                .filter(|name| is_of_autocommit(args, item, name));
-            types.extend(of_autocommit.cloned().map(Typing::LeftOut));
-            for binding in unnamed {
-                let name = binding.ident.clone();
-                types.push(match is_in_key(&binding) {
-                    true => Typing::InKey(name),
-                    false => without_unnamed(binding),
-                });
-            }
-        }
-        Key::Entity(id) | Key::Row(_, id) => {
-            types.extend(item.type_params().map(without));
-            for binding in unnamed {
-                let is_in_id = mention(id.value.to_token_stream(), &binding.name()).is_some();
-                let name = binding.ident.clone();
-                types.push(match is_in_id {
-                    true => Typing::EntryOf(name),
-                    false => without_unnamed(binding),
-                });
-            }
-        }
-        Key::Batch(batch) => {
-            for name in item.type_params() {
-                // The fingerprint is that of one value of the map, and does not cover the type of
-                // its ids.
-                let of_ids = batch.ids.ty.as_ref();
-                let is_id = of_ids.is_some_and(|ty| holds(ty.to_token_stream(), &name.to_string()));
-                let is_told = is_told_by_value(item.output(), name) && !is_id;
-                types.push(if is_told {
-                    Typing::LeftOut(name.clone())
-                } else if is_left_out(name) {
-                    without(name)
-                } else {
-                    Typing::Entry(name.clone())
-                });
-            }
-            for binding in unnamed {
-                let name = binding.ident.clone();
-                types.push(match binding.is(&batch.ids.ident) {
-                    true => Typing::EntryOf(name),
-                    false => without_unnamed(binding),
-                });
-            }
-        }
     }
-    types
 }
 
 /// Whether a type parameter is the return type of the function, which the entry's fingerprint

@@ -92,6 +92,54 @@ impl fmt::Debug for RedisStore {
     }
 }
 
+/// Starts the task that checks whether Redis still reports changes of keys.
+fn spawn_heartbeats(
+    background: &Handle,
+    connections: &Arc<Connections>,
+    tracking: &Tracking,
+    budget: Duration,
+    closing: &watch::Receiver<bool>,
+) {
+    let (connections, tracking) = (Arc::clone(connections), tracking.clone());
+    let closing = closing.clone();
+    background.spawn(supervised("heartbeat", move || {
+        let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
+        heartbeat::send_heartbeats(connections, tracking, budget, closing.clone())
+    }));
+}
+
+/// Starts the task that repeats recent invalidations at a new primary.
+fn spawn_replay(background: &Handle, replay: Replay, closing: watch::Receiver<bool>) {
+    background.spawn(supervised("replay", move || {
+        replay.clone().run(closing.clone())
+    }));
+}
+
+/// The settings for the connection to a single server.
+fn supervisor_settings(
+    redis: &RedisConfig,
+    config: &CacheConfig,
+    background: &Handle,
+    tracking: Option<Tracking>,
+    switches: &Arc<SwitchList>,
+) -> SupervisorSettings {
+    let probe = config.key_space().generation("probe");
+    SupervisorSettings {
+        config: redis.clone(),
+        trust_restart: config.trust_restart,
+        health: Health::new(&probe, config.command_budget, Arc::clone(switches)),
+        tracking,
+        set_aside: Arc::default(),
+        budget: config.command_budget,
+        application: driving_runtime(),
+        background: background.clone(),
+        is_node: false,
+        latest: Arc::default(),
+        epoch: Arc::default(),
+        confirmation: None,
+    }
+}
+
 impl RedisStore {
     /// Starts to connect, and returns after the first attempt, successful or not. A task on
     /// `background` keeps the connection and replaces it whenever it is lost.
@@ -101,11 +149,9 @@ impl RedisStore {
     pub async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);
+        let with_sentinels = redis.sentinel.is_some();
+        let recent = with_sentinels.then(Arc::<RecentInvalidations>::default);
         let watch = ConnectionWatch::default();
-        let recent = redis
-            .sentinel
-            .as_ref()
-            .map(|_| Arc::<RecentInvalidations>::default());
         let connections = Connections::new(watch, attempted.clone(), recent.clone());
         let connections = Arc::new(connections);
         let local = (config.local_bytes > 0)
@@ -113,33 +159,7 @@ impl RedisStore {
         let tracking = local
             .as_ref()
             .map(|local| Tracking::new(Arc::clone(local), &config.namespace));
-        if let Some(tracking) = &tracking {
-            let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
-            let (budget, closing) = (config.command_budget, on_closing.clone());
-            background.spawn(supervised("heartbeat", move || {
-                let (connections, tracking) = (Arc::clone(&connections), tracking.clone());
-                heartbeat::send_heartbeats(connections, tracking, budget, closing.clone())
-            }));
-        }
         let switches = Arc::new(SwitchList::new(&config.namespace));
-        let settings = SupervisorSettings {
-            config: redis.clone(),
-            trust_restart: config.trust_restart,
-            health: Health::new(
-                &config.key_space().generation("probe"),
-                config.command_budget,
-                Arc::clone(&switches),
-            ),
-            tracking,
-            set_aside: Arc::default(),
-            budget: config.command_budget,
-            application: driving_runtime(),
-            background: background.clone(),
-            is_node: false,
-            latest: Arc::default(),
-            epoch: Arc::default(),
-            confirmation: None,
-        };
         let default_generation_ttl = generation_ttl(config.default_ttl);
         let wholes = Arc::new(WholeResources::new(&config.namespace));
         let one_server = Arc::new(OneServer {
@@ -149,22 +169,23 @@ impl RedisStore {
             default_generation_ttl,
             wholes: Arc::clone(&wholes),
         });
+        if let Some(tracking) = &tracking {
+            let budget = config.command_budget;
+            spawn_heartbeats(background, &connections, tracking, budget, &on_closing);
+        }
         if let Some(recent) = recent {
             let replay = Replay {
                 server: Arc::clone(&one_server),
                 recent,
                 namespace: config.namespace.clone(),
             };
-            let closing = on_closing.clone();
-            background.spawn(supervised("replay", move || {
-                replay.clone().run(closing.clone())
-            }));
+            spawn_replay(background, replay, on_closing.clone());
         }
         let cluster = Arc::new(OnceLock::new());
         let start = ConnectTask {
             connections: Arc::clone(&connections),
             cluster: Arc::clone(&cluster),
-            settings,
+            settings: supervisor_settings(redis, config, background, tracking, &switches),
             config: config.clone(),
             wholes,
             attempted,

@@ -210,68 +210,26 @@ where
     } = divide(calls, answers);
     leases.hold(&permits);
     let is_audit = missed.is_empty() && !checks.is_empty();
-    let bulkhead = match calls.first() {
-        Some((_, first)) if is_audit || !missed.is_empty() => first.bulkhead(),
-        _ => None,
-    };
-    let mut load_permit: Option<BulkheadPermit> = None;
-    if is_audit && let Some(bulkhead) = &bulkhead {
-        load_permit = bulkhead.try_enter();
-        if load_permit.is_none() {
-            // A value that is known already is returned without waiting for a permit.
-            found.extend(known(std::mem::take(&mut checks)));
-        }
+    let mut limit = LoadLimit::default();
+    if is_audit || !missed.is_empty() {
+        limit.bulkhead = calls.first().and_then(|(_, first)| first.bulkhead());
+    }
+    if is_audit && !limit.try_enter() {
+        // A value that is known already is returned without waiting for a permit.
+        found.extend(known(std::mem::take(&mut checks)));
     }
     missed.extend(checks.iter().map(|((id, _), ..)| id.clone()));
     let mut returned = if missed.is_empty() && !calls.is_empty() {
         R::empty()
     } else {
-        let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
-            let keys: Vec<_> = calls.iter().map(|(_, call)| call.own.key.clone()).collect();
-            let leases: Vec<_> = permits.iter().map(Permit::token).collect();
-            let frame = Frame::load(&first.cache, first.loads(keys, leases));
-            KeepAlive::new(frame, None).within(load_span(first))
-        });
-        let load_permit = match (load_permit, bulkhead) {
-            (None, Some(bulkhead)) => {
-                Some(Box::pin(wait_for_permit(calls, &permits, bulkhead)).await)
-            }
-            (load_permit, _) => load_permit,
-        };
-        if let Some(load_permit) = &load_permit {
-            keep_alive.holds_permit(load_permit.function());
-        }
-        let _noted = load_permit
-            .as_ref()
-            .map(|load_permit| noted(calls, load_permit));
-        if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
-            && let Some(window) = first.open_window().await
-        {
-            for (_, call) in calls {
-                let _ = call.window.set(Arc::clone(&window));
-            }
-        }
-        // After the wait for a permit, as for one id.
-        let began = clock::now();
-        let loading = Loading::new(
-            calls
-                .first()
-                .and_then(|(_, first)| first.resource.function()),
-        );
-        let kept_alive = KeptAlive {
-            body: pin!(body(ReturnShape::OF, missed)),
-            keep_alive: &mut keep_alive,
-        };
-        let mut returned = kept_alive.await;
-        drop(loading);
-        let is_private = keep_alive.is_private();
-        drop(keep_alive);
-        if let Some((_, first)) = calls.first() {
-            first.loaded_for(began.elapsed(), returned.has_failed());
-        }
-        let compared = compare(&checks, &returned);
-        let stored = store::<R, S, K, U>(calls, permits, &returned, &unless, is_private).await;
+        let loaded = load(calls, &permits, limit, missed, body).await;
+        let compared = compare(&checks, &loaded.returned);
+        let is_private = loaded.is_private;
+        let stored =
+            store::<R, S, K, U>(calls, permits, &loaded.returned, &unless, is_private).await;
         conclude(compared).await;
+        // Others may load now.
+        let mut returned = loaded.into_returned();
         if returned.has_failed() {
             // The hits that were audited are returned, and entries that may be served in place of
             // an error, if there is one for each id that was to be loaded.
@@ -293,6 +251,76 @@ where
         returned.insert(id, value);
     }
     returned
+}
+
+/// What the body has returned, and what lasts until its values are stored.
+struct Loaded<R> {
+    returned: R,
+    /// Whether it may contain data that an enclosing write has not committed.
+    is_private: bool,
+    waits: Vec<WaitEdges>,
+    permit: Option<BulkheadPermit>,
+}
+
+impl<R> Loaded<R> {
+    /// Gives the permit back.
+    fn into_returned(self) -> R {
+        drop(self.waits);
+        drop(self.permit);
+        self.returned
+    }
+}
+
+/// Runs the body with the ids to load, once `max_loads` lets it.
+async fn load<R, S, K>(
+    calls: &[(K, Call)],
+    permits: &[Permit],
+    limit: LoadLimit,
+    missed: Vec<K>,
+    body: impl AsyncFnOnce(ReturnShape<R, S>, Vec<K>) -> R,
+) -> Loaded<R>
+where
+    R: Gathered<S, Id = K>,
+{
+    let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
+        let keys: Vec<_> = calls.iter().map(|(_, call)| call.own.key.clone()).collect();
+        let leases: Vec<_> = permits.iter().map(Permit::token).collect();
+        let frame = Frame::load(&first.cache, first.loads(keys, leases));
+        KeepAlive::new(frame, None).within(load_span(first))
+    });
+    let permit = limit.enter(calls, permits).await;
+    if let Some(permit) = &permit {
+        keep_alive.holds_permit(permit.function());
+    }
+    let waits = permit.as_ref().map(|permit| noted(calls, permit));
+    if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
+        && let Some(window) = first.open_window().await
+    {
+        for (_, call) in calls {
+            let _ = call.window.set(Arc::clone(&window));
+        }
+    }
+    // After the wait for a permit, as for one id.
+    let began = clock::now();
+    let function = calls
+        .first()
+        .and_then(|(_, first)| first.resource.function());
+    let loading = Loading::new(function);
+    let kept_alive = KeptAlive {
+        body: pin!(body(ReturnShape::OF, missed)),
+        keep_alive: &mut keep_alive,
+    };
+    let returned = kept_alive.await;
+    drop(loading);
+    if let Some((_, first)) = calls.first() {
+        first.loaded_for(began.elapsed(), returned.has_failed());
+    }
+    Loaded {
+        returned,
+        is_private: keep_alive.is_private(),
+        waits: waits.unwrap_or_default(),
+        permit,
+    }
 }
 
 /// The answers of the lookup, by what has to be done about them.
@@ -344,6 +372,34 @@ where
         (call, compare_one(hit, call, returned, id))
     });
     compared.collect()
+}
+
+/// The limit of `max_loads`, if the function has one and its body is to run.
+#[derive(Default)]
+struct LoadLimit {
+    bulkhead: Option<Arc<Bulkhead>>,
+    permit: Option<BulkheadPermit>,
+}
+
+impl LoadLimit {
+    /// Whether the body may run now.
+    fn try_enter(&mut self) -> bool {
+        let Some(bulkhead) = &self.bulkhead else {
+            return true;
+        };
+        self.permit = bulkhead.try_enter();
+        self.permit.is_some()
+    }
+
+    /// Waits until the body may run. The wait is boxed, since few functions have a limit.
+    async fn enter<K>(self, calls: &[(K, Call)], permits: &[Permit]) -> Option<BulkheadPermit> {
+        match (self.permit, self.bulkhead) {
+            (None, Some(bulkhead)) => {
+                Some(Box::pin(wait_for_permit(calls, permits, bulkhead)).await)
+            }
+            (permit, _) => permit,
+        }
+    }
 }
 
 /// Waits for a permit of `max_loads`, unless a load that holds one waits for this one.

@@ -21,6 +21,38 @@ use crate::store::{Invalidated, Invalidation, PartlyInvalidated};
 /// A part of an invalidation: its slot, and the indexes of its entries and generations.
 type SlotPart<'i> = (u16, &'i [usize], &'i [usize]);
 
+/// The indexes of an invalidation's entries and generations, by their slot.
+type BySlot = HashMap<u16, (Vec<usize>, Vec<usize>)>;
+
+fn by_slot(invalidation: &Invalidation) -> BySlot {
+    let mut by_slot = BySlot::new();
+    for (at, key) in invalidation.deletes.iter().enumerate() {
+        by_slot.entry(slot_of(key)).or_default().0.push(at);
+    }
+    for (at, dep) in invalidation.rotates.iter().enumerate() {
+        by_slot.entry(routed(dep).1).or_default().1.push(at);
+    }
+    by_slot
+}
+
+/// Parts of so many keys at most.
+fn parts(by_slot: &BySlot, most: usize) -> Vec<SlotPart<'_>> {
+    by_slot
+        .iter()
+        .flat_map(|(slot, (deletes, rotates))| divided((*slot, deletes, rotates), most))
+        .collect()
+}
+
+/// The part as parts of so many keys at most, each with entries or generations.
+fn divided<'i>(
+    (slot, deletes, rotates): SlotPart<'i>,
+    most: usize,
+) -> impl Iterator<Item = SlotPart<'i>> {
+    let deletes = deletes.chunks(most).map(move |it| (slot, it, &[][..]));
+    let rotates = rotates.chunks(most).map(move |it| (slot, &[][..], it));
+    deletes.chain(rotates)
+}
+
 impl Cluster {
     pub(in crate::store::redis) async fn invalidate(
         &self,
@@ -53,26 +85,24 @@ impl Cluster {
 
     async fn invalidate_by_slot(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         let ends: Vec<_> = invalidation.ends.iter().map(Nonce::to_string).collect();
-        let mut by_slot: HashMap<u16, (Vec<usize>, Vec<usize>)> = HashMap::new();
-        for (at, key) in invalidation.deletes.iter().enumerate() {
-            by_slot.entry(slot_of(key)).or_default().0.push(at);
-        }
-        for (at, dep) in invalidation.rotates.iter().enumerate() {
-            by_slot.entry(routed(dep).1).or_default().1.push(at);
-        }
-        let mut parts: Vec<SlotPart<'_>> = Vec::new();
-        for (slot, (deletes, rotates)) in &by_slot {
-            let deletes = deletes
-                .chunks(STEP)
-                .map(|deletes| (*slot, deletes, &[][..]));
-            let rotates = rotates
-                .chunks(STEP)
-                .map(|rotates| (*slot, &[][..], rotates));
-            parts.extend(deletes.chain(rotates));
-        }
-        let mut done = self.run_parts(invalidation, &ends, &parts).await;
-        // If a slot is being moved, its keys may be on two nodes: then each gets a step of its own.
-        // So it does if the user may not write one of them.
+        let by_slot = by_slot(invalidation);
+        let done = self
+            .run_parts(invalidation, &ends, &parts(&by_slot, STEP))
+            .await;
+        let done = self.run_apart(invalidation, &ends, done).await;
+        let slots: Vec<_> = by_slot.keys().copied().collect();
+        let fenced = self.fences.active(&slots).await;
+        self.summed_up(invalidation, done, &fenced)
+    }
+
+    /// Runs the parts again, key by key, that could not be invalidated as a whole. If a slot is
+    /// being moved, its keys may be on two nodes. And the user may not write one of the keys.
+    async fn run_apart<'i>(
+        &self,
+        invalidation: &'i Invalidation,
+        ends: &[String],
+        mut done: Vec<(SlotPart<'i>, StepResult)>,
+    ) -> Vec<(SlotPart<'i>, StepResult)> {
         let apart: Vec<_> = done
             .extract_if(.., |((_, deletes, rotates), done)| {
                 let holds_up_others = deletes.len() + rotates.len() > 1
@@ -81,23 +111,29 @@ impl Cluster {
                     .is_err_and(|error| is_apart(error) || is_forbidden(error) && holds_up_others)
             })
             .collect();
-        if !apart.is_empty() && !mutation::is_active("tryagain-as-a-whole") {
-            let parts = apart.iter().flat_map(|((slot, deletes, rotates), _)| {
-                let deletes = deletes.chunks(1).map(|deletes| (*slot, deletes, &[][..]));
-                let rotates = rotates.chunks(1).map(|rotates| (*slot, &[][..], rotates));
-                deletes.chain(rotates)
-            });
-            let parts: Vec<_> = parts.collect();
-            done.extend(self.run_parts(invalidation, &ends, &parts).await);
-        } else {
+        if apart.is_empty() || mutation::is_active("tryagain-as-a-whole") {
             done.extend(apart);
+            return done;
         }
+        let parts: Vec<_> = apart
+            .iter()
+            .flat_map(|(part, _)| divided(*part, 1))
+            .collect();
+        done.extend(self.run_parts(invalidation, ends, &parts).await);
+        done
+    }
+
+    /// What was invalidated of it, and what was not.
+    fn summed_up(
+        &self,
+        invalidation: &Invalidation,
+        done: Vec<(SlotPart<'_>, StepResult)>,
+        fenced: &[u16],
+    ) -> PartlyInvalidated {
         let mut invalidated = Invalidated {
             at: Millis(0),
             removed: 0,
         };
-        let slots: Vec<_> = by_slot.keys().copied().collect();
-        let fenced = self.fences.active(&slots).await;
         let confirmed = self.confirmed();
         let mut undone = Invalidation::default();
         let mut fault = None;

@@ -207,6 +207,17 @@ impl Topology {
 
     /// The answers of the primaries; if none answers, those of all known nodes.
     async fn answers(&mut self) -> Result<Answers, Error> {
+        let answers = self.of_primaries().await;
+        if answers.views.is_empty() {
+            self.of_known_nodes().await
+        } else {
+            Ok(answers)
+        }
+    }
+
+    /// The answers of the primaries, over their connections. A connection whose answer is missing is
+    /// given up, unless it is late for the first time.
+    async fn of_primaries(&mut self) -> Answers {
         let asked = Asked::now();
         let map = self.cluster.map.load_full();
         let late = &self.late;
@@ -244,10 +255,14 @@ impl Topology {
                 self.cluster.recent.left();
             }
         }
-        if !views.is_empty() {
-            return Ok(Answers { views, asked });
-        }
+        Answers { views, asked }
+    }
+
+    /// The answers of all nodes that were configured or have been in the cluster, over connections
+    /// that are made for it.
+    async fn of_known_nodes(&self) -> Result<Answers, Error> {
         let asked = Asked::now();
+        let map = self.cluster.map.load_full();
         let seeds = self.plan.seeds.iter().chain(&self.known);
         let seeds: HashSet<_> = seeds.collect();
         let config = &self.plan.supervisor.config;

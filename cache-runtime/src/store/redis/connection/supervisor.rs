@@ -18,6 +18,7 @@ use super::dial::IsCluster;
 use super::errors::is_forbidden;
 pub(crate) use super::supervisor_settings::SupervisorSettings;
 use crate::base::clock;
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::config::RedisConfig;
 
@@ -45,7 +46,7 @@ pub(crate) async fn run(
     mut closing: watch::Receiver<bool>,
 ) -> StopReason {
     // The reasons that were logged in this outage.
-    let mut said = Vec::new();
+    let mut logged = Vec::new();
     let mut past = Past::default();
     loop {
         connections.breaker.probe();
@@ -55,7 +56,7 @@ pub(crate) async fn run(
         };
         let (end, reason) = match attempt {
             Ok((connection, found)) => {
-                said.clear();
+                logged.clear();
                 let ended = keep(&connections, &settings, connection, found, &mut past);
                 tokio::select! {
                     end = ended => end,
@@ -63,16 +64,10 @@ pub(crate) async fn run(
                 }
             }
             Err(error) => {
-                let source = std::error::Error::source(&error);
-                if source.is_some_and(|it| it.is::<IsCluster>()) {
+                if caused_by::<IsCluster>(&error) {
                     return StopReason::IsCluster;
                 }
-                let end = match source {
-                    Some(source) if source.is::<RefusesWrites>() => End::RefusesWrites,
-                    _ if is_forbidden(&error) => End::NotPermitted,
-                    _ => End::Failed,
-                };
-                (end, error.to_string())
+                (end_of(&error), error.to_string())
             }
         };
         *connections.failure.lock() = Some(reason.clone());
@@ -84,26 +79,7 @@ pub(crate) async fn run(
             connections.watch.failed();
         }
         connections.attempted.send_replace(true);
-        // Each reason once in an outage. A connection that was closed for one reason may be refused
-        // now for another.
-        if said.len() < REASONS && !said.contains(&reason) {
-            let RedisConfig { host, port, .. } = &settings.config;
-            match settings.is_node {
-                true => tracing::warn!(
-                    host,
-                    port,
-                    reason,
-                    "✗ the cluster's primary at {host}:{port} failed: {reason}"
-                ),
-                false => {
-                    tracing::warn!(host, port, reason, "✗ Redis connection failed: {reason}");
-                }
-            }
-            if said.is_empty() && !settings.is_node {
-                tracing::warn!("  Running without the Redis cache; reconnecting in the background");
-            }
-            said.push(reason);
-        }
+        log_failure(&settings, &mut logged, reason);
         tokio::select! {
             () = connections.watch.pause(pause.usual, pause.wanted) => {}
             _ = closing.wait_for(|closing| *closing) => break,
@@ -111,6 +87,69 @@ pub(crate) async fn run(
     }
     connections.set(None);
     StopReason::Closed
+}
+
+fn caused_by<E: std::error::Error + 'static>(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<E>())
+}
+
+/// What a failed attempt to connect means for the circuit breaker.
+fn end_of(error: &Error) -> End {
+    if caused_by::<RefusesWrites>(error) {
+        End::RefusesWrites
+    } else if is_forbidden(error) {
+        End::NotPermitted
+    } else {
+        End::Failed
+    }
+}
+
+/// Logs each reason once in an outage. A connection that was closed for one reason may be refused
+/// now for another.
+fn log_failure(settings: &SupervisorSettings, logged: &mut Vec<String>, reason: String) {
+    if logged.len() >= REASONS || logged.contains(&reason) {
+        return;
+    }
+    let RedisConfig { host, port, .. } = &settings.config;
+    if settings.is_node {
+        tracing::warn!(
+            host,
+            port,
+            reason,
+            "✗ the cluster's primary at {host}:{port} failed: {reason}"
+        );
+    } else {
+        tracing::warn!(host, port, reason, "✗ Redis connection failed: {reason}");
+        if logged.is_empty() {
+            tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+        }
+    }
+    logged.push(reason);
+}
+
+/// Logs where the connection leads, and what its server lacks: that once for each capability.
+fn log_connected(
+    config: &RedisConfig,
+    is_node: bool,
+    connection: &Connection,
+    logged: &mut Vec<String>,
+) {
+    let RedisConfig { host, port, .. } = config;
+    if is_node {
+        tracing::info!(
+            host,
+            port,
+            "✓ connected to the cluster's primary at {host}:{port}"
+        );
+    } else {
+        tracing::info!(host, port, "✓ Redis cache enabled at {host}:{port}");
+    }
+    for missing in &connection.capabilities.missing {
+        if !logged.contains(missing) {
+            tracing::warn!(host, port, missing, "the server lacks {missing}");
+            logged.push(missing.clone());
+        }
+    }
 }
 
 /// Facts about earlier connections.
@@ -176,21 +215,7 @@ async fn keep(
     if connection.is_usable() {
         past.primary = named.map(|named| (named.host, named.port));
         use_it(connections, &connection, past);
-        let RedisConfig { host, port, .. } = &config;
-        match settings.is_node {
-            true => tracing::info!(
-                host,
-                port,
-                "✓ connected to the cluster's primary at {host}:{port}"
-            ),
-            false => tracing::info!(host, port, "✓ Redis cache enabled at {host}:{port}"),
-        }
-        for missing in &connection.capabilities.missing {
-            if !past.lacking.contains(missing) {
-                tracing::warn!(host, port, missing, "the server lacks {missing}");
-                past.lacking.push(missing.clone());
-            }
-        }
+        log_connected(&config, settings.is_node, &connection, &mut past.lacking);
         connections.attempted.send_replace(true);
         tokio::select! {
             () = connection.state.changed.notified() => {}
