@@ -15,7 +15,8 @@ pub enum ErrorKind {
     Foreign,
     /// Another writer came in between: the cache holds something newer than this operation.
     Superseded,
-    /// The store can't be reached, or did not answer within the command budget.
+    /// The store can't be reached, did not answer within the command budget, or has answered that it
+    /// serves nobody at the moment: it loads its data, or is no primary any more.
     Unavailable,
     /// The store answered with an error.
     Store,

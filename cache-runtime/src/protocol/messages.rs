@@ -42,17 +42,6 @@ pub enum Payload {
     Decoded(Arc<dyn Any + Send + Sync>),
 }
 
-impl Payload {
-    /// The length of the encoded value in bytes; 0 if it is not encoded.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only Redis asks"))]
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Encoded(bytes) => bytes.len(),
-            Self::Empty | Self::Decoded(_) => 0,
-        }
-    }
-}
-
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -373,6 +373,45 @@ async fn a_primary_that_is_demoted_is_given_up() {
     }
 }
 
+/// What it takes from nobody, it has not refused. So it is tried again at once over the next
+/// connection, as after an outage, and not ever less often.
+#[tokio::test]
+async fn a_server_that_serves_nobody_at_the_moment_is_away() {
+    use cache_runtime::ErrorKind;
+    use cache_runtime::store::{Dependency, Invalidation, RedisStore, Store};
+
+    for word in ["LOADING", "READONLY"] {
+        let server = RedisServer::options()
+            .config("enable-debug-command yes")
+            .config("loading-process-events-interval-bytes 1024")
+            .start();
+        let redis = RedisConfig::at("127.0.0.1", server.port());
+        let here = tokio::runtime::Handle::current();
+        let store = RedisStore::connect(&redis, &patient(), &here).await;
+        if word == "LOADING" {
+            let fill =
+                "for n = 1, 3000 do redis.call('SET', 'other:' .. n, string.rep('x', 100)) end";
+            server.cli(&["EVAL", fill, "0"]);
+            server.cli(&["CONFIG", "SET", "key-load-delay", "1000"]);
+            server.shell("redis-cli DEBUG RELOAD >/dev/null 2>&1 &");
+        } else {
+            server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+        }
+        eventually(TEST_TIMEOUT, async || {
+            server.cli(&["SET", "another", "1"]).contains(word)
+        })
+        .await;
+        // Something that is written whatever is there.
+        let users = Invalidation {
+            rotates: vec![Dependency::new("@gen:users".into())],
+            ..Invalidation::default()
+        };
+        let undone = store.invalidate_partly(&users).await.undone;
+        let (_, error) = undone.expect("it takes no writes");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{word}: {error}");
+    }
+}
+
 /// What the server refuses for good, while it serves everything else, is the longest that anything
 /// is pending.
 #[tokio::test]

@@ -18,13 +18,13 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::super::connection::Connection;
-use super::super::connection::errors::{is_forbidden, unanswered};
+use super::super::connection::errors::{is_forbidden, says_away, unanswered};
 use super::super::reads::batcher::{
     BatchKeys, BatchOutcome, BatchPlan, Batcher, LookResult, MOST_AT_ONCE, Request as Waiter,
     WORKERS, others_first,
 };
 use super::super::reads::stored::{GenerationSet, StoredValue, generation};
-use super::super::reply::miscounted;
+use super::super::reply::{miscounted, text};
 use super::super::sent::Sent;
 use super::super::slots::slot_of;
 use super::lookup::{
@@ -288,6 +288,9 @@ struct ClusterBatch<'p> {
     /// By list and by the connection of the entry.
     generation_sets: Vec<(usize, Arc<Connection>, GenerationSet)>,
     misplaced: Misplaced,
+    /// How many entries have arrived, and how many bytes their values have. The values of other
+    /// programs and those that are too large count, too: they are not kept, but were transferred.
+    come: (usize, usize),
     /// Whether a node has not answered in time.
     is_unanswered: bool,
 }
@@ -309,6 +312,7 @@ impl<'p> ClusterBatch<'p> {
             groups: Vec::new(),
             generation_sets: Vec::new(),
             misplaced: Misplaced::default(),
+            come: (0, 0),
             is_unanswered: false,
             plan,
             keys,
@@ -369,7 +373,7 @@ impl<'p> ClusterBatch<'p> {
     /// Stores a node's answers.
     fn take_in(&mut self, request: &NodeRequest<'_>, answers: Result<Answers, Error>) {
         let connection = &request.connection;
-        let is_late = |error: &Error| error.kind() == ErrorKind::Unavailable;
+        let is_late = |error: &Error| error.kind() == ErrorKind::Unavailable && !says_away(error);
         self.is_unanswered |= answers.as_ref().is_err_and(is_late);
         let confirmed = |answers| connection.check_confirmed().map(|()| answers);
         let (answers, error) = match answers.and_then(confirmed) {
@@ -387,15 +391,16 @@ impl<'p> ClusterBatch<'p> {
             };
             match *wanted {
                 Requested::Entry(at) => {
+                    let part = match part {
+                        KeyAnswer::Come(value) => match entry_of(value) {
+                            Some(value) => KeyAnswer::Come(self.decoded(value)),
+                            None => KeyAnswer::Failed(connection.answers_amiss(miscounted())),
+                        },
+                        KeyAnswer::Awaited | KeyAnswer::Again => KeyAnswer::Again,
+                        KeyAnswer::Failed(error) => KeyAnswer::Failed(error),
+                    };
                     if let Some(entry) = self.entries.get_mut(at) {
-                        entry.1 = match part {
-                            KeyAnswer::Come(value) => match entry_of(value) {
-                                Some(value) => KeyAnswer::Come(StoredValue::of(value)),
-                                None => KeyAnswer::Failed(connection.answers_amiss(miscounted())),
-                            },
-                            KeyAnswer::Awaited | KeyAnswer::Again => KeyAnswer::Again,
-                            KeyAnswer::Failed(error) => KeyAnswer::Failed(error),
-                        };
+                        entry.1 = part;
                     }
                 }
                 Requested::Group(number) => self.take_in_group(connection, number, part),
@@ -430,22 +435,22 @@ impl<'p> ClusterBatch<'p> {
         }
     }
 
+    /// The value of an entry that has arrived, which counts.
+    fn decoded(&mut self, value: Value) -> StoredValue {
+        self.come.0 += 1;
+        self.come.1 += text(&value).map_or(0, <[u8]>::len);
+        StoredValue::of(value)
+    }
+
     /// How many entries the answer has, and of how many bytes.
     fn outcome(&self) -> BatchOutcome {
-        let come = self.entries.iter().filter_map(|(_, part)| match part {
-            KeyAnswer::Come(value) => Some(value.len()),
-            _ => None,
-        });
-        let entries = come.clone().count();
+        let (entries, bytes) = self.come;
         match entries {
             0 if self.is_unanswered => BatchOutcome::Unanswered {
                 reads: self.keys.reads.len(),
             },
             0 => BatchOutcome::Empty,
-            _ => BatchOutcome::Brought {
-                entries,
-                bytes: come.sum(),
-            },
+            _ => BatchOutcome::Brought { entries, bytes },
         }
     }
 
@@ -539,6 +544,19 @@ mod tests {
     use crate::base::unserved::Unserved;
     use crate::key::EntryKind;
     use crate::protocol::generation::Dependency;
+
+    /// Values that are not kept take as long to transfer.
+    #[test]
+    fn values_of_other_programs_count_as_bytes_of_the_batch() {
+        let plan = BatchPlan::default();
+        let mut batch = ClusterBatch::new(&plan);
+        let foreign = Value::BulkString(b"x".repeat(100_000));
+        let _ = (batch.decoded(foreign), batch.decoded(Value::Nil));
+        let BatchOutcome::Brought { entries, bytes } = batch.outcome() else {
+            panic!("two have arrived");
+        };
+        assert_eq!((entries, bytes), (2, 100_000));
+    }
 
     /// A batch that is refused says nothing of how many bytes the nodes can send in time.
     #[test]

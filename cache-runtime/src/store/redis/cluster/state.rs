@@ -127,8 +127,7 @@ pub(super) fn fault(connection: &Connection, error: RedisError) -> Fault {
         // slot moves to. The next attempt is sent there.
         RedisErrorKind::Server(_) if is_on_its_way(&error) => Fault::Moving(None),
         RedisErrorKind::Server(Server::ClusterDown | Server::MasterDown | Server::BusyLoading) => {
-            let text = described(error).to_string();
-            Fault::Failed(Error::unavailable(text))
+            Fault::Failed(described(error))
         }
         _ => Fault::Failed(connection.failed(error)),
     }
@@ -240,6 +239,21 @@ impl Cluster {
             true => self.confirmed().err().map(|error| error.to_string()),
             false => Some(reasons.join("; ")),
         }
+    }
+
+    /// The nodes that are not asked, and why.
+    pub(in crate::store::redis) fn away(&self) -> Vec<String> {
+        let map = self.map.load();
+        let away = map
+            .nodes()
+            .iter()
+            .filter(|node| node.connections.circuit() != Circuit::Closed);
+        away.map(|node| {
+            let reason = node.connections.failure();
+            let reason = reason.unwrap_or_else(|| "it is not connected".to_owned());
+            format!("{} can't be used ({reason})", node.address())
+        })
+        .collect()
     }
 
     pub(in crate::store::redis) fn is_connected(&self) -> bool {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::super::connection::Connection;
 use super::super::connection::dial::cluster_nodes;
+use super::super::connection::errors::says_away;
 use super::super::connection::health::Health;
 use super::super::connection::supervisor::{self, Connections, SupervisorSettings};
 use super::super::failover::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY};
@@ -234,6 +235,7 @@ impl Topology {
             };
             // It may be this process that was held up, and then it was so with all nodes.
             if error.kind() == ErrorKind::Unavailable
+                && !says_away(&error)
                 && !late.was(&connection)
                 && !crate::base::mutation::is_active("late-once-is-lost")
             {

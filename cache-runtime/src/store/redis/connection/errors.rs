@@ -36,6 +36,37 @@ pub(crate) fn is_full(error: &RedisError) -> bool {
         && !crate::base::mutation::is_active("full-is-unavailable")
 }
 
+/// The errors of a server that can't serve anybody at the moment: it loads its data, is no primary
+/// any more, has lost its primary, or has lost the rest of its cluster, or the keys are on two
+/// nodes while their slot moves.
+const AWAY: [&str; 5] = [
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+];
+
+/// Whether the server is away although it has answered: the command will be taken by this server
+/// later, or by another one, and nothing was refused to this user or for this key.
+fn is_away(error: &RedisError) -> bool {
+    // Redis 6.2 wraps the error if a script caused it.
+    let in_script = |text: &str| {
+        AWAY.iter()
+            .any(|code| text.contains(&format!(": -{code} ")))
+    };
+    (error.code().is_some_and(|code| AWAY.contains(&code)) || error.detail().is_some_and(in_script))
+        && !crate::base::mutation::is_active("loading-is-a-refusal")
+}
+
+/// Whether an answer has come that says so. Then nothing was too slow, and nothing too much.
+pub(crate) fn says_away(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    source
+        .and_then(|it| it.downcast_ref::<RedisError>())
+        .is_some_and(is_away)
+}
+
 /// Whether the connection has ended.
 pub(crate) fn is_lost(error: &RedisError) -> bool {
     error.is_connection_dropped() || error.is_io_error()
@@ -81,6 +112,10 @@ pub(crate) fn certificate_hint(text: &str) -> &'static str {
         "; if it is self-signed, name the server's own certificate in SSL_CERT_FILE, else that of the authority that has signed it"
     } else if text.contains("UnknownIssuer") {
         "; name the certificate of the authority that has signed it in SSL_CERT_FILE"
+    } else if text.contains("Expired") || text.contains("certificate expired") {
+        "; its time is over: give the server a new one, or correct the clock of this machine"
+    } else if text.contains("NotValidYet") || text.contains("not valid yet") {
+        "; its time has not come: correct the clock of this machine, or give the server another one"
     } else if text.contains("NotValidForName") || text.contains("not valid for name") {
         "; connect by a name that is in the certificate, or make one with this name"
     } else {
@@ -104,10 +139,10 @@ pub(crate) fn described(error: RedisError) -> Error {
         },
     };
     let text = format!("{}{}", shortened(&text), certificate_hint(&text));
-    let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
-        ErrorKind::Unavailable
-    } else {
-        ErrorKind::Store
+    let has_no_answer = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
+    let kind = match has_no_answer || is_away(&error) {
+        true => ErrorKind::Unavailable,
+        false => ErrorKind::Store,
     };
     Error::new(kind, text).with_source(error)
 }
@@ -124,6 +159,14 @@ pub(crate) const OTHER_HISTORY: &str = "the server's data are of another history
 pub(crate) fn answers_nobody(error: &Error) -> bool {
     let text = error.to_string().to_ascii_lowercase();
     text.contains("connection refused") || text.starts_with("loading")
+}
+
+/// Whether an error means that the login is wrong, or missing.
+pub(crate) fn is_login_refused(error: &str) -> bool {
+    // `NOAUTH` as well.
+    ["WRONGPASS", "AUTH"]
+        .iter()
+        .any(|code| error.contains(code))
 }
 
 /// Whether an error means a missing permission, in the texts of Redis 6.2, 7.0 and later.
@@ -186,6 +229,35 @@ mod tests {
         }
         assert!(!is_forbidden(&graver(Some(busy()), refused())));
         assert!(is_forbidden(&graver(Some(refused()), refused())));
+    }
+
+    /// What is refused is kept apart and tried ever less often, and a row is ended with its whole
+    /// resource. A server that is away refuses nothing.
+    #[test]
+    fn a_server_that_is_away_refuses_nothing() {
+        for away in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "CLUSTERDOWN Hash slot not served",
+            "ERR Error running script (call to f_5fd0): @user_script:32: @user_script: 32: -READONLY You can't write against a read only replica.",
+        ] {
+            let error = described(error(away));
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{away}");
+            assert!(says_away(&error), "{away}");
+        }
+        for refused in [
+            "NOPERM User app has no permissions to access the 'LOADING' key",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+        ] {
+            let error = described(error(refused));
+            assert_eq!(error.kind(), ErrorKind::Store, "{refused}");
+            assert!(!says_away(&error), "{refused}");
+        }
+        let lost = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert!(!says_away(&described(lost)), "nothing was answered");
     }
 
     #[test]

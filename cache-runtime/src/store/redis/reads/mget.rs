@@ -6,6 +6,7 @@ pub(crate) use redis::Value;
 use redis::{Cmd, Pipeline};
 
 use super::super::connection::Connection;
+use super::super::connection::errors::says_away;
 use super::super::limits::READ_LIMIT;
 use super::super::reply::text;
 use super::super::sent::Sent;
@@ -71,7 +72,9 @@ impl<'l, 'k, K: Iterator<Item = &'k str> + Clone> Unanswered<'l, 'k, K> {
 
     /// Has to be called with the answer.
     pub(crate) fn ended<T>(mut self, answer: Result<T, Error>) -> Result<T, Error> {
-        self.is_over = !matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable);
+        self.is_over = !answer
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Unavailable && !says_away(error));
         answer
     }
 }

@@ -195,14 +195,6 @@ impl StoredValue {
         }
     }
 
-    /// The length of the value in bytes.
-    pub(crate) fn len(&self) -> usize {
-        match &self.found {
-            Found::Entry(_, payload) => Header::LEN + payload.len(),
-            Found::Nothing | Found::Foreign => 0,
-        }
-    }
-
     /// The result of the read for this key.
     pub(crate) fn lookup(
         self,

@@ -15,7 +15,7 @@ use super::{BatchOutcome, Batcher, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, oth
 use crate::base::error::{Error, ErrorKind};
 use crate::base::unserved::Unserved;
 use crate::store::redis::connection::Connection;
-use crate::store::redis::connection::errors::is_forbidden;
+use crate::store::redis::connection::errors::{is_forbidden, says_away};
 
 /// The number of batches in flight on a connection with this round trip.
 pub(crate) fn at_once(round_trip: Duration) -> usize {
@@ -28,7 +28,7 @@ pub(crate) fn at_once(round_trip: Duration) -> usize {
 pub(super) fn outcome_after(error: &Error, reads: usize) -> BatchOutcome {
     match error.kind() {
         // The answer has arrived, and says nothing about how much the server can send in time.
-        _ if Unserved::of(error).is_some() => BatchOutcome::Empty,
+        _ if Unserved::of(error).is_some() || says_away(error) => BatchOutcome::Empty,
         ErrorKind::Unavailable => BatchOutcome::Unanswered { reads },
         _ => BatchOutcome::Empty,
     }
