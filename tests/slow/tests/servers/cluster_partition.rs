@@ -238,3 +238,37 @@ async fn what_a_new_owner_refuses_ends_with_its_resource() {
     parted.heal();
     eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
 }
+
+/// Nor may it write the generation of the resource. What it may write is replaced, and once more
+/// when the row has ended: others may have made something of the old row meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_of_a_row_that_a_new_owner_refuses_ends_with_it() {
+    let derived = "{shop}:@gen:users~derived";
+    let parted = whole_as(0, &["%R~*", "~{shop}:@*probe*", &format!("~{derived}")]).await;
+    parted.other.list(1).await;
+    let new = parted.cluster.node(parted.primary + 3);
+    let generation = || new.cli(&["GET", derived]);
+    parted.cluster.isolate(parted.primary);
+    let acknowledged = parted.alone.cache.invalidate("users", &1_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    parted.wait_for_replacement();
+    let some_attempts = async || {
+        let refused = new.refused("evalsha");
+        eventually(TEST_TIMEOUT, async || new.refused("evalsha") > refused + 9).await;
+    };
+    // Each change of the cluster begins a repetition. After the last one, attempts that take nothing
+    // replace nothing.
+    eventually(TEST_TIMEOUT, async || {
+        let before = generation();
+        some_attempts().await;
+        generation() == before
+    })
+    .await;
+    let once = generation();
+    eventually(TEST_TIMEOUT, async || is_hit(&parted.other, 1).await).await;
+    let row = parted.alone.commit();
+    assert!(parted.other.user(1).await < row, "it is not refused");
+    assert_eq!(new.cli(&["ACL", "SETUSER", "app", "~*"]), "OK");
+    eventually(TEST_TIMEOUT, async || parted.other.user(1).await == row).await;
+    eventually(TEST_TIMEOUT, async || generation() != once).await;
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::failover::attempts::Attempts;
 use super::super::failover::recent::Repetition;
+use super::super::failover::replaced_beside::{ReplacedBeside, with_once_more};
 use super::state::Cluster;
 use crate::base::clock;
 use crate::store::Parts;
@@ -17,6 +18,7 @@ pub(super) async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     let mut left = cluster.recent.again();
     let mut parts = Parts::All;
     let mut attempts = Attempts::default();
+    let mut replaced = ReplacedBeside::default();
     for attempt in 0_u32.. {
         if attempt == 10 && crate::base::mutation::is_active("repetition-given-up") {
             return;
@@ -25,8 +27,12 @@ pub(super) async fn do_again(cluster: Arc<Cluster>, namespace: String) {
         let fault = match &mut left {
             Repetition::Nothing => None,
             Repetition::These(these) => {
-                let undone = cluster.invalidate_again(these).await.undone;
-                undone.map(|(undone, error)| {
+                let mut sent = cluster.invalidate_again(these).await;
+                if let Some(again) = replaced.once_more(these, &sent) {
+                    let again = cluster.invalidate_again(&again).await;
+                    sent = with_once_more(these, sent, again);
+                }
+                sent.undone.map(|(undone, error)| {
                     if !crate::base::mutation::is_active("repeated-as-a-whole") {
                         *these = undone;
                     }

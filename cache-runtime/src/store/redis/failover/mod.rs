@@ -4,5 +4,6 @@ pub(crate) mod attempts;
 pub(crate) mod confirmation;
 pub(crate) mod fence;
 pub(crate) mod recent;
+pub(crate) mod replaced_beside;
 pub(crate) mod replay;
 pub(crate) mod sentinel;

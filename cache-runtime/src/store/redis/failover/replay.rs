@@ -8,10 +8,10 @@ use super::super::connection::errors::is_forbidden;
 use super::super::one_server::OneServer;
 use super::attempts::Attempts;
 use super::recent::{RecentInvalidations, Repetition};
+use super::replaced_beside::{ReplacedBeside, with_once_more};
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
-use crate::protocol::generation::Dependency;
 use crate::store::{Invalidation, PartlyInvalidated};
 
 /// The data of the task.
@@ -28,8 +28,7 @@ impl Replay {
         let mut changes = self.server.connections.changes.subscribe();
         let mut left = Repetition::Nothing;
         let mut attempts = Attempts::default();
-        // The generations that were replaced while others were refused.
-        let mut replaced = Vec::new();
+        let mut replaced = ReplacedBeside::default();
         loop {
             tokio::select! {
                 changed = changes.changed() => {
@@ -41,7 +40,6 @@ impl Replay {
                     }
                     left = left.and(self.recent.again());
                     attempts = Attempts::default();
-                    replaced.clear();
                 }
                 () = clock::sleep_until(attempts.next()) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
@@ -59,6 +57,7 @@ impl Replay {
                 }
                 None => {
                     attempts.succeeded();
+                    replaced.clear();
                     self.recent.is_known();
                 }
             }
@@ -70,20 +69,23 @@ impl Replay {
     async fn repeat(
         &self,
         left: Repetition,
-        replaced: &mut Vec<Arc<Dependency>>,
+        replaced: &mut ReplacedBeside,
     ) -> (Repetition, Option<Error>) {
         match left {
             Repetition::Nothing => (Repetition::Nothing, None),
-            Repetition::These(these) => match self.with_replaced(&these, replaced).await.undone {
-                Some((_, error)) if mutation::is_active("repeated-as-a-whole") => {
-                    (Repetition::These(these), Some(error))
+            Repetition::These(these) => {
+                let mut sent = self.send(&these).await;
+                if let Some(again) = replaced.once_more(&these, &sent) {
+                    sent = with_once_more(&these, sent, self.send(&again).await);
                 }
-                Some((undone, error)) => {
-                    replaced.extend(these.without(&undone).rotates);
-                    (Repetition::These(undone), Some(error))
+                match sent.undone {
+                    Some((_, error)) if mutation::is_active("repeated-as-a-whole") => {
+                        (Repetition::These(these), Some(error))
+                    }
+                    Some((undone, error)) => (Repetition::These(undone), Some(error)),
+                    None => (Repetition::Nothing, None),
                 }
-                None => (Repetition::Nothing, None),
-            },
+            }
             Repetition::Everything => {
                 match self.server.invalidate_namespace(&self.namespace).await {
                     Ok(_) => (Repetition::Nothing, None),
@@ -101,25 +103,6 @@ impl Replay {
                     Err(error) => (Repetition::Everything, Some(error)),
                 }
             }
-        }
-    }
-
-    /// Once something is done that was refused, the generations that were replaced before it are
-    /// replaced once more: others may have loaded values of it meanwhile.
-    async fn with_replaced(
-        &self,
-        these: &Invalidation,
-        replaced: &[Arc<Dependency>],
-    ) -> PartlyInvalidated {
-        let sent = self.send(these).await;
-        let left = sent.undone.as_ref().map_or(0, |(undone, _)| undone.len());
-        if left == these.len() || replaced.is_empty() {
-            return sent;
-        }
-        let again = these.part(Vec::new(), replaced.to_vec());
-        match self.send(&again).await.undone {
-            None => sent,
-            Some((_, error)) => PartlyInvalidated::partly(sent.done, these.clone(), error),
         }
     }
 
