@@ -118,7 +118,7 @@ pub enum BypassReason {
 impl BypassReason {
     /// All of them, in order.
     #[cfg_attr(
-        not(any(feature = "metrics", feature = "admin")),
+        not(feature = "metrics"),
         expect(dead_code, reason = "only collectors go through all of them")
     )]
     pub(crate) const ALL: [Self; 23] = [
@@ -205,7 +205,7 @@ pub enum StaleReason {
 impl StaleReason {
     /// All of them, in order.
     #[cfg_attr(
-        not(any(feature = "metrics", feature = "admin")),
+        not(feature = "metrics"),
         expect(dead_code, reason = "only collectors go through all of them")
     )]
     pub(crate) const ALL: [Self; 4] = [

@@ -96,26 +96,29 @@ fn nothing(found: &str, words: &str) -> Value {
 
 /// The further dependencies that an entry of this resource may have. The entry does not contain
 /// them. They come from the functions that read the resource, unless they are patterns.
+#[cfg(feature = "map")]
 fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<NamedDependency>> {
     let mut all = vec![Vec::new()];
-    #[cfg(feature = "map")]
-    {
-        let map = cache.config.map.clone();
-        let map = map.map_or_else(crate::catalog, |map| (*map).clone());
-        for reader in map.readers().iter().filter(|it| it.resource == resource) {
-            let names = reader.depends.iter().filter(|it| is_resource(it));
-            let mut extras: Vec<_> = names
-                .map(|name| NamedDependency::Resource(name.clone().into()))
-                .collect();
-            let tags = reader.tags.iter().filter(|it| !it.contains('{'));
-            extras.extend(tags.map(|tag| NamedDependency::Tag(tag.clone())));
-            if !extras.is_empty() && !all.contains(&extras) {
-                all.push(extras);
-            }
+    let map = cache.config.map.clone();
+    let map = map.map_or_else(crate::catalog, |map| (*map).clone());
+    for reader in map.readers().iter().filter(|it| it.resource == resource) {
+        let names = reader.depends.iter().filter(|it| is_resource(it));
+        let mut extras: Vec<_> = names
+            .map(|name| NamedDependency::Resource(name.clone().into()))
+            .collect();
+        let tags = reader.tags.iter().filter(|it| !it.contains('{'));
+        extras.extend(tags.map(|tag| NamedDependency::Tag(tag.clone())));
+        if !extras.is_empty() && !all.contains(&extras) {
+            all.push(extras);
         }
     }
-    let _ = (cache, resource);
     all
+}
+
+/// Without the catalog none are known.
+#[cfg(not(feature = "map"))]
+fn dependencies(_: &Handle, _: &str) -> Vec<Vec<NamedDependency>> {
+    vec![Vec::new()]
 }
 
 /// Whether a function that reads the resource has dependencies that its arguments name: tags with
