@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig, Diagnostic, DiagnosticKind, DoctorReport, RedisConfig};
 use cache_runtime::{cached, invalidates};
-use cache_tests::{Demo, RedisOptions, RedisServer, demo_program, eventually, free_port};
+use cache_tests::{
+    Demo, RedisCluster, RedisOptions, RedisServer, demo_program, eventually, free_port,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -323,6 +325,49 @@ async fn a_server_that_cannot_be_used() {
         DiagnosticKind::Unreachable,
         &["WRONGPASS", "REDIS_PASSWORD"],
     );
+}
+
+#[tokio::test]
+async fn a_server_that_has_too_many_clients() {
+    let server = well().config("maxclients 1").start();
+    let _only = TcpStream::connect(("127.0.0.1", server.port())).expect("there is room for one");
+    one(
+        report_of(over(&server)).await,
+        DiagnosticKind::Unreachable,
+        &["max number of clients reached", "raise `maxclients`"],
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_named() {
+    let mut cluster = RedisCluster::start(3, 0);
+    let seeds = (0..3).map(|node| ("127.0.0.1", cluster.node(node).port()));
+    let redis = RedisConfig::cluster(seeds.collect::<Vec<_>>());
+    let config = CacheConfig::default()
+        .redis(redis)
+        .command_budget(Duration::from_secs(5));
+    let cache = Cache::new(config).await;
+    eventually(SOON, async || {
+        let report = cache.doctor().await;
+        !report
+            .advice
+            .iter()
+            .any(|it| it.kind == DiagnosticKind::Unreachable)
+    })
+    .await;
+    let address = format!("127.0.0.1:{}", cluster.node(1).port());
+    cluster.node_mut(1).stop();
+    eventually(SOON, async || {
+        let report = cache.doctor().await;
+        let away: Vec<_> = report
+            .advice
+            .iter()
+            .filter(|it| it.kind == DiagnosticKind::Unreachable)
+            .collect();
+        matches!(&away[..], [one] if one.text.starts_with(&format!("the cluster's node {address} can't be used ("))
+            && one.text.contains("REDIS_NAT_MAP"))
+    })
+    .await;
 }
 
 /// A server whose version reads as 6.0.

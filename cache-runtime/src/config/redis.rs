@@ -44,6 +44,8 @@ pub struct SentinelConfig {
     pub addresses: Vec<(String, u16)>,
     /// The primary's name. `REDIS_SENTINEL_MASTER`, default `mymaster`.
     pub master: String,
+    /// The Sentinels' own ACL user. `REDIS_SENTINEL_USERNAME`, default none.
+    pub username: Option<String>,
     /// The Sentinels' own password. `REDIS_SENTINEL_PASSWORD`, default none. Never printed.
     pub password: Option<String>,
 }
@@ -53,6 +55,7 @@ impl fmt::Debug for SentinelConfig {
         f.debug_struct("SentinelConfig")
             .field("addresses", &self.addresses)
             .field("master", &self.master)
+            .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "***"))
             .finish()
     }
@@ -121,6 +124,7 @@ impl RedisConfig {
         redis.sentinel = Some(SentinelConfig {
             addresses,
             master: master.into(),
+            username: None,
             password: None,
         });
         redis
@@ -130,6 +134,20 @@ impl RedisConfig {
     #[must_use]
     pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
         if let Some(sentinel) = &mut self.sentinel {
+            sentinel.password = Some(password.into());
+        }
+        self
+    }
+
+    /// The ACL user of the Sentinels, with its password. They are not those of the servers.
+    #[must_use]
+    pub fn sentinel_login(
+        mut self,
+        username: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.username = Some(username.into());
             sentinel.password = Some(password.into());
         }
         self

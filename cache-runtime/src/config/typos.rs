@@ -3,7 +3,7 @@
 use crate::key::is_resource;
 
 /// All settings except `CACHE_TTL_<RESOURCE>`.
-pub(super) const NAMES: [&str; 29] = [
+pub(super) const NAMES: [&str; 30] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -15,6 +15,7 @@ pub(super) const NAMES: [&str; 29] = [
     "REDIS_CLUSTER",
     "REDIS_SENTINELS",
     "REDIS_SENTINEL_MASTER",
+    "REDIS_SENTINEL_USERNAME",
     "REDIS_SENTINEL_PASSWORD",
     "REDIS_NAT_MAP",
     "MEMCACHED_URL",

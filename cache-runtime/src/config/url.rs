@@ -117,7 +117,7 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
         }
         _ => return Err(no_path.into()),
     };
-    let mut password: Option<String> = None;
+    let (mut username, mut password): (Option<String>, Option<String>) = (None, None);
     let in_path = master.is_some();
     let db = parameters(&url, db, |name, value| {
         match name {
@@ -130,11 +130,15 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
                 }
                 master = Some(value.to_owned());
             }
-            "sentinelPassword" => {
-                if password.as_ref().is_some_and(|other| other != value) {
-                    return Err(given_twice("sentinelPassword"));
+            "sentinelUsername" | "sentinelPassword" => {
+                let part = match name {
+                    "sentinelUsername" => &mut username,
+                    _ => &mut password,
+                };
+                if part.as_ref().is_some_and(|other| other != value) {
+                    return Err(given_twice(name));
                 }
-                password = Some(value.to_owned());
+                *part = Some(value.to_owned());
             }
             "node" => hosts.extend(addresses(value, SENTINEL_PORT).ok_or(no_hosts)?),
             _ => return Ok(false),
@@ -158,6 +162,7 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
         sentinel: Some(SentinelConfig {
             addresses: hosts,
             master,
+            username,
             password,
         }),
         ..redis
@@ -279,11 +284,12 @@ mod tests {
         ] {
             assert_eq!(from_url(url), named(master), "{url}");
         }
-        let url = "rediss-sentinel://me:p%40s,s@[::1]:7,b/main/3?sentinelPassword=other%2Bword";
+        let url = "rediss-sentinel://me:p%40s,s@[::1]:7,b/main/3\
+                   ?sentinelUsername=watcher&sentinelPassword=other%2Bword";
         let mut redis = RedisConfig::sentinels([("::1", 7), ("b", SENTINEL_PORT)], "main")
             .db(3)
             .login(Some("me"), "p@s,s")
-            .sentinel_password("other+word");
+            .sentinel_login("watcher", "other+word");
         redis.tls = true;
         assert_eq!(from_url(url), Ok(redis));
     }

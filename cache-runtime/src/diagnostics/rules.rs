@@ -14,7 +14,15 @@ const OLDEST: (u32, u32) = (6, 2);
 
 /// The rule for a server that did not answer, or refused to.
 pub(super) fn unreachable(report: &mut DoctorReport, redis: &RedisConfig, reason: &str) {
-    let fix = if reason.contains("NOPERM") {
+    let fix = if reason.contains("max number of clients") {
+        "raise `maxclients` in redis.conf, or find the program that leaks connections with `CLIENT LIST`"
+    } else if reason.contains("invalid peer certificate") {
+        "the server is there, and its certificate was refused"
+    } else if reason.contains("REDIS_SENTINEL_PASSWORD") {
+        "this is the login of the Sentinels, and not that of the servers"
+    } else if reason.contains("NOPERM") && reason.contains("Sentinels name a primary") {
+        "permit the user of the Sentinels what the book lists under \"Sentinel\""
+    } else if reason.contains("NOPERM") {
         "permit its user what the book lists under \"Deploying and securing Redis\""
     } else if ["WRONGPASS", "NOAUTH", "AUTH"]
         .iter()
@@ -25,12 +33,21 @@ pub(super) fn unreachable(report: &mut DoctorReport, redis: &RedisConfig, reason
         "correct REDIS_DB, or raise `databases` in redis.conf"
     } else if redis.sentinel.is_some() {
         "start what is away, correct REDIS_SENTINELS and REDIS_SENTINEL_MASTER, or have the Sentinels name an address that this process can connect to (`announce-ip`, REDIS_NAT_MAP)"
+    } else if !redis.cluster.is_empty() {
+        "start what is away, correct REDIS_CLUSTER, or have the nodes name addresses that this process can connect to (`cluster-announce-ip`, REDIS_NAT_MAP)"
     } else {
         "start it, or correct REDIS_HOST and REDIS_PORT"
     };
     let RedisConfig { host, port, .. } = redis;
     let server = match &redis.sentinel {
         Some(sentinel) => format!("the primary `{}`", sentinel.master),
+        None if !redis.cluster.is_empty() => {
+            let seeds = redis
+                .cluster
+                .iter()
+                .map(|(host, port)| format!("{host}:{port}"));
+            format!("the cluster of {}", seeds.collect::<Vec<_>>().join(", "))
+        }
         None => format!("Redis at {host}:{port}"),
     };
     report.advise(
@@ -58,10 +75,28 @@ pub(super) fn server(
             .not_checked
             .push("Redis's version and memory, because its user may not run INFO".into()),
     }
-    capabilities(report, server);
     memory(report, program, server);
+    if !server.away.is_empty() {
+        away(report, &server.away);
+        return;
+    }
+    capabilities(report, server);
     permissions(report, redis, server);
     foreign(report, config, server);
+}
+
+fn away(report: &mut DoctorReport, nodes: &[String]) {
+    for node in nodes {
+        report.advise(
+            DiagnosticKind::Unreachable,
+            format!(
+                "the cluster's node {node}: what lies there is loaded each time, and its invalidations wait; start it, let a replica take its place, or correct REDIS_NAT_MAP"
+            ),
+        );
+    }
+    report.not_checked.push(
+        "permissions, and whether other programs use the namespace, because a node is away".into(),
+    );
 }
 
 fn password(report: &mut DoctorReport, redis: &RedisConfig) {

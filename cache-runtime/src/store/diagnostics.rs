@@ -19,6 +19,9 @@ pub struct ServerDiagnostics {
     /// The missing capabilities of the server, one line each: what the cache does without it, and
     /// the fix.
     pub missing: Vec<String>,
+    /// The nodes of a cluster that can't be used, one line each with the reason. While there are
+    /// any, nothing that follows is known.
+    pub away: Vec<String>,
     /// The address in use, if the configured name has other addresses that may belong to other
     /// servers.
     pub address: Option<String>,

@@ -194,7 +194,11 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
         None => match &redis.sentinel {
             Some(named) => ("REDIS_URL", named.addresses.clone()),
             None => {
-                for name in ["REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"] {
+                for name in [
+                    "REDIS_SENTINEL_MASTER",
+                    "REDIS_SENTINEL_USERNAME",
+                    "REDIS_SENTINEL_PASSWORD",
+                ] {
                     if vars.is_set(name) {
                         tracing::warn!(
                             variable = name,
@@ -219,18 +223,21 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
         redis.host.clone_from(host);
         redis.port = *port;
     }
-    let (master, password) = redis
-        .sentinel
-        .map_or((None, None), |named| (Some(named.master), named.password));
+    let (master, username, password) = match redis.sentinel {
+        Some(named) => (Some(named.master), named.username, named.password),
+        None => (None, None, None),
+    };
     let named = vars.take(
         "REDIS_SENTINEL_MASTER",
         "letters, digits and `.-_`",
         |text| is_master(text).then(|| text.to_owned()),
     );
+    let own_username = vars.text("REDIS_SENTINEL_USERNAME");
     let own_password = vars.text("REDIS_SENTINEL_PASSWORD");
     redis.sentinel = Some(SentinelConfig {
         addresses,
         master: named.or(master).unwrap_or_else(|| MASTER.into()),
+        username: own_username.or(username),
         password: own_password.or(password),
     });
     redis

@@ -486,6 +486,7 @@ fn values_that_are_no_text_are_errors_where_they_have_an_effect() {
         ("REDIS_PASSWORD", &url, true),
         ("REDIS_PASSWORD", &seeds, false),
         ("REDIS_TLS", &url, false),
+        ("REDIS_SENTINEL_USERNAME", &on, true),
         ("REDIS_SENTINEL_PASSWORD", &on, true),
         ("REDIS_URL", &on, false),
         ("CACHE_TTL_SECONDS", &on, true),

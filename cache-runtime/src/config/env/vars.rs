@@ -12,9 +12,10 @@ pub(super) const SECRETS: [&str; 3] = [
 ];
 
 /// Settings that may hold any text, quotation marks included.
-const TEXTS: [&str; 4] = [
+const TEXTS: [&str; 5] = [
     "REDIS_USERNAME",
     "REDIS_PASSWORD",
+    "REDIS_SENTINEL_USERNAME",
     "REDIS_SENTINEL_PASSWORD",
     "CACHE_HASH_KEY",
 ];

@@ -48,7 +48,9 @@ impl RedisStore {
     ) -> Result<ServerDiagnostics, Error> {
         let connection = match self.cluster() {
             // One of its nodes, which are all set up alike.
-            Some(cluster) => cluster.any_connection()?,
+            Some(cluster) => cluster
+                .any_connection()
+                .map_err(|error| cluster.reason().map_or(error, Error::unavailable))?,
             None => self
                 .connections
                 .current()
@@ -67,6 +69,13 @@ impl RedisStore {
             found.version = info_field(&info, "redis_version").map(str::to_owned);
             found.memory_limit = number("maxmemory");
             found.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
+        }
+        // Others may answer nothing but that the cluster is down.
+        if let Some(cluster) = self.cluster() {
+            found.away = cluster.away();
+        }
+        if !found.away.is_empty() {
+            return Ok(found);
         }
         let (others, silent) = match self.cluster() {
             Some(_) => (Vec::new(), Vec::new()),

@@ -418,6 +418,58 @@ async fn what_a_new_primary_has_taken_is_not_repeated() {
     eventually(TEST_TIMEOUT, async || apart.shop.user(1).await == row).await;
 }
 
+/// Nor may it write the generation of the resource. What others make of the old row, after the
+/// generation of that was replaced, ends with the row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_of_a_row_that_a_new_primary_refuses_ends_with_it() {
+    let rights = ["%R~*", "~@gen:probe*", "~@gen:users~derived"];
+    let mut apart = ToldApart::new(false, &rights).await;
+    apart.shop.card(1).await;
+    let generation = |apart: &ToldApart| apart.new.cli(&["GET", "@gen:users~derived"]);
+    let before = generation(&apart);
+    let row = apart.writer.rename(1).await;
+    assert_eq!(generation(&apart), before);
+    apart.tell();
+    eventually(TEST_TIMEOUT, async || generation(&apart) != before).await;
+    assert!(apart.shop.card(1).await < row, "the row is not refused");
+    assert_eq!(apart.new.cli(&["ACL", "SETUSER", "app", "~*"]), "OK");
+    eventually(TEST_TIMEOUT, async || apart.shop.card(1).await == row).await;
+}
+
+/// The user of the Sentinels, with the permissions that the book lists. The doctor tells their login
+/// from that of the servers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_may_require_a_user_of_their_own() {
+    let mut server = RedisServer::start();
+    let sentinel = lone_sentinel(&server);
+    let user = [
+        "ACL SETUSER watcher on >word &+switch-master",
+        "+hello +auth +subscribe",
+        "+sentinel|master +sentinel|replicas +sentinel|get-master-addr-by-name",
+    ]
+    .join(" ");
+    let words: Vec<_> = user.split(' ').collect();
+    assert_eq!(sentinel.cli(&words), "OK");
+    assert_eq!(sentinel.cli(&["ACL", "SETUSER", "default", "off"]), "OK");
+    let redis = || RedisConfig::sentinels([("127.0.0.1", sentinel.port())], Sentinels::NAME);
+    let shop = Shop::over(over(redis().sentinel_login("watcher", "word"))).await;
+    eventually(TEST_TIMEOUT, async || {
+        shop.cache.get_stats().await.reason.is_none()
+    })
+    .await;
+    is_used(&shop).await;
+    for wrong in [redis(), redis().sentinel_login("watcher", "wr0ng-word")] {
+        let report = Cache::new(over(wrong)).await.doctor().await.to_string();
+        assert!(
+            report.contains("correct REDIS_SENTINEL_PASSWORD and REDIS_SENTINEL_USERNAME"),
+            "{report}"
+        );
+        assert!(!report.contains("correct REDIS_PASSWORD"), "{report}");
+        assert!(!report.contains("wr0ng-word"), "{report}");
+    }
+    server.stop();
+}
+
 /// Sentinels have names, and so has the primary another address than they.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_lasts_while_sentinels_are_named() {

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use super::super::connection::Connection;
 use super::super::connection::address;
 use super::super::connection::dial::dial;
-use super::super::connection::errors::{answers_nobody, described};
+use super::super::connection::errors::{answers_nobody, described, is_login_refused};
 use super::super::reply::info_field;
 use super::confirmation::{ANSWER_BUDGET, Asked, INTERVAL, RETRY, VALID};
 use crate::base::clock::{self, Instant};
@@ -179,9 +179,14 @@ impl Sentinels {
             }
         }
         if named.len() <= count / 2 {
+            // It is their own login, and not that of the servers.
+            let hint = match faults.iter().any(|fault| is_login_refused(fault)) {
+                true => "; correct REDIS_SENTINEL_PASSWORD and REDIS_SENTINEL_USERNAME",
+                false => "",
+            };
             let (answered, faults) = (named.len(), faults.join("; "));
             return Err(Error::unavailable(format!(
-                "{answered} of {count} Sentinels name a primary, which is no majority: {faults}"
+                "{answered} of {count} Sentinels name a primary, which is no majority: {faults}{hint}"
             )));
         }
         latest(named, before).ok_or_else(|| Error::unavailable("no Sentinel is named"))
@@ -242,7 +247,7 @@ async fn answer(
     if multiplexed.is_none() {
         let config = RedisConfig {
             db: 0,
-            username: None,
+            username: sentinel.username.clone(),
             password: sentinel.password.clone(),
             ..config.settings_at(host, *port)
         };
