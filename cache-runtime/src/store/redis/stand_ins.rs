@@ -158,6 +158,35 @@ pub(super) async fn mget(
     Ok(vec![Value(version); keys])
 }
 
+/// The values in the answer to a command.
+pub(super) trait Values {
+    fn len(&self) -> usize;
+    fn get(&self, at: usize) -> Option<&[u8]>;
+    fn take(&mut self, at: usize) -> StoredValue;
+}
+
+/// So large that soon not all queued reads fit into one batch.
+static LARGE: [u8; 4 << 20] = [0; 4 << 20];
+
+impl Values for Vec<Value> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        (at < self.len()).then_some(&LARGE)
+    }
+
+    fn take(&mut self, at: usize) -> StoredValue {
+        StoredValue(self[at].clone())
+    }
+}
+
+/// No error says so.
+pub(super) fn says_away(_: &Error) -> bool {
+    false
+}
+
 /// Whether each read of the batch is repeated alone.
 pub(super) fn is_forbidden(error: &Error) -> bool {
     error.kind() == ErrorKind::Store
@@ -169,16 +198,19 @@ pub(super) const GENERATION: Generation = Generation {
     intents_until: None,
 };
 
-pub(super) fn generation(_: &Value) -> Option<Generation> {
-    Some(GENERATION)
-}
-
 pub(super) struct GenerationSet(StampBase);
 
 impl GenerationSet {
     pub(super) fn of(server: Nonce, generations: impl IntoIterator<Item = Generation>) -> Self {
         let nonces = generations.into_iter().map(|it| it.nonce);
         Self(StampBase::of(server, nonces))
+    }
+
+    pub(super) fn of_all<'v>(
+        server: Nonce,
+        values: impl Iterator<Item = Option<&'v [u8]>>,
+    ) -> Option<Self> {
+        Some(Self::of(server, values.map(|_| GENERATION)))
     }
 
     pub(super) fn stamp(&self, key: &str) -> Stamp {
@@ -194,15 +226,6 @@ impl GenerationSet {
 pub(super) struct StoredValue(Value);
 
 impl StoredValue {
-    pub(super) fn of(value: Value) -> Self {
-        Self(value)
-    }
-
-    /// So large that soon not all queued reads fit into one batch.
-    pub(super) fn len(&self) -> usize {
-        4 << 20
-    }
-
     pub(super) fn lookup(
         self,
         key: &str,
